@@ -1,0 +1,43 @@
+# make demo   a real-estate site, three Scrapyd nodes and one crawl spread over them
+# make test   the whole suite
+# make lint   style and types
+# Each sets up .venv first if it is missing, or older than pyproject.toml or constraints.txt.
+
+PYTHON ?= python3
+
+PROPERTIES = 3000
+NODES = 3
+LATENCY = 0
+BATCH = 250
+
+VENV = .venv
+READY = $(VENV)/ready
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	@exec $(VENV)/bin/python example_project/demo.py \
+		--properties $(PROPERTIES) --nodes $(NODES) --latency $(LATENCY) --batch $(BATCH)
+
+test: $(READY)
+	@$(VENV)/bin/python -m pytest
+
+lint: $(READY)
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info example_project/.demo
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "Python 3.10 or newer is needed, $(PYTHON) is not: try make PYTHON=python3.12" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once, a minute or two)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) || { \
+		echo "$(PYTHON) can't make a venv: on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]' 2> $(VENV)/pip.log || { \
+		cat $(VENV)/pip.log >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,367 @@
+"""The real-estate site that the example crawls: any number of properties, made from their numbers alone.
+
+    python site_server.py --properties 3000 --latency 0.1 --port 9312
+
+=============================  ==========================================================================
+``/index_00000.html`` ...      30 links to properties each, and a link to the next index page
+``/property_000000.html`` ...  title, price, description, address, image
+``/truth.json``                which words of a title move the price, and by which factor
+``/stats.json``                what was asked for, and how many properties more than once
+``/status/404``                an empty answer with that status
+``/redirect?to=/echo``         a redirect
+``/echo``                      method, path, headers and body of the request, as JSON
+=============================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import re
+import signal
+from array import array
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from urllib.parse import parse_qs
+
+LINKS_PER_PAGE = 30
+
+FACTORS: dict[str, float] = {
+    "jacuzzi": 1.25,
+    "pool": 1.20,
+    "garden": 1.10,
+    "renovated": 1.05,
+    "furnished": 1.00,
+    "quiet": 1.00,
+    "discount": 0.90,
+    "basement": 0.80,
+}
+"""The truth about prices: each word in a title multiplies the price by its factor. Words are drawn
+independently of each other and of everything else, each into one title in four."""
+
+KINDS = ("flat", "house", "studio", "maisonette", "cottage", "loft")
+STREETS = ("Angel Road", "Baker Street", "Church Lane", "Dean Street", "Elm Grove", "Fleet Street")
+DISTRICTS = ("Angel", "Brixton", "Camden", "Dalston", "Ealing", "Finchley", "Greenwich", "Hackney")
+
+PIXEL = b64decode("R0lGODlhAQABAIAAAP///wAAACH5BAAAAAAALAAAAAABAAEAAAICRAEAOw==")
+"""The smallest GIF: every property's picture."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Property:
+    """What one property page says. ``price`` is in pounds a month, ``image`` a path on the site."""
+
+    title: str
+    price: float
+    description: str
+    address: str
+    image: str
+
+
+def make_property(number: int, seed: int = 0) -> Property:
+    """The property with this number: the same in every process, whatever was asked for before."""
+    rng = random.Random(seed << 32 | number)
+    words = [word for word in FACTORS if rng.random() < 0.25]
+    kind, district = rng.choice(KINDS), rng.choice(DISTRICTS)
+    beds = rng.randint(1, 5)
+    price = rng.uniform(800, 1200)
+    for word in words:
+        price *= FACTORS[word]
+    return Property(
+        title=", ".join([f"{beds} bed {kind} in {district}", *words]),
+        price=round(price, 2),
+        description=f"Property {number}: a {kind} with {beds} bedrooms, ten minutes from {district} station.",
+        address=f"{rng.randint(1, 200)} {rng.choice(STREETS)}, {district}, London",
+        image=f"/image_{number:06d}.gif",
+    )
+
+
+def index_path(page: int) -> str:
+    """Path of the index page with this number, counted from 0."""
+    return f"/index_{page:05d}.html"
+
+
+def property_path(number: int) -> str:
+    """Path of the property with this number, counted from 0."""
+    return f"/property_{number:06d}.html"
+
+
+def index_pages(properties: int) -> int:
+    """How many index pages so many properties make; an empty site has one as well."""
+    return max(1, -(-properties // LINKS_PER_PAGE))
+
+
+def render_property(item: Property) -> str:
+    """The page of one property, marked up with schema.org's names."""
+    return f"""<!DOCTYPE html>
+<html><head><meta charset="utf-8"><title>{item.title}</title></head>
+<body itemscope itemtype="http://schema.org/Product">
+<h1 itemprop="name">{item.title}</h1>
+<p class="price">£<span itemprop="price">{item.price:,.2f}</span> a month</p>
+<p itemprop="description">{item.description}</p>
+<p itemprop="address">{item.address}</p>
+<img itemprop="image" src="{item.image}" alt="">
+<p><a class="home" href="{index_path(0)}">All properties</a></p>
+</body></html>
+"""
+
+
+def render_index(page: int, properties: int) -> str:
+    """Index page ``page`` of a site with so many properties."""
+    first = page * LINKS_PER_PAGE
+    numbers = range(first, min(first + LINKS_PER_PAGE, properties))
+    links = "\n".join(f'<li><a href="{property_path(n)}">Property {n}</a></li>' for n in numbers)
+    last = page + 1 == index_pages(properties)
+    following = "" if last else f'<a class="next" href="{index_path(page + 1)}">next</a>'
+    return f"""<!DOCTYPE html>
+<html><head><meta charset="utf-8"><title>Properties, page {page}</title></head>
+<body>
+<ul class="properties">
+{links}
+</ul>
+{following}
+</body></html>
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One HTTP request; header names in lower case."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """One HTTP answer; ``delay`` in seconds."""
+
+    body: bytes = b""
+    status: HTTPStatus = HTTPStatus.OK
+    content_type: str = "text/html; charset=utf-8"
+    location: str | None = None
+    delay: float = 0.0
+
+    def encode(self, *, with_body: bool = True) -> bytes:
+        """The bytes on the wire; ``with_body=False`` answers HEAD."""
+        location = f"Location: {self.location}\r\n" if self.location is not None else ""
+        head = (
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
+            f"Content-Type: {self.content_type}\r\n"
+            f"Content-Length: {len(self.body)}\r\n"
+            f"{location}\r\n"
+        )
+        return head.encode("latin-1") + (self.body if with_body else b"")
+
+
+def as_json(value: object) -> Response:
+    """``value`` as a JSON answer."""
+    return Response(body=json.dumps(value).encode(), content_type="application/json")
+
+
+NOT_FOUND = Response(body=b"Not found\n", status=HTTPStatus.NOT_FOUND)
+
+PAGE = re.compile(r"/(index|property|image)_(\d+)\.(?:html|gif)")
+
+
+@dataclass(kw_only=True)
+class Site:
+    """The whole site: a request in, an answer out. ``latency`` is in seconds for each page."""
+
+    properties: int
+    latency: float = 0.0
+    seed: int = 0
+    requests: Counter[str] = field(default_factory=Counter)
+    visits: array[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.visits = array("L", bytes(self.properties * array("L").itemsize))
+
+    def answer(self, request: Request) -> Response:
+        """The answer to any request; counts it."""
+        if match := PAGE.fullmatch(request.path):
+            kind, number = match[1], int(match[2])
+            self.requests[kind] += 1
+            return self.page(kind, number)
+        if request.path == "/stats.json":
+            return as_json(self.stats())
+        if request.path == "/truth.json":
+            return as_json(self.truth())
+        self.requests["other"] += 1
+        return self.special(request)
+
+    def page(self, kind: str, number: int) -> Response:
+        """An index page, a property or its picture."""
+        total = index_pages(self.properties) if kind == "index" else self.properties
+        if number >= total:
+            return NOT_FOUND
+        if kind == "image":
+            return Response(body=PIXEL, content_type="image/gif", delay=self.latency)
+        if kind == "index":
+            text = render_index(number, self.properties)
+        else:
+            self.visits[number] += 1
+            text = render_property(make_property(number, self.seed))
+        return Response(body=text.encode(), delay=self.latency)
+
+    def special(self, request: Request) -> Response:
+        """Pages that test a crawler: any status, a redirect, an echo."""
+        query = parse_qs(request.target.partition("?")[2])
+        if match := re.fullmatch(r"/status/([2-5]\d\d)", request.path):
+            known = {status.value: status for status in HTTPStatus}
+            return Response(status=known.get(int(match[1]), HTTPStatus.NOT_FOUND))
+        if request.path == "/redirect" and "to" in query:
+            target = re.sub(r"[\r\n]", "", query["to"][0])
+            return Response(status=HTTPStatus.FOUND, location=target)
+        if request.path == "/echo":
+            return as_json(
+                {
+                    "method": request.method,
+                    "path": request.target,
+                    "headers": request.headers,
+                    "body": request.body.decode("utf-8", "replace"),
+                }
+            )
+        return NOT_FOUND
+
+    def stats(self) -> dict[str, object]:
+        """Requests by kind of page, properties served at least once, and those served more than once."""
+        return {
+            "requests": dict(self.requests),
+            "properties_total": self.properties,
+            "properties_served": sum(count > 0 for count in self.visits),
+            "properties_repeated": sum(count > 1 for count in self.visits),
+        }
+
+    def truth(self) -> dict[str, object]:
+        """What an analysis of the titles should find."""
+        return {
+            "properties": self.properties,
+            "index_pages": index_pages(self.properties),
+            "factors": FACTORS,
+        }
+
+
+class BadRequestError(Exception):
+    """What came over the wire is not an HTTP/1.1 request that this server takes."""
+
+
+def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
+    """Method, target and headers of a request."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    match first.split(" "):
+        case [method, target, "HTTP/1.1" | "HTTP/1.0"]:
+            pairs = (line.partition(":") for line in lines)
+            return method, target, {name.lower(): value.strip() for name, _, value in pairs}
+        case _:
+            raise BadRequestError(f"not a request line: {first!r}")
+
+
+class Connection(asyncio.Protocol):
+    """One keep-alive connection: requests are answered one after the other."""
+
+    def __init__(self, site: Site, connections: set[Connection]) -> None:
+        self._site = site
+        self._connections = connections
+        self._received = bytearray()
+        self._busy = False
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        self._next()
+
+    def close(self) -> None:
+        """Drop the line, whatever is under way."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _next(self) -> None:
+        try:
+            for request in self._requests():
+                self._answer(request)
+        except (BadRequestError, ValueError):
+            self.close()
+
+    def _requests(self) -> Iterator[Request]:
+        """Requests that have come in whole, while none is being answered."""
+        while not self._busy and (end := self._received.find(b"\r\n\r\n")) >= 0:
+            method, target, headers = parse_head(bytes(self._received[:end]))
+            if "transfer-encoding" in headers:
+                raise BadRequestError("a body without Content-Length")
+            stop = end + 4 + int(headers.get("content-length", 0))
+            if len(self._received) < stop:
+                return
+            body = bytes(self._received[end + 4 : stop])
+            del self._received[:stop]
+            yield Request(method=method, target=target, headers=headers, body=body)
+
+    def _answer(self, request: Request) -> None:
+        response = self._site.answer(request)
+        encoded = response.encode(with_body=request.method != "HEAD")
+        if response.delay:
+            self._busy = True
+            asyncio.get_running_loop().call_later(response.delay, self._answer_late, encoded)
+        elif self._transport is not None:
+            self._transport.write(encoded)
+
+    def _answer_late(self, encoded: bytes) -> None:
+        self._busy = False
+        if self._transport is not None:
+            self._transport.write(encoded)
+            self._next()
+
+
+async def serve(site: Site, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; the address is printed once connections are taken."""
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopped.set)
+    connections: set[Connection] = set()
+    server = await loop.create_server(lambda: Connection(site, connections), host, port, backlog=1024)
+    address = server.sockets[0].getsockname()
+    print(f"listening at http://{host}:{address[1]}", flush=True)
+    await stopped.wait()
+    server.close()
+    for connection in list(connections):
+        connection.close()
+    await server.wait_closed()
+
+
+def main() -> None:
+    """Read the command line and serve."""
+    parser = argparse.ArgumentParser(description="The real-estate site of the example.")
+    parser.add_argument("--properties", type=int, default=3000, help="how many there are (3000)")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds that each page takes (0)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed makes other properties (0)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=9312, help="0 takes a free one (9312)")
+    options = parser.parse_args()
+    site = Site(properties=options.properties, latency=options.latency, seed=options.seed)
+    asyncio.run(serve(site, options.host, options.port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""One Scrapy crawl over a whole fleet of stock Scrapyd servers. The journey of a request, station by station:
+
+middleware   which role has this crawl?
+coordinator  takes away what the fleet is to crawl, keeps the crawl open until the run is settled
+wire         request <-> JSON, batch <-> setting value
+ledger       new? queued; in a batch; given to an attempt; settled: one SQLite file
+batch        a batch, its attempts, their states
+fleet        the nodes, their health, whose turn it is
+dispatch     send, ask, take receipts, send again
+node         one Scrapyd over HTTP
+worker       the batch becomes the start, each outcome is noted
+receipt      what the worker reports, and the way home
+accounting   every request in exactly one state
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["Addon"]
+
+
+def __getattr__(name: str) -> Any:
+    # This file runs on every ``scrapy`` call in an environment that has the package: it imports nothing by itself.
+    if name == "Addon":
+        from scrapy_distributed.addon import Addon
+
+        return Addon
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,25 @@
+"""One-line activation: ``ADDONS = {"scrapy_distributed.Addon": 500}``.
+
+A spider whose ``custom_settings`` has ``SPIDER_MIDDLEWARES`` of its own never loads a middleware named in the project's
+settings; an add-on it does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scrapy_distributed.middleware import DistributedSpiderMiddleware
+
+if TYPE_CHECKING:
+    from scrapy.settings import Settings
+
+ORDER = 100
+"""Nearer to the engine than Scrapy's own, except HttpError: a diverted request has its depth and referer by then, and
+has passed UrlLength."""
+
+
+class Addon:
+    """Adds the spider middleware, unless the project has it already."""
+
+    def update_settings(self, settings: Settings) -> None:
+        settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", DistributedSpiderMiddleware, ORDER)

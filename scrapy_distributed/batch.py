@@ -1,0 +1,125 @@
+"""A batch, its states and those of its attempts, and when an open batch closes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+
+class BatchState(Enum):
+    """Where a closed batch is."""
+
+    READY = "ready"
+    """It waits for a node with room."""
+    IN_FLIGHT = "in flight"
+    """An attempt at it is under way."""
+    SETTLED = "settled"
+    """Every request of it is crawled, failed, filtered or dead."""
+
+
+class AttemptState(Enum):
+    """Where one job is. The first three are live: a receipt of theirs is still welcome."""
+
+    BOUND = "bound"
+    """In the ledger, and about to be posted; after a crash nobody knows whether it was."""
+    SENT = "sent"
+    """The node has taken it."""
+    UNKNOWN = "unknown"
+    """No sign of life for a lease: its requests have been given to another attempt."""
+    UNSENT = "unsent"
+    """It never ran: the node refused it, could not be reached, or gave it back."""
+    ACCEPTED = "accepted"
+    """Its final receipt counts, and so does its feed."""
+    REJECTED = "rejected"
+    """It ended and does not count, and neither does its feed."""
+
+
+LIVE = (AttemptState.BOUND, AttemptState.SENT, AttemptState.UNKNOWN)
+
+
+def label(batch: int, attempt: int) -> str:
+    """The spider argument ``batch``: ``12``, then ``12.2`` for the second attempt at the same batch."""
+    return str(batch) if attempt == 1 else f"{batch}.{attempt}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One job: the requests at *positions* (a bitmap, bit n for request n of the batch) on one *node*."""
+
+    run: str
+    batch: int
+    number: int
+    node: str
+    state: AttemptState
+    positions: int
+
+    @property
+    def job(self) -> str:
+        """Scrapyd's job id: readable, sortable, safe as a file name."""
+        return f"{self.run}-{self.batch:06d}-{self.number}"
+
+    @property
+    def label(self) -> str:
+        return label(self.batch, self.number)
+
+    @property
+    def size(self) -> int:
+        return self.positions.bit_count()
+
+
+def bits(bitmap: int) -> Iterator[int]:
+    """The positions set in *bitmap*, lowest first."""
+    while bitmap:
+        lowest = bitmap & -bitmap
+        yield lowest.bit_length() - 1
+        bitmap ^= lowest
+
+
+def bitmap_to_bytes(bitmap: int) -> bytes:
+    """*bitmap* as bytes, lowest position first."""
+    return bitmap.to_bytes((bitmap.bit_length() + 7) // 8, "little")
+
+
+def bitmap_from_bytes(data: bytes) -> int:
+    return int.from_bytes(data, "little")
+
+
+class Batcher:
+    """The open batch: encoded requests, in order, until there are enough of them or the first is too old.
+
+    *size*: requests a batch; *max_bytes*: of their texts together; *max_age*: seconds.
+    """
+
+    def __init__(self, *, size: int, max_bytes: int, max_age: float) -> None:
+        self.size = size
+        self.max_bytes = max_bytes
+        self.max_age = max_age
+        self.bodies: list[str] = []
+        self._bytes = 0
+        self._opened = 0.0
+
+    def add(self, bodies: list[str], now: float) -> None:
+        if bodies and not self.bodies:
+            self._opened = now
+        self.bodies += bodies
+        self._bytes += sum(map(len, bodies))
+
+    def take_full(self) -> list[list[str]]:
+        """The batches that are full; what is left over stays open."""
+        full = []
+        while len(self.bodies) >= self.size:
+            full.append(self.bodies[: self.size])
+            self.bodies = self.bodies[self.size :]
+        if full:
+            self._bytes = sum(map(len, self.bodies))
+        if self.bodies and self._bytes >= self.max_bytes:
+            full += self.take_all()
+        return full
+
+    def take_all(self) -> list[list[str]]:
+        bodies, self.bodies, self._bytes = self.bodies, [], 0
+        return [bodies] if bodies else []
+
+    def overdue(self, now: float) -> bool:
+        return bool(self.bodies) and now - self._opened >= self.max_age

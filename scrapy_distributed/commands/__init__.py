@@ -1,0 +1,73 @@
+"""``scrapy monitor``, ``scrapy fleet``, ``scrapy batches``: arguments and printing.
+
+Scrapy imports these modules at every ``scrapy`` call, whatever the command: they import what is heavy when they run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from scrapy.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from scrapy.settings import BaseSettings
+
+    from scrapy_distributed.fleet import Target
+    from scrapy_distributed.node import NodeAddress
+
+T = TypeVar("T")
+
+
+def at_least(kind: Callable[[str], T], minimum: float) -> Callable[[str], T]:
+    """An argparse type: *kind* of the text, not below *minimum*."""
+
+    def read(text: str) -> T:
+        value = kind(text)
+        if not minimum <= float(value) < float("inf"):  # type: ignore[arg-type]
+            raise argparse.ArgumentTypeError(f"{text!r}, expected at least {minimum}")
+        return value
+
+    read.__name__ = kind.__name__  # what argparse calls it when kind() fails
+    return read
+
+
+def refuse_options(args: Sequence[str]) -> None:
+    """Raise ``UsageError`` for an option that the command does not have: Scrapy leaves these among the arguments."""
+    for arg in args:
+        if arg.startswith("-"):
+            raise UsageError(f"unknown option {arg}", print_help=False)
+
+
+def chosen_addresses(names: Sequence[str], settings: BaseSettings, targets: Mapping[str, Target]) -> list[NodeAddress]:
+    """The nodes that *names* say, else ``DISTRIBUTED_TARGET_HOSTS``, else all *targets*. Raises ``ConfigError``."""
+    from scrapy_distributed.fleet import addresses
+
+    usable = [name for name, target in targets.items() if target.url]
+    return addresses(names or settings.getlist("DISTRIBUTED_TARGET_HOSTS") or usable, targets=targets)
+
+
+def run_in_reactor(main: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
+    """Run the reactor until *main* ends, and return what it returned; ``None`` if Ctrl-C or TERM came first.
+
+    Twisted's ``task.react`` would end the process."""
+    from twisted.internet import reactor
+    from twisted.internet.defer import Deferred
+    from twisted.python.failure import Failure
+
+    loop: Any = reactor
+    ended: list[T | Failure] = []
+
+    def end(result: T | Failure) -> None:
+        ended.append(result)
+        if loop.running:
+            loop.stop()
+
+    loop.callWhenRunning(lambda: Deferred.fromCoroutine(main()).addBoth(end))
+    loop.run()
+    if not ended:
+        return None
+    if isinstance(ended[0], Failure):
+        ended[0].raiseException()
+    return ended[0]

@@ -1,0 +1,184 @@
+"""Every ``DISTRIBUTED_*`` setting, once: name, default, unit, rule, and what it is for.
+
+``Config.from_settings`` is the only reader of these settings; the README's table is checked against ``SETTINGS``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from scrapy.settings import BaseSettings
+
+from scrapy_distributed.errors import ConfigError
+
+
+def _boolean(value: Any) -> bool:
+    if value in (True, 1, "1", "True", "true"):
+        return True
+    if value in (False, 0, "0", "False", "false", "", None):
+        return False
+    raise ValueError("True or False")
+
+
+def _number(kind: type, minimum: float) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        rule = f"{'a whole number' if kind is int else 'a number'} of at least {minimum}"
+        if isinstance(value, bool):
+            raise ValueError(rule)  # True is 1 for Python, and a mistake here
+        try:
+            number = kind(value)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(rule) from None
+        if not minimum <= number < float("inf") or (isinstance(value, float) and number != value):
+            raise ValueError(rule)
+        return number
+
+    return read
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
+        raise ValueError("a list of strings, or one string with commas between them")
+    return tuple(item.strip() for item in value if item.strip())
+
+
+def _rules(value: Any) -> tuple[int, ...]:
+    if isinstance(value, str):
+        value = [part for part in value.split(",") if part.strip()]
+    elif isinstance(value, int):
+        value = [value]
+    rule = 'the index of a rule, or several of them: 1, [1, 2] or "1,2"'
+    if not isinstance(value, Sequence):
+        raise ValueError(rule)
+    return tuple(_number_of_rule(item, rule) for item in value)
+
+
+def _number_of_rule(value: Any, rule: str) -> int:
+    try:
+        return int(_number(int, 0)(value))
+    except ValueError:
+        raise ValueError(rule) from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a string")
+    return value
+
+
+def _feed_url(value: Any) -> str:
+    if not isinstance(value, str) or (value and "%(batch)s" not in value):
+        raise ValueError("a feed URL with %(batch)s in it, else the workers overwrite each other's items")
+    return value
+
+
+def _mapping(value: Any) -> dict[str, str]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value or "{}")
+        except json.JSONDecodeError:
+            value = None
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError("a dict of setting names and values, or one as JSON")
+    return {key: item if isinstance(item, str) else json.dumps(item) for key, item in value.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting: *read* turns its value into the field's, or raises ``ValueError`` with the rule it breaks."""
+
+    name: str
+    field: str
+    default: Any
+    read: Callable[[Any], Any]
+    unit: str = ""
+    doc: str
+
+
+def _setting(
+    field: str, default: Any, read: Callable[[Any], Any], doc: str, *, unit: str = "", name: str = ""
+) -> Setting:
+    return Setting(
+        name="DISTRIBUTED_" + (name or field).upper(), field=field, default=default, read=read, unit=unit, doc=doc
+    )
+
+
+SETTINGS = (
+    _setting("enabled", True, _boolean, "Set to False in a spider's custom_settings to crawl it on this machine alone."),
+    _setting("target_rule", (), _rules, "Which rules of a CrawlSpider are crawled by the fleet: 1, [1, 2] or \"1,2\"."),
+    _setting("target_callbacks", (), _names, "Names of callbacks whose requests are crawled by the fleet."),
+    _setting("target_hosts", (), _names, "The nodes: host:port, URLs, names of scrapy.cfg targets, patterns of names."),
+    _setting("target_feed_url", "", _feed_url, "Where each worker writes its items; has %(batch)s in it. Empty: FEEDS is left."),
+    _setting("batch_size", 1000, _number(int, 1), "Larger: fewer job starts. Smaller: shorter tail.", unit="requests"),
+    _setting("batch_max_age", 30.0, _number(float, 0), "An open batch is sent after this time, full or not.", unit="seconds"),
+    _setting("worker_settings", {}, _mapping, "Settings that every job gets besides the project's own."),
+    _setting("worker_args", (), _names, "Names of spider arguments that every job gets as the coordinator has them."),
+    _setting("project", "", _text, "Name on Scrapyd, if it is neither in scrapy.cfg nor BOT_NAME."),
+    _setting("version", "", _text, "Egg version of the jobs. Empty: the newest that every node has."),
+    _setting("ledger", "", _text, "File of the ledger. Empty: .scrapy/distributed/<spider>.sqlite in the project."),
+    _setting("resume", True, _boolean, "False starts a new run although an unfinished one is in the ledger."),
+    _setting("wait", True, _boolean, "False ends the crawl when every batch is accepted by a node: nobody waits for items."),
+    _setting("node_backlog", 0, _number(int, 0), "Unstarted jobs a node may hold. 0: found out from its pace.", unit="jobs"),
+    _setting("poll_interval", 2.0, _number(float, 0.05), "Time between two looks at a node.", unit="seconds"),
+    _setting("lease", 60.0, _number(float, 1), "A job without a sign of life for this long is sent again.", unit="seconds"),
+    _setting("max_attempts", 3, _number(int, 1), "After so many failed attempts what is left of a batch is dead.", unit="attempts"),
+    _setting("timeout", 30.0, _number(float, 0.1), "Deadline of one call to a node, body included.", unit="seconds"),
+    _setting("fleet_timeout", 300.0, _number(float, 1), "Without a usable node for this long the crawl ends.", unit="seconds"),
+    _setting("shutdown_timeout", 20.0, _number(float, 0), "After Ctrl-C, time for sending what is ready.", unit="seconds"),
+    _setting("start_url", None, lambda value: value, "On a worker: its batch. A JSON list of URLs or requests."),
+    _setting("receipt_interval", 2.0, _number(float, 0.05), "On a worker: time between two receipts.", unit="seconds"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All settings of a crawl, read and checked. Times in seconds, sizes in requests; see ``SETTINGS``."""
+
+    enabled: bool
+    target_rule: tuple[int, ...]
+    target_callbacks: tuple[str, ...]
+    target_hosts: tuple[str, ...]
+    target_feed_url: str
+    batch_size: int
+    batch_max_age: float
+    worker_settings: Mapping[str, str]
+    worker_args: tuple[str, ...]
+    project: str
+    version: str
+    ledger: str
+    resume: bool
+    wait: bool
+    node_backlog: int
+    poll_interval: float
+    lease: float
+    max_attempts: int
+    timeout: float
+    fleet_timeout: float
+    shutdown_timeout: float
+    start_url: Any
+    receipt_interval: float
+
+    @classmethod
+    def from_settings(cls, settings: BaseSettings) -> Config:
+        """Read every ``DISTRIBUTED_*`` setting of *settings*.
+
+        Raises ``ConfigError`` with the setting, the value found and the rule that it breaks.
+        """
+        return cls(**{setting.field: _read(setting, settings) for setting in SETTINGS})
+
+
+def _read(setting: Setting, settings: BaseSettings) -> Any:
+    value = settings.get(setting.name)
+    if value is None:
+        return setting.default
+    try:
+        return setting.read(value)
+    except ValueError as error:
+        # A host list may hold passwords, a feed URL as well.
+        found = "a value" if setting.field in ("target_hosts", "target_feed_url", "worker_settings") else repr(value)
+        raise ConfigError(f"{setting.name}: found {found}, expected {error}") from None

@@ -1,0 +1,325 @@
+"""Policy: send a batch, look after its job, take its receipt, send again what is not settled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from scrapy import Spider
+from scrapy.statscollectors import StatsCollector
+from scrapy.utils.log import failure_to_exc_info
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from scrapy_distributed.batch import Attempt, AttemptState
+from scrapy_distributed.config import Config
+from scrapy_distributed.errors import NodeAmbiguousError, NodeError, WireError
+from scrapy_distributed.health import Fleet, Flight, Member
+from scrapy_distributed.job import check_job
+from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.receipt import Receipt
+from scrapy_distributed.wire import START_URL
+
+logger = logging.getLogger(__name__)
+
+MISSING_RECEIPT = (
+    "ended without a final receipt. Its log says: %s. If it names neither an error of the spider nor the batch, see"
+    " that scrapy_distributed is installed and activated on the node, and that the node's logs_dir is not empty"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobTemplate:
+    """What every job of a run gets besides its batch. Raises ``ConfigError`` for what can't travel."""
+
+    project: str
+    spider: str
+    version: str
+    settings: Mapping[str, str]
+    args: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        check_job("job", self.settings, self.args)
+
+    def settings_of(self, payload: str) -> dict[str, str]:
+        return {**self.settings, START_URL: payload}
+
+    def args_of(self, attempt: Attempt) -> dict[str, str]:
+        return {**self.args, "batch": attempt.label}
+
+
+class Dispatcher:
+    """Sends the ready batches of *ledger* to the members of *fleet* and brings home what becomes of them.
+
+    *changed* is called whenever a batch has been taken by a node or settled, *stranded* once if no node could be used
+    for ``fleet_timeout`` seconds.
+    """
+
+    def __init__(
+        self, *, ledger: Ledger, fleet: Fleet, job: JobTemplate, config: Config, spider: Spider, stats: StatsCollector,
+        clock: IReactorTime, changed: Callable[[], None], stranded: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.ledger = ledger
+        self.fleet = fleet
+        self.job = job
+        self.config = config
+        self.stats = stats
+        self.clock: Any = clock
+        self.changed = changed
+        self.stranded = stranded
+        self._extra = {"spider": spider}
+        self._closing = False
+        self._posting = 0
+        self._usable_at = self._now()
+        self._watches: list[Deferred[None]] = []
+
+    def start(self) -> None:
+        """Look after the attempts that an earlier coordinator left under way, and send what is ready."""
+        for attempt in self.ledger.live():
+            member = self.fleet.by_name(attempt.node)
+            if member is None:
+                self.ledger.lose(
+                    attempt, f"its node {attempt.node} is no longer in DISTRIBUTED_TARGET_HOSTS", counts=False,
+                    max_attempts=self.config.max_attempts,
+                )  # fmt: skip
+                continue
+            lost = attempt.state is AttemptState.UNKNOWN
+            member.flights[attempt.job] = Flight(attempt=attempt, evidence=self._now(), lost=lost)
+        for member in self.fleet.members:
+            self._watches.append(self._spawn(self._watch(member)))
+        self.send_ready()
+
+    def send_ready(self) -> None:
+        """Give ready batches to nodes with room, in strict round robin where all have room."""
+        while (ready := self.ledger.ready()) is not None:
+            batch, last_node = ready
+            member = self.fleet.take_turn(avoid=last_node)
+            if member is None:
+                return
+            attempt, payload = self.ledger.bind(batch, member.name)  # row before POST
+            flight = member.flights[attempt.job] = Flight(attempt=attempt, evidence=self._now())
+            self.stats.inc_value("distributed/attempts")
+            self.stats.inc_value(f"distributed/attempts/{member.name}")
+            self._posting += 1
+            self._spawn(self._send(member, flight, payload))
+
+    async def drain(self, seconds: float) -> None:
+        """Send what is ready, as far as nodes answer, for at most *seconds*; then look no more."""
+        deadline = self._now() + seconds
+        self.send_ready()
+        while self._now() < deadline and (
+            self._posting or (not self.ledger.posted() and any(member.has_room for member in self.fleet.members))
+        ):
+            await self._sleep(0.05)
+            self.send_ready()
+        self._closing = True
+        for watch in self._watches:
+            watch.cancel()
+        for member in self.fleet.members:
+            await member.node.close()
+
+    # Sending
+
+    async def _send(self, member: Member, flight: Flight, payload: str) -> None:
+        attempt = flight.attempt
+        try:
+            await member.node.schedule(
+                self.job.project, self.job.spider, jobid=attempt.job, version=self.job.version or None,
+                settings=self.job.settings_of(payload), args=self.job.args_of(attempt),
+            )  # fmt: skip
+        except NodeAmbiguousError as error:
+            self._fail(member, error)
+            flight.evidence = self._now()  # it may have it, or get it late: nothing else is sent until the lease ends
+        except NodeError as error:
+            self._fail(member, error)
+            del member.flights[attempt.job]
+            self.ledger.unsent(attempt, str(error))
+        else:
+            flight.evidence = self._now()
+            member.worked()
+            self._confirm(flight)
+        finally:
+            self._posting -= 1
+        self.send_ready()
+        self.changed()
+
+    def _confirm(self, flight: Flight) -> None:
+        if not flight.confirmed:
+            flight.confirmed = True
+            if not (flight.lost or flight.fenced):
+                self.ledger.sent(flight.attempt)
+
+    # Looking after
+
+    async def _watch(self, member: Member) -> None:
+        while not self._closing:
+            try:
+                await self._look(member)
+            except Exception:
+                logger.exception("%s: looking after its jobs failed, trying again", member.name, extra=self._extra)
+            await self._sleep(self.config.poll_interval)
+
+    async def _look(self, member: Member) -> None:
+        if not member.silent or self._now() >= member.again_at:
+            try:
+                member.seen(await member.node.daemonstatus())
+                if member.recover(self._now()):
+                    logger.info("%s: is used again", member.name, extra=self._extra)
+                for flight in list(member.flights.values()):
+                    await self._inspect(member, flight)
+            except NodeError as error:
+                member.silent = True
+                self._fail(member, error)
+        self._end_leases(member)
+        self._check_usable()
+        self.send_ready()
+
+    async def _inspect(self, member: Member, flight: Flight) -> None:
+        attempt = flight.attempt
+        if (flight.lost or flight.fenced) and not flight.cancelled:
+            before = await member.node.cancel(self.job.project, attempt.job)
+            flight.cancelled = True
+            if before == "pending" or flight.fenced:
+                del member.flights[attempt.job]
+                if not flight.fenced:
+                    self.ledger.unsent(attempt, "taken back before it ran")
+                return
+        if await self._take_receipt(member, flight) or not self._wants_status(member, flight):
+            return
+        state = await member.node.status(attempt.job, self.job.project)
+        if state is not None:
+            self._confirm(flight)
+        if state == "pending":
+            flight.evidence = self._now()
+        elif state == "running":
+            flight.started = True  # no evidence: only a growing receipt is
+        elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
+            await self._ended_without_receipt(member, flight)
+
+    def _wants_status(self, member: Member, flight: Flight) -> bool:
+        """``status.json`` unpacks a node's whole queue, so it is asked where a receipt can't tell, and not always."""
+        silent = self._now() - flight.evidence
+        return (
+            member.moved or not flight.confirmed or silent > min(self.config.lease / 4, 5 * self.config.poll_interval)
+        )
+
+    async def _take_receipt(self, member: Member, flight: Flight, *, ended: bool = False) -> bool:
+        """Fetch the receipt. Returns whether that settles the matter for now: it is final, or it has grown."""
+        attempt = flight.attempt
+        data = await member.node.receipt(self.job.project, self.job.spider, attempt.job)
+        if data is None:
+            return False
+        try:
+            receipt = Receipt.from_json(data)
+            if receipt.job != attempt.job:
+                raise WireError(f"it is of job {receipt.job!r}")
+        except WireError as error:
+            logger.warning("%s: receipt of job %s: %s", member.name, attempt.job, error, extra=self._extra)
+            return False
+        if receipt.final:
+            self._settle(member, flight, receipt)
+            return True
+        if receipt.sequence <= flight.sequence or ended:
+            return False
+        self._confirm(flight)
+        flight.sequence, flight.started, flight.evidence = receipt.sequence, True, self._now()
+        return True
+
+    async def _ended_without_receipt(self, member: Member, flight: Flight) -> None:
+        attempt = flight.attempt
+        log = await member.node.log_tail(self.job.project, self.job.spider, attempt.job)
+        if attempt.job not in member.flights:  # settled meanwhile
+            return
+        said = _last_error(log)
+        logger.error("%s: job %s " + MISSING_RECEIPT, member.name, attempt.job, said, extra=self._extra)
+        del member.flights[attempt.job]
+        settled = self.ledger.reject(attempt, f"no receipt: {said}", max_attempts=self.config.max_attempts)
+        self.stats.inc_value("distributed/attempts/rejected")
+        self._after(attempt, settled)
+
+    def _settle(self, member: Member, flight: Flight, receipt: Receipt) -> None:
+        attempt = flight.attempt
+        if member.flights.pop(attempt.job, None) is None or flight.fenced:
+            return
+        settlement = self.ledger.settle(attempt, receipt, max_attempts=self.config.max_attempts)
+        verdict = "accepted" if settlement.accepted else "rejected"
+        self.stats.inc_value(f"distributed/attempts/{verdict}")
+        log = logger.info if settlement.accepted else logger.warning
+        log(
+            "Batch %s from %s %s (%s): %d of %d requests settled, %d failed, %d items",
+            attempt.label, member.name, verdict, settlement.reason, receipt.settled.bit_count(), receipt.size,
+            len(receipt.positions(receipt.failed)), receipt.items, extra=self._extra,
+        )  # fmt: skip
+        self._after(attempt, settlement.batch_settled)
+
+    def _after(self, attempt: Attempt, batch_settled: bool) -> None:
+        """An attempt has ended. What else runs for a settled batch is fenced: whatever it reports can't count."""
+        if batch_settled:
+            for _, flight in self.fleet.flights():
+                if flight.attempt.batch == attempt.batch and not flight.fenced:
+                    flight.fenced = True
+                    reason = "another attempt was accepted first"
+                    self.ledger.reject(flight.attempt, reason, max_attempts=self.config.max_attempts)
+        self.send_ready()
+        self.changed()
+
+    def _end_leases(self, member: Member) -> None:
+        now = self._now()
+        for flight in list(member.flights.values()):
+            if flight.lost or flight.fenced or now - flight.evidence < self.config.lease:
+                continue
+            reason = f"no sign of life on {member.name} for {now - flight.evidence:.0f} s"
+            logger.warning("Batch %s: %s, sent again", flight.attempt.label, reason, extra=self._extra)
+            self.stats.inc_value("distributed/attempts/lost")
+            flight.lost = True
+            settled = self.ledger.lose(
+                flight.attempt, reason, counts=flight.started, max_attempts=self.config.max_attempts
+            )
+            flight.attempt = replace(flight.attempt, state=AttemptState.UNKNOWN)
+            self._after(flight.attempt, settled)
+
+    # Nodes that fail
+
+    def _fail(self, member: Member, error: NodeError) -> None:
+        self.stats.inc_value(f"distributed/node_errors/{member.name}")
+        if member.fail(str(error), self._now()):
+            logger.warning("%s; it gets no batches until it works again", error, extra=self._extra)
+
+    def _check_usable(self) -> None:
+        now = self._now()
+        if any(not member.trouble for member in self.fleet.members):
+            self._usable_at = now
+        elif now - self._usable_at >= self.config.fleet_timeout:
+            self._usable_at = now
+            self.stranded()
+
+    # Time
+
+    def _now(self) -> float:
+        return float(self.clock.seconds())
+
+    async def _sleep(self, seconds: float) -> None:
+        await deferLater(self.clock, seconds)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> Deferred[None]:
+        deferred = Deferred.fromCoroutine(coroutine)
+        deferred.addErrback(self._failed)
+        return deferred
+
+    def _failed(self, failure: Failure) -> None:
+        if not self._closing:
+            error = failure_to_exc_info(failure)
+            logger.error("Dispatch failed; the ledger keeps what it was about", exc_info=error, extra=self._extra)
+
+
+def _last_error(log: str | None) -> str:
+    """The line of a worker's log that most likely tells why it ended."""
+    if log is None:
+        return "(there is no log)"
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [line for line in lines if line.partition(":")[0].rpartition(".")[2].endswith(("Error", "Exception"))]
+    return (errors or lines or ["(empty)"])[-1][:500]

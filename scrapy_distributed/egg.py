@@ -1,0 +1,72 @@
+"""The project as an egg, the form in which Scrapyd takes it. Nothing is written into the project's folder."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from scrapy_distributed.answer import last_line
+from scrapy_distributed.errors import ConfigError
+
+_PKG_INFO = "Metadata-Version: 1.0\nName: project\nVersion: 1.0\n"
+_EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can hold: the same project gives the same egg
+
+
+def build_egg(folder: Path, settings_module: str) -> bytes:
+    """The egg of the Scrapy project in *folder*, whose settings are *settings_module*.
+
+    With a ``setup.py``, what that says; else every package in *folder* with all its files, but no hidden ones.
+    ``scrapyd-deploy`` would write a ``setup.py`` and ``build/`` into the project.
+
+    Raises ``ConfigError`` if there is nothing to pack, or ``setup.py`` fails."""
+    if (folder / "setup.py").exists():
+        return _by_setup_py(folder)
+    root = settings_module.partition(".")[0]
+    packages = [init.parent for init in folder.glob("*/__init__.py")]
+    if (folder / root).is_dir() and folder / root not in packages:
+        packages.append(folder / root)
+    files = {file for package in packages for file in _files(package)}
+    files |= {file for file in (folder / f"{root}.py",) if file.is_file()}
+    if not any(file.relative_to(folder).parts[0] in (root, f"{root}.py") for file in files):
+        raise ConfigError(f"no package {root!r} (of {settings_module!r} in scrapy.cfg) in {folder}: nothing to deploy")
+    return _zipped(folder, files, settings_module)
+
+
+def _files(package: Path) -> Iterator[Path]:
+    for file in package.rglob("*"):
+        parts = file.relative_to(package).parts
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
+        if file.is_file() and not hidden and file.suffix != ".pyc":
+            yield file
+
+
+def _zipped(folder: Path, files: set[Path], settings_module: str) -> bytes:
+    contents = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+    contents |= {
+        "EGG-INFO/PKG-INFO": _PKG_INFO.encode(),
+        "EGG-INFO/entry_points.txt": f"[scrapy]\nsettings = {settings_module}\n".encode(),
+        "EGG-INFO/zip-safe": b"\n",
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as egg:
+        for name in sorted(contents):
+            egg.writestr(zipfile.ZipInfo(name, _EARLIEST), contents[name], zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _by_setup_py(folder: Path) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="egg-") as temporary:
+        command = [sys.executable, "-B", "setup.py", "-q", "egg_info", "--egg-base", temporary]
+        command += ["build", "--build-base", f"{temporary}/build"]
+        command += ["bdist_egg", "--bdist-dir", f"{temporary}/bdist", "--dist-dir", f"{temporary}/dist"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        eggs = list(Path(temporary).glob("dist/*.egg"))
+        if done.returncode or len(eggs) != 1:
+            reason = last_line(done.stderr or done.stdout)
+            raise ConfigError(f"setup.py bdist_egg failed in {folder} ({reason}): mend setup.py, or remove it")
+        return eggs[0].read_bytes()

@@ -1,0 +1,61 @@
+"""What can go wrong, split by what the caller does next.
+
+DistributedError
+├── ConfigError           a setting or a command line is wrong: the crawl does not start
+├── WireError             a request or a payload can't be encoded or decoded
+│   ├── NotSerializableError   this request can't travel: crawl it here
+│   └── TooLargeError          this request alone is over the ceiling: crawl it here
+├── LedgerError           the ledger can't be used: stop, nothing was changed
+└── NodeError             one Scrapyd did not do what was asked
+    ├── NodeUnreachableError   nothing was sent: try another node
+    ├── NodeRefusedError       the node said no: try another node, tell the user why
+    └── NodeAmbiguousError     it may or may not have been done: ask the node
+"""
+
+from __future__ import annotations
+
+
+class DistributedError(Exception):
+    """Root of everything that this package raises on purpose."""
+
+
+class ConfigError(DistributedError, ValueError):
+    """A setting or a command line is wrong. A ``ValueError``, so that Scrapy does not start the crawl:
+    ``NotConfigured`` would let it go on without us, a crawl on one machine that nobody asked for."""
+
+
+class WireError(DistributedError, ValueError):
+    """A request or a payload can't be encoded or decoded."""
+
+
+class NotSerializableError(WireError):
+    """The request holds something that JSON or the worker's spider does not know."""
+
+
+class TooLargeError(WireError):
+    """The request alone is larger than one command-line argument may be."""
+
+
+class LedgerError(DistributedError):
+    """The ledger can't be used: locked by another coordinator, of another format, or damaged."""
+
+
+class NodeError(DistributedError):
+    """One Scrapyd did not do what was asked. *node* is its name, never its credentials."""
+
+    def __init__(self, node: str, message: str) -> None:
+        super().__init__(f"{node}: {message}")
+        self.node = node
+
+
+class NodeUnreachableError(NodeError):
+    """Nothing was sent: no such host, connection refused, no TLS."""
+
+
+class NodeRefusedError(NodeError):
+    """The node answered, and the answer is no: what was asked was not done."""
+
+
+class NodeAmbiguousError(NodeError):
+    """The request went out and no usable answer came: a timeout, a dropped line, an error page.
+    It may have been done, and a request that timed out can still be carried out later."""

@@ -1,0 +1,109 @@
+"""The nodes of a run: which of them can be used, and whose turn it is. Times are the clock's seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from scrapy_distributed.batch import Attempt
+from scrapy_distributed.node import DaemonStatus, Node
+
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+
+
+@dataclass(kw_only=True, eq=False)
+class Flight:
+    """An attempt under way: *evidence* is the time of the last sign of life, *sequence* that of its newest receipt."""
+
+    attempt: Attempt
+    evidence: float
+    confirmed: bool = False  # the node has said that it has it
+    started: bool = False
+    sequence: int = 0
+    lost: bool = False  # its requests have gone to another attempt; a final receipt still counts if it comes first
+    fenced: bool = False  # it can't count any more, and is only to be cancelled
+    cancelled: bool = False
+
+
+@dataclass(kw_only=True, eq=False)
+class Member:
+    """A node of the fleet, and what the coordinator knows of it."""
+
+    node: Node
+    fixed_backlog: int = 0  # jobs; 0: from its pace
+    flights: dict[str, Flight] = field(default_factory=dict)  # by job id
+    trouble: str = ""  # why it gets nothing; '' if it is fine
+    silent: bool = False  # the last look at it failed: no more looks until the pause is over
+    pause: float = 0.0
+    again_at: float = 0.0
+    peak_running: int = 0
+    jobs_seen: tuple[int, int] = (0, 0)  # running and finished, at the last look
+    moved: bool = True  # a job has started or ended since the look before the last
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def backlog(self) -> int:
+        """Unstarted jobs of ours that it may hold. ``max_proc`` is not to be had from Scrapyd, and it starts that many
+        jobs a poll: twice the most that were seen running keeps every slot busy until we look again."""
+        return self.fixed_backlog or max(8, 2 * self.peak_running)
+
+    @property
+    def has_room(self) -> bool:
+        waiting = sum(not (flight.started or flight.lost or flight.fenced) for flight in self.flights.values())
+        return not self.trouble and waiting < self.backlog
+
+    def seen(self, status: DaemonStatus) -> None:
+        self.silent = False
+        self.peak_running = max(self.peak_running, status.running)
+        now = (status.running, status.finished)
+        self.moved, self.jobs_seen = now != self.jobs_seen, now
+
+    def fail(self, reason: str, now: float) -> bool:
+        """Use it no more until a growing pause is over. Returns whether this is news."""
+        news = not self.trouble
+        self.trouble = reason
+        if now >= self.again_at:  # several calls that fail together are one failure
+            self.pause = min(max(FIRST_PAUSE, self.pause * 2), LONGEST_PAUSE)
+            self.again_at = now + self.pause
+        return news
+
+    def recover(self, now: float) -> bool:
+        """It has answered: once its pause is over it is used again. Returns whether this is news."""
+        if not self.trouble or now < self.again_at:
+            return False
+        self.trouble = ""
+        return True
+
+    def worked(self) -> None:
+        """It has taken a job."""
+        self.pause = 0.0
+
+
+class Fleet:
+    """The members in the order of the settings; *members* is not empty."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = list(members)
+        self._next = 0
+
+    def by_name(self, name: str) -> Member | None:
+        return next((member for member in self.members if member.name == name), None)
+
+    def take_turn(self, *, avoid: str | None = None) -> Member | None:
+        """The next member with room, in round-robin order; *avoid* only if there is no other."""
+        turns = [(self._next + step) % len(self.members) for step in range(len(self.members))]
+        with_room = [turn for turn in turns if self.members[turn].has_room]
+        turn = next((turn for turn in with_room if self.members[turn].name != avoid), None)
+        if turn is None and with_room and all(member.trouble or member.name == avoid for member in self.members):
+            turn = with_room[0]
+        if turn is None:
+            return None
+        self._next = (turn + 1) % len(self.members)
+        return self.members[turn]
+
+    def flights(self) -> Iterable[tuple[Member, Flight]]:
+        return [(member, flight) for member in self.members for flight in member.flights.values()]

@@ -1,0 +1,47 @@
+"""The Scrapy border: which role has this crawl? Then hand over.
+
+A command of Scrapy that borrows a spider (``shell``, ``fetch``, ``parse``, ``check``) has none: nothing is distributed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scrapy.exceptions import NotConfigured
+from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
+
+from scrapy_distributed.config import Config
+
+if TYPE_CHECKING:
+    from scrapy.crawler import Crawler
+
+
+class DistributedSpiderMiddleware:
+    """Spreads a crawl over the Scrapyd nodes in ``DISTRIBUTED_TARGET_HOSTS``; with ``DISTRIBUTED_START_URL`` set it is
+    the worker of one batch. All settings: ``scrapy_distributed.config.SETTINGS`` and the README."""
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> BaseSpiderMiddleware:
+        """The middleware of this crawl's role.
+
+        Raises ``NotConfigured`` where nothing is to be distributed, and ``ValueError`` where a setting is wrong: the
+        crawl does not start then.
+        """
+        if _borrowed(crawler):
+            raise NotConfigured
+        config = Config.from_settings(crawler.settings)
+        if config.start_url is not None:
+            from scrapy_distributed.worker import Worker
+
+            return Worker.from_crawler(crawler)
+        if not config.enabled:
+            raise NotConfigured
+        # Only here: a worker needs no treq, and must run where no Twisted reactor is.
+        from scrapy_distributed.coordinator import Coordinator
+
+        return Coordinator.from_crawler(crawler)
+
+
+def _borrowed(crawler: Crawler) -> bool:
+    """``scrapy shell`` makes the engine without a spider; the others put a start of their own into the spider class."""
+    return crawler.spider is None or getattr(crawler.spider.start, "__module__", "").startswith("scrapy.commands")

@@ -1,0 +1,254 @@
+"""One Scrapyd over treq: every endpoint, the receipts and the logs. A body becomes a value or a ``NodeError``.
+
+Scrapyd says "no" with HTTP 200 and ``{"status": "error"}``, so only 200 + JSON + ``status: ok`` is success.
+Nothing is sent twice from here: Twisted's pool repeats a GET whose kept connection had been closed, never a POST.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from hyperlink import EncodedURL
+from treq.client import HTTPClient
+from twisted.internet.defer import Deferred
+from twisted.web.client import Agent, HTTPConnectionPool
+
+from scrapy_distributed.answer import Answer, BodyTooLargeError, check_code, failed, parsed
+from scrapy_distributed.job import Job, Jobs, check_job
+
+if TYPE_CHECKING:
+    from twisted.internet.interfaces import IReactorTime
+
+MAX_BODY_BYTES = 64 * 1024 * 1024
+#: Scrapyd closes a connection after 60 idle seconds; ours end well before, so that no POST runs into its closing.
+IDLE_CONNECTION_SECONDS = 30
+#: ``addversion.json`` runs ``scrapy list`` before it answers.
+ADDVERSION_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeAddress:
+    """Where a node is. *name* stands for it everywhere; *url* has no userinfo and no slash at its end."""
+
+    name: str
+    url: str
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaemonStatus:
+    """Number of jobs of all projects. *finished* only counts those that the node remembers (100)."""
+
+    pending: int
+    running: int
+    finished: int
+    node_name: str
+
+
+class Node:
+    """One Scrapyd.
+
+    *deadline_seconds* covers one call from connecting to the last byte of its body; treq's own ``timeout``
+    ends at the headers. *client* is anything with the ``request`` of treq's ``HTTPClient``;
+    *clock* tells the deadline's time.
+
+    Every method raises ``NodeUnreachableError`` (nothing was sent), ``NodeRefusedError`` (the answer is no)
+    or ``NodeAmbiguousError`` (it may have been done), also where it is cancelled; besides these only
+    ``ConfigError``, for what must not be sent.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: NodeAddress,
+        deadline_seconds: float = 15,
+        client: HTTPClient | None = None,
+        clock: IReactorTime | None = None,
+    ) -> None:
+        self.address = address
+        self.name = address.name
+        self._deadline_seconds = deadline_seconds
+        self._auth = (address.username, address.password) if address.username or address.password else None
+        self._pool: HTTPConnectionPool | None = None
+        if client is None or clock is None:
+            from twisted.internet import reactor  # here: importing it installs a reactor
+
+            clock = clock or reactor
+            self._pool = HTTPConnectionPool(reactor, persistent=True)  # type: ignore[no-untyped-call]
+            self._pool.cachedConnectionTimeout = IDLE_CONNECTION_SECONDS
+            agent: Any = Agent(reactor, connectTimeout=deadline_seconds, pool=self._pool)  # type: ignore[no-untyped-call]
+        self._client = client or HTTPClient(agent)
+        self._clock: Any = clock
+
+    async def daemonstatus(self) -> DaemonStatus:
+        """Three numbers, cheap at any backlog."""
+        answer = await self._api("GET", "daemonstatus.json")
+        counts = {state: answer.integer(state) for state in ("pending", "running", "finished")}
+        return DaemonStatus(**counts, node_name=answer.text("node_name"))
+
+    async def schedule(
+        self,
+        project: str,
+        spider: str,
+        *,
+        jobid: str,
+        version: str | None = None,
+        priority: float | None = None,
+        settings: Mapping[str, str] | None = None,
+        args: Mapping[str, str] | None = None,
+    ) -> str:
+        """Queue one job and return its id. The same *jobid* sent twice runs twice.
+
+        Raises ``ConfigError`` before anything is sent for an argument that would wedge the node."""
+        settings, args = settings or {}, args or {}
+        check_job(jobid, settings, args)
+        form = [("project", project), ("spider", spider), ("jobid", jobid)]
+        form += [("_version", version)] if version is not None else []
+        form += [("priority", str(priority))] if priority is not None else []
+        form += [("setting", f"{key}={value}") for key, value in settings.items()]
+        answer = await self._api("POST", "schedule.json", data=[*form, *args.items()])
+        return answer.text("jobid")
+
+    async def cancel(self, project: str, job: str, signal: str | None = None) -> str | None:
+        """End a job, and return what it was: ``"pending"`` (it never ran and never will), ``"running"``
+        (*signal*, else INT, was sent to it) or ``None`` (unknown)."""
+        form = [("project", project), ("job", job), *([("signal", signal)] if signal else [])]
+        return (await self._api("POST", "cancel.json", data=form)).text_or_none("prevstate")
+
+    async def status(self, job: str, project: str | None = None) -> str | None:
+        """``"pending"``, ``"running"``, ``"finished"``, or ``None``: unknown, which is not "did not run"."""
+        params = {"job": job, **({"project": project} if project else {})}
+        return (await self._api("GET", "status.json", params=params)).text_or_none("currstate")
+
+    async def addversion(self, project: str, version: str, egg: bytes) -> int:
+        """Store *egg* and return its number of spiders; the node imports the project to count them."""
+        answer = await self._api(
+            "POST",
+            "addversion.json",
+            deadline_seconds=max(ADDVERSION_SECONDS, self._deadline_seconds),
+            data=[("project", project), ("version", version)],
+            files={"egg": ("project.egg", "application/octet-stream", io.BytesIO(egg))},
+        )
+        return answer.integer("spiders")
+
+    async def listprojects(self) -> list[str]:
+        """Names of the projects that the node has."""
+        return (await self._api("GET", "listprojects.json")).texts("projects")
+
+    async def listversions(self, project: str) -> list[str]:
+        """Versions as Scrapyd stores them (``[^A-Za-z0-9_-]`` is ``_``), in an order not to be
+        trusted (9_0 after 10_0); empty for a project that it does not have."""
+        answer = await self._api("GET", "listversions.json", params={"project": project})
+        return answer.texts("versions")
+
+    async def listspiders(self, project: str, version: str | None = None) -> list[str]:
+        """Names of the spiders; the first call for a version imports the project on the node."""
+        params = {"project": project, **({"_version": version} if version is not None else {})}
+        return (await self._api("GET", "listspiders.json", params=params)).texts("spiders")
+
+    async def listjobs(self, project: str | None = None) -> Jobs:
+        """All jobs that the node remembers. Carries the payload of every pending one: heavy."""
+        answer = await self._api("GET", "listjobs.json", params={"project": project} if project else {})
+        states = ("pending", "running", "finished")
+        return Jobs(**{state: tuple(_job(entry) for entry in answer.objects(state)) for state in states})
+
+    async def delversion(self, project: str, version: str) -> None:
+        """Delete one version."""
+        await self._api("POST", "delversion.json", data=[("project", project), ("version", version)])
+
+    async def delproject(self, project: str) -> None:
+        """Delete a project with all its versions."""
+        await self._api("POST", "delproject.json", data=[("project", project)])
+
+    async def receipt(self, project: str, spider: str, job: str) -> bytes | None:
+        """What the worker of *job* has reported so far, ``None`` if there is nothing (yet)."""
+        return await self._file(f"logs/{_quoted(project)}/{_quoted(spider)}.receipts/{_quoted(job)}.json")
+
+    async def log_tail(self, project: str, spider: str, job: str, max_bytes: int = 4000) -> str | None:
+        """The last *max_bytes* of the job's log, ``None`` if there is none; a node only keeps a spider's newest 5."""
+        path = f"logs/{_quoted(project)}/{_quoted(spider)}/{_quoted(job)}.log"
+        tail = await self._file(path, headers={"Range": f"bytes=-{max_bytes}"})
+        # A proxy may not know ranges and send all of it.
+        return None if tail is None else tail[-max_bytes:].decode("utf-8", "replace")
+
+    async def close(self) -> None:
+        """Close the kept connections. A ``Node`` can be used again afterwards."""
+        if self._pool is not None:
+            await self._pool.closeCachedConnections()  # type: ignore[no-untyped-call]
+
+    async def _api(self, method: str, endpoint: str, **request: Any) -> Answer:
+        code, body = await self._exchange(method, endpoint, **request)
+        return parsed(self.name, self.address.url, endpoint, code, body)
+
+    async def _file(self, path: str, **request: Any) -> bytes | None:
+        code, body = await self._exchange("GET", path, **request)
+        if code == 404:
+            return None
+        if code == 416:  # a range of an empty file
+            return b""
+        check_code(self.name, self.address.url, path, code)
+        return body
+
+    async def _exchange(
+        self, method: str, path: str, *, deadline_seconds: float | None = None, **request: Any
+    ) -> tuple[int, bytes]:
+        """One request and its whole body under one deadline."""
+        seconds = self._deadline_seconds if deadline_seconds is None else deadline_seconds
+        exchange = Deferred.fromCoroutine(self._request(method, f"{self.address.url}/{path}", **request))
+        late = False
+
+        def end() -> None:
+            nonlocal late
+            late = True
+            exchange.cancel()
+
+        timer = self._clock.callLater(seconds, end)
+        try:
+            return await exchange
+        except Exception as error:
+            raise failed(self.name, self.address.url, error, seconds if late else None) from error
+        finally:
+            if timer.active():
+                timer.cancel()
+
+    async def _request(self, method: str, url: str, **request: Any) -> tuple[int, bytes]:
+        response = await self._client.request(
+            method, _Url.from_text(url), auth=self._auth, allow_redirects=False, unbuffered=True, **request
+        )
+        body = bytearray()
+
+        def collect(data: bytes) -> None:
+            body.extend(data)
+            if len(body) > MAX_BODY_BYTES:
+                raise BodyTooLargeError
+
+        await response.collect(collect)
+        return response.code, bytes(body)
+
+
+class _Url(EncodedURL):
+    """hyperlink 21 takes an IPv6 literal for a name and fails to encode it; ours is plain ASCII already."""
+
+    def to_uri(self) -> EncodedURL:
+        return self if ":" in self.host else super().to_uri()
+
+
+def _job(entry: Answer) -> Job:
+    values = entry.values
+    return Job(
+        id=entry.text("id"),
+        project=entry.text("project"),
+        spider=entry.text("spider"),
+        pid=entry.integer("pid") if "pid" in values else None,
+        start_time=entry.text("start_time") if "start_time" in values else None,
+        end_time=entry.text("end_time") if "end_time" in values else None,
+    )
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")

@@ -1,0 +1,50 @@
+"""The project's own off-site rule, asked from where Scrapy does not ask it.
+
+Since Scrapy 2.11.2 the rule is a downloader middleware: a request that a spider middleware takes away never meets it,
+and a request that it filters before the scheduler gives no signal.
+"""
+
+from __future__ import annotations
+
+from scrapy import Request
+from scrapy.crawler import Crawler
+from scrapy.downloadermiddlewares.offsite import OffsiteMiddleware
+from scrapy.exceptions import IgnoreRequest
+
+
+class Offsite:
+    """Asks the crawl's ``OffsiteMiddleware``, or a subclass of the project; without one everything is on site."""
+
+    def __init__(self, crawler: Crawler) -> None:
+        self.crawler = crawler
+        self._middleware: OffsiteMiddleware | None = None
+        self._looked = False
+
+    def filters(self, request: Request) -> bool:
+        """Whether the rule filters *request*. Leaves no trace in log or stats."""
+        middleware = self._find()
+        if middleware is None or request.dont_filter or request.meta.get("allow_offsite"):
+            return False
+        assert self.crawler.spider is not None
+        return not middleware.should_follow(request, self.crawler.spider)
+
+    def filter(self, request: Request) -> bool:
+        """The same, and the rule logs and counts it as its own (``offsite/filtered``)."""
+        if not self.filters(request):
+            return False
+        assert self._middleware is not None
+        try:
+            self._middleware.process_request(request)
+        except IgnoreRequest:
+            return True
+        return False
+
+    def _find(self) -> OffsiteMiddleware | None:
+        if (
+            not self._looked
+        ):  # the downloader is made before the spider middlewares, and known to the crawler after them
+            self._looked = True
+            assert self.crawler.engine is not None
+            middlewares = self.crawler.engine.downloader.middleware.middlewares
+            self._middleware = next((m for m in middlewares if isinstance(m, OffsiteMiddleware)), None)
+        return self._middleware

@@ -1,0 +1,289 @@
+"""A Scrapyd without processes, on a real port, to inject faults: it answers what the real one answers, and jobs move
+on when a test says so. ``test_node_contract.py`` holds it to the real one's behaviour."""
+
+from __future__ import annotations
+
+import enum
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET, Request, Site
+
+from scrapy_distributed.node import NodeAddress
+
+
+class Fault(enum.Enum):
+    """What goes wrong with a request. AFTER: it is carried out first."""
+
+    SERVER_ERROR = (500, b"<html><body>Internal Server Error</body></html>")
+    BAD_GATEWAY_AFTER = (502, b"Bad Gateway")
+    UNAUTHORIZED = (401, b"Unauthorized")
+    FORBIDDEN = (403, b"Forbidden")
+    NOT_FOUND = (404, b"Not Found")
+    TOO_LARGE = (413, b"Request Entity Too Large")
+    REDIRECT = (302, b"")
+    HTML = (200, b"<!DOCTYPE html><html><body>Welcome to nginx!</body></html>")
+    TEXT = (200, b"hello")
+    LIST = (200, b"[1, 2]")
+    NO_STATUS = (200, b'{"hello": "world"}')
+    EMPTY_OK = (200, b'{"status": "ok"}')
+    TRACEBACK = (
+        200,
+        b'Traceback (most recent call last):\n  File "webservice.py", line 92, in render\n'
+        b"twisted.web.error.Error: 200 project 'nope' not found\n",
+    )
+    HANG = (0, b"")
+    HANG_AFTER = (0, b"")
+    HALF_A_BODY_THEN_HANG = (0, b'{"status": ')
+    DROP = (-1, b"")
+    DROP_AFTER = (-1, b"-")
+
+    @property
+    def carries_out(self) -> bool:
+        return self.name.endswith("_AFTER")
+
+
+@dataclass
+class FakeJob:
+    id: str
+    project: str
+    spider: str
+    version: str | None
+    settings: dict[str, str]
+    args: dict[str, str]
+    priority: float = 0.0
+    state: str = "pending"
+
+
+class ApiError(Exception):
+    """Answered as HTTP 200 and ``status: error``."""
+
+
+@dataclass
+class FakeScrapyd(Resource):
+    """``projects`` maps project -> version -> spiders, ``jobs`` holds every job in order, ``files`` what lies under
+    ``/logs/`` by decoded path, ``requests`` what was asked. ``faults`` maps an endpoint (or ``*``) to a fault."""
+
+    username: str = ""
+    password: str = ""
+    projects: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    jobs: list[FakeJob] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)
+    faults: dict[str, Fault] = field(default_factory=dict)
+    requests: list[str] = field(default_factory=list)
+    delay_seconds: float = 0.0
+    isLeaf = True
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._port: Any = None
+        self._hanging: list[Request] = []
+
+    def listen(self, port: int = 0) -> FakeScrapyd:
+        """Open the port; *port* 0 is any that is free."""
+        self._port = reactor.listenTCP(port, Site(self), interface="127.0.0.1")  # type: ignore[attr-defined]
+        return self
+
+    async def close(self) -> None:
+        """Close the port and every line that hangs."""
+        for request in self._hanging:
+            if request.channel is not None:
+                request.transport.abortConnection()
+        await self._port.stopListening()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port.getHost().port}"
+
+    @property
+    def address(self) -> NodeAddress:
+        return NodeAddress(name="fake1", url=self.url, username=self.username, password=self.password)
+
+    def start_pending(self, count: int | None = None) -> list[FakeJob]:
+        """The next *count* (all) pending jobs run now, the highest priority first."""
+        pending = sorted((job for job in self.jobs if job.state == "pending"), key=lambda job: -job.priority)
+        for job in pending[:count]:
+            job.state = "running"
+        return pending[:count]
+
+    def finish(self, job_id: str | None = None) -> None:
+        """Running jobs (of that id) end now, and have a log."""
+        for job in self.jobs:
+            if job.state == "running" and job_id in (None, job.id):
+                job.state = "finished"
+                self.files.setdefault(f"{job.project}/{job.spider}/{job.id}.log", b"Spider closed (finished)\n")
+
+    def forget(self) -> None:
+        """What a restart does to jobs that run or have run."""
+        self.jobs = [job for job in self.jobs if job.state == "pending"]
+
+    def render(self, request: Request) -> Any:
+        path = request.path.decode().strip("/")
+        endpoint = path if path.endswith(".json") and "/" not in path else "logs"
+        self.requests.append(f"{request.method.decode()} {path}")
+        if self.delay_seconds:
+            reactor.callLater(self.delay_seconds, self._answer, request, endpoint)  # type: ignore[attr-defined]
+        else:
+            self._answer(request, endpoint)
+        return NOT_DONE_YET
+
+    def _answer(self, request: Request, endpoint: str) -> None:
+        fault = self.faults.get(endpoint) or self.faults.get("*")
+        if fault is None:
+            return self._finish(request, *self._carried_out(request, endpoint))
+        if fault.carries_out:
+            self._carried_out(request, endpoint)
+        code, body = fault.value
+        if code > 0:
+            request.setHeader("Location", "http://elsewhere.invalid/")
+            return self._finish(request, code, body)
+        if code < 0:
+            request.transport.abortConnection()
+            return None
+        self._hanging.append(request)
+        if body:
+            request.setHeader("Content-Length", "100")
+            request.write(body)
+        return None
+
+    def _finish(self, request: Request, code: int, body: bytes) -> None:
+        request.setResponseCode(code)
+        if not request._disconnected:
+            request.write(body)
+            request.finish()
+
+    def _carried_out(self, request: Request, endpoint: str) -> tuple[int, bytes]:
+        if self.username and (request.getUser(), request.getPassword()) != (
+            self.username.encode(),
+            self.password.encode(),
+        ):
+            return 401, b"Unauthorized"
+        if endpoint == "logs":
+            return self._log(request)
+        method: Callable[..., dict[str, Any]] | None = getattr(self, "_" + endpoint.removesuffix(".json"), None)
+        if method is None:
+            return 404, b"<html>No Such Resource</html>"
+        raw = {key.decode(): values for key, values in request.args.items()}
+        try:
+            answer = {"status": "ok", **method(raw)}
+        except ApiError as error:
+            answer = {"status": "error", "message": str(error)}
+        return 200, json.dumps({"node_name": "fake", **answer}).encode()
+
+    def _log(self, request: Request) -> tuple[int, bytes]:
+        parts = [part.decode() for part in request.postpath or []]
+        content = self.files.get("/".join(parts[1:]))
+        if content is None:
+            return 404, b"<html>No Such Resource</html>"
+        wanted = re.fullmatch(r"bytes=-(\d+)", request.getHeader("range") or "")
+        return (206, content[-int(wanted[1]) :]) if wanted else (200, content)
+
+    def _versions(self, project: str) -> dict[str, list[str]]:
+        if project not in self.projects:
+            raise ApiError(f"project '{project}' not found")
+        return self.projects[project]
+
+    def _spiders(self, project: str, version: str | None) -> list[str]:
+        versions = self._versions(project)
+        if version is not None and _stored(version) not in versions:
+            raise ApiError(f"version '{version}' not found")
+        return versions[_stored(version)] if version is not None else versions[max(versions)]
+
+    def _daemonstatus(self, raw: dict[str, list[bytes]]) -> dict[str, Any]:
+        return {state: sum(job.state == state for job in self.jobs) for state in ("pending", "running", "finished")}
+
+    def _schedule(self, raw: dict[str, list[bytes]]) -> dict[str, Any]:
+        settings = dict(value.decode().split("=", 1) for value in raw.pop("setting", []))
+        form = {key: values[0].decode() for key, values in raw.items()}
+        project, spider, version = form.pop("project"), form.pop("spider"), form.pop("_version", None)
+        if spider not in self._spiders(project, version):
+            raise ApiError(f"spider '{spider}' not found")
+        job_id, priority = form.pop("jobid"), float(form.pop("priority", "0"))
+        self.jobs.append(FakeJob(job_id, project, spider, version, settings, form, priority))
+        return {"jobid": job_id}
+
+    def _cancel(self, raw: dict[str, list[bytes]]) -> dict[str, Any]:
+        project, job_id = raw["project"][0].decode(), raw["job"][0].decode()
+        self._versions(project)
+        previous = None
+        for job in [job for job in self.jobs if (job.project, job.id) == (project, job_id)]:
+            if job.state == "pending":
+                self.jobs.remove(job)
+                previous = "pending"
+            elif job.state == "running":
+                job.state = "finished"
+                previous = "running"
+        return {"prevstate": previous}
+
+    def _status(self, raw: dict[str, list[bytes]]) -> dict[str, Any]:
+        project = raw["project"][0].decode() if "project" in raw else None
+        if project is not None:
+            self._versions(project)
+        states = {job.state for job in self._of(project) if job.id == raw["job"][0].decode()}
+        return {"currstate": next((state for state in ("finished", "running", "pending") if state in states), None)}
+
+    def _listjobs(self, raw: dict[str, list[bytes]]) -> dict[str, Any]:
+        project = raw["project"][0].decode() if "project" in raw else None
+        if project is not None:
+            self._versions(project)
+        times = {
+            "pending": {},
+            "running": {"pid": 1, "start_time": "2026-01-01 00:00:00"},
+            "finished": {"start_time": "2026-01-01 00:00:00", "end_time": "2026-01-01 00:01:00"},
+        }
+        return {
+            state: [
+                {"id": job.id, "project": job.project, "spider": job.spider, **more}
+                for job in self._of(project)
+                if job.state == state
+            ]
+            for state, more in times.items()
+        }
+
+    def _of(self, project: str | None) -> list[FakeJob]:
+        return [job for job in self.jobs if project in (None, job.project)]
+
+    def _addversion(self, raw: dict[str, list[bytes]]) -> dict[str, Any]:
+        egg = io.BytesIO(raw["egg"][0])
+        if not zipfile.is_zipfile(egg):
+            raise ApiError("egg is not a ZIP file (if using curl, use egg=@path not egg=path)")
+        with zipfile.ZipFile(egg) as archive:
+            sources = b"\n".join(archive.read(name) for name in archive.namelist() if name.endswith(".py"))
+        spiders = re.findall(r'^    name = "(.*)"', sources.decode(), re.M)
+        versions = self.projects.setdefault(raw["project"][0].decode(), {})
+        versions[_stored(raw["version"][0].decode())] = spiders
+        return {"project": raw["project"][0].decode(), "spiders": len(spiders)}
+
+    def _listprojects(self, raw: dict[str, list[bytes]]) -> dict[str, Any]:
+        return {"projects": list(self.projects)}
+
+    def _listversions(self, raw: dict[str, list[bytes]]) -> dict[str, Any]:
+        return {"versions": sorted(self.projects.get(raw["project"][0].decode(), {}))}
+
+    def _listspiders(self, raw: dict[str, list[bytes]]) -> dict[str, Any]:
+        version = raw["_version"][0].decode() if "_version" in raw else None
+        return {"spiders": self._spiders(raw["project"][0].decode(), version)}
+
+    def _delversion(self, raw: dict[str, list[bytes]]) -> dict[str, Any]:
+        project, version = raw["project"][0].decode(), raw["version"][0].decode()
+        if self.projects.get(project, {}).pop(_stored(version), None) is None:
+            raise ApiError(f"version '{version}' not found")
+        if not self.projects[project]:
+            del self.projects[project]
+        return {}
+
+    def _delproject(self, raw: dict[str, list[bytes]]) -> dict[str, Any]:
+        self._versions(raw["project"][0].decode())
+        del self.projects[raw["project"][0].decode()]
+        return {}
+
+
+def _stored(version: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", version)
