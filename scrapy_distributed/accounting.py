@@ -42,6 +42,6 @@ class Balance:
     def __str__(self) -> str:
         sign = "=" if self.holds else "!="
         return (
-            f"{self.diverted} diverted {sign} {self.queued} queued + {self.in_flight} in flight + {self.crawled} crawled"
-            f" + {self.failed} failed + {self.filtered} filtered + {self.dead} dead"
+            f"{self.diverted} diverted {sign} {self.queued} queued + {self.in_flight} in flight"
+            f" + {self.crawled} crawled + {self.failed} failed + {self.filtered} filtered + {self.dead} dead"
         )

@@ -119,13 +119,14 @@ def failed(node: str, url: str, error: Exception, after_seconds: float | None) -
     unsent = _why_unsent(error, url, within)
     if unsent:
         return NodeUnreachableError(node, unsent)
-    reasons = _reasons(error)
+    reasons, tls = _reasons(error), url.startswith("https:")
     if any(isinstance(reason, BodyTooLargeError) for reason in reasons):
         return NodeAmbiguousError(node, f"{url} answered more than any Scrapyd would: {_is_this(url)}")
     if within:
-        return NodeAmbiguousError(node, f"no complete answer from {url}{within}: is it overloaded or stopped?")
+        advice = "is it overloaded or stopped?" if not tls else "is it overloaded or stopped, and does it speak https?"
+        return NodeAmbiguousError(node, f"no complete answer from {url}{within}: {advice}")
     words = " ".join(f"{type(reason).__name__} {reason}" for reason in reasons)
-    if url.startswith("https:") and _HANDSHAKE.search(words):
+    if tls and _HANDSHAKE.search(words):
         advice = "check its certificate, or use http if it has none"
         return NodeUnreachableError(node, f"TLS with {url} failed ({shortened(words)}): {advice}")
     names = ", ".join(dict.fromkeys(type(reason).__name__ for reason in reasons))

@@ -109,30 +109,55 @@ def _setting(
 
 
 SETTINGS = (
-    _setting("enabled", True, _boolean, "Set to False in a spider's custom_settings to crawl it on this machine alone."),
-    _setting("target_rule", (), _rules, "Which rules of a CrawlSpider are crawled by the fleet: 1, [1, 2] or \"1,2\"."),
+    _setting(
+        "enabled", True, _boolean, "Set to False in a spider's custom_settings to crawl it on this machine alone."
+    ),
+    _setting("target_rule", (), _rules, 'Which rules of a CrawlSpider are crawled by the fleet: 1, [1, 2] or "1,2".'),
     _setting("target_callbacks", (), _names, "Names of callbacks whose requests are crawled by the fleet."),
     _setting("target_hosts", (), _names, "The nodes: host:port, URLs, names of scrapy.cfg targets, patterns of names."),
-    _setting("target_feed_url", "", _feed_url, "Where each worker writes its items; has %(batch)s in it. Empty: FEEDS is left."),
+    _setting(
+        "target_feed_url",
+        "",
+        _feed_url,
+        "Where each worker writes its items; has %(batch)s in it. Empty: FEEDS is left.",
+    ),
     _setting("batch_size", 1000, _number(int, 1), "Larger: fewer job starts. Smaller: shorter tail.", unit="requests"),
-    _setting("batch_max_age", 30.0, _number(float, 0), "An open batch is sent after this time, full or not.", unit="seconds"),
+    _setting(
+        "batch_max_age", 30.0, _number(float, 0), "An open batch is sent after this time, full or not.", unit="seconds"
+    ),
     _setting("worker_settings", {}, _mapping, "Settings that every job gets besides the project's own."),
     _setting("worker_args", (), _names, "Names of spider arguments that every job gets as the coordinator has them."),
     _setting("project", "", _text, "Name on Scrapyd, if it is neither in scrapy.cfg nor BOT_NAME."),
     _setting("version", "", _text, "Egg version of the jobs. Empty: the newest that every node has."),
     _setting("ledger", "", _text, "File of the ledger. Empty: .scrapy/distributed/<spider>.sqlite in the project."),
     _setting("resume", True, _boolean, "False starts a new run although an unfinished one is in the ledger."),
-    _setting("wait", True, _boolean, "False ends the crawl when every batch is accepted by a node: nobody waits for items."),
-    _setting("node_backlog", 0, _number(int, 0), "Unstarted jobs a node may hold. 0: found out from its pace.", unit="jobs"),
+    _setting(
+        "wait", True, _boolean, "False ends the crawl when every batch is accepted by a node: nobody waits for items."
+    ),
+    _setting(
+        "node_backlog", 0, _number(int, 0), "Unstarted jobs a node may hold. 0: found out from its pace.", unit="jobs"
+    ),
     _setting("poll_interval", 2.0, _number(float, 0.05), "Time between two looks at a node.", unit="seconds"),
-    _setting("lease", 60.0, _number(float, 1), "A job without a sign of life for this long is sent again.", unit="seconds"),
-    _setting("max_attempts", 3, _number(int, 1), "After so many failed attempts what is left of a batch is dead.", unit="attempts"),
+    _setting(
+        "lease", 60.0, _number(float, 1), "A job without a sign of life for this long is sent again.", unit="seconds"
+    ),
+    _setting(
+        "max_attempts",
+        3,
+        _number(int, 1),
+        "After so many failed attempts what is left of a batch is dead.",
+        unit="attempts",
+    ),
     _setting("timeout", 30.0, _number(float, 0.1), "Deadline of one call to a node, body included.", unit="seconds"),
-    _setting("fleet_timeout", 300.0, _number(float, 1), "Without a usable node for this long the crawl ends.", unit="seconds"),
-    _setting("shutdown_timeout", 20.0, _number(float, 0), "After Ctrl-C, time for sending what is ready.", unit="seconds"),
+    _setting(
+        "fleet_timeout", 300.0, _number(float, 1), "Without a usable node for this long the crawl ends.", unit="seconds"
+    ),
+    _setting(
+        "shutdown_timeout", 20.0, _number(float, 0), "After Ctrl-C, time for sending what is ready.", unit="seconds"
+    ),
     _setting("start_url", None, lambda value: value, "On a worker: its batch. A JSON list of URLs or requests."),
     _setting("receipt_interval", 2.0, _number(float, 0.05), "On a worker: time between two receipts.", unit="seconds"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -50,7 +49,6 @@ class Coordinator(BaseSpiderMiddleware):
         self.spider: Spider = crawler.spider
         self.project = project
         self.clock = clock
-        self.rules = frozenset(config.target_rule)
         self.callbacks = frozenset(config.target_callbacks)
         self.offsite = Offsite(crawler)
         self.fleet = Fleet([Member(node=node, fixed_backlog=config.node_backlog) for node in nodes])
@@ -58,7 +56,6 @@ class Coordinator(BaseSpiderMiddleware):
         self.batcher = Batcher(size=config.batch_size, max_bytes=wire.MAX_JSON_BYTES // 4, max_age=config.batch_max_age)
         self.dispatcher: Dispatcher | None = None
         self._buffer: list[tuple[bytes, str]] = []
-        self._occurrences: Counter[bytes] = Counter()  # of requests that are not to be filtered, by fingerprint
         self._walked = False
         self._walk_failed = False
         self._closing = False
@@ -73,12 +70,12 @@ class Coordinator(BaseSpiderMiddleware):
         config = Config.from_settings(settings)
         if not settings.getbool("TWISTED_REACTOR_ENABLED", True):
             raise ConfigError(
-                "TWISTED_REACTOR_ENABLED: found False, expected True on the coordinator; workers may run without"
+                "TWISTED_REACTOR_ENABLED: found False, expected True on the coordinator; workers may go without"
             )
         if settings.get("JOBDIR"):
             raise ConfigError(
-                "JOBDIR: a coordinator keeps its state in its ledger, and JOBDIR would skip pages that an interrupted run"
-                " had seen and not fetched; leave it out, the same command resumes the run"
+                "JOBDIR: a coordinator keeps its state in its ledger, and JOBDIR would skip pages that an interrupted"
+                " run had seen and not fetched; leave it out, the same command resumes the run"
             )
         _check_targets(config, spider)
         targets = targets_from_cfg()
@@ -95,34 +92,23 @@ class Coordinator(BaseSpiderMiddleware):
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:  # type: ignore[override]
         """Preflight, the run, the dispatcher; then the start of the spider, unless its walk is done already."""
-        job = self._job_template(version="")  # what can't travel is refused before a node is asked
-        version, faults = await maybe_deferred_to_future(
-            Deferred.fromCoroutine(
-                preflight(
-                    [member.node for member in self.fleet.members],
-                    project=self.project,
-                    spider=self.spider.name,
-                    version=self.config.version,
-                )  # fmt: skip
-            )
-        )
+        self._job_template(version="")  # what can't travel is refused before a node is asked
+        nodes = [member.node for member in self.fleet.members]
+        checks = preflight(nodes, project=self.project, spider=self.spider.name, version=self.config.version)
+        version, faults = await maybe_deferred_to_future(Deferred.fromCoroutine(checks))
         to_walk = self.ledger.begin(self._identity(), resume=self.config.resume)
+        logger.info(
+            "Run %s of project %s on %d nodes, egg version %s%s", self.ledger.run, self.project, len(nodes),
+            version or "(none)", "" if to_walk else "; its walk is done", extra=self._extra,
+        )  # fmt: skip
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=self.fleet, job=self._job_template(version=version), config=self.config,
             spider=self.spider, stats=self._stats, clock=self.clock, changed=self._changed, stranded=self._stranded,
         )  # fmt: skip
-        del job
-        for name, fault in faults.items():
-            member = self.fleet.by_name(name)
-            assert member is not None
-            self.dispatcher._fail(member, fault)
+        for fault in faults.values():
+            self.dispatcher.node_failed(fault)
         self.batcher.add(self.ledger.queued(), self.clock.seconds())
         self._close_batches(self.batcher.take_full())
-        logger.info(
-            "Run %s of project %s on %d nodes%s%s", self.ledger.run, self.project, len(self.fleet.members),
-            f", egg version {version}" if version else "", "" if to_walk else "; its walk is done, it is taken up again",
-            extra=self._extra,
-        )  # fmt: skip
         self.dispatcher.start()
         self._ticker.start(1.0, now=False)
         return self._start(start, walk=to_walk)
@@ -171,7 +157,7 @@ class Coordinator(BaseSpiderMiddleware):
         digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:16]
         return {
             "project": self.project, "spider": self.spider.name, "arguments": digest,
-            "targets": [sorted(self.rules), sorted(self.callbacks)],
+            "targets": [sorted(self.config.target_rule), sorted(self.callbacks)],
         }  # fmt: skip
 
     # Diverting
@@ -200,15 +186,15 @@ class Coordinator(BaseSpiderMiddleware):
         return None
 
     def process_spider_output(
-        self, response: Response, result: Iterable[Any], spider: Spider | None = None
-    ) -> Iterable[Any]:  # type: ignore[override]
+        self, response: Response | None, result: Iterable[Any], spider: Spider | None = None
+    ) -> Iterable[Any]:
         try:
             yield from super().process_spider_output(response, result)
         finally:
             self._write()
 
-    async def process_spider_output_async(  # type: ignore[override]
-        self, response: Response, result: AsyncIterator[Any], spider: Spider | None = None
+    async def process_spider_output_async(
+        self, response: Response | None, result: AsyncIterator[Any], spider: Spider | None = None
     ) -> AsyncIterator[Any]:
         try:
             async for output in super().process_spider_output_async(response, result):
@@ -218,18 +204,17 @@ class Coordinator(BaseSpiderMiddleware):
 
     def _is_target(self, request: Request) -> bool:
         meta = request.meta
-        if meta.get("rule") in self.rules or meta.get("distributed") is True:
+        if meta.get("rule") in self.config.target_rule or meta.get("distributed") is True:
             return True
         return bool(self.callbacks) and getattr(request.callback, "__name__", None) in self.callbacks
 
     def _key(self, request: Request) -> bytes:
-        """The fingerprint; with the number of the occurrence for a request that is not to be filtered, so that a resumed
-        walk finds its own again."""
-        key: bytes = self.crawler.request_fingerprinter.fingerprint(request)  # type: ignore[union-attr]
+        """The fingerprint; for a request that is not to be filtered with the number of its occurrence, so that a
+        resumed walk finds its own again."""
+        key: bytes = self.crawler.request_fingerprinter.fingerprint(request)
         if not request.dont_filter:
             return key
-        self._occurrences[key] += 1
-        return key + self._occurrences[key].to_bytes(4, "big")
+        return key + self.ledger.occurrence(key).to_bytes(4, "big")
 
     def _write(self) -> None:
         """What a page has diverted goes into the ledger, before the next page's callback runs."""
@@ -326,8 +311,8 @@ class Coordinator(BaseSpiderMiddleware):
         """The summary, in stats and log; and how to go on, if the run is not over."""
         over = self.ledger.end()
         balance = self.ledger.balance()
-        for name, value in balance.as_dict().items():
-            self._stats.set_value(f"distributed/{name}", value)
+        for name, count in balance.as_dict().items():
+            self._stats.set_value(f"distributed/{name}", count)
         for key, value in self.ledger.worker_stats().items():
             self._stats.set_value(f"distributed/workers/{key}", value)
         log = logger.info if balance.holds else logger.critical
@@ -343,7 +328,7 @@ class Coordinator(BaseSpiderMiddleware):
             )  # fmt: skip
 
     def _targets(self) -> str:
-        rules = f"DISTRIBUTED_TARGET_RULE = {sorted(self.rules)}, " if self.rules else ""
+        rules = f"DISTRIBUTED_TARGET_RULE = {sorted(self.config.target_rule)}, " if self.config.target_rule else ""
         callbacks = f"DISTRIBUTED_TARGET_CALLBACKS = {sorted(self.callbacks)}, " if self.callbacks else ""
         return f"{rules}{callbacks}meta['distributed']"
 
@@ -371,8 +356,8 @@ def _check_targets(config: Config, spider: Spider) -> None:
     rules = getattr(spider, "rules", None)
     if rules and not config.target_rule and not config.target_callbacks:
         raise ConfigError(
-            "DISTRIBUTED_TARGET_RULE: found nothing, expected the index of the rule whose requests the fleet is to crawl,"
-            " e.g. 1; or name callbacks in DISTRIBUTED_TARGET_CALLBACKS"
+            "DISTRIBUTED_TARGET_RULE: found nothing, expected the index of the rule whose requests the fleet is to"
+            " crawl, e.g. 1; or name callbacks in DISTRIBUTED_TARGET_CALLBACKS"
         )
     if config.target_rule and rules is not None and max(config.target_rule) >= len(rules):
         raise ConfigError(

@@ -203,9 +203,8 @@ class Dispatcher:
     def _wants_status(self, member: Member, flight: Flight) -> bool:
         """``status.json`` unpacks a node's whole queue, so it is asked where a receipt can't tell, and not always."""
         silent = self._now() - flight.evidence
-        return (
-            member.moved or not flight.confirmed or silent > min(self.config.lease / 4, 5 * self.config.poll_interval)
-        )
+        patience = min(self.config.lease / 4, 5 * self.config.poll_interval)
+        return member.moved or not flight.confirmed or silent > patience
 
     async def _take_receipt(self, member: Member, flight: Flight, *, ended: bool = False) -> bool:
         """Fetch the receipt. Returns whether that settles the matter for now: it is final, or it has grown."""
@@ -283,6 +282,13 @@ class Dispatcher:
             self._after(flight.attempt, settled)
 
     # Nodes that fail
+
+    def node_failed(self, error: NodeError) -> None:
+        """Use the node of *error* no more until it works again."""
+        member = self.fleet.by_name(error.node)
+        if member is not None:
+            member.silent = True
+            self._fail(member, error)
 
     def _fail(self, member: Member, error: NodeError) -> None:
         self.stats.inc_value(f"distributed/node_errors/{member.name}")

@@ -1,4 +1,5 @@
-"""The ledger: de-duplication, queue and account of a run in one SQLite file; each transition one method, one transaction.
+"""The ledger: de-duplication, queue and account of a run in one SQLite file. Each transition is one method and one
+transaction.
 
 A request is a key (its fingerprint) from the moment it is diverted, and a text until its batch is closed; then the
 batch's payload holds it. So memory does not grow with the number of requests, and the file grows by its key and its
@@ -76,12 +77,17 @@ ABANDON_RUN = "UPDATE run SET ended = ? WHERE id = ?"
 ADD_REQUEST = "INSERT OR IGNORE INTO request VALUES (?, ?)"
 ADD_QUEUED = "INSERT INTO queued (run, size, bodies) VALUES (?, ?, ?)"
 COUNT_DIVERTED = "UPDATE run SET diverted = diverted + ?, duplicates = duplicates + ? WHERE id = ?"
+OCCURRENCES = "CREATE TEMP TABLE occurrence (key BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID"
+COUNT_OCCURRENCE = """
+INSERT INTO occurrence VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET number = number + 1 RETURNING number
+"""
 QUEUED = "SELECT bodies FROM queued WHERE run = ? ORDER BY id"
 CLEAR_QUEUED = "DELETE FROM queued WHERE run = ?"
 NEXT_BATCH = "UPDATE run SET batches = batches + 1 WHERE id = ? RETURNING batches"
 ADD_BATCH = "INSERT INTO batch (run, number, size, payload, state) VALUES (?, ?, ?, ?, 'ready')"
 READY = """
-SELECT number, (SELECT node FROM attempt WHERE run = batch.run AND batch = batch.number ORDER BY attempt.number DESC LIMIT 1)
+SELECT number,
+    (SELECT node FROM attempt WHERE run = batch.run AND batch = batch.number ORDER BY attempt.number DESC LIMIT 1)
 FROM batch WHERE run = ? AND state = 'ready' ORDER BY number LIMIT 1
 """
 UNSETTLED = "SELECT 1 FROM batch WHERE run = ? AND state <> 'settled' LIMIT 1"
@@ -97,7 +103,8 @@ ADD_ATTEMPT = (
 SET_ATTEMPT = "UPDATE attempt SET state = ?, ended = ?, reason = ? WHERE run = ? AND batch = ? AND number = ?"
 ATTEMPT_STATE = "SELECT state FROM attempt WHERE run = ? AND batch = ? AND number = ?"
 RELEASE_BATCH = """
-UPDATE batch SET state = 'ready', failures = failures + :counts WHERE run = :run AND number = :batch AND state <> 'settled'
+UPDATE batch SET state = 'ready', failures = failures + :counts
+WHERE run = :run AND number = :batch AND state <> 'settled'
 AND NOT EXISTS (SELECT 1 FROM attempt WHERE run = :run AND batch = :batch AND state IN ('bound', 'sent'))
 """
 ACCEPT_ATTEMPT = """
@@ -127,7 +134,8 @@ END_RUN = "UPDATE run SET ended = ? WHERE id = ? AND walked IS NOT NULL"
 WALKED = "UPDATE run SET walked = coalesce(walked, ?) WHERE id = ?"
 RUNS = "SELECT id, name, identity, started, walked, ended FROM run ORDER BY id"
 BATCHES = """
-SELECT batch.number, batch.state, size, crawled, failed, filtered, dead, batch.attempts, last.node, last.state, last.reason,
+SELECT batch.number, batch.state, size, crawled, failed, filtered, dead, batch.attempts,
+    last.node, last.state, last.reason,
     (SELECT sum(items) FROM attempt WHERE run = batch.run AND batch = batch.number AND attempt.state = 'accepted')
 FROM batch LEFT JOIN attempt AS last
     ON last.run = batch.run AND last.batch = batch.number AND last.number = batch.attempts
@@ -166,6 +174,7 @@ class Ledger:
             _check_format(self._db, self.path)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute(OCCURRENCES)
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise LedgerError(
@@ -211,6 +220,11 @@ class Ledger:
                 execute(ADD_QUEUED, (run, len(new), f"[{','.join(new)}]"))
             execute(COUNT_DIVERTED, (len(new), count - len(new), run))
         return new
+
+    def occurrence(self, key: bytes) -> int:
+        """How often this was called for *key* since the ledger was opened, this call included. Takes no memory."""
+        (number,) = self._db.execute(COUNT_OCCURRENCE, (key,)).fetchone()
+        return int(number)
 
     def queued(self) -> list[str]:
         """The requests of the open batch."""
@@ -273,7 +287,8 @@ class Ledger:
             self._release(attempt, counts=False)
 
     def lose(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> bool:
-        """No sign of life: its batch is ready again, its receipt still welcome. Returns whether the batch is settled."""
+        """No sign of life: its batch is ready again, its receipt still welcome. Returns whether the batch is settled
+        (its attempts are used up)."""
         with self._transaction():
             self._set(attempt, AttemptState.UNKNOWN, reason)
             return self._give_up_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)

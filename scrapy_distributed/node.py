@@ -167,12 +167,16 @@ class Node:
 
     async def receipt(self, project: str, spider: str, job: str) -> bytes | None:
         """What the worker of *job* has reported so far, ``None`` if there is nothing (yet)."""
-        return await self._file(f"logs/{_quoted(project)}/{_quoted(spider)}.receipts/{_quoted(job)}.json")
+        path = f"logs/{_quoted(project)}/{_quoted(spider)}.receipts/{_quoted(job)}.json"
+        return self._content(path, *await self._exchange("GET", path))
 
     async def log_tail(self, project: str, spider: str, job: str, max_bytes: int = 4000) -> str | None:
         """The last *max_bytes* of the job's log, ``None`` if there is none; a node only keeps a spider's newest 5."""
         path = f"logs/{_quoted(project)}/{_quoted(spider)}/{_quoted(job)}.log"
-        tail = await self._file(path, headers={"Range": f"bytes=-{max_bytes}"})
+        code, body = await self._exchange("GET", path, headers={"Range": f"bytes=-{max_bytes}"})
+        if code == 500:  # twisted.web.static.File fails on a range of an empty file
+            code, body = await self._exchange("GET", path)
+        tail = self._content(path, code, body)
         # A proxy may not know ranges and send all of it.
         return None if tail is None else tail[-max_bytes:].decode("utf-8", "replace")
 
@@ -185,11 +189,10 @@ class Node:
         code, body = await self._exchange(method, endpoint, **request)
         return parsed(self.name, self.address.url, endpoint, code, body)
 
-    async def _file(self, path: str, **request: Any) -> bytes | None:
-        code, body = await self._exchange("GET", path, **request)
+    def _content(self, path: str, code: int, body: bytes) -> bytes | None:
         if code == 404:
             return None
-        if code == 416:  # a range of an empty file
+        if code == 416:  # a range of an empty file, as other servers say it
             return b""
         check_code(self.name, self.address.url, path, code)
         return body

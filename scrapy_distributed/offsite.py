@@ -40,9 +40,7 @@ class Offsite:
         return False
 
     def _find(self) -> OffsiteMiddleware | None:
-        if (
-            not self._looked
-        ):  # the downloader is made before the spider middlewares, and known to the crawler after them
+        if not self._looked:  # not earlier: the crawler knows its engine only when that is complete
             self._looked = True
             assert self.crawler.engine is not None
             middlewares = self.crawler.engine.downloader.middleware.middlewares

@@ -15,7 +15,7 @@ from scrapy_distributed.node import Node
 async def preflight(
     nodes: Sequence[Node], *, project: str, spider: str, version: str
 ) -> tuple[str, dict[str, NodeError]]:
-    """The egg version that the run uses ('' if the project has none) and the nodes that can't be used now, with reasons.
+    """The egg version that the run uses ('' if the project has none), and why which nodes can't be used now.
 
     *version* is the one asked for, '' for the newest that every usable node has.
     Raises ``ConfigError`` if no node can be used, or if no version is on all of them.

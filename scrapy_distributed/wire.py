@@ -165,7 +165,9 @@ def _faithful(value: Any, where: str) -> Any:
     elif kind is list:
         for item in value:
             _faithful(item, where)
-    elif kind not in (int, bool, float, type(None)) and not isinstance(value, str):  # LinkExtractor's texts are a subclass
+    elif kind not in (int, bool, float, type(None)) and not isinstance(
+        value, str
+    ):  # LinkExtractor's texts are a subclass
         raise NotSerializableError(f"{where} holds a {kind.__name__}; only what JSON knows can travel")
     return value
 

@@ -44,8 +44,9 @@ REASONS = {
     "DNSLookupError": "dns", "CannotResolveHostError": "dns",
     "TimeoutError": "timeout", "TCPTimedOutError": "timeout", "DownloadTimeoutError": "timeout",
     "ConnectionRefusedError": "refused", "DownloadConnectionRefusedError": "refused",
-    "ResponseNeverReceived": "connection lost", "ConnectionLost": "connection lost", "ConnectionDone": "connection lost",
-    "ResponseDataLossError": "connection lost", "ResponseFailed": "connection lost", "DownloadFailedError": "connection lost",
+    "ResponseNeverReceived": "connection lost", "ConnectionLost": "connection lost",
+    "ConnectionDone": "connection lost", "ResponseDataLossError": "connection lost",
+    "ResponseFailed": "connection lost", "DownloadFailedError": "connection lost",
     "UnsupportedURLSchemeError": "unsupported scheme", "NotSupported": "unsupported scheme",
 }  # fmt: skip
 
@@ -142,6 +143,7 @@ class Worker(BaseSpiderMiddleware):
         self, crawler: Crawler, *, requests: list[Request], receipt_file: Path | None, interval: float
     ) -> None:
         super().__init__(crawler)
+        self.spider: Any = crawler.spider
         self.requests = requests
         self.outcomes = Outcomes(len(requests))
         self.receipt_file = receipt_file
@@ -186,16 +188,16 @@ class Worker(BaseSpiderMiddleware):
             await start.aclose()  # the spider's own start has no part in this
         logger.info(
             "Worker of batch %(batch)s: %(count)d requests",
-            {"batch": getattr(self.crawler.spider, "batch", "(by hand)"), "count": len(self.requests)},
-            extra={"spider": self.crawler.spider},
+            {"batch": getattr(self.spider, "batch", "(by hand)"), "count": len(self.requests)},
+            extra={"spider": self.spider},
         )
         for position, request in enumerate(self.requests):
             request.meta[TICKET] = self.outcomes.start(position)
             yield self._with_errback(request)
 
     def process_spider_output(
-        self, response: Response, result: Iterable[Any], spider: Spider | None = None
-    ) -> Iterable[Any]:  # type: ignore[override]
+        self, response: Response | None, result: Iterable[Any], spider: Spider | None = None
+    ) -> Iterable[Any]:
         ticket = _ticket(response)
         if ticket is None:
             yield from result
@@ -208,8 +210,8 @@ class Worker(BaseSpiderMiddleware):
         finally:
             self._in_chain.discard(ticket[1])
 
-    async def process_spider_output_async(  # type: ignore[override]
-        self, response: Response, result: AsyncIterator[Any], spider: Spider | None = None
+    async def process_spider_output_async(
+        self, response: Response | None, result: AsyncIterator[Any], spider: Spider | None = None
     ) -> AsyncIterator[Any]:
         ticket = _ticket(response)
         if ticket is None:
@@ -245,12 +247,12 @@ class Worker(BaseSpiderMiddleware):
 
     def _with_errback(self, request: Request) -> Request:
         own = request.errback
-        ours = self.crawler.spider._distributed_errback  # type: ignore[union-attr]
+        ours = self.spider._distributed_errback
         if own != ours:  # it is ours already where a spider yields a copy of response.request
             request.meta.pop(ERRBACK, None)
             if own is not None:
                 name = getattr(own, "__name__", "")
-                request.meta[ERRBACK] = name if getattr(self.crawler.spider, name, None) == own else own
+                request.meta[ERRBACK] = name if getattr(self.spider, name, None) == own else own
             request.errback = ours
         return request
 
@@ -261,7 +263,7 @@ class Worker(BaseSpiderMiddleware):
         own = request.meta.get(ERRBACK)
         if ticket is None:
             return _call(spider, own, failure) if own else failure
-        self.outcomes.note(ticket, *reason_of(failure.value))
+        self.outcomes.note(ticket, *reason_of(failure.value))  # type: ignore[arg-type]
         if own is None:
             self.outcomes.end(ticket)
             return failure
@@ -346,7 +348,7 @@ class Worker(BaseSpiderMiddleware):
         if self._heartbeat.running:
             self._heartbeat.stop()
         for reason, count in self.outcomes.followed.items():
-            self.crawler.stats.set_value(f"distributed/followed/{reason}", count)  # type: ignore[union-attr]
+            self.crawler.stats.set_value(f"distributed/followed/{reason}", count)
         self._write_receipt(final=True)
 
     def _write_receipt(self, *, final: bool = False) -> None:
@@ -356,15 +358,15 @@ class Worker(BaseSpiderMiddleware):
             receipt.write(self.receipt_file, self._receipt(final=final))
         except OSError as error:
             log = logger.error if final else logger.warning
-            log("Can't write the receipt %s: %s", self.receipt_file, error, extra={"spider": self.crawler.spider})
+            log("Can't write the receipt %s: %s", self.receipt_file, error, extra={"spider": self.spider})
 
     def _receipt(self, *, final: bool) -> Receipt:
         self.sequence += 1
-        stats = self.crawler.stats.get_stats()  # type: ignore[union-attr]
+        stats = self.crawler.stats.get_stats()
         failed_feeds = any(key.startswith("feedexport/failed_count/") for key in stats)
         outcomes = self.outcomes
         return Receipt(
-            job=self.crawler.spider._job,  # type: ignore[union-attr]
+            job=self.spider._job,
             sequence=self.sequence, final=final, size=outcomes.size, settled=outcomes.settled,
             failed=outcomes.by_reason("failed"), filtered=outcomes.by_reason("filtered"),
             items=self.items, pages=stats.get("response_received_count", 0), clean=outcomes.clean,

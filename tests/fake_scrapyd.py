@@ -40,7 +40,7 @@ class Fault(enum.Enum):
         b"twisted.web.error.Error: 200 project 'nope' not found\n",
     )
     HANG = (0, b"")
-    HANG_AFTER = (0, b"")
+    HANG_AFTER = (-2, b"")
     HALF_A_BODY_THEN_HANG = (0, b'{"status": ')
     DROP = (-1, b"")
     DROP_AFTER = (-1, b"-")
@@ -79,16 +79,20 @@ class FakeScrapyd(Resource):
     faults: dict[str, Fault] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     delay_seconds: float = 0.0
-    isLeaf = True
+    isLeaf = True  # noqa: N815  # Twisted's name
 
     def __post_init__(self) -> None:
         super().__init__()
         self._port: Any = None
         self._hanging: list[Request] = []
 
-    def listen(self, port: int = 0) -> FakeScrapyd:
-        """Open the port; *port* 0 is any that is free."""
-        self._port = reactor.listenTCP(port, Site(self), interface="127.0.0.1")  # type: ignore[attr-defined]
+    def listen(self, port: int = 0, context: Any = None) -> FakeScrapyd:
+        """Open the port, 0 is any that is free; with *context* (of ``twisted.internet.ssl``) it speaks TLS."""
+        loop: Any = reactor
+        where = {"interface": "127.0.0.1"}
+        self._port = (
+            loop.listenSSL(port, Site(self), context, **where) if context else loop.listenTCP(port, Site(self), **where)
+        )
         return self
 
     async def close(self) -> None:
@@ -144,7 +148,7 @@ class FakeScrapyd(Resource):
         if code > 0:
             request.setHeader("Location", "http://elsewhere.invalid/")
             return self._finish(request, code, body)
-        if code < 0:
+        if fault in (Fault.DROP, Fault.DROP_AFTER):
             request.transport.abortConnection()
             return None
         self._hanging.append(request)
@@ -182,6 +186,8 @@ class FakeScrapyd(Resource):
         content = self.files.get("/".join(parts[1:]))
         if content is None:
             return 404, b"<html>No Such Resource</html>"
+        if not content and request.getHeader("range"):
+            return 500, b"<html>Processing Failed</html>"  # as twisted.web.static.File does
         wanted = re.fullmatch(r"bytes=-(\d+)", request.getHeader("range") or "")
         return (206, content[-int(wanted[1]) :]) if wanted else (200, content)
 

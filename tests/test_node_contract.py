@@ -126,9 +126,9 @@ async def test_what_is_refused(lazy_node: Node, egg: bytes, project: str) -> Non
     with pytest.raises(NodeRefusedError, match="not a ZIP file"):
         await lazy_node.addversion(project, "1", b"no egg")
     await lazy_node.addversion(project, "1", egg)
-    with pytest.raises(NodeRefusedError, match="spider 'nope' not found: .*deploy again"):
+    with pytest.raises(NodeRefusedError, match=r"spider 'nope' not found: .*deploy again"):
         await lazy_node.schedule(project, "nope", jobid="a")
-    with pytest.raises(NodeRefusedError, match="version '9' not found: .*fleet deploy"):
+    with pytest.raises(NodeRefusedError, match=r"version '9' not found: .*fleet deploy"):
         await lazy_node.schedule(project, "quick", jobid="a", version="9")
 
 

@@ -37,7 +37,9 @@ class Command(ScrapyCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--ledger", metavar="FILE", help="default: DISTRIBUTED_LEDGER, else every ledger of the project")
+        parser.add_argument(
+            "--ledger", metavar="FILE", help="default: DISTRIBUTED_LEDGER, else every ledger of the project"
+        )
         parser.add_argument("--all-runs", action="store_true", help="not only the last run of a ledger")
         parser.add_argument("--json", action="store_true", help="for programs")
 
@@ -84,19 +86,25 @@ class Command(ScrapyCommand):
         for ledger, run in runs:
             print(_title(ledger, run))
             for batch in ledger.batches(run["id"]):
-                done = ", ".join(f"{batch[name]} {name}" for name in ("crawled", "failed", "filtered", "dead") if batch[name])
+                done = ", ".join(
+                    f"{batch[name]} {name}" for name in ("crawled", "failed", "filtered", "dead") if batch[name]
+                )
                 where = f" on {batch['node']}, attempt {batch['attempts']}" if batch["attempts"] else ""
                 why = f" ({batch['reason']})" if batch["reason"] not in (None, "", "finished") else ""
-                print(f"  batch {batch['number']}: {batch['size']} requests, {batch['state']}{where}{': ' if done else ''}{done}{why}")
+                print(f"  batch {batch['number']}: {batch['size']} requests, {batch['state']}{where}{why}")
+                if done:
+                    print(f"    {done}")
 
     def _check(self, runs: list[tuple[LedgerReader, dict[str, Any]]], *, as_json: bool) -> None:
         balances = [(ledger, run, ledger.balance(run["id"])) for ledger, run in runs]
         good = [balance.settled and run["walked"] is not None for _, run, balance in balances]
         self.exitcode = 0 if good and all(good) else 1
         if as_json:
-            print(json.dumps({"settled": self.exitcode == 0, "runs": [
-                {"name": run["name"], "ledger": str(ledger.path), **balance.as_dict()} for ledger, run, balance in balances
-            ]}))  # fmt: skip
+            shown = [
+                {"name": run["name"], "ledger": str(ledger.path), **balance.as_dict()}
+                for ledger, run, balance in balances
+            ]
+            print(json.dumps({"settled": self.exitcode == 0, "runs": shown}))
             return
         for (ledger, run, balance), settled in zip(balances, good, strict=True):
             verdict = "settled" if settled else "not finished" if balance.holds else f"OFF BY {balance.difference}"

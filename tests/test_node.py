@@ -1,0 +1,296 @@
+"""Faults of a node, and what leaves ``Node`` then: the right exception, in words, and never a credential."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_twisted
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from fake_scrapyd import FakeScrapyd, Fault
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import PrivateCertificate
+from twisted.web.server import Site
+
+from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError, NodeRefusedError, NodeUnreachableError
+from scrapy_distributed.job import MAX_ARGUMENTS_BYTES, RESERVED_KEYS, check_job
+from scrapy_distributed.node import Node, NodeAddress
+from scrapy_distributed.wire import MAX_ARGUMENT_BYTES
+
+SECRET = "s3cr3t-Pa55"
+
+
+class Shouting(Protocol):
+    """Answers whatever it hears as a mail server would."""
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802  # Twisted's name
+        assert self.transport
+        self.transport.write(b"220 ready for mail\r\n")
+        self.transport.loseConnection()
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeScrapyd]:
+    fake = FakeScrapyd(username="user-x", password=SECRET, projects={"p": {"1": ["s"]}}).listen()
+    yield fake
+    pytest_twisted.blockon(Deferred.fromCoroutine(fake.close()))
+
+
+@pytest.fixture
+def node(fake: FakeScrapyd) -> Iterator[Node]:
+    node = Node(address=fake.address, deadline_seconds=5)
+    yield node
+    pytest_twisted.blockon(Deferred.fromCoroutine(node.close()))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def failure_of(node: Node, *, post: bool = True) -> NodeError:
+    call = node.schedule("p", "s", jobid="j") if post else node.status("j")
+    with pytest.raises(NodeError) as caught:
+        await call
+    message = str(caught.value)
+    assert message.startswith(f"{node.name}: ")
+    assert SECRET not in message
+    assert "user-x" not in message
+    assert len(message) < 600
+    return caught.value
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("post", [True, False])
+@pytest.mark.parametrize(
+    ("fault", "kind", "words"),
+    [
+        (Fault.SERVER_ERROR, NodeAmbiguousError, "HTTP 500, expected 200: see the log of"),
+        (Fault.BAD_GATEWAY_AFTER, NodeAmbiguousError, "HTTP 502"),
+        (
+            Fault.UNAUTHORIZED,
+            NodeRefusedError,
+            "set username and password for this node in scrapy.cfg, .netrc or its URL",
+        ),
+        (Fault.FORBIDDEN, NodeRefusedError, "HTTP 403: ask whoever runs"),
+        (Fault.NOT_FOUND, NodeRefusedError, "HTTP 404.: is this a Scrapyd"),
+        (Fault.TOO_LARGE, NodeRefusedError, "HTTP 413: .*size limit"),
+        (Fault.REDIRECT, NodeRefusedError, "redirect .HTTP 302.: give the node by the URL"),
+        (Fault.HTML, NodeAmbiguousError, "answered HTML, expected JSON: is this a Scrapyd"),
+        (Fault.TEXT, NodeAmbiguousError, "5 bytes that are no JSON"),
+        (Fault.LIST, NodeAmbiguousError, "without a status of Scrapyd: is this a Scrapyd"),
+        (Fault.NO_STATUS, NodeAmbiguousError, "without a status of Scrapyd"),
+        (Fault.EMPTY_OK, NodeAmbiguousError, "answered nothing for '(jobid|currstate)', expected a string"),
+        (Fault.TRACEBACK, NodeRefusedError, "fake1: twisted.web.error.Error: 200 project 'nope' not found: deploy it"),
+        (Fault.DROP, NodeAmbiguousError, "the connection to .* broke before a complete answer"),
+        (Fault.DROP_AFTER, NodeAmbiguousError, "the connection to .* broke before a complete answer"),
+    ],
+)
+async def test_faults(
+    fake: FakeScrapyd, node: Node, fault: Fault, kind: type[NodeError], words: str, post: bool
+) -> None:
+    fake.faults["*"] = fault
+    error = await failure_of(node, post=post)
+    assert type(error) is kind
+    with pytest.raises(NodeError, match=words):
+        raise error
+    fake.faults.clear()
+    assert await node.schedule("p", "s", jobid="again") == "again"  # nothing of the fault is left
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("fault", [Fault.HANG, Fault.HANG_AFTER, Fault.HALF_A_BODY_THEN_HANG])
+async def test_a_node_that_never_finishes(fake: FakeScrapyd, fault: Fault) -> None:
+    node = Node(address=fake.address, deadline_seconds=0.2)
+    fake.faults["*"] = fault
+    error = await failure_of(node)
+    await node.close()
+    assert type(error) is NodeAmbiguousError
+    assert "no complete answer from" in str(error)
+    assert "within 0.2 s" in str(error)
+    assert [job.id for job in fake.jobs] == (["j"] if fault.carries_out else [])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_slow_answer_within_the_deadline(fake: FakeScrapyd, node: Node) -> None:
+    fake.delay_seconds = 0.1
+    assert await node.status("j") is None
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_post_is_sent_once_when_the_line_drops(fake: FakeScrapyd, node: Node) -> None:
+    await node.status("j")  # a kept connection, which Twisted would try again for a GET
+    fake.faults["schedule.json"] = Fault.DROP_AFTER
+    await failure_of(node)
+    assert [job.id for job in fake.jobs] == ["j"]
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_nobody_listens(host: str) -> None:
+    address = NodeAddress(name="n", url=f"http://{host}:{free_port()}", username="user-x", password=SECRET)
+    error = await failure_of(Node(address=address))
+    assert type(error) is NodeUnreachableError
+    assert f"connection refused at http://{host}:" in str(error)
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_such_host() -> None:
+    error = await failure_of(Node(address=NodeAddress(name="n", url="http://nosuch.invalid:6800"), deadline_seconds=60))
+    assert type(error) is NodeUnreachableError
+    assert "check its spelling" in str(error)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1:1", "http://127.0.0.1:x", "nonsense"])
+async def test_an_url_that_no_one_checked(url: str) -> None:
+    error = await failure_of(Node(address=NodeAddress(name="n", url=url)))
+    assert type(error) is NodeUnreachableError
+
+
+@pytest_twisted.ensureDeferred
+async def test_https_to_a_node_without_tls(fake: FakeScrapyd) -> None:
+    address = NodeAddress(name="n", url=fake.url.replace("http:", "https:"), username="user-x", password=SECRET)
+    # Scrapyd waits for the end of a line that never comes: that nothing was sent can't be known.
+    error = await failure_of(Node(address=address, deadline_seconds=0.5))
+    assert type(error) is NodeAmbiguousError
+    assert "does it speak https?" in str(error)
+
+
+@pytest_twisted.ensureDeferred
+async def test_https_to_something_that_answers_in_plain_words() -> None:
+    port = reactor.listenTCP(0, Factory.forProtocol(Shouting), interface="127.0.0.1")  # type: ignore[attr-defined]
+    error = await failure_of(Node(address=NodeAddress(name="n", url=f"https://127.0.0.1:{port.getHost().port}")))
+    await port.stopListening()
+    assert type(error) is NodeUnreachableError
+    assert "use http if it has none" in str(error)
+
+
+@pytest_twisted.ensureDeferred
+async def test_http_to_something_that_is_no_http() -> None:
+    port = reactor.listenTCP(0, Factory.forProtocol(Shouting), interface="127.0.0.1")  # type: ignore[attr-defined]
+    error = await failure_of(Node(address=NodeAddress(name="n", url=f"http://127.0.0.1:{port.getHost().port}")))
+    await port.stopListening()
+    assert type(error) is NodeAmbiguousError
+
+
+@pytest_twisted.ensureDeferred
+async def test_ipv6_and_a_path_before_the_endpoints() -> None:
+    fake = FakeScrapyd()
+    port = reactor.listenTCP(0, Site(fake), interface="::1")  # type: ignore[attr-defined]
+    node = Node(address=NodeAddress(name="n", url=f"http://[::1]:{port.getHost().port}"))
+    assert await node.status("j") is None
+    prefixed = Node(address=NodeAddress(name="n", url=f"http://[::1]:{port.getHost().port}/some/path"))
+    with pytest.raises(NodeRefusedError, match="404"):
+        await prefixed.status("j")
+    assert fake.requests[-1] == "GET some/path/status.json"
+    await node.close()
+    await prefixed.close()
+    await port.stopListening()
+
+
+def test_no_credential_in_what_is_shown() -> None:
+    address = NodeAddress(name="n", url="http://h:1", username="user-x", password=SECRET)
+    assert repr(address) == "NodeAddress(name='n', url='http://h:1')"
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_sent_that_would_wedge_the_node(fake: FakeScrapyd, node: Node) -> None:
+    longest = "x" * (MAX_ARGUMENT_BYTES - len("key="))
+    with pytest.raises(ConfigError, match="'key': 131072 bytes with its name, at most 131071 can travel"):
+        await node.schedule("p", "s", jobid="j", settings={"key": longest + "x"})
+    with pytest.raises(ConfigError, match="131072 bytes"):
+        await node.schedule("p", "s", jobid="j", args={"key": longest[:-1] + "é"})
+    assert fake.requests == []
+    await node.schedule("p", "s", jobid="j", settings={"key": longest}, args={"key": longest})
+    assert fake.jobs[0].settings == fake.jobs[0].args == {"key": longest}
+
+
+@pytest.mark.parametrize(
+    ("jobid", "settings", "args", "words"),
+    [
+        ("a/b", {}, {}, "job id 'a/b'"),
+        ("", {}, {}, "job id ''"),
+        ("a b", {}, {}, "job id"),
+        ("é", {}, {}, "job id"),
+        ("a\n", {}, {}, "job id"),
+        ("x" * 201, {}, {}, "job id"),
+        ("j", {"A": "a\0b"}, {}, "setting 'A': it holds a NUL byte"),
+        ("j", {}, {"a\0": ""}, "NUL byte"),
+        ("j", {}, {"a": "\ud800"}, "spider argument 'a': its value can't be encoded"),
+        ("j", {"": "x"}, {}, "must not be empty"),
+        ("j", {}, {"a=b": "x"}, "no '='"),
+        ("j", {chr(65 + n): "x" * 131_000 for n in range(8)}, {}, "at most 1000000 travel"),
+    ],
+)
+def test_refused_jobs(jobid: str, settings: dict[str, str], args: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_job(jobid, settings, args)
+
+
+@pytest.mark.parametrize("key", sorted(RESERVED_KEYS))
+def test_reserved_keys(key: str) -> None:
+    for settings, args in (({key: "x"}, {}), ({}, {key: "x"})):
+        with pytest.raises(ConfigError, match=f"'{key}': Scrapyd uses this name itself"):
+            check_job("j", settings, args)
+
+
+@given(st.dictionaries(st.text(max_size=20), st.text(max_size=200), max_size=5))
+def test_whatever_passes_fits_on_a_command_line(args: dict[str, str]) -> None:
+    try:
+        check_job("j", {}, args)
+    except ConfigError:
+        return
+    encoded = [f"{key}={value}".encode() for key, value in args.items()]
+    assert all(len(one) <= MAX_ARGUMENT_BYTES and b"\0" not in one for one in encoded)
+    assert sum(map(len, encoded)) <= MAX_ARGUMENTS_BYTES
+
+
+@pytest.fixture
+def tls_fake(tmp_path: Path) -> Iterator[tuple[FakeScrapyd, Path]]:
+    """A node with a certificate for ``localhost`` that nobody knows, and the file that makes it known."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(Encoding.PEM)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "node.pem").write_bytes(pem)
+    fake = FakeScrapyd(username="user-x", password=SECRET)
+    fake.listen(context=PrivateCertificate.loadPEM(pem + private).options())
+    yield fake, tmp_path / "node.pem"
+    pytest_twisted.blockon(Deferred.fromCoroutine(fake.close()))
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL X509 objects:DeprecationWarning")  # Twisted's own, as a server
+@pytest_twisted.ensureDeferred
+async def test_https(tls_fake: tuple[FakeScrapyd, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, certificate = tls_fake
+    address = replace(fake.address, url=f"https://localhost:{urlsplit(fake.url).port}")
+    error = await failure_of(Node(address=address))
+    assert type(error) is NodeUnreachableError
+    assert "certificate verify failed" in str(error)
+    assert "check its certificate" in str(error)
+    assert fake.requests == []
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    node = Node(address=address)
+    assert await node.status("j") is None
+    await node.close()
