@@ -98,10 +98,12 @@ class Batcher:
         self.bodies: list[str] = []
         self._bytes = 0
         self._opened = 0.0
+        self._added = 0.0
 
     def add(self, bodies: list[str], now: float) -> None:
         if bodies and not self.bodies:
             self._opened = now
+        self._added = now
         self.bodies += bodies
         self._bytes += sum(map(len, bodies))
 
@@ -113,6 +115,7 @@ class Batcher:
             self.bodies = self.bodies[self.size :]
         if full:
             self._bytes = sum(map(len, self.bodies))
+            self._opened = self._added  # what is left over came last
         if self.bodies and self._bytes >= self.max_bytes:
             full += self.take_all()
         return full

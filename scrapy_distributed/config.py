@@ -127,7 +127,7 @@ SETTINGS = (
     ),
     _setting("worker_settings", {}, _mapping, "Settings that every job gets besides the project's own."),
     _setting("worker_args", (), _names, "Names of spider arguments that every job gets as the coordinator has them."),
-    _setting("project", "", _text, "Name on Scrapyd, if it is neither in scrapy.cfg nor BOT_NAME."),
+    _setting("project", "", _text, "Name on Scrapyd. Empty: the one in scrapy.cfg, else BOT_NAME."),
     _setting("version", "", _text, "Egg version of the jobs. Empty: the newest that every node has."),
     _setting("ledger", "", _text, "File of the ledger. Empty: .scrapy/distributed/<spider>.sqlite in the project."),
     _setting("resume", True, _boolean, "False starts a new run although an unfinished one is in the ledger."),
@@ -148,7 +148,13 @@ SETTINGS = (
         "After so many failed attempts what is left of a batch is dead.",
         unit="attempts",
     ),
-    _setting("timeout", 30.0, _number(float, 0.1), "Deadline of one call to a node, body included.", unit="seconds"),
+    _setting(
+        "timeout",
+        30.0,
+        _number(float, 0.1),
+        "Deadline of a call of the coordinator to a node, body included.",
+        unit="seconds",
+    ),
     _setting(
         "fleet_timeout", 300.0, _number(float, 1), "Without a usable node for this long the crawl ends.", unit="seconds"
     ),

@@ -25,6 +25,7 @@ from scrapy_distributed.batch import Batcher
 from scrapy_distributed.config import Config
 from scrapy_distributed.dispatch import Dispatcher, JobTemplate
 from scrapy_distributed.errors import ConfigError, NotSerializableError, TooLargeError
+from scrapy_distributed.fingerprint import fingerprinter_of
 from scrapy_distributed.fleet import addresses, project_of, targets_from_cfg
 from scrapy_distributed.health import Fleet, Member
 from scrapy_distributed.ledger import Ledger
@@ -35,7 +36,7 @@ from scrapy_distributed.receipt import without_password
 
 logger = logging.getLogger(__name__)
 
-BUFFER = 500  # requests that a start may divert before they are written to the ledger
+BUFFER = 200  # requests that one page, or the start, may divert before they are written to the ledger
 
 
 class Coordinator(BaseSpiderMiddleware):
@@ -49,8 +50,10 @@ class Coordinator(BaseSpiderMiddleware):
         self.spider: Spider = crawler.spider
         self.project = project
         self.clock = clock
+        self.rules = _target_rules(config, self.spider)
         self.callbacks = frozenset(config.target_callbacks)
         self.offsite = Offsite(crawler)
+        self.fingerprint = fingerprinter_of(crawler)
         self.fleet = Fleet([Member(node=node, fixed_backlog=config.node_backlog) for node in nodes])
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{_file_name(self.spider.name)}.sqlite"))
         self.batcher = Batcher(size=config.batch_size, max_bytes=wire.MAX_JSON_BYTES // 4, max_age=config.batch_max_age)
@@ -116,16 +119,16 @@ class Coordinator(BaseSpiderMiddleware):
     async def _start(self, start: AsyncIterator[Any], *, walk: bool) -> AsyncIterator[Any]:
         if not walk:
             return
+        taken = 0
         try:
             async for output in start:
                 processed = self._get_processed(output, None)
                 if processed is not None:
                     yield processed
-                if len(self._buffer) >= BUFFER:
-                    self._write()
-                    await maybe_deferred_to_future(
-                        deferLater(self.clock, 0)
-                    )  # a start of millions must not stop the rest
+                    continue
+                taken += 1
+                if taken % BUFFER == 0:  # a start of millions must leave time for sending them
+                    await maybe_deferred_to_future(deferLater(self.clock, 0))
         except Exception:
             self._walk_failed = True
             raise
@@ -135,8 +138,8 @@ class Coordinator(BaseSpiderMiddleware):
     def _job_template(self, *, version: str) -> JobTemplate:
         config = self.config
         settings = dict(config.worker_settings)
-        if config.target_rule:
-            settings["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, config.target_rule))
+        if self.rules:
+            settings["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, self.rules))
         if config.target_callbacks:
             settings["DISTRIBUTED_TARGET_CALLBACKS"] = ",".join(config.target_callbacks)
         if config.target_feed_url:
@@ -157,7 +160,7 @@ class Coordinator(BaseSpiderMiddleware):
         digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:16]
         return {
             "project": self.project, "spider": self.spider.name, "arguments": digest,
-            "targets": [sorted(self.config.target_rule), sorted(self.callbacks)],
+            "targets": [sorted(self.rules), sorted(self.callbacks)],
         }  # fmt: skip
 
     # Diverting
@@ -183,6 +186,8 @@ class Coordinator(BaseSpiderMiddleware):
             self._log_once(kind, "Crawled here, it can't travel: %s: %s", request, error)
             return request
         self._buffer.append((self._key(request), body))
+        if len(self._buffer) >= BUFFER:
+            self._write()
         return None
 
     def process_spider_output(
@@ -204,14 +209,14 @@ class Coordinator(BaseSpiderMiddleware):
 
     def _is_target(self, request: Request) -> bool:
         meta = request.meta
-        if meta.get("rule") in self.config.target_rule or meta.get("distributed") is True:
+        if meta.get("rule") in self.rules or meta.get("distributed") is True:
             return True
-        return bool(self.callbacks) and getattr(request.callback, "__name__", None) in self.callbacks
+        return bool(self.callbacks) and getattr(request.callback, "__name__", "parse") in self.callbacks
 
     def _key(self, request: Request) -> bytes:
         """The fingerprint; for a request that is not to be filtered with the number of its occurrence, so that a
         resumed walk finds its own again."""
-        key: bytes = self.crawler.request_fingerprinter.fingerprint(request)
+        key = self.fingerprint(request)
         if not request.dont_filter:
             return key
         return key + self.ledger.occurrence(key).to_bytes(4, "big")
@@ -328,7 +333,7 @@ class Coordinator(BaseSpiderMiddleware):
             )  # fmt: skip
 
     def _targets(self) -> str:
-        rules = f"DISTRIBUTED_TARGET_RULE = {sorted(self.config.target_rule)}, " if self.config.target_rule else ""
+        rules = f"DISTRIBUTED_TARGET_RULE = {sorted(self.rules)}, " if self.rules else ""
         callbacks = f"DISTRIBUTED_TARGET_CALLBACKS = {sorted(self.callbacks)}, " if self.callbacks else ""
         return f"{rules}{callbacks}meta['distributed']"
 
@@ -344,6 +349,14 @@ class Coordinator(BaseSpiderMiddleware):
         if kind not in self._logged:
             self._logged.add(kind)
             logger.warning(message + " (the next ones are only counted)", *values, extra=self._extra)
+
+
+def _target_rules(config: Config, spider: Spider) -> tuple[int, ...]:
+    """The rules named by index, and those whose callback is named: a rule's requests carry CrawlSpider's own."""
+    callbacks = (rule.callback for rule in getattr(spider, "rules", ()))
+    names = [callback if isinstance(callback, str) else getattr(callback, "__name__", None) for callback in callbacks]
+    by_name = (index for index, name in enumerate(names) if name in config.target_callbacks)
+    return tuple(sorted({*config.target_rule, *by_name}))
 
 
 def _check_targets(config: Config, spider: Spider) -> None:
@@ -371,8 +384,9 @@ def _check_targets(config: Config, spider: Spider) -> None:
     if without_password(config.target_feed_url) != config.target_feed_url:
         logger.warning(
             "DISTRIBUTED_TARGET_FEED_URL has a password: it is in the command line of every job and in the logs of the"
-            " nodes. FEED_STORAGE settings of the project or .netrc keep it out of there", extra={"spider": spider},
-        )  # fmt: skip
+            " nodes. A storage whose credentials are the node's own (s3: AWS_* in its environment) keeps it out",
+            extra={"spider": spider},
+        )
     if "DISTRIBUTED_START_URL" in config.worker_settings:
         raise ConfigError("DISTRIBUTED_WORKER_SETTINGS: has DISTRIBUTED_START_URL, which is the batch's own")
 

@@ -10,7 +10,7 @@ from typing import Any
 from scrapy import Spider
 from scrapy.statscollectors import StatsCollector
 from scrapy.utils.log import failure_to_exc_info
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -95,7 +95,7 @@ class Dispatcher:
 
     def send_ready(self) -> None:
         """Give ready batches to nodes with room, in strict round robin where all have room."""
-        while (ready := self.ledger.ready()) is not None:
+        while not self._closing and (ready := self.ledger.ready()) is not None:
             batch, last_node = ready
             member = self.fleet.take_turn(avoid=last_node)
             if member is None:
@@ -119,6 +119,7 @@ class Dispatcher:
         self._closing = True
         for watch in self._watches:
             watch.cancel()
+        await DeferredList(self._watches)
         for member in self.fleet.members:
             await member.node.close()
 
@@ -136,12 +137,13 @@ class Dispatcher:
             flight.evidence = self._now()  # it may have it, or get it late: nothing else is sent until the lease ends
         except NodeError as error:
             self._fail(member, error)
-            del member.flights[attempt.job]
-            self.ledger.unsent(attempt, str(error))
+            if member.flights.pop(attempt.job, None) is not None:
+                self.ledger.unsent(attempt, str(error))
         else:
-            flight.evidence = self._now()
             member.worked()
-            self._confirm(flight)
+            if attempt.job in member.flights:  # else its receipt was here before the answer
+                flight.evidence = self._now()
+                self._confirm(flight)
         finally:
             self._posting -= 1
         self.send_ready()
@@ -159,6 +161,8 @@ class Dispatcher:
         while not self._closing:
             try:
                 await self._look(member)
+            except CancelledError:
+                return
             except Exception:
                 logger.exception("%s: looking after its jobs failed, trying again", member.name, extra=self._extra)
             await self._sleep(self.config.poll_interval)
@@ -172,6 +176,8 @@ class Dispatcher:
                 for flight in list(member.flights.values()):
                     await self._inspect(member, flight)
             except NodeError as error:
+                if self._closing:  # we have cut the line ourselves
+                    return
                 member.silent = True
                 self._fail(member, error)
         self._end_leases(member)
@@ -291,6 +297,8 @@ class Dispatcher:
             self._fail(member, error)
 
     def _fail(self, member: Member, error: NodeError) -> None:
+        if self._closing:  # calls are cut off then
+            return
         self.stats.inc_value(f"distributed/node_errors/{member.name}")
         if member.fail(str(error), self._now()):
             logger.warning("%s; it gets no batches until it works again", error, extra=self._extra)

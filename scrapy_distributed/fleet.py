@@ -160,9 +160,10 @@ def _address(url: str, source: str) -> NodeAddress:
     parts = _split(url, source)
     host = parts.hostname or ""
     netloc = f"{f'[{host}]' if ':' in host else host}:{parts.port or default_port}"
+    place = netloc + quote(parts.path.rstrip("/"), safe="/%")
     return NodeAddress(
-        name=netloc,
-        url=f"{parts.scheme}://{netloc}{quote(parts.path.rstrip('/'), safe='/%')}",
+        name=place,  # with its path: a proxy may have many nodes behind one port
+        url=f"{parts.scheme}://{place}",
         username=unquote(parts.username or ""),
         password=unquote(parts.password or ""),
     )

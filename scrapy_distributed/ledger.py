@@ -39,7 +39,7 @@ CREATE TABLE run (
     batches INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX run_unfinished ON run (identity) WHERE ended IS NULL;
-CREATE TABLE request (run INTEGER NOT NULL, key BLOB NOT NULL, PRIMARY KEY (run, key)) WITHOUT ROWID;
+CREATE TABLE request (run INTEGER NOT NULL, key BLOB NOT NULL);
 CREATE TABLE queued (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL, size INTEGER NOT NULL CHECK (size > 0), bodies TEXT NOT NULL
 );
@@ -71,13 +71,23 @@ PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {FORMAT};
 """
 
+# Made anew whenever the ledger is opened, so it needs neither a durable journal nor any sync: an index over the keys
+# that takes random writes, beside a ledger that only takes them at its end.
+SCRATCH = """
+PRAGMA scratch.journal_mode = MEMORY;
+PRAGMA scratch.synchronous = OFF;
+CREATE TABLE scratch.seen (key BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE scratch.occurrence (key BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+"""
+
 FIND_RUN = "SELECT id, name, walked FROM run WHERE identity = ? AND ended IS NULL"
 ADD_RUN = "INSERT INTO run (name, identity, started) VALUES (?, ?, ?)"
 ABANDON_RUN = "UPDATE run SET ended = ? WHERE id = ?"
-ADD_REQUEST = "INSERT OR IGNORE INTO request VALUES (?, ?)"
+ADD_SEEN = "INSERT OR IGNORE INTO seen VALUES (?)"
+ADD_REQUEST = "INSERT INTO request VALUES (?, ?)"
+SEE_AGAIN = "INSERT INTO seen SELECT key FROM request WHERE run = ? ORDER BY key"
 ADD_QUEUED = "INSERT INTO queued (run, size, bodies) VALUES (?, ?, ?)"
 COUNT_DIVERTED = "UPDATE run SET diverted = diverted + ?, duplicates = duplicates + ? WHERE id = ?"
-OCCURRENCES = "CREATE TEMP TABLE occurrence (key BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID"
 COUNT_OCCURRENCE = """
 INSERT INTO occurrence VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET number = number + 1 RETURNING number
 """
@@ -166,6 +176,7 @@ class Ledger:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.run = ""
+        self._scratch = self.path.with_name(self.path.name + ".seen")
         self._run = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +185,9 @@ class Ledger:
             _check_format(self._db, self.path)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute(OCCURRENCES)
+            self._scratch.unlink(missing_ok=True)
+            self._db.execute("ATTACH ? AS scratch", (str(self._scratch),))
+            self._db.executescript(SCRATCH)
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise LedgerError(
@@ -185,9 +198,11 @@ class Ledger:
             raise
 
     def close(self) -> None:
-        for name in ("_db", "_lock"):
-            if hasattr(self, name):
-                getattr(self, name).close()
+        if hasattr(self, "_db"):
+            self._db.close()
+            self._scratch.unlink(missing_ok=True)
+        if hasattr(self, "_lock"):
+            self._lock.close()
 
     # The run
 
@@ -201,6 +216,7 @@ class Ledger:
                 found = None
             if found:
                 self._run, self.run, walked = found
+                self._db.execute(SEE_AGAIN, (self._run,))
                 return walked is None
             self.run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
             self._run = int(self._db.execute(ADD_RUN, (self.run, text, time.time())).lastrowid or 0)
@@ -210,13 +226,16 @@ class Ledger:
         """Enter (key, encoded request) pairs; returns the requests whose key is new to the run, in order."""
         execute, run = self._db.execute, self._run
         new: list[str] = []
+        keys: list[tuple[int, bytes]] = []
         count = 0
         with self._transaction():
             for key, body in requests:
                 count += 1
-                if execute(ADD_REQUEST, (run, key)).rowcount:
+                if execute(ADD_SEEN, (key,)).rowcount:
+                    keys.append((run, key))
                     new.append(body)
             if new:
+                self._db.executemany(ADD_REQUEST, keys)
                 execute(ADD_QUEUED, (run, len(new), f"[{','.join(new)}]"))
             execute(COUNT_DIVERTED, (len(new), count - len(new), run))
         return new
@@ -250,11 +269,8 @@ class Ledger:
         self._db.execute(WALKED, (time.time(), self._run))
 
     def end(self) -> bool:
-        """Mark the run as ended, if it is settled. Returns whether it is."""
-        if not self.balance().settled:
-            return False
-        self._db.execute(END_RUN, (time.time(), self._run))
-        return True
+        """Mark the run as ended, if its walk is done and it is settled. Returns whether it has ended."""
+        return self.balance().settled and self._db.execute(END_RUN, (time.time(), self._run)).rowcount > 0
 
     # Attempts
 

@@ -81,6 +81,7 @@ class Node:
             clock = clock or reactor
             self._pool = HTTPConnectionPool(reactor, persistent=True)  # type: ignore[no-untyped-call]
             self._pool.cachedConnectionTimeout = IDLE_CONNECTION_SECONDS
+            self._pool.maxPersistentPerHost = 8  # receipts are fetched side by side
             agent: Any = Agent(reactor, connectTimeout=deadline_seconds, pool=self._pool)  # type: ignore[no-untyped-call]
         self._client = client or HTTPClient(agent)
         self._clock: Any = clock

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,8 @@ class Receipt:
                     f"a receipt of format {found!r}, expected {FORMAT}: the same version must run everywhere"
                 )
             data["settled"] = bitmap_from_bytes(base64.b64decode(data["settled"], validate=True))
+            if type(data["feeds"]) is not list:
+                raise TypeError("feeds must be a list")
             data["feeds"] = tuple(data["feeds"])
             receipt = cls(**data)
             receipt._check()
@@ -78,6 +81,8 @@ class Receipt:
         ):  # fmt: skip
             if not isinstance(value, kind):
                 raise WireError(f"no receipt: found {value!r:.60}, expected a {kind.__name__}")
+        if not all(isinstance(feed, str) for feed in self.feeds) or numbers(self.stats) != self.stats:
+            raise WireError("no receipt: feeds must be strings, and stats numbers")
         if self.size < 0 or self.settled.bit_length() > self.size or self.items < 0:
             raise WireError("no receipt: it settles requests that it never had")
         seen = 0
@@ -111,7 +116,11 @@ def write(path: Path, receipt: Receipt) -> None:
 
 def without_password(url: str) -> str:
     """*url* without its password; the user stays."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # reading it checks it
+    except ValueError:  # a slash or a bracket in a password, as secrets of S3 have them
+        return re.sub("://.*@", "://", url)
     if parts.password is None:
         return url
     user, _, host = parts.netloc.rpartition("@")

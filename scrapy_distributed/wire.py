@@ -13,6 +13,7 @@ import base64
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 from scrapy import Request, Spider
@@ -29,10 +30,7 @@ MAX_JSON_BYTES = 64 * 1024 * 1024  # of one batch, unpacked: a worker does not u
 PREFIX = "zb85:"
 
 _dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
-_DEFAULTS: dict[str, Any] = {
-    "method": "GET", "body": b"", "cookies": {}, "encoding": "utf-8", "priority": 0,
-    "dont_filter": False, "flags": [], "cb_kwargs": {},
-}  # fmt: skip
+_DEFAULTS = {"method": "GET", "encoding": "utf-8"}  # those of all others are empty or zero
 _HANDLED = {"url", "callback", "errback", "headers", "meta"}
 
 
@@ -52,12 +50,11 @@ def encode_request(request: Request, spider: Spider) -> str:
         data["meta"] = _faithful(request.meta, "meta")
     if type(request) is not Request:
         data["_class"] = f"{type(request).__module__}.{type(request).__qualname__}"
-    for attribute in request.attributes:
-        if attribute not in _HANDLED:
-            value = getattr(request, attribute)
-            if value != _DEFAULTS.get(attribute) and (value or attribute not in _DEFAULTS):
-                value = value.decode("latin-1") if isinstance(value, bytes) else value
-                data[attribute] = _faithful(value, attribute)
+    for attribute, default in _defaults(type(request)):  # type: ignore[arg-type]  # its __hash__ is a method of type
+        value = getattr(request, attribute)
+        if value and value != default:
+            value = value.decode("latin-1") if isinstance(value, bytes) else value
+            data[attribute] = _faithful(value, attribute)
     _encode_callbacks(request, spider, data)
     try:
         return _dumps(data if len(data) > 1 else request.url)
@@ -82,7 +79,7 @@ def decode_requests(
                 element["callback"] = callback
         try:
             requests.append(_decode_request(element, spider))
-        except (KeyError, TypeError, ValueError, AttributeError, NameError, ImportError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, NameError, ImportError) as error:
             raise WireError(f"{START_URL}: element {position} is no request: {type(error).__name__}: {error}") from None
     return requests
 
@@ -118,7 +115,7 @@ def fits(value: str) -> bool:
 
 def check_size(body: str) -> None:
     """Raises ``TooLargeError`` for an encoded request that is over the ceiling even alone in its batch."""
-    if len(body) + 2 > MAX_VALUE_BYTES and not fits(encode_payload([body])):
+    if len(body) + 2 > MAX_VALUE_BYTES and (len(body) + 2 > MAX_JSON_BYTES or not fits(encode_payload([body]))):
         raise TooLargeError(f"a request of {len(body):,} bytes; alone in a batch it may have {MAX_VALUE_BYTES:,}")
 
 
@@ -129,7 +126,7 @@ def split(bodies: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
     """
     if not bodies:
         return
-    if len(bodies) == 1 or sum(map(len, bodies)) <= MAX_JSON_BYTES:
+    if len(bodies) == 1 or sum(map(len, bodies)) + len(bodies) < MAX_JSON_BYTES:
         payload = encode_payload(bodies)
         if fits(payload):
             yield bodies, payload
@@ -154,22 +151,30 @@ def _unpack(value: str) -> bytes:
     return text
 
 
-def _faithful(value: Any, where: str) -> Any:
+def _faithful(value: Any, where: str, depth: int = 200) -> Any:
     """*value*, if JSON brings it back as it is."""
+    if not depth:  # the worker's parser would give up
+        raise NotSerializableError(f"{where} is nested too deep")
     kind = type(value)
     if kind is dict:
         for key, item in value.items():
             if type(key) is not str:
                 raise NotSerializableError(f"{where} has the key {key!r}; only strings can travel")
-            _faithful(item, where)
+            _faithful(item, where, depth - 1)
     elif kind is list:
         for item in value:
-            _faithful(item, where)
+            _faithful(item, where, depth - 1)
     elif kind not in (int, bool, float, type(None)) and not isinstance(
         value, str
     ):  # LinkExtractor's texts are a subclass
         raise NotSerializableError(f"{where} holds a {kind.__name__}; only what JSON knows can travel")
     return value
+
+
+@cache
+def _defaults(kind: type[Request]) -> tuple[tuple[str, Any], ...]:
+    """The attributes of a request class that travel without special care, and their defaults."""
+    return tuple((name, _DEFAULTS.get(name)) for name in kind.attributes if name not in _HANDLED)
 
 
 def _encode_callbacks(request: Request, spider: Spider, data: dict[str, Any]) -> None:
@@ -220,7 +225,7 @@ def _decode_request(element: dict[str, Any], spider: Spider) -> Request:
             data[attribute] = getattr(spider, f"_{attribute}", None)
         elif name is not None:
             data[attribute] = getattr(spider, name)
-            if not callable(data[attribute]):
+            if not callable(data[attribute]) or isinstance(data[attribute], type):
                 raise TypeError(f"{name!r} is no method of the spider")
     if isinstance(data.get("body"), str):
         data["body"] = data["body"].encode("latin-1")

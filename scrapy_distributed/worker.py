@@ -162,7 +162,7 @@ class Worker(BaseSpiderMiddleware):
         config = Config.from_settings(crawler.settings)
         spider = crawler.spider
         assert spider is not None
-        rule = config.target_rule[0] if config.target_rule and hasattr(spider, "rules") else None
+        rule = config.target_rule[0] if config.target_rule and hasattr(spider, "rules") else None  # of a bare URL
         callback = config.target_callbacks[0] if config.target_callbacks else None
         requests = wire.decode_requests(config.start_url, spider, rule=rule, callback=callback)
         _check_feeds(crawler)
@@ -269,8 +269,7 @@ class Worker(BaseSpiderMiddleware):
             return failure
         try:
             output = _call(spider, own, failure)
-        except Exception as error:
-            self.outcomes.note(ticket, "failed", f"errback {type(error).__name__}")
+        except Exception:
             self.outcomes.end(ticket)
             raise
         if isinstance(output, Failure) or output is None:

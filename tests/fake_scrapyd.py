@@ -86,13 +86,9 @@ class FakeScrapyd(Resource):
         self._port: Any = None
         self._hanging: list[Request] = []
 
-    def listen(self, port: int = 0, context: Any = None) -> FakeScrapyd:
-        """Open the port, 0 is any that is free; with *context* (of ``twisted.internet.ssl``) it speaks TLS."""
-        loop: Any = reactor
-        where = {"interface": "127.0.0.1"}
-        self._port = (
-            loop.listenSSL(port, Site(self), context, **where) if context else loop.listenTCP(port, Site(self), **where)
-        )
+    def listen(self, port: int = 0) -> FakeScrapyd:
+        """Open the port; 0 is any that is free."""
+        self._port = reactor.listenTCP(port, Site(self), interface="127.0.0.1")  # type: ignore[attr-defined]
         return self
 
     async def close(self) -> None:

@@ -42,10 +42,11 @@ def refuse_options(args: Sequence[str]) -> None:
 
 def chosen_addresses(names: Sequence[str], settings: BaseSettings, targets: Mapping[str, Target]) -> list[NodeAddress]:
     """The nodes that *names* say, else ``DISTRIBUTED_TARGET_HOSTS``, else all *targets*. Raises ``ConfigError``."""
+    from scrapy_distributed.config import Config
     from scrapy_distributed.fleet import addresses
 
     usable = [name for name, target in targets.items() if target.url]
-    return addresses(names or settings.getlist("DISTRIBUTED_TARGET_HOSTS") or usable, targets=targets)
+    return addresses(names or Config.from_settings(settings).target_hosts or usable, targets=targets)
 
 
 def run_in_reactor(main: Callable[[], Coroutine[Any, Any, T]]) -> T | None:

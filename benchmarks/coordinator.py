@@ -1,0 +1,129 @@
+"""What a coordinator costs for each URL that it diverts, and whether its memory grows with them.
+
+    python benchmarks/coordinator.py [URLS ...]      (default: 20000 200000)
+
+The workload: pages of 30 links made in memory (no network), LinkExtractor and CrawlSpider as in any crawl; fake nodes
+in a process of their own take the batches and settle them. Each size runs twice, with the middleware and with one that
+drops the same requests instead: the difference of the two CPU times is the price of diverting, with everything:
+fingerprint, encoding, ledger, batches, posting, polling, receipts. It is shown beside the price of LinkExtractor for
+the same links in the same run.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import scrapy
+from scrapy.crawler import AsyncCrawlerProcess
+from scrapy.http import HtmlResponse, Response
+from scrapy.linkextractors import LinkExtractor
+from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
+from scrapy.spiders import CrawlSpider, Rule
+
+LINKS = 30
+BATCH = 1000
+NODES = 3
+
+
+class PagesSpider(CrawlSpider):
+    """Walks *urls* / 30 pages that it makes itself, and notes the CPU seconds that LinkExtractor takes for them."""
+
+    name = "pages"
+    rules = [Rule(LinkExtractor(restrict_css="ul"), callback="parse_item")]
+    cpu_link_extractor = 0.0
+
+    async def start(self) -> AsyncIterator[Any]:
+        for page in range(int(self.urls) // LINKS):
+            yield scrapy.Request(f"data:,{page}", callback=self.parse_page, dont_filter=True)
+
+    def parse_page(self, response: Response) -> Iterator[Any]:
+        page = int(response.text)
+        links = "".join(
+            f'<li><a href="/property_{number:08d}.html">Sunny house number {number}</a></li>'
+            for number in range(page * LINKS, (page + 1) * LINKS)
+        )
+        body = f"<html><body><h1>Page {page}</h1><ul>{links}</ul></body></html>".encode()
+        html = HtmlResponse(f"http://site.example/index_{page}.html", body=body, request=response.request)
+        before = time.process_time()
+        found = self._rules[0].link_extractor.extract_links(html)
+        self.cpu_link_extractor += time.process_time() - before
+        yield from (self._build_request(0, link) for link in found)
+
+    def parse_item(self, response: Response) -> None:
+        """Never called: no page is fetched."""
+
+
+class Drop(BaseSpiderMiddleware):
+    """Takes the same requests away and does nothing with them."""
+
+    def get_processed_request(self, request: scrapy.Request, response: Response | None) -> scrapy.Request | None:
+        return None if "rule" in request.meta else request
+
+
+def crawl(urls: int, hosts: str) -> None:
+    """One crawl in this process, distributed if there are *hosts*; prints its figures as JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        middleware = "scrapy_distributed.middleware.DistributedSpiderMiddleware" if hosts else Drop
+        settings = {
+            "SPIDER_MIDDLEWARES": {middleware: 100}, "LOG_LEVEL": "ERROR", "TELNETCONSOLE_ENABLED": False,
+            "CONCURRENT_ITEMS": 1, "DISTRIBUTED_TARGET_RULE": 0, "DISTRIBUTED_TARGET_HOSTS": hosts,
+            "DISTRIBUTED_PROJECT": "pages", "DISTRIBUTED_BATCH_SIZE": BATCH,
+            "DISTRIBUTED_LEDGER": str(Path(folder) / "ledger.sqlite"),
+        }  # fmt: skip
+        process = AsyncCrawlerProcess(settings)
+        crawler = process.create_crawler(PagesSpider)
+        process.crawl(crawler, urls=urls)
+        before, start = time.process_time(), time.monotonic()
+        process.start()
+        stats = crawler.stats.get_stats()
+        assert not hosts or (stats["distributed/crawled"], stats["distributed/difference"]) == (
+            urls // LINKS * LINKS,
+            0,
+        )
+        print(json.dumps({
+            "cpu": time.process_time() - before, "wall": time.monotonic() - start,
+            "link_extractor": crawler.spider.cpu_link_extractor if crawler.spider else stats["link_extractor"],
+            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        }))  # fmt: skip
+
+
+def measure(urls: int, hosts: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--crawl", str(urls), hosts]
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    figures: dict[str, float] = json.loads(output)
+    return figures
+
+
+def main(sizes: list[int]) -> None:
+    """Print a Markdown table of microseconds of CPU a URL, and MiB."""
+    print(f"Scrapy {scrapy.__version__}, Python {sys.version.split()[0]}, {NODES} fake nodes, batches of {BATCH}\n")
+    print("| URLs | diverting, us/URL | LinkExtractor, us/URL | ratio | all, us/URL | peak, MiB | wall, s |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    for urls in sizes:
+        command = [sys.executable, str(Path(__file__).with_name("fake_fleet.py")), str(NODES), PagesSpider.name]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as fleet:
+            assert fleet.stdout is not None
+            dropped = measure(urls, "")
+            ours = measure(urls, fleet.stdout.readline().strip())
+            fleet.communicate()
+        diverting = (ours["cpu"] - dropped["cpu"]) / urls * 1e6
+        links = (ours["link_extractor"] + dropped["link_extractor"]) / 2 / urls * 1e6
+        print(
+            f"| {urls:,} | {diverting:.1f} | {links:.1f} | {diverting / links:.2f} | {ours['cpu'] / urls * 1e6:.0f}"
+            f" | {ours['peak_mib']:.0f} | {ours['wall']:.0f} |", flush=True,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--crawl"]:
+        crawl(int(sys.argv[2]), sys.argv[3])
+    else:
+        main([int(size) for size in sys.argv[1:]] or [20_000, 200_000])

@@ -1,0 +1,295 @@
+"""``scrapy fleet`` and ``scrapy monitor`` as a user types them: real processes, real nodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import urlopen
+
+import pytest
+from scrapyd_child import start
+from tiny_project import write_project
+
+SECRET = "s3cr3t-Pa55"
+DEADLINE_SECONDS = 60
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return write_project(tmp_path / "project")
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """Ours, with a home that has no configuration, and without what a Scrapy command sets for its own process."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("SCRAPY")}
+    return {**kept, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+def scrapy(folder: Path, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scrapy", *args]
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder, **more), capture_output=True, text=True, timeout=DEADLINE_SECONDS
+    )
+
+
+class Up:
+    """A running ``scrapy fleet up``: the ``urls`` that it printed, and its ``process``."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.urls: list[str] = []
+        assert process.stdout
+        for line in process.stdout:
+            if line == "ready\n":
+                return
+            match = re.fullmatch(r"scrapyd\d+ listening at (http://127.0.0.1:\d+)\n", line)
+            assert match, line
+            self.urls.append(match[1])
+        raise AssertionError(process.stderr and process.stderr.read())
+
+    def groups(self) -> list[int]:
+        """The process groups of its nodes."""
+        return [int(pid) for pid in children(self.process.pid)]
+
+
+@contextmanager
+def fleet_up(folder: Path, *args: str, **more: str) -> Iterator[Up]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "scrapy", "fleet", "up", *args],
+        cwd=folder,
+        env=environment(folder, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield Up(process)
+    finally:
+        process.terminate()
+        process.communicate(timeout=DEADLINE_SECONDS)
+
+
+def children(pid: int) -> list[str]:
+    return subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
+
+
+def members(group: int) -> list[str]:
+    """Processes of a group that are no zombies."""
+    listed = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True).stdout.splitlines()
+    return [line for line in listed if line.split()[0] == str(group) and not line.split()[1].startswith("Z")]
+
+
+def call(url: str, **form: str) -> dict[str, object]:
+    with urlopen(url, data=urlencode(form).encode() if form else None, timeout=DEADLINE_SECONDS) as response:
+        answer: dict[str, object] = json.loads(response.read())
+    return answer
+
+
+def wait_until_running(url: str, job: str) -> None:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while call(f"{url}/status.json?job={job}")["currstate"] != "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_up_deploy_monitor_and_an_end_without_remains(project: Path, number: signal.Signals) -> None:
+    with fleet_up(project, "2", "--port", "0", "--poll-interval", "0.1") as up:
+        assert len(up.urls) == 2
+        before = sorted(path for path in project.rglob("*") if ".scrapy" not in path.parts)
+        hosts = [url.removeprefix("http://") for url in up.urls]
+        deployed = scrapy(project, "fleet", "deploy", *hosts)
+        assert deployed.returncode == 0, deployed.stderr
+        assert [line.split(" ", 1)[0] for line in deployed.stdout.splitlines()] == hosts
+        assert re.findall(r" tiny (\d{14}): 2 spiders\n", deployed.stdout)
+        assert sorted(path for path in project.rglob("*") if ".scrapy" not in path.parts) == before
+
+        call(f"{up.urls[0]}/schedule.json", project="tiny", spider="waiting", jobid="w1")
+        wait_until_running(up.urls[0], "w1")
+        shown = scrapy(project, "monitor", "--once", "--json", *hosts)
+        assert shown.returncode == 0, shown.stderr
+        snapshot = json.loads(shown.stdout)
+        assert snapshot["project"] == "tiny"
+        assert [(node["name"], node["running"], node["pending"]) for node in snapshot["nodes"]] == [
+            (hosts[0], 1, 0),
+            (hosts[1], 0, 0),
+        ]
+        groups = up.groups()
+        assert [len(members(group)) for group in groups] == [2, 1]
+        up.process.send_signal(number)
+        _, errors = up.process.communicate(timeout=DEADLINE_SECONDS)
+        assert up.process.returncode == 0, errors
+        assert [members(group) for group in groups] == [[], []]
+
+
+def test_the_fleet_of_scrapy_cfg(project: Path) -> None:
+    with fleet_up(project, "1", "--port", "0", "--username", "user-x", "--password-env", "PW", PW=SECRET) as up:
+        (project / "scrapy.cfg").write_text(
+            "[settings]\ndefault = tiny.settings\n"
+            f"[deploy:scrapyd1]\nurl = {up.urls[0]}/\nproject = estate\nusername = user-x\npassword = $PW\n"
+            "[deploy:scrapyd2]\nurl = http://127.0.0.1:1/\nproject = estate\n"
+        )
+        refused = scrapy(project, "monitor", "--once", "scrapyd1")
+        assert refused.returncode == 1
+        assert "scrapyd1 refused: wrong or missing credentials" in refused.stdout
+        deployed = scrapy(project, "fleet", "deploy", "--version", "1.0", PW=SECRET)
+        assert deployed.returncode == 1
+        one, two = deployed.stdout.splitlines()
+        assert one == "scrapyd1 estate 1.0: 2 spiders"
+        assert two.startswith("scrapyd2 failed: connection refused")
+        shown = scrapy(project, "monitor", "--once", "scrapyd*", PW=SECRET)
+        assert shown.returncode == 1
+        one, two = shown.stdout.splitlines()
+        assert one == "scrapyd1 running: 0, finished: 0, pending: 0"
+        assert two.startswith("scrapyd2 unreachable: connection refused at http://127.0.0.1:1: ")
+        listed = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True).stdout
+        said = "".join(result.stdout + result.stderr for result in (refused, deployed, shown))
+        assert SECRET not in listed + said
+        assert SECRET not in (project / ".scrapy/fleet/scrapyd1/scrapyd.log").read_text()
+
+
+def test_monitor_polls_until_ctrl_c(project: Path, tmp_path: Path) -> None:
+    with start(tmp_path / "nodes") as node:
+        monitor = subprocess.Popen(
+            [sys.executable, "-m", "scrapy", "monitor", "--interval", "0.1", f"127.0.0.1:{node.port}"],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert monitor.stdout
+        for _ in range(3):
+            assert monitor.stdout.readline() == f"127.0.0.1:{node.port} running: 0, finished: 0, pending: 0\n"
+        monitor.send_signal(signal.SIGINT)
+        _, errors = monitor.communicate(timeout=DEADLINE_SECONDS)
+        assert (monitor.returncode, errors) == (0, "")
+
+
+def test_a_node_that_dies_is_reported(project: Path) -> None:
+    with fleet_up(project, "2", "--port", "0") as up:
+        for pid in up.groups():
+            os.kill(pid, signal.SIGKILL)
+        _, errors = up.process.communicate(timeout=DEADLINE_SECONDS)
+        assert up.process.returncode == 1
+        assert "scrapyd1 has ended (status -9), see " in errors
+        assert "scrapyd2 has ended" in errors
+
+
+def test_a_port_that_is_taken(project: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        result = scrapy(project, "fleet", "up", "1", "--port", str(port))
+    assert result.returncode == 2
+    assert f"port {port} can't be used" in result.stderr
+    assert "choose another --port" in result.stderr
+
+
+def test_a_node_that_can_not_start_ends_the_others(project: Path) -> None:
+    broken = project / ".scrapy/fleet/scrapyd2/eggs"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("a file where a folder has to be")
+    result = scrapy(project, "fleet", "up", "2", "--port", "0")
+    assert result.returncode == 1
+    assert "scrapyd2: Scrapyd did not start: see " in result.stderr
+    assert "NotADirectoryError" in result.stderr
+    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True).stdout
+    pids = [line.split()[0] for line in listed.splitlines() if "-m scrapyd --pidfile=" in line]
+    assert not [pid for pid in pids if os.path.realpath(f"/proc/{pid}/cwd").startswith(str(project))]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["fleet"], "found nothing, expected: scrapy fleet up N"),
+        (["fleet", "down"], "found 'down', expected"),
+        (["fleet", "up"], "expected a number of nodes: scrapy fleet up 3"),
+        (["fleet", "up", "0"], "expected a number of nodes"),
+        (["fleet", "up", "1", "--port", "x"], "invalid int value: 'x'"),
+        (["fleet", "up", "1", "--username", "u"], "a username and a password belong together"),
+        (["fleet", "up", "1", "--bogus"], "unknown option --bogus"),
+        (["fleet", "deploy"], "no nodes: set DISTRIBUTED_TARGET_HOSTS"),
+        (["monitor"], "no nodes: set DISTRIBUTED_TARGET_HOSTS"),
+        (["monitor", "nodes*"], "'nodes*' matches none of the targets"),
+        (["monitor", "--interval", "0"], "expected at least 0.1"),
+    ],
+)
+def test_wrong_command_lines(project: Path, args: list[str], words: str) -> None:
+    result = scrapy(project, *args)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_deploy_outside_a_project(tmp_path: Path) -> None:
+    result = scrapy(tmp_path, "fleet", "deploy", "127.0.0.1:1")
+    assert result.returncode == 2
+    assert "no Scrapy project here" in result.stderr
+
+
+def test_deploy_by_setup_py_leaves_nothing(project: Path, tmp_path: Path) -> None:
+    (project / "setup.py").write_text(
+        "from setuptools import find_packages, setup\n"
+        "setup(name='tiny', version='3.1', packages=find_packages(),\n"
+        "      entry_points={'scrapy': ['settings = tiny.settings']})\n"
+    )
+    before = sorted(project.rglob("*"))
+    with start(tmp_path / "nodes") as node:
+        result = scrapy(project, "fleet", "deploy", f"127.0.0.1:{node.port}", "--project", "other", "--version", "v")
+    assert (result.returncode, result.stdout) == (0, f"127.0.0.1:{node.port} other v: 2 spiders\n"), result.stderr
+    assert sorted(project.rglob("*")) == before
+
+
+def test_a_project_that_can_not_be_imported_on_the_node(project: Path, tmp_path: Path) -> None:
+    (project / "tiny" / "spiders.py").write_text("import no_such_module_anywhere\n")
+    with start(tmp_path / "nodes") as node:
+        result = scrapy(project, "fleet", "deploy", f"127.0.0.1:{node.port}")
+    assert result.returncode == 1
+    assert "ModuleNotFoundError: No module named 'no_such_module_anywhere'" in result.stdout
+    assert "install on this node what the project imports" in result.stdout
+
+
+def test_a_broken_setup_py(project: Path) -> None:
+    (project / "setup.py").write_text("raise SystemExit('never mind')\n")
+    result = scrapy(project, "fleet", "deploy", "127.0.0.1:1")
+    assert result.returncode == 2
+    assert "setup.py bdist_egg failed" in result.stderr
+    assert "never mind" in result.stderr
+
+
+def test_other_commands_do_not_import_what_ours_need(project: Path) -> None:
+    code = (
+        "import sys, scrapy_distributed.commands.fleet, scrapy_distributed.commands.monitor;"
+        "print([name for name in ('treq', 'twisted.internet.reactor', 'twisted.web.client') if name in sys.modules])"
+    )
+    # Scrapy's own command base may import some of twisted.web, so compare with it.
+    base = code.replace(", scrapy_distributed.commands.fleet, scrapy_distributed.commands.monitor", ", scrapy.commands")
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", one], capture_output=True, text=True, check=True, env=environment(project)
+        ).stdout
+        for one in (code, base)
+    ]
+    assert outputs[0] == outputs[1]
+    assert "treq" not in outputs[0]
+
+
+def test_the_help(project: Path) -> None:
+    shutil.rmtree(project / "tiny" / "__pycache__", ignore_errors=True)
+    for command, words in (("fleet", "--max-proc"), ("monitor", "--once")):
+        result = scrapy(project, command, "-h")
+        assert result.returncode == 0
+        assert words in result.stdout

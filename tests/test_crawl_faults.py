@@ -1,0 +1,284 @@
+"""What goes wrong while the fleet crawls: nothing is lost, nothing counts twice, and the log says what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+import pytest_twisted
+from crawling import VERSION, Crawl, Project, SiteChild, call, site, wait_for
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from fake_scrapyd import FakeScrapyd, Fault
+from scrapyd_child import ScrapydChild, start
+from twisted.internet import reactor, ssl
+from twisted.protocols.portforward import ProxyFactory
+from until import until
+
+SECRET = "s3cr3t-Pa55"
+LOOP: Any = reactor
+
+
+def hosts(*entries: str) -> dict[str, str]:
+    return {"DISTRIBUTED_TARGET_HOSTS": ",".join(entries)}
+
+
+# Nodes
+
+
+def test_a_node_is_down_from_the_start(
+    project: Project, small_site: SiteChild, tmp_path: Path, unused_port: int
+) -> None:
+    down = f"127.0.0.1:{unused_port}"
+    crawl = project.crawl(
+        "distr",
+        folder=tmp_path,
+        args={"site": small_site.url, "pages": 2},
+        settings={**hosts("scrapyd1", down, "scrapyd2"), "DISTRIBUTED_BATCH_SIZE": 30},
+    ).wait()
+    assert crawl.balance() == {"diverted": 60, "crawled": 60}
+    assert crawl.item_urls() == small_site.property_urls(range(60))
+    assert [batch["node"] for batch in crawl.run()["batches"]] == ["scrapyd1", "scrapyd2"]
+    assert crawl.log.count(f"{down}: connection refused at http://{down}: is Scrapyd running there") == 1
+
+
+def test_a_node_goes_away_with_its_workers_while_jobs_wait_there(project: Project, tmp_path: Path) -> None:
+    with start(tmp_path, max_proc=1, name="dying") as dying, site(300, latency=0.2) as child:
+        address = dying.url.removeprefix("http://")
+        project.deploy(address, folder=tmp_path)
+        crawl = project.crawl(
+            "distr",
+            folder=tmp_path,
+            args={"site": child.url, "pages": 10},
+            settings={**hosts("scrapyd1", "scrapyd2", address), "DISTRIBUTED_BATCH_SIZE": 30, "DISTRIBUTED_LEASE": 4},
+        )
+        wait_for(lambda: (status := call(f"{dying.url}/daemonstatus.json"))["running"] and status["pending"])
+        os.killpg(dying.process.pid, signal.SIGKILL)
+        crawl.wait()
+    assert crawl.balance() == {"diverted": 300, "crawled": 300}
+    assert project.check(crawl) == 0
+    assert crawl.item_urls() == child.property_urls(range(300))
+    assert crawl.log.count(f"{address}: connection refused") == 1
+    assert re.search(rf"Batch \d+: no sign of life on {address} for \d s, sent again", crawl.log)
+
+
+def fake(fault: Fault | None = None, endpoint: str = "schedule.json") -> FakeScrapyd:
+    faults = {endpoint: fault} if fault else {}
+    return FakeScrapyd(projects={"trial": {VERSION: ["distr"]}}, faults=faults).listen()
+
+
+@pytest_twisted.ensureDeferred
+async def test_nodes_that_fail_in_every_way_beside_one_that_works(
+    project: Project, small_site: SiteChild, tmp_path: Path
+) -> None:
+    """Each says once what is wrong, and gets no batch in the end."""
+    fakes = {
+        "wrong or missing credentials (HTTP 401): set username and password": fake(Fault.UNAUTHORIZED, "*"),
+        "schedule.json answered HTTP 500, expected 200: see the log of": fake(Fault.SERVER_ERROR),
+        "schedule.json answered HTML, expected JSON: is this a Scrapyd?": fake(Fault.HTML),
+        "within 1 s: is it overloaded or stopped?": fake(Fault.HANG),
+    }
+    names = {message: node.url.removeprefix("http://") for message, node in fakes.items()}
+    settings = {
+        **hosts(*names.values(), "scrapyd1"), "DISTRIBUTED_BATCH_SIZE": 6,
+        "DISTRIBUTED_LEASE": 3, "DISTRIBUTED_TIMEOUT": 1,
+    }  # fmt: skip
+    crawl = project.crawl("distr", folder=tmp_path, args={"site": small_site.url, "pages": 2}, settings=settings)
+    try:
+        await until(crawl.has_ended, 60)
+    finally:
+        for node in fakes.values():
+            await node.close()
+    assert crawl.balance() == {"diverted": 60, "crawled": 60}
+    assert crawl.item_urls() == small_site.property_urls(range(60))
+    assert {batch["node"] for batch in crawl.run()["batches"]} == {"scrapyd1"}
+    warnings = [line.partition("WARNING: ")[2] for line in crawl.log.splitlines() if "it gets no batches" in line]
+    for message, name in names.items():
+        assert [warning for warning in warnings if warning.startswith(f"{name}: ") and message in warning], warnings
+    for name in names.values():
+        assert len([warning for warning in warnings if warning.startswith(f"{name}: ")]) == 1, warnings
+
+
+# Workers
+
+
+def test_a_worker_that_can_not_decode_its_batch_does_not_crawl(
+    nodes: list[ScrapydChild], project: Project, tmp_path: Path
+) -> None:
+    url, job = nodes[0].url, "undecodable-1"
+    with site(60) as child:
+        broken = {"project": "trial", "spider": "distr", "jobid": job, "site": child.url, "pages": "2"}
+        call(f"{url}/schedule.json", **broken, setting="DISTRIBUTED_START_URL=zb85:nonsense")
+        wait_for(lambda: call(f"{url}/status.json?job={job}")["currstate"] == "finished")
+        assert child.stats()["requests"] == {}
+    with urlopen(f"{url}/logs/trial/distr/{job}.log") as answer:
+        log = answer.read().decode()
+    assert log.count("DISTRIBUTED_START_URL: found 'zb85:nonsense', expected a JSON list of URLs or requests") == 1
+
+
+def test_workers_that_can_not_store_their_items_lose_nothing(
+    project: Project, small_site: SiteChild, tmp_path: Path
+) -> None:
+    crawl = project.crawl(
+        "distr",
+        folder=tmp_path,
+        args={"site": small_site.url, "pages": 2},
+        settings={"DISTRIBUTED_TARGET_FEED_URL": "nowhere://%(batch)s.jl", "DISTRIBUTED_MAX_ATTEMPTS": 1},
+    ).wait()
+    assert crawl.balance() == {"diverted": 60, "dead": 60}
+    (reason,) = {outcome["reason"] for outcome in crawl.run()["outcomes"]}
+    assert "FEED_URI/FEEDS: Scrapy has disabled the feed nowhere://%(batch)s.jl" in reason
+    assert crawl.log.count("ended without a final receipt") == 1
+
+
+# Refusals
+
+
+REFUSALS: dict[str, tuple[str, Mapping[str, Any], str]] = {
+    "no hosts": ("distr", {"DISTRIBUTED_TARGET_HOSTS": ""}, "DISTRIBUTED_TARGET_HOSTS: found nothing, expected"),
+    "no rule": ("rules", {"DISTRIBUTED_TARGET_RULE": ""}, "DISTRIBUTED_TARGET_RULE: found nothing, expected"),
+    "no number": ("distr", {"DISTRIBUTED_TARGET_RULE": "one"}, "DISTRIBUTED_TARGET_RULE: found 'one', expected"),
+    "no such rule": ("distr", {"DISTRIBUTED_TARGET_RULE": 2}, "DISTRIBUTED_TARGET_RULE: found 2, the spider's rules"),
+    "one feed for all": (
+        "distr",
+        {"DISTRIBUTED_TARGET_FEED_URL": "file:///all.jl"},
+        "DISTRIBUTED_TARGET_FEED_URL: found a value, expected a feed URL with %(batch)s in it",
+    ),
+    "no fleet": (
+        "distr",
+        {"DISTRIBUTED_TARGET_HOSTS": "127.0.0.1:PORT"},
+        "DISTRIBUTED_TARGET_HOSTS: none of the 1 nodes can be used",
+    ),
+    "no project": ("distr", {"DISTRIBUTED_PROJECT": "nowhere"}, "project 'nowhere' not found: deploy it: scrapy fleet"),
+    "no spider": ("new", {}, "spider 'new' is not in project 'trial' there (it has distr, easy, failing, "),
+}
+
+
+@pytest.fixture(scope="module")
+def refused(
+    project: Project, small_site: SiteChild, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Crawl]]:
+    """All of them, started at once."""
+    new = project.folder / "properties" / "spiders" / "new.py"
+    new.write_text("from properties.spiders.distr import DistrSpider\n\n\nclass New(DistrSpider):\n    name = 'new'\n")
+    crawls = {}
+    for case, (spider, settings, _) in REFUSALS.items():
+        given = {name: str(value).replace("PORT", "1") for name, value in settings.items()}
+        folder = tmp_path_factory.mktemp("refused")
+        crawls[case] = project.crawl(spider, folder=folder, args={"site": small_site.url}, settings=given)
+    for crawl in crawls.values():
+        crawl.wait()
+    new.unlink()
+    yield crawls
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_the_crawl_does_not_start_and_says_which_setting(refused: dict[str, Crawl], case: str) -> None:
+    crawl = refused[case]
+    assert crawl.log.count(REFUSALS[case][2]) == 1, crawl.log
+    assert "Crawled (" not in crawl.log
+    assert not crawl.stat("response_received_count")
+    assert crawl.process.returncode == 1
+    if case in ("no project", "no spider"):
+        assert "scrapy fleet deploy" in crawl.log
+
+
+def test_a_refusal_is_not_buried_under_other_errors(refused: dict[str, Crawl]) -> None:
+    noise = {case: re.findall(r"\w+Error\b(?!:)|AttributeError.*", crawl.log) for case, crawl in refused.items()}
+    assert noise == dict.fromkeys(refused, [])
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_once_and_the_same_command_goes_on(project: Project, tmp_path: Path) -> None:
+    with site(600, latency=0.2) as child:
+        command: dict[str, Any] = {
+            "folder": tmp_path,
+            "args": {"site": child.url, "pages": 20},
+            "settings": {"DISTRIBUTED_BATCH_SIZE": 100, "DISTRIBUTED_SHUTDOWN_TIMEOUT": 5, "CONCURRENT_REQUESTS": 1},
+        }
+        crawl = project.crawl("distr", **command)
+        wait_for(lambda: crawl.ledger.exists() and "Run " in crawl.log and len(crawl.run()["batches"]) == 2)
+        crawl.interrupt()
+        interrupted = time.monotonic()
+        crawl.wait()
+        assert time.monotonic() - interrupted < 5
+        assert "is not finished (shutdown)" in crawl.log
+        assert "nothing is lost, the same command takes it up again" in crawl.log
+        assert not crawl.run()["walked"]
+        assert crawl.run()["balance"].holds
+        assert project.check(crawl) == 1
+
+        again = project.crawl("distr", **command).wait()
+        assert again.run()["name"] == crawl.run()["name"]
+        assert again.balance().items() >= {"diverted": 600, "crawled": 600}.items()
+        assert project.check(again) == 0
+        assert again.item_urls() == child.property_urls(range(600))
+        assert child.stats()["properties_repeated"] == 0
+
+
+# Credentials and TLS
+
+
+def certificate(folder: Path) -> tuple[Path, Any]:
+    """A certificate for localhost: the file for those who trust it, and the context of a server that has it."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(timezone.utc)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "trusted.pem").write_bytes(made)
+    return folder / "trusted.pem", ssl.PrivateCertificate.loadPEM(made + private).options()
+
+
+@pytest_twisted.ensureDeferred
+async def test_credentials_and_https(small_site: SiteChild, tmp_path: Path) -> None:
+    """One node, as two targets: over http with the credentials in scrapy.cfg, over https with those in its URL."""
+    trusted, context = certificate(tmp_path)
+    with ExitStack() as stack:
+        node = stack.enter_context(start(tmp_path, username="trial", password=SECRET))
+        port = LOOP.listenSSL(0, ProxyFactory("127.0.0.1", node.port), context, interface="127.0.0.1")
+        targets = {
+            "plain": f"url = {node.url}\nusername = trial\npassword = {SECRET}",
+            "secure": f"url = https://trial:{SECRET}@localhost:{port.getHost().port}",
+        }
+        (tmp_path / "project").mkdir()
+        project = Project(tmp_path / "project", targets)
+        stack.callback(project.end)
+        environment = {"SSL_CERT_FILE": str(trusted)}
+        project.deploy("plain", folder=tmp_path)
+        args = {"site": small_site.url}
+        settings = {**hosts("plain", "secure"), "DISTRIBUTED_BATCH_SIZE": 4}
+        crawl = project.crawl("plain", folder=tmp_path, args=args, settings=settings, environment=environment)
+        await until(crawl.has_ended, 60)
+        await port.stopListening()
+    assert crawl.balance() == {"diverted": 8, "duplicates": 2, "crawled": 7, "failed": 1}
+    assert [batch["node"] for batch in crawl.run()["batches"]] == ["plain", "secure"]
+    assert crawl.log.count("WARNING: plain: ") == crawl.log.count("WARNING: secure: ") == 0
+
+    argv = [argument for item in crawl.items() if "argv" in item for argument in item["argv"]]
+    assert "DISTRIBUTED_START_URL=" in " ".join(argv)
+    assert SECRET not in json.dumps(argv)
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.name != "scrapy.cfg"]
+    assert any(path.suffix == ".sqlite" for path in written)
+    assert any(path.parent.name == "plain.receipts" for path in written)
+    assert [path for path in written if SECRET.encode() in path.read_bytes()] == []

@@ -1,0 +1,568 @@
+"""Outcomes as a pure class; then real crawls of a worker in a child process, with every ending that a request can have,
+and what the receipt says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scrapy
+from hypothesis import given
+from hypothesis import strategies as st
+from scrapy.exceptions import IgnoreRequest
+from scrapy.http import Response
+from scrapy.spidermiddlewares.httperror import HttpError
+from twisted.internet import error as network
+
+from scrapy_distributed.batch import bits
+from scrapy_distributed.receipt import Receipt
+from scrapy_distributed.worker import LOST, Outcomes, reason_of
+
+SPIDERS = Path(__file__).with_name("worker_spiders.py")
+SECONDS = 30
+
+
+# Outcomes
+
+
+def test_a_start_request_is_settled_when_nothing_that_it_led_to_is_open() -> None:
+    outcomes = Outcomes(2)
+    first, second = outcomes.start(0), outcomes.start(1)
+    below = outcomes.follow(0)
+    outcomes.end(first)
+    assert outcomes.settled == 0b00
+    further = outcomes.follow(0)
+    outcomes.end(below)
+    outcomes.end(second)
+    assert outcomes.settled == 0b10
+    outcomes.end(further)
+    assert outcomes.settled == 0b11
+    assert outcomes.noted == {}
+
+
+def test_a_request_that_follows_late_opens_its_start_request_again() -> None:
+    outcomes = Outcomes(1)
+    start = outcomes.start(0)
+    outcomes.end(start)
+    late = outcomes.follow(0)
+    assert outcomes.settled == 0
+    outcomes.end(late)
+    assert outcomes.settled == 1
+
+
+def test_nothing_is_settled_before_it_has_begun() -> None:
+    outcomes = Outcomes(3)
+    outcomes.end(outcomes.start(1))
+    assert outcomes.settled == 0b010
+
+
+def test_the_end_may_be_told_any_number_of_times() -> None:
+    outcomes = Outcomes(1)
+    start = outcomes.start(0)
+    below = outcomes.follow(0)
+    for _ in range(3):
+        outcomes.end(start)
+    assert outcomes.settled == 0
+    outcomes.end(below)
+    assert outcomes.settled == 1
+
+
+def test_the_first_note_wins() -> None:
+    outcomes = Outcomes(1)
+    start = outcomes.start(0)
+    outcomes.note(start, "failed", "http 404")
+    outcomes.note(start, "failed", "errback ValueError")
+    outcomes.end(start)
+    assert outcomes.by_reason("failed") == {"http 404": [0]}
+    assert outcomes.by_reason("filtered") == {}
+
+
+def test_an_item_error_after_the_end_of_its_request_is_still_noted() -> None:
+    outcomes = Outcomes(1)
+    start = outcomes.start(0)
+    outcomes.end(start)
+    outcomes.note(start, "failed", "item KeyError")
+    assert outcomes.by_reason("failed") == {"item KeyError": [0]}
+
+
+def test_a_note_further_down_is_counted_and_does_not_fail_the_start_request() -> None:
+    outcomes = Outcomes(1)
+    start = outcomes.start(0)
+    below = outcomes.follow(0)
+    outcomes.note(below, "failed", "http 404")
+    outcomes.end(below)
+    outcomes.note(below, "failed", "late")
+    outcomes.end(start)
+    assert outcomes.followed == {"failed/http 404": 1}
+    assert outcomes.by_reason("failed") == {}
+
+
+def test_a_note_of_an_unsettled_request_is_not_reported() -> None:
+    outcomes = Outcomes(1)
+    outcomes.note(outcomes.start(0), "failed", "http 404")
+    assert outcomes.by_reason("failed") == {}
+
+
+def test_a_feed_is_clean_while_all_its_items_are_of_settled_requests() -> None:
+    outcomes = Outcomes(2)
+    first = outcomes.start(0)
+    outcomes.start(1)
+    assert outcomes.clean
+    outcomes.item(0)
+    assert not outcomes.clean
+    outcomes.end(first)
+    assert outcomes.clean
+    outcomes.item(1)
+    assert not outcomes.clean
+
+
+def test_what_is_open_at_the_end_is_lost_and_named() -> None:
+    outcomes = Outcomes(3)
+    outcomes.end(outcomes.start(0))
+    outcomes.note(outcomes.start(1), "failed", "http 404")
+    outcomes.item(2)
+    outcomes.lose_open()
+    assert outcomes.settled == 0b111
+    assert outcomes.by_reason("failed") == {"http 404": [1], LOST: [2]}
+    assert outcomes.clean
+
+
+@given(data=st.data())
+def test_settled_is_what_a_plain_model_says(data: st.DataObject) -> None:
+    size = data.draw(st.integers(0, 6))
+    outcomes = Outcomes(size)
+    begun: set[int] = set()
+    live: list[tuple[int, int]] = []
+    for _ in range(data.draw(st.integers(0, 40))):
+        step = data.draw(st.sampled_from(["start", "follow", "end"]))
+        if step == "start" and len(begun) < size:
+            live.append(outcomes.start(len(begun)))
+            begun.add(len(begun))
+        elif step == "follow" and live:
+            live.append(outcomes.follow(data.draw(st.sampled_from(live))[0]))
+        elif step == "end" and live:
+            ticket = data.draw(st.sampled_from(live))
+            live.remove(ticket)
+            outcomes.end(ticket)
+        assert set(bits(outcomes.settled)) == begun - {position for position, _ in live}
+    assert len({serial for _, serial in live}) == len(live)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (HttpError(Response("http://a/", status=404)), ("failed", "http 404")),
+        (IgnoreRequest("Forbidden by robots.txt"), ("filtered", "robots.txt")),
+        (IgnoreRequest("Filtered offsite request to 'b'"), ("filtered", "offsite")),
+        (IgnoreRequest("max redirections reached"), ("failed", "too many redirects")),
+        (IgnoreRequest(), ("filtered", "ignored")),
+        (network.DNSLookupError(), ("failed", "dns")),
+        (network.TimeoutError(), ("failed", "timeout")),
+        (network.TCPTimedOutError(), ("failed", "timeout")),
+        (network.ConnectionRefusedError(), ("failed", "refused")),
+        (network.ConnectionLost(), ("failed", "connection lost")),
+        (OSError(), ("failed", "download OSError")),
+    ],
+)
+def test_reasons_have_stable_names(error: Exception, expected: tuple[str, str]) -> None:
+    assert reason_of(error) == expected
+
+
+# The site
+
+
+@dataclass
+class Site:
+    """Pages by path: ``/404`` and the like answer so, ``/hold`` when *release* is set; *asked* is what was asked."""
+
+    url: str = ""
+    asked: list[str] = field(default_factory=list)
+    held: threading.Event = field(default_factory=threading.Event)
+    release: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+    crawls: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+
+class Handler(BaseHTTPRequestHandler):
+    site: Site
+
+    def do_GET(self) -> None:
+        site, path = self.site, self.path.partition("?")[0]
+        site.asked.append(self.path)
+        status, headers, body = 200, {}, b"<html>hello</html>"
+        if path == "/robots.txt":
+            body = b"User-agent: *\nDisallow: /private\n"
+        elif path.strip("/").isdigit():
+            status = int(path.strip("/"))
+        elif path == "/hold":
+            site.held.set()
+            site.release.wait(SECONDS)
+        elif path == "/silent":
+            site.over.wait(SECONDS)
+        elif path == "/drop":
+            self.close_connection = True
+            return
+        elif path == "/redirect":
+            status, headers = 302, {"Location": "/ok?redirected"}
+        elif path == "/redirect_offsite":
+            status, headers = 302, {"Location": "http://elsewhere.invalid/"}
+        elif path == "/redirect_loop":
+            status, headers = 302, {"Location": self.path + "?x"}
+        with contextlib.suppress(OSError):  # the crawl may be gone
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(body)), "Content-Type": "text/html", **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a killed crawl drops its connections
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+    with Server(("127.0.0.1", 0), type("SiteHandler", (Handler,), {"site": site})) as server:
+        site.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield site
+        for crawl in site.crawls:
+            crawl.kill()
+            crawl.wait()
+        site.over.set()
+        site.release.set()
+        server.shutdown()
+        thread.join()
+
+
+# The crawl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crawl:
+    """A crawl that has ended: *receipt* (``None``: it wrote none), its log, what it said, and its items."""
+
+    code: int
+    receipt: Receipt | None
+    log: str
+    said: str
+    items: list[dict[str, Any]]
+
+
+class Running:
+    """A worker in a child process, started as Scrapyd does."""
+
+    def __init__(self, folder: Path, site: Site, requests: Any, **settings: str) -> None:
+        self.log = folder / "logs" / "p" / "s" / "job.log"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.receipt_file = folder / "logs" / "p" / "s.receipts" / "job.json"
+        self.feed = folder / "items.jl"
+        self.said = folder / "said"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.refused = f"http://127.0.0.1:{probe.getsockname()[1]}/"
+        value = requests if isinstance(requests, str) else json.dumps(requests).replace("REFUSED", self.refused)
+        settings = {
+            "LOG_FILE": str(self.log), "DISTRIBUTED_START_URL": value, "FEED_URI": f"file://{self.feed}", "FEEDS": "{}",
+        } | settings  # fmt: skip
+        command = [sys.executable, "-W", "ignore", "-m", "scrapy", "runspider", str(SPIDERS)]
+        for name, text in settings.items():
+            command += ["-s", f"{name}={text}"]
+        for name, text in {"_job": "job", "batch": "7", "refused": self.refused, "ok": f"{site.url}/ok"}.items():
+            command += ["-a", f"{name}={text}"]
+        environment = {name: text for name, text in os.environ.items() if not name.startswith("SCRAPY")}
+        with self.said.open("wb") as output:
+            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+        site.crawls.append(self.process)
+
+    def read(self) -> Receipt | None:
+        return Receipt.from_json(self.receipt_file.read_bytes()) if self.receipt_file.is_file() else None
+
+    def when(self, condition: Any) -> Receipt:
+        """The first receipt of which *condition* is true."""
+        deadline = time.monotonic() + SECONDS
+        tick = threading.Event()
+        while True:
+            receipt = self.read()
+            if receipt is not None and condition(receipt):
+                return receipt
+            assert time.monotonic() < deadline, receipt
+            assert self.process.poll() is None, self.said.read_text()
+            tick.wait(0.02)
+
+    def end(self) -> Crawl:
+        code = self.process.wait(SECONDS)
+        items = [json.loads(line) for line in self.feed.read_text().splitlines()] if self.feed.exists() else []
+        log = self.log.read_text() if self.log.exists() else ""
+        return Crawl(code=code, receipt=self.read(), log=log, said=self.said.read_text(), items=items)
+
+
+def outcome_of(receipt: Receipt) -> list[str]:
+    """``crawled``, a reason, or ``open``, by position."""
+    outcomes = ["crawled" if receipt.settled >> position & 1 else "open" for position in range(receipt.size)]
+    for state in ("failed", "filtered"):
+        for reason, positions in getattr(receipt, state).items():
+            for position in positions:
+                outcomes[position] = f"{state}: {reason}"
+    return outcomes
+
+
+NO_REACTOR = pytest.param(
+    {"TWISTED_REACTOR_ENABLED": "False"},
+    id="without a reactor",
+    marks=pytest.mark.skipif(
+        scrapy.version_info < (2, 15), reason="TWISTED_REACTOR_ENABLED is a setting of Scrapy 2.15 and later"
+    ),
+)
+MODES = pytest.mark.parametrize("mode", [pytest.param({}, id="with a reactor"), NO_REACTOR])
+
+ENDINGS = [  # path (or URL), callback, errback, meta -> outcome
+    ("/ok?0", None, None, {}, "crawled"),
+    ("/ok?0", None, None, {}, "filtered: duplicate"),
+    ("/ok?1", "nothing", None, {}, "crawled"),
+    ("/ok?2", "a_list", None, {}, "crawled"),
+    ("/ok?3", "parse_async", None, {}, "crawled"),
+    ("/ok?4", "coroutine", None, {}, "crawled"),
+    ("/ok?5", "raises", None, {}, "failed: callback ValueError"),
+    ("/ok?6", "item_then_raises", "errback_item", {}, "failed: callback ValueError"),
+    ("/ok?7", "raises_async", None, {}, "failed: callback LookupError"),
+    ("/ok?8", "bad_item", None, {}, "failed: item KeyError"),
+    ("/redirect", None, None, {}, "crawled"),
+    ("/redirect_offsite", None, None, {}, "filtered: offsite"),
+    ("/redirect_loop", None, None, {}, "failed: too many redirects"),
+    ("/404?0", None, None, {}, "failed: http 404"),
+    ("/404?1", None, "errback_none", {}, "failed: http 404"),
+    ("/404?2", None, "errback_raises", {}, "failed: http 404"),
+    ("/404?3", None, "errback_failure", {}, "failed: http 404"),
+    ("/404?4", None, "errback_item", {"ok": "/ok?from404"}, "failed: http 404"),
+    ("/404?5", None, "errback_async", {}, "failed: http 404"),
+    ("/404?6", None, "errback_coroutine", {}, "failed: http 404"),
+    ("/404?7", None, "errback_async_raises", {}, "failed: http 404"),
+    ("/404?8", None, None, {"handle_httpstatus_list": [404]}, "crawled"),
+    ("/500", None, None, {}, "failed: http 500"),
+    ("REFUSED?0", None, None, {}, "failed: refused"),
+    ("REFUSED?1", None, "errback_none", {}, "failed: refused"),
+    ("REFUSED?2", None, "errback_raises", {}, "failed: refused"),
+    ("REFUSED?3", None, "errback_failure", {}, "failed: refused"),
+    ("REFUSED?4", None, "errback_item", {}, "failed: refused"),
+    ("REFUSED?5", None, "errback_async", {}, "failed: refused"),
+    ("REFUSED?6", None, "errback_coroutine", {}, "failed: refused"),
+    ("REFUSED?7", None, "errback_async_raises", {}, "failed: refused"),
+    ("/silent", None, None, {"download_timeout": 0.3, "dont_retry": True}, "failed: timeout"),
+    ("/drop", None, None, {"dont_retry": True}, "failed: connection lost"),
+    ("foo://127.0.0.1/", None, None, {}, "failed: unsupported scheme"),
+    ("http://elsewhere.invalid/start", None, None, {}, "filtered: offsite"),
+    ("/private", None, "errback_none", {}, "filtered: robots.txt"),
+    ("/ignored", None, None, {}, "filtered: ignored"),
+    ("/swapped", "nothing", None, {}, f"failed: {LOST}"),
+    ("/ok?10", "follow_refused", None, {}, "crawled"),
+    ("/ok?11", "follow_refused_errback", None, {}, "crawled"),
+    ("/ok?12", "follow_404", None, {}, "crawled"),
+    ("/ok?13", "follow_offsite", None, {}, "crawled"),
+    ("/ok?14", "follow_raises", None, {}, "crawled"),
+    ("/ok?15", "follow_down", None, {}, "crawled"),
+    ("/ok?farextra", None, None, {}, "crawled"),
+    ("/ok?nearextra", None, None, {}, "crawled"),
+    ("/ok?farrecovered", "raises", None, {}, "crawled"),
+    ("/ok?nearrecovered", "raises", None, {}, "failed: callback ValueError"),
+    ("/ok?farrecovered_async", "raises_async", None, {}, "crawled"),
+]
+
+
+def requests_of(site: Site) -> list[Any]:
+    requests = []
+    for path, callback, errback, meta, _ in ENDINGS:
+        url = site.url + path if path.startswith("/") else path
+        meta = {name: site.url + value if name == "ok" else value for name, value in meta.items()}
+        request = {"url": url, "callback": callback, "errback": errback, "meta": meta}
+        requests.append({name: value for name, value in request.items() if value})
+    return requests
+
+
+@MODES
+def test_every_ending_has_its_name(tmp_path: Path, site: Site, mode: dict[str, str]) -> None:
+    crawl = Running(tmp_path, site, requests_of(site), **mode).end()
+    receipt = crawl.receipt
+    assert receipt is not None, crawl.said + crawl.log
+    found = list(zip([ending[:3] for ending in ENDINGS], outcome_of(receipt), strict=True))
+    expected = [(ending[:3], ending[4]) for ending in ENDINGS]
+    assert found == expected
+    assert (crawl.code, receipt.final, receipt.finish_reason) == (0, True, "finished")
+    assert receipt.stored
+    assert receipt.clean
+    assert receipt.settled == (1 << len(ENDINGS)) - 1
+    assert receipt.feeds == (f"file://{tmp_path}/items.jl",)
+
+    assert receipt.items == len(crawl.items)
+    urls = [item["url"].removeprefix(site.url) for item in crawl.items if "url" in item]
+    expected_urls = ["/ok?0", "/ok?2", "/ok?3", "/ok?4", "/ok?6", "/ok?7", "/ok?8", "/ok?redirected", "/404?8",
+                     "/ok?from404", "/ok?errback_item", "/ok?errback_async",
+                     "/ok?15", "/ok?down0", "/ok?down1", "/ok?down2", "/ok?farextra", "/ok?nearextra"]  # fmt: skip
+    assert sorted(set(urls)) == sorted({*expected_urls, "/ok?farrecovered_async"})
+    failures = [item["failed"] for item in crawl.items if "failed" in item]
+    assert len(failures) == 9  # errback_item, errback_async, errback_coroutine, errback_async_raises; one followed
+    assert {"from": "near"} in crawl.items
+    assert {"from": "far"} in crawl.items
+    assert {"recovered": "near"} in crawl.items
+    assert {"recovered": "far"} in crawl.items
+
+    followed = {name: value for name, value in receipt.stats.items() if name.startswith("distributed/followed/")}
+    assert followed == {
+        "distributed/followed/failed/refused": 2,
+        "distributed/followed/failed/http 404": 1,
+        "distributed/followed/filtered/offsite": 1,
+        "distributed/followed/filtered/duplicate": 2,  # two errbacks of the same name lead to one page each
+        "distributed/followed/failed/callback ValueError": 1,
+    }
+    assert receipt.pages == receipt.stats["response_received_count"] > 20
+    assert site.asked.count("/500") == 2  # the retry is the same request
+
+
+@MODES
+def test_interrupted_it_reports_what_is_done_and_whether_its_feed_is_clean(
+    tmp_path: Path, site: Site, mode: dict[str, str]
+) -> None:
+    requests = [
+        {"url": f"{site.url}/ok?1"},
+        {"url": f"{site.url}/hold?own", "callback": "nothing"},
+        {"url": f"{site.url}/ok?2", "callback": "raises"},
+        {"url": f"{site.url}/ok?3", "callback": "follow_to_hold"},
+    ]
+    mode = mode | {"DISTRIBUTED_RECEIPT_INTERVAL": "0.05", "DOWNLOAD_DELAY": "0"}
+    running = Running(tmp_path, site, requests, **mode)
+    first = running.when(lambda receipt: receipt.items == 2 and receipt.settled == 0b0101)
+    later = running.when(lambda receipt: receipt.sequence > first.sequence + 2)
+    assert (first.final, first.stored, first.finish_reason, later.final) == (False, False, "", False)
+    assert (first.size, first.failed, first.clean) == (4, {"callback ValueError": [2]}, False)
+    running.process.send_signal(signal.SIGINT)
+    running.when(lambda receipt: "Received SIGINT" in running.log.read_text())
+    site.release.set()
+    crawl = running.end()
+    receipt = crawl.receipt
+    assert receipt is not None
+    assert (receipt.final, receipt.stored, receipt.finish_reason) == (True, True, "shutdown")
+    assert receipt.sequence > later.sequence
+    assert receipt.items == len(crawl.items)
+    # What had been asked for is answered and taken to its end; nothing is lost without a name.
+    for position, outcome in enumerate(outcome_of(receipt)):
+        assert outcome in ("crawled", "open", "failed: callback ValueError"), position
+    assert receipt.clean == (outcome_of(receipt)[3] != "open")
+
+
+def test_interrupted_with_follow_up_requests_queued_the_feed_is_not_clean(tmp_path: Path, site: Site) -> None:
+    requests = [{"url": f"{site.url}/ok", "callback": "follow_to_hold"},
+                *({"url": f"{site.url}/hold?{n}", "callback": "nothing", "priority": 1} for n in range(2))]  # fmt: skip
+    running = Running(tmp_path, site, requests, DISTRIBUTED_RECEIPT_INTERVAL="0.05", CONCURRENT_REQUESTS="1",
+                      ROBOTSTXT_OBEY="False")  # fmt: skip
+    running.when(lambda receipt: receipt.items == 1)
+    assert site.held.wait(SECONDS)
+    running.process.send_signal(signal.SIGINT)
+    running.when(lambda receipt: "Received SIGINT" in running.log.read_text())
+    site.release.set()
+    crawl = running.end()
+    receipt = crawl.receipt
+    assert receipt is not None
+    assert receipt.final
+    assert outcome_of(receipt)[0] == "open"
+    assert "/hold?followed" not in site.asked
+    assert not receipt.clean
+
+
+def test_a_killed_worker_leaves_a_receipt_that_is_not_final(tmp_path: Path, site: Site) -> None:
+    requests = [f"{site.url}/ok", f"{site.url}/hold"]
+    running = Running(tmp_path, site, requests, DISTRIBUTED_RECEIPT_INTERVAL="0.05")
+    running.when(lambda receipt: receipt.settled == 0b01 and receipt.items == 1)
+    running.process.kill()
+    crawl = running.end()
+    assert crawl.receipt is not None
+    assert not crawl.receipt.final
+    assert crawl.items == []  # buffered: what a running receipt says is no proof
+
+
+def test_a_spider_that_closes_itself_leaves_the_rest(tmp_path: Path, site: Site) -> None:
+    requests = [{"url": f"{site.url}/ok?0", "priority": 1}, {"url": f"{site.url}/ok?1", "callback": "closes"},
+                *(f"{site.url}/ok?later{n}" for n in range(20))]  # fmt: skip
+    crawl = Running(tmp_path, site, requests, CONCURRENT_REQUESTS="1").end()
+    receipt = crawl.receipt
+    assert receipt is not None
+    assert (receipt.final, receipt.stored, receipt.clean, receipt.finish_reason) == (True, True, True, "enough")
+    outcomes = outcome_of(receipt)
+    assert outcomes[:2] == ["crawled", "crawled"]
+    assert "open" in outcomes
+    assert not any(LOST in outcome for outcome in outcomes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"FEED_URI": "gopher://user:s3cret@host/%(batch)s.jl"}, "FEED_URI/FEEDS: Scrapy has disabled the feed gopher://"),
+        ({"DISTRIBUTED_START_URL": "zb85:nonsense"}, "DISTRIBUTED_START_URL: found 'zb85:nonsense', expected a JSON list"),
+        ({"DISTRIBUTED_START_URL": '["http://a/", {"url": "http://b/", "callback": "gone"}]'}, "element 1 is no request"),
+        ({"DISTRIBUTED_RECEIPT_INTERVAL": "often"}, "DISTRIBUTED_RECEIPT_INTERVAL: found 'often'"),
+    ],
+    ids=["feed", "payload", "callback", "setting"],
+)  # fmt: skip
+def test_what_would_lose_items_or_requests_does_not_start(
+    tmp_path: Path, site: Site, settings: dict[str, str], message: str
+) -> None:
+    crawl = Running(tmp_path, site, [f"{site.url}/ok"], **settings).end()
+    assert crawl.receipt is None
+    assert site.asked == []
+    assert message in crawl.log
+    assert "Error: " + message.partition(" found")[0] in crawl.log or "WireError" in crawl.log
+    error = "\n".join(line for line in crawl.log.splitlines() if "ConfigError: " in line)
+    assert "s3cret" not in error
+
+
+def test_a_feed_that_was_not_stored_is_said_so(tmp_path: Path, site: Site) -> None:
+    crawl = Running(tmp_path, site, [f"{site.url}/ok"], FEED_URI="nostore://u:s3cret@host/7.jl").end()
+    receipt = crawl.receipt
+    assert receipt is not None
+    assert (receipt.final, receipt.stored) == (True, False)
+    assert receipt.settled == 1
+    assert "s3cret" not in receipt.to_json()
+
+
+def test_without_a_feed_the_receipt_is_final_and_stored(tmp_path: Path, site: Site) -> None:
+    crawl = Running(tmp_path, site, [f"{site.url}/ok"], FEED_URI="").end()
+    receipt = crawl.receipt
+    assert receipt is not None
+    assert (receipt.final, receipt.stored, receipt.items, receipt.feeds) == (True, True, 1, ())
+
+
+def test_an_empty_batch_is_a_probe_that_comes_home(tmp_path: Path, site: Site) -> None:
+    receipt = Running(tmp_path, site, [], FEED_URI="").end().receipt
+    assert receipt is not None
+    assert (receipt.final, receipt.size, receipt.settled, receipt.finish_reason) == (True, 0, 0, "finished")
+
+
+def test_a_receipt_that_cannot_be_written_does_not_stop_the_crawl(tmp_path: Path, site: Site) -> None:
+    folder = tmp_path / "logs" / "p" / "s.receipts"
+    folder.parent.mkdir(parents=True)
+    folder.write_text("a file where the folder should be")
+    running = Running(tmp_path, site, [f"{site.url}/ok"])
+    crawl = running.end()
+    assert (crawl.code, crawl.receipt) == (0, None)
+    assert crawl.items == [{"url": f"{site.url}/ok"}]
+    assert "Can't write the receipt" in crawl.log

@@ -1,0 +1,176 @@
+"""The spiders and components of the crawls in ``test_worker.py``; a child process runs this file with ``runspider``."""
+
+from __future__ import annotations
+
+import scrapy
+from scrapy import Request
+from scrapy.exceptions import CloseSpider, IgnoreRequest
+
+
+class Fresh:
+    """Downloader middleware: swaps a request for another that knows nothing of it, and ignores a response."""
+
+    def process_request(self, request):
+        if "/swapped" in request.url:
+            return Request(request.url.replace("/swapped", "/ok"), callback=request.callback)
+        return None
+
+    def process_response(self, request, response):
+        if "/ignored" in request.url:
+            raise IgnoreRequest("not wanted")
+        return response
+
+
+class Picky:
+    """Item pipeline."""
+
+    def process_item(self, item):
+        if item.get("bad"):
+            raise KeyError("bad")
+        return item
+
+
+class Extra:
+    """Spider middleware: one more item a page, and an item in place of an exception. Each subclass takes its own pages."""
+
+    mark = ""
+
+    def process_spider_output(self, response, result):
+        yield from result
+        if f"{self.mark}extra" in response.url:
+            yield {"from": self.mark}
+
+    async def process_spider_output_async(self, response, result):
+        async for output in result:
+            yield output
+        if f"{self.mark}extra" in response.url:
+            yield {"from": self.mark}
+
+    def process_spider_exception(self, response, exception):
+        return [{"recovered": self.mark}] if f"{self.mark}recovered" in response.url else None
+
+
+class Near(Extra):
+    mark = "near"
+
+
+class Far(Extra):
+    mark = "far"
+
+
+class NoStore:
+    """Feed storage that takes everything and stores nothing."""
+
+    def __init__(self, uri, *, feed_options=None):
+        pass
+
+    def open(self, spider):
+        import tempfile
+
+        return tempfile.TemporaryFile()
+
+    def store(self, file):
+        file.close()
+        raise OSError("disk full")
+
+
+class Endings(scrapy.Spider):
+    name = "s"
+    allowed_domains = ["127.0.0.1"]
+    custom_settings = {
+        "SPIDER_MIDDLEWARES": {"scrapy_distributed.middleware.DistributedSpiderMiddleware": 100, Near: 50, Far: 500},
+        "DOWNLOADER_MIDDLEWARES": {Fresh: 1},
+        "ITEM_PIPELINES": {Picky: 1},
+        "FEED_STORAGES": {"nostore": NoStore},
+        "ROBOTSTXT_OBEY": True,
+        "RETRY_TIMES": 1,
+        "REDIRECT_MAX_TIMES": 3,
+        "TELNETCONSOLE_ENABLED": False,
+        "DNS_TIMEOUT": 1,
+    }
+
+    async def start(self):
+        raise AssertionError("a worker has no start of its own")
+        yield
+
+    def parse(self, response):
+        yield {"url": response.url}
+
+    def nothing(self, response):
+        return None
+
+    def a_list(self, response):
+        return [{"url": response.url}]
+
+    def raises(self, response):
+        raise ValueError("no")
+
+    def item_then_raises(self, response):
+        yield {"url": response.url}
+        raise ValueError("no")
+
+    async def parse_async(self, response):
+        yield {"url": response.url}
+
+    async def coroutine(self, response):
+        return [{"url": response.url}]
+
+    async def raises_async(self, response):
+        yield {"url": response.url}
+        raise LookupError("no")
+
+    def bad_item(self, response):
+        yield {"bad": True}
+        yield {"url": response.url}
+
+    def follow_refused(self, response):
+        yield Request(self.refused)
+
+    def follow_refused_errback(self, response):
+        yield Request(self.refused + "followed", errback=self.errback_item)
+
+    def follow_404(self, response):
+        yield response.follow("/404?followed")
+
+    def follow_offsite(self, response):
+        yield Request("http://elsewhere.invalid/")
+
+    def follow_raises(self, response):
+        yield response.follow("/ok?raises", callback=self.raises)
+
+    def follow_down(self, response):
+        depth = response.meta["depth"]
+        yield {"url": response.url}
+        if depth < 3:
+            yield response.follow(f"/ok?down{depth}", callback=self.follow_down, meta=response.meta)
+
+    def follow_to_hold(self, response):
+        yield {"url": response.url}
+        yield response.follow("/hold?followed")
+
+    def closes(self, response):
+        raise CloseSpider("enough")
+
+    def errback_none(self, failure):
+        return None
+
+    def errback_raises(self, failure):
+        raise RuntimeError("no")
+
+    def errback_failure(self, failure):
+        return failure
+
+    def errback_item(self, failure):
+        yield {"failed": failure.request.url}
+        yield Request(failure.request.meta["ok"] if "ok" in failure.request.meta else self.ok + "?errback_item")
+
+    async def errback_async(self, failure):
+        yield {"failed": failure.request.url}
+        yield Request(self.ok + "?errback_async", callback=self.parse_async)
+
+    async def errback_coroutine(self, failure):
+        return [{"failed": failure.request.url}]
+
+    async def errback_async_raises(self, failure):
+        yield {"failed": failure.request.url}
+        raise RuntimeError("no")
