@@ -83,9 +83,13 @@ def _mapping(value: Any) -> dict[str, str]:
             value = json.loads(value or "{}")
         except json.JSONDecodeError:
             value = None
+    rule = "a dict of setting names and values, or one as JSON"
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise ValueError("a dict of setting names and values, or one as JSON")
-    return {key: item if isinstance(item, str) else json.dumps(item) for key, item in value.items()}
+        raise ValueError(rule)
+    try:
+        return {key: item if isinstance(item, str) else json.dumps(item) for key, item in value.items()}
+    except TypeError:
+        raise ValueError(f"{rule}; values are what JSON knows") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,6 @@ from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider, DontCloseSpider
 from scrapy.http import Response
-from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from scrapy.utils.project import data_path
 from twisted.internet.defer import Deferred
@@ -24,7 +23,8 @@ from scrapy_distributed import wire
 from scrapy_distributed.batch import Batcher
 from scrapy_distributed.config import Config
 from scrapy_distributed.dispatch import Dispatcher, JobTemplate
-from scrapy_distributed.errors import ConfigError, NotSerializableError, TooLargeError
+from scrapy_distributed.divert import Diverter, check_targets
+from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fingerprint import fingerprinter_of
 from scrapy_distributed.fleet import addresses, project_of, targets_from_cfg
 from scrapy_distributed.health import Fleet, Member
@@ -36,33 +36,32 @@ from scrapy_distributed.receipt import without_password
 
 logger = logging.getLogger(__name__)
 
-BUFFER = 200  # requests that one page, or the start, may divert before they are written to the ledger
+BUFFER = 200  # requests of one page, or of the start, that are taken away before they are diverted
 
 
-class Coordinator(BaseSpiderMiddleware):
+class Coordinator:
     """Spider middleware of a coordinator. Refuses to start (``ValueError``) where a setting is wrong, another
     coordinator holds the ledger, or no node can be used."""
 
     def __init__(self, crawler: Crawler, *, config: Config, project: str, nodes: list[Node], clock: Any) -> None:
-        super().__init__(crawler)
+        self.crawler = crawler
         assert crawler.spider is not None
         self.config = config
         self.spider: Spider = crawler.spider
         self.project = project
         self.clock = clock
-        self.rules = _target_rules(config, self.spider)
-        self.callbacks = frozenset(config.target_callbacks)
-        self.offsite = Offsite(crawler)
-        self.fingerprint = fingerprinter_of(crawler)
         self.fleet = Fleet([Member(node=node, fixed_backlog=config.node_backlog) for node in nodes])
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{_file_name(self.spider.name)}.sqlite"))
+        self.diverter = Diverter(
+            config=config, spider=self.spider, stats=crawler.stats, offsite=Offsite(crawler),
+            fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.occurrence,
+        )  # fmt: skip
         self.batcher = Batcher(size=config.batch_size, max_bytes=wire.MAX_JSON_BYTES // 4, max_age=config.batch_max_age)
         self.dispatcher: Dispatcher | None = None
-        self._buffer: list[tuple[bytes, str]] = []
+        self._taken: list[Request] = []  # of the pages that are being parsed
         self._walked = False
         self._walk_failed = False
         self._closing = False
-        self._logged: set[str] = set()
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
 
@@ -80,22 +79,22 @@ class Coordinator(BaseSpiderMiddleware):
                 "JOBDIR: a coordinator keeps its state in its ledger, and JOBDIR would skip pages that an interrupted"
                 " run had seen and not fetched; leave it out, the same command resumes the run"
             )
-        _check_targets(config, spider)
+        _check(config, spider)
         targets = targets_from_cfg()
         nodes = [Node(address=address, deadline_seconds=config.timeout)
                  for address in addresses(config.target_hosts, targets=targets)]  # fmt: skip
         from twisted.internet import reactor
 
         coordinator = cls(crawler, config=config, project=project_of(targets, settings), nodes=nodes, clock=reactor)
+        coordinator._job_template(version="")  # what can't travel is refused before a node is asked
         crawler.signals.connect(coordinator._spider_idle, signals.spider_idle)
         crawler.signals.connect(coordinator._spider_closed, signals.spider_closed)
         return coordinator
 
     # The wiring of the sending side
 
-    async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:  # type: ignore[override]
+    async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Preflight, the run, the dispatcher; then the start of the spider, unless its walk is done already."""
-        self._job_template(version="")  # what can't travel is refused before a node is asked
         nodes = [member.node for member in self.fleet.members]
         checks = preflight(nodes, project=self.project, spider=self.spider.name, version=self.config.version)
         version, faults = await maybe_deferred_to_future(Deferred.fromCoroutine(checks))
@@ -119,27 +118,26 @@ class Coordinator(BaseSpiderMiddleware):
     async def _start(self, start: AsyncIterator[Any], *, walk: bool) -> AsyncIterator[Any]:
         if not walk:
             return
-        taken = 0
         try:
             async for output in start:
-                processed = self._get_processed(output, None)
-                if processed is not None:
-                    yield processed
-                    continue
-                taken += 1
-                if taken % BUFFER == 0:  # a start of millions must leave time for sending them
+                if not self._takes(output):
+                    yield output
+                elif len(self._taken) >= BUFFER:
+                    for request in self._divert():
+                        yield request
+                    # A start of millions must leave time for sending them.
                     await maybe_deferred_to_future(deferLater(self.clock, 0))
         except Exception:
             self._walk_failed = True
             raise
-        finally:
-            self._write()
+        for request in self._divert():
+            yield request
 
     def _job_template(self, *, version: str) -> JobTemplate:
         config = self.config
         settings = dict(config.worker_settings)
-        if self.rules:
-            settings["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, self.rules))
+        if self.diverter.rules:
+            settings["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, self.diverter.rules))
         if config.target_callbacks:
             settings["DISTRIBUTED_TARGET_CALLBACKS"] = ",".join(config.target_callbacks)
         if config.target_feed_url:
@@ -160,84 +158,74 @@ class Coordinator(BaseSpiderMiddleware):
         digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:16]
         return {
             "project": self.project, "spider": self.spider.name, "arguments": digest,
-            "targets": [sorted(self.rules), sorted(self.callbacks)],
+            "targets": [sorted(self.diverter.rules), sorted(self.diverter.callbacks)],
         }  # fmt: skip
 
     # Diverting
 
-    def get_processed_request(self, request: Request, response: Response | None) -> Request | None:
-        if not self._is_target(request):
-            return request
-        stats = self._stats
-        if not request.url.startswith(("http://", "https://")):  # a page that links file:///etc/passwd is not obeyed
-            stats.inc_value("distributed/unsupported_scheme")
-            self._log_once("unsupported_scheme", "Not diverted, only http and https are: %s", request)
-            return None
-        if self.offsite.filter(request):
-            stats.inc_value("distributed/offsite")
-            return None
-        request.meta.pop("distributed", None)
-        try:
-            body = wire.encode_request(request, self.spider)
-            wire.check_size(body)
-        except (NotSerializableError, TooLargeError) as error:
-            kind = "too_large" if isinstance(error, TooLargeError) else "not_serializable"
-            stats.inc_value(f"distributed/local/{kind}")
-            self._log_once(kind, "Crawled here, it can't travel: %s: %s", request, error)
-            return request
-        self._buffer.append((self._key(request), body))
-        if len(self._buffer) >= BUFFER:
-            self._write()
-        return None
-
     def process_spider_output(
-        self, response: Response | None, result: Iterable[Any], spider: Spider | None = None
+        self, response: Response, result: Iterable[Any], spider: Spider | None = None
     ) -> Iterable[Any]:
         try:
-            yield from super().process_spider_output(response, result)
-        finally:
-            self._write()
+            for output in result:
+                if not self._takes(output):
+                    yield output
+                elif len(self._taken) >= BUFFER:
+                    yield from self._divert()
+        except Exception:
+            yield from self._divert()
+            raise
+        yield from self._divert()
 
     async def process_spider_output_async(
-        self, response: Response | None, result: AsyncIterator[Any], spider: Spider | None = None
+        self, response: Response, result: AsyncIterator[Any], spider: Spider | None = None
     ) -> AsyncIterator[Any]:
         try:
-            async for output in super().process_spider_output_async(response, result):
-                yield output
-        finally:
-            self._write()
+            async for output in result:
+                if not self._takes(output):
+                    yield output
+                elif len(self._taken) >= BUFFER:
+                    for request in self._divert():
+                        yield request
+        except Exception:
+            for request in self._divert():
+                yield request
+            raise
+        for request in self._divert():
+            yield request
 
-    def _is_target(self, request: Request) -> bool:
-        meta = request.meta
-        if meta.get("rule") in self.rules or meta.get("distributed") is True:
-            return True
-        return bool(self.callbacks) and getattr(request.callback, "__name__", "parse") in self.callbacks
+    def _takes(self, output: Any) -> bool:
+        """Take *output* away, if it is a request for the fleet. A page's requests are diverted together."""
+        if not (isinstance(output, Request) and self.diverter.is_target(output)):
+            return False
+        self._taken.append(output)
+        return True
 
-    def _key(self, request: Request) -> bytes:
-        """The fingerprint; for a request that is not to be filtered with the number of its occurrence, so that a
-        resumed walk finds its own again."""
-        key = self.fingerprint(request)
-        if not request.dont_filter:
-            return key
-        return key + self.ledger.occurrence(key).to_bytes(4, "big")
-
-    def _write(self) -> None:
-        """What a page has diverted goes into the ledger, before the next page's callback runs."""
-        if not self._buffer:
-            return
+    def _divert(self) -> list[Request]:
+        """What was taken away goes into the ledger, before the next page's callback runs. Returns what is to be
+        crawled here."""
+        if not self._taken:
+            return []
+        taken, self._taken = self._taken, []
+        entries, here = self.diverter.entries(taken)
         try:
-            new = self.ledger.divert(self._buffer)
-            duplicates = len(self._buffer) - len(new)
-            self._buffer.clear()
+            new = self.ledger.divert(entries)
             self._stats.inc_value("distributed/diverted", len(new))
-            if duplicates:
-                self._stats.inc_value("distributed/duplicates", duplicates)
+            if len(new) < len(entries):
+                self._stats.inc_value("distributed/duplicates", len(entries) - len(new))
             self.batcher.add(new, self.clock.seconds())
             self._close_batches(self.batcher.take_full())
         except sqlite3.Error as error:
-            self._walk_failed = True
+            self._walk_failed = True  # so a resumed run walks again, and finds these again
             logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
             self._close("ledger_failed")
+        return here
+
+    def _divert_and_crawl(self) -> None:
+        """The same between pages."""
+        for request in self._divert():
+            assert self.crawler.engine is not None
+            self.crawler.engine.crawl(request)
 
     def _close_batches(self, batches: list[list[str]]) -> None:
         if not batches:
@@ -248,7 +236,7 @@ class Coordinator(BaseSpiderMiddleware):
             self.dispatcher.send_ready()
 
     def _tick(self) -> None:
-        self._write()
+        self._divert_and_crawl()
         if self.batcher.overdue(self.clock.seconds()):
             self._close_batches(self.batcher.take_all())
 
@@ -256,7 +244,7 @@ class Coordinator(BaseSpiderMiddleware):
 
     def _spider_idle(self) -> None:
         """Nothing is left to crawl here: close the open batch, and wait for the run."""
-        self._write()
+        self._divert_and_crawl()
         self._close_batches(self.batcher.take_all())
         if not self._walked and not self._walk_failed:
             self._walked = True
@@ -265,7 +253,7 @@ class Coordinator(BaseSpiderMiddleware):
             raise DontCloseSpider
 
     def _done(self) -> bool:
-        if self.batcher.bodies or self._buffer:
+        if self.batcher.bodies or self._taken:
             return False
         return self.ledger.settled() if self.config.wait else self.ledger.posted()
 
@@ -303,7 +291,7 @@ class Coordinator(BaseSpiderMiddleware):
             self._ticker.stop()
         try:
             if self.dispatcher is not None:
-                self._write()
+                self._divert()
                 self._close_batches(self.batcher.take_all())
                 await self.dispatcher.drain(self.config.shutdown_timeout)
                 self._report(reason)
@@ -323,7 +311,7 @@ class Coordinator(BaseSpiderMiddleware):
         log = logger.info if balance.holds else logger.critical
         log("Run %s: %s", self.ledger.run, balance, extra=self._extra)
         if over and not balance.diverted:
-            logger.warning("Nothing was diverted: no request matched %s", self._targets(), extra=self._extra)
+            logger.warning("Nothing was diverted: no request matched %s", self.diverter, extra=self._extra)
         if balance.failed or balance.dead:
             logger.warning("See why: scrapy batches failed --ledger %s", self.ledger.path, extra=self._extra)
         if not over:
@@ -331,11 +319,6 @@ class Coordinator(BaseSpiderMiddleware):
                 "Run %s is not finished (%s): %d requests are queued, %d in flight; nothing is lost, the same command"
                 " takes it up again", self.ledger.run, reason, balance.queued, balance.in_flight, extra=self._extra,
             )  # fmt: skip
-
-    def _targets(self) -> str:
-        rules = f"DISTRIBUTED_TARGET_RULE = {sorted(self.rules)}, " if self.rules else ""
-        callbacks = f"DISTRIBUTED_TARGET_CALLBACKS = {sorted(self.callbacks)}, " if self.callbacks else ""
-        return f"{rules}{callbacks}meta['distributed']"
 
     @property
     def _stats(self) -> Any:
@@ -345,42 +328,15 @@ class Coordinator(BaseSpiderMiddleware):
     def _extra(self) -> dict[str, Any]:
         return {"spider": self.spider}
 
-    def _log_once(self, kind: str, message: str, *values: object) -> None:
-        if kind not in self._logged:
-            self._logged.add(kind)
-            logger.warning(message + " (the next ones are only counted)", *values, extra=self._extra)
 
-
-def _target_rules(config: Config, spider: Spider) -> tuple[int, ...]:
-    """The rules named by index, and those whose callback is named: a rule's requests carry CrawlSpider's own."""
-    callbacks = (rule.callback for rule in getattr(spider, "rules", ()))
-    names = [callback if isinstance(callback, str) else getattr(callback, "__name__", None) for callback in callbacks]
-    by_name = (index for index, name in enumerate(names) if name in config.target_callbacks)
-    return tuple(sorted({*config.target_rule, *by_name}))
-
-
-def _check_targets(config: Config, spider: Spider) -> None:
-    """Refuse what would end as a crawl on this machine alone, which nobody asked for."""
+def _check(config: Config, spider: Spider) -> None:
+    """Refuse what can be seen to be wrong before a node is asked."""
     if not config.target_hosts:
         raise ConfigError(
             "DISTRIBUTED_TARGET_HOSTS: found nothing, expected the Scrapyd nodes of the fleet, e.g. ['scrapyd1:6800'];"
             " to crawl this spider on this machine alone set DISTRIBUTED_ENABLED = False"
         )
-    rules = getattr(spider, "rules", None)
-    if rules and not config.target_rule and not config.target_callbacks:
-        raise ConfigError(
-            "DISTRIBUTED_TARGET_RULE: found nothing, expected the index of the rule whose requests the fleet is to"
-            " crawl, e.g. 1; or name callbacks in DISTRIBUTED_TARGET_CALLBACKS"
-        )
-    if config.target_rule and rules is not None and max(config.target_rule) >= len(rules):
-        raise ConfigError(
-            f"DISTRIBUTED_TARGET_RULE: found {max(config.target_rule)}, the spider's rules are 0 to {len(rules) - 1}"
-        )
-    unknown = [name for name in config.target_callbacks if not callable(getattr(spider, name, None))]
-    if unknown:
-        raise ConfigError(
-            f"DISTRIBUTED_TARGET_CALLBACKS: found {', '.join(unknown)}, expected names of methods of the spider"
-        )
+    check_targets(config, spider)
     if without_password(config.target_feed_url) != config.target_feed_url:
         logger.warning(
             "DISTRIBUTED_TARGET_FEED_URL has a password: it is in the command line of every job and in the logs of the"

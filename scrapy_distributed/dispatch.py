@@ -140,7 +140,8 @@ class Dispatcher:
             if member.flights.pop(attempt.job, None) is not None:
                 self.ledger.unsent(attempt, str(error))
         else:
-            member.worked()
+            if member.worked():
+                logger.info("%s: is used again", member.name, extra=self._extra)
             if attempt.job in member.flights:  # else its receipt was here before the answer
                 flight.evidence = self._now()
                 self._confirm(flight)
@@ -171,8 +172,7 @@ class Dispatcher:
         if not member.silent or self._now() >= member.again_at:
             try:
                 member.seen(await member.node.daemonstatus())
-                if member.recover(self._now()):
-                    logger.info("%s: is used again", member.name, extra=self._extra)
+                member.recover(self._now())
                 for flight in list(member.flights.values()):
                     await self._inspect(member, flight)
             except NodeError as error:

@@ -35,7 +35,8 @@ class Member:
     flights: dict[str, Flight] = field(default_factory=dict)  # by job id
     trouble: str = ""  # why it gets nothing; '' if it is fine
     silent: bool = False  # the last look at it failed: no more looks until the pause is over
-    pause: float = 0.0
+    pause: float = 0.0  # above 0: it has failed and has taken no job since
+    reported: str = ""  # the trouble that the log tells already
     again_at: float = 0.0
     peak_running: int = 0
     jobs_seen: tuple[int, int] = (0, 0)  # running and finished, at the last look
@@ -54,7 +55,7 @@ class Member:
     @property
     def has_room(self) -> bool:
         waiting = sum(not (flight.started or flight.lost or flight.fenced) for flight in self.flights.values())
-        return not self.trouble and waiting < self.backlog
+        return not self.trouble and waiting < (1 if self.pause else self.backlog)  # first one job, to see
 
     def seen(self, status: DaemonStatus) -> None:
         self.silent = False
@@ -64,23 +65,23 @@ class Member:
 
     def fail(self, reason: str, now: float) -> bool:
         """Use it no more until a growing pause is over. Returns whether this is news."""
-        news = not self.trouble
-        self.trouble = reason
+        news = reason != self.reported
+        self.trouble = self.reported = reason
         if now >= self.again_at:  # several calls that fail together are one failure
             self.pause = min(max(FIRST_PAUSE, self.pause * 2), LONGEST_PAUSE)
             self.again_at = now + self.pause
         return news
 
-    def recover(self, now: float) -> bool:
-        """It has answered: once its pause is over it is used again. Returns whether this is news."""
-        if not self.trouble or now < self.again_at:
-            return False
-        self.trouble = ""
-        return True
+    def recover(self, now: float) -> None:
+        """It has answered: once its pause is over it gets one job, to see."""
+        if now >= self.again_at:
+            self.trouble = ""
 
-    def worked(self) -> None:
-        """It has taken a job."""
-        self.pause = 0.0
+    def worked(self) -> bool:
+        """It has taken a job. Returns whether this is news."""
+        news = self.pause > 0
+        self.pause, self.reported = 0.0, ""
+        return news
 
 
 class Fleet:
@@ -94,9 +95,12 @@ class Fleet:
         return next((member for member in self.members if member.name == name), None)
 
     def take_turn(self, *, avoid: str | None = None) -> Member | None:
-        """The next member with room, in round-robin order; *avoid* only if there is no other."""
+        """The next member with room, in round-robin order; *avoid* only if there is no other. *avoid* is where the
+        batch was before: such a batch is not for trying out a member that has failed."""
         turns = [(self._next + step) % len(self.members) for step in range(len(self.members))]
         with_room = [turn for turn in turns if self.members[turn].has_room]
+        if avoid and any(not (member.trouble or member.pause) and member.name != avoid for member in self.members):
+            with_room = [turn for turn in with_room if not self.members[turn].pause]
         turn = next((turn for turn in with_room if self.members[turn].name != avoid), None)
         if turn is None and with_room and all(member.trouble or member.name == avoid for member in self.members):
             turn = with_room[0]

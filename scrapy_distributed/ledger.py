@@ -35,7 +35,7 @@ APPLICATION = 0x53434450  # "SCDP", so that another program's file is not taken 
 SCHEMA = f"""
 CREATE TABLE run (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, started REAL NOT NULL,
-    walked REAL, ended REAL, diverted INTEGER NOT NULL DEFAULT 0, duplicates INTEGER NOT NULL DEFAULT 0,
+    walked REAL, ended REAL, duplicates INTEGER NOT NULL DEFAULT 0,
     batches INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX run_unfinished ON run (identity) WHERE ended IS NULL;
@@ -71,13 +71,15 @@ PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {FORMAT};
 """
 
-# Made anew whenever the ledger is opened, so it needs neither a durable journal nor any sync: an index over the keys
-# that takes random writes, beside a ledger that only takes them at its end.
-SCRATCH = """
-PRAGMA scratch.journal_mode = MEMORY;
-PRAGMA scratch.synchronous = OFF;
-CREATE TABLE scratch.seen (key BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE scratch.occurrence (key BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+# The seen-set, in a file of its own, made anew whenever the ledger is opened: an index over the keys takes random
+# writes, so it is kept out of the ledger, which only grows at its end, and lives in one transaction that never commits.
+SEEN = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -8192;
+CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE occurrence (key BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+BEGIN EXCLUSIVE;
 """
 
 FIND_RUN = "SELECT id, name, walked FROM run WHERE identity = ? AND ended IS NULL"
@@ -85,9 +87,9 @@ ADD_RUN = "INSERT INTO run (name, identity, started) VALUES (?, ?, ?)"
 ABANDON_RUN = "UPDATE run SET ended = ? WHERE id = ?"
 ADD_SEEN = "INSERT OR IGNORE INTO seen VALUES (?)"
 ADD_REQUEST = "INSERT INTO request VALUES (?, ?)"
-SEE_AGAIN = "INSERT INTO seen SELECT key FROM request WHERE run = ? ORDER BY key"
+KEYS = "SELECT key FROM request WHERE run = ?"
 ADD_QUEUED = "INSERT INTO queued (run, size, bodies) VALUES (?, ?, ?)"
-COUNT_DIVERTED = "UPDATE run SET diverted = diverted + ?, duplicates = duplicates + ? WHERE id = ?"
+COUNT_DUPLICATES = "UPDATE run SET duplicates = duplicates + ? WHERE id = ?"
 COUNT_OCCURRENCE = """
 INSERT INTO occurrence VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET number = number + 1 RETURNING number
 """
@@ -176,7 +178,7 @@ class Ledger:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.run = ""
-        self._scratch = self.path.with_name(self.path.name + ".seen")
+        self._seen_path = self.path.with_name(self.path.name + ".seen")
         self._run = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -185,9 +187,10 @@ class Ledger:
             _check_format(self._db, self.path)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
-            self._scratch.unlink(missing_ok=True)
-            self._db.execute("ATTACH ? AS scratch", (str(self._scratch),))
-            self._db.executescript(SCRATCH)
+            self._db.execute("PRAGMA wal_autocheckpoint = 4000")  # pages of 4 KiB: a sync for every 16 MiB written
+            self._seen_path.unlink(missing_ok=True)
+            self._seen = sqlite3.connect(self._seen_path, isolation_level=None)
+            self._seen.executescript(SEEN)
         except (sqlite3.Error, OSError) as error:
             self.close()
             raise LedgerError(
@@ -198,11 +201,11 @@ class Ledger:
             raise
 
     def close(self) -> None:
-        if hasattr(self, "_db"):
-            self._db.close()
-            self._scratch.unlink(missing_ok=True)
-        if hasattr(self, "_lock"):
-            self._lock.close()
+        for name in ("_db", "_seen", "_lock"):  # the lock last: what it guards is closed by then
+            if hasattr(self, name):
+                getattr(self, name).close()
+            if name == "_seen" and hasattr(self, name):
+                self._seen_path.unlink(missing_ok=True)
 
     # The run
 
@@ -216,33 +219,31 @@ class Ledger:
                 found = None
             if found:
                 self._run, self.run, walked = found
-                self._db.execute(SEE_AGAIN, (self._run,))
+                self._seen.executemany(ADD_SEEN, self._db.execute(KEYS, (self._run,)))
                 return walked is None
             self.run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
             self._run = int(self._db.execute(ADD_RUN, (self.run, text, time.time())).lastrowid or 0)
         return True
 
     def divert(self, requests: Iterable[tuple[bytes, str]]) -> list[str]:
-        """Enter (key, encoded request) pairs; returns the requests whose key is new to the run, in order."""
-        execute, run = self._db.execute, self._run
-        new: list[str] = []
-        keys: list[tuple[int, bytes]] = []
-        count = 0
+        """Enter (key, encoded request) pairs; returns the requests whose key is new to the run, in order.
+
+        After an error the keys count as seen although they are not entered: close the ledger and open it again."""
+        execute, run, see = self._db.execute, self._run, self._seen.execute
+        entries = list(requests)
+        unseen = [(key, body) for key, body in entries if see(ADD_SEEN, (key,)).rowcount]
+        new = [body for _, body in unseen]
         with self._transaction():
-            for key, body in requests:
-                count += 1
-                if execute(ADD_SEEN, (key,)).rowcount:
-                    keys.append((run, key))
-                    new.append(body)
             if new:
-                self._db.executemany(ADD_REQUEST, keys)
+                self._db.executemany(ADD_REQUEST, [(run, key) for key, _ in unseen])
                 execute(ADD_QUEUED, (run, len(new), f"[{','.join(new)}]"))
-            execute(COUNT_DIVERTED, (len(new), count - len(new), run))
+            if len(new) < len(entries):
+                execute(COUNT_DUPLICATES, (len(entries) - len(new), run))
         return new
 
     def occurrence(self, key: bytes) -> int:
         """How often this was called for *key* since the ledger was opened, this call included. Takes no memory."""
-        (number,) = self._db.execute(COUNT_OCCURRENCE, (key,)).fetchone()
+        (number,) = self._seen.execute(COUNT_OCCURRENCE, (key,)).fetchone()
         return int(number)
 
     def queued(self) -> list[str]:
@@ -320,15 +321,16 @@ class Ledger:
         """Accept or reject *attempt* as a whole by its final *receipt*. Survives a power cut."""
         with self._transaction(durable=True):
             settled = self._batch(attempt.batch)[2]
+            counts = self._state(attempt) is not AttemptState.UNKNOWN  # counted when it was lost
             reason = objection(attempt, receipt, settled)
             if reason:
-                counts = self._state(attempt) is not AttemptState.UNKNOWN
                 self._set(attempt, AttemptState.REJECTED, reason, ended=True)
                 done = self._give_up_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
                 return Settlement(accepted=False, reason=reason, batch_settled=done)
             self._accept(attempt, receipt, settled)
+            counts = counts and not receipt.settled
             done = self._give_up_or_release(
-                attempt, f"ended early: {receipt.finish_reason}", counts=not receipt.settled, max_attempts=max_attempts
+                attempt, f"ended early: {receipt.finish_reason}", counts=counts, max_attempts=max_attempts
             )
             return Settlement(accepted=True, reason=receipt.finish_reason, batch_settled=done)
 

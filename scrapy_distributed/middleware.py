@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scrapy.exceptions import NotConfigured
-from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 
 from scrapy_distributed.config import Config
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
+
+    from scrapy_distributed.coordinator import Coordinator
+    from scrapy_distributed.worker import Worker
 
 
 class DistributedSpiderMiddleware:
@@ -21,7 +23,7 @@ class DistributedSpiderMiddleware:
     the worker of one batch. All settings: ``scrapy_distributed.config.SETTINGS`` and the README."""
 
     @classmethod
-    def from_crawler(cls, crawler: Crawler) -> BaseSpiderMiddleware:
+    def from_crawler(cls, crawler: Crawler) -> Coordinator | Worker:
         """The middleware of this crawl's role.
 
         Raises ``NotConfigured`` where nothing is to be distributed, and ``ValueError`` where a setting is wrong: the

@@ -31,6 +31,7 @@ PREFIX = "zb85:"
 
 _dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 _DEFAULTS = {"method": "GET", "encoding": "utf-8"}  # those of all others are empty or zero
+_SCALARS = frozenset({str, int, bool, float, type(None)})
 _HANDLED = {"url", "callback", "errback", "headers", "meta"}
 
 
@@ -44,13 +45,14 @@ def encode_request(request: Request, spider: Spider) -> str:
     if request.headers:
         data["headers"] = {
             name.decode("latin-1"): [value.decode("latin-1") for value in values]
-            for name, values in request.headers.items()
+            for name, values in dict.items(request.headers)  # without Headers' own, which copies every list
         }
     if request.meta:
         data["meta"] = _faithful(request.meta, "meta")
-    if type(request) is not Request:
-        data["_class"] = f"{type(request).__module__}.{type(request).__qualname__}"
-    for attribute, default in _defaults(type(request)):  # type: ignore[arg-type]  # its __hash__ is a method of type
+    kind: Any = type(request)
+    if kind is not Request:
+        data["_class"] = f"{kind.__module__}.{kind.__qualname__}"
+    for attribute, default in _defaults(kind):
         value = getattr(request, attribute)
         if value and value != default:
             value = value.decode("latin-1") if isinstance(value, bytes) else value

@@ -103,11 +103,8 @@ class Crawl:
         """For ``until``: whether the process is over, asked without holding up the reactor."""
         return self.process.poll() is not None
 
-    def interrupt(self) -> None:
-        """Ctrl-C."""
-        self.process.send_signal(signal.SIGINT)
-
     def end(self) -> None:
+        """kill -9, if it still runs."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -174,7 +171,11 @@ class Project:
     ) -> Crawl:
         """A coordinator; its ledger, and the feeds of its workers, are in *folder*."""
         feed = f"file://{folder}/items/%(batch)s_%(name)s_%(time)s.jl"
-        given = {"DISTRIBUTED_LEDGER": folder / "ledger.sqlite", "DISTRIBUTED_TARGET_FEED_URL": feed, **(settings or {})}
+        given = {
+            "DISTRIBUTED_LEDGER": folder / "ledger.sqlite",
+            "DISTRIBUTED_TARGET_FEED_URL": feed,
+            **(settings or {}),
+        }
         options = [option for name, value in (args or {}).items() for option in ("-a", f"{name}={value}")]
         options += [option for name, value in given.items() for option in ("-s", f"{name}={value}")]
         return self.scrapy("crawl", spider, *options, folder=folder, **(environment or {}))

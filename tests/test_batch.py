@@ -118,5 +118,3 @@ def test_every_request_leaves_once_and_in_order(pages: list[list[str]], size: in
     batches += open_batch.take_all()
     assert [body for batch in batches for body in batch] == [body for page in pages for body in page]
     assert all(1 <= len(batch) <= size for batch in batches)
-
-

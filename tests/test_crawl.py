@@ -58,13 +58,14 @@ def test_5000_long_urls_arrive_whole(project: Project, tmp_path: Path) -> None:
         crawl = project.crawl("long", folder=tmp_path, args={"site": child.url}, settings=settings).wait()
     assert crawl.balance() == {"diverted": 5000, "crawled": 5000}
     assert crawl.item_urls() == sorted(long_urls(child.url))
+    assert len(crawl.run()["batches"]) > 1
     longest = max(item["longest_argument"] for item in crawl.items())
     assert MAX_ARGUMENT_BYTES / 2 < longest <= MAX_ARGUMENT_BYTES
 
 
 ECHO: dict[str, Any] = {
     "place": "worker", "class": "Request", "method": "GET", "body": "", "trial": [], "cookie": None, "note": None,
-    "kwargs": {}, "priority": 0, "flags": [],
+    "kwargs": {}, "priority": 0, "flags": [], "reactor": True,
 }  # fmt: skip
 
 
@@ -201,6 +202,7 @@ def test_workers_without_a_twisted_reactor(project: Project, small_site: SiteChi
     crawl = project.crawl("plain", folder=tmp_path, args=args, settings=settings).wait()
     assert crawl.balance() == {"diverted": 8, "duplicates": 2, "crawled": 7, "failed": 1}
     assert Counter(item["case"] for item in crawl.items())["furthest"] == 1
+    assert {item["reactor"] for item in crawl.items() if "reactor" in item} == {False}
 
 
 def test_disabled_it_is_an_ordinary_crawl(project: Project, small_site: SiteChild, tmp_path: Path) -> None:

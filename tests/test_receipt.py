@@ -16,6 +16,7 @@ from scrapy_distributed.errors import WireError
 from scrapy_distributed.receipt import Receipt, numbers, receipt_path, without_password
 
 texts = st.text(max_size=20)
+finite = st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -37,7 +38,7 @@ def valid(draw: st.DrawFn) -> Receipt:
         job=draw(texts), sequence=draw(st.integers(0)), final=draw(st.booleans()), size=size, settled=settled,
         **outcomes, items=draw(st.integers(0)), pages=draw(st.integers(0)), clean=draw(st.booleans()),
         stored=draw(st.booleans()), feeds=tuple(draw(st.lists(texts, max_size=3))), finish_reason=draw(texts),
-        stats=draw(st.dictionaries(texts, st.integers() | st.floats(allow_nan=False, allow_infinity=False), max_size=3)),
+        stats=draw(st.dictionaries(texts, st.integers() | finite, max_size=3)),
     )  # fmt: skip
 
 

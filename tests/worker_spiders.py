@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+
 import scrapy
 from scrapy import Request
 from scrapy.exceptions import CloseSpider, IgnoreRequest
@@ -31,7 +34,7 @@ class Picky:
 
 
 class Extra:
-    """Spider middleware: one more item a page, and an item in place of an exception. Each subclass takes its own pages."""
+    """Spider middleware: one more item a page, and an item in place of an exception; by subclass on its own pages."""
 
     mark = ""
 
@@ -71,6 +74,7 @@ class NoStore:
 
     def store(self, file):
         file.close()
+        logging.info("At store: %s", Path("logs/p/s.receipts/job.json").read_text())
         raise OSError("disk full")
 
 

@@ -1,0 +1,118 @@
+"""Which requests of the coordinator's crawl are the fleet's, and what the ledger gets of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from scrapy import Request, Spider
+
+from scrapy_distributed import wire
+from scrapy_distributed.config import Config
+from scrapy_distributed.errors import ConfigError, NotSerializableError, TooLargeError
+from scrapy_distributed.offsite import Offsite
+
+logger = logging.getLogger(__name__)
+
+
+class Diverter:
+    """Tells the targets of *config* among the requests of *spider*, and makes ledger entries of them.
+
+    *fingerprint* is the crawl's own; *occurrence* counts the calls for one key.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        spider: Spider,
+        stats: Any,
+        offsite: Offsite,
+        fingerprint: Callable[[Request], bytes],
+        occurrence: Callable[[bytes], int],
+    ) -> None:
+        self.spider = spider
+        self.rules = target_rules(config, spider)
+        self.callbacks = frozenset(config.target_callbacks)
+        self.stats = stats
+        self.offsite = offsite
+        self.fingerprint = fingerprint
+        self.occurrence = occurrence
+        self._logged: set[str] = set()
+
+    def is_target(self, request: Request) -> bool:
+        meta = request.meta
+        if meta.get("rule") in self.rules or meta.get("distributed") is True:
+            return True
+        return bool(self.callbacks) and getattr(request.callback, "__name__", "parse") in self.callbacks
+
+    def entries(self, requests: Iterable[Request]) -> tuple[list[tuple[bytes, str]], list[Request]]:
+        """For targets in *requests*: (key, encoded request) pairs, and those to be crawled here, for they can't travel.
+
+        What a worker could never fetch or must not is in neither: it is counted, the first of a kind logged.
+        """
+        entries, here = [], []
+        for request in requests:
+            if not request.url.startswith(("http://", "https://")):  # a page may link file:///etc/passwd
+                self.stats.inc_value("distributed/unsupported_scheme")
+                self._log_once("scheme", "Not diverted, only http and https are: %s", request)
+                continue
+            if self.offsite.filter(request):
+                self.stats.inc_value("distributed/offsite")
+                continue
+            request.meta.pop("distributed", None)
+            try:
+                body = wire.encode_request(request, self.spider)
+                wire.check_size(body)
+            except (NotSerializableError, TooLargeError) as error:
+                kind = "too_large" if isinstance(error, TooLargeError) else "not_serializable"
+                self.stats.inc_value(f"distributed/local/{kind}")
+                self._log_once(kind, "Crawled here, it can't travel: %s: %s", request, error)
+                here.append(request)
+                continue
+            entries.append((self._key(request), body))
+        return entries, here
+
+    def _key(self, request: Request) -> bytes:
+        """The fingerprint; for a request that is not to be filtered with the number of its occurrence, so that a
+        resumed walk finds its own again."""
+        key = self.fingerprint(request)
+        return key + self.occurrence(key).to_bytes(4, "big") if request.dont_filter else key
+
+    def _log_once(self, kind: str, message: str, *values: object) -> None:
+        if kind not in self._logged:
+            self._logged.add(kind)
+            logger.warning(message + " (the next ones are only counted)", *values, extra={"spider": self.spider})
+
+    def __str__(self) -> str:
+        rules = f"DISTRIBUTED_TARGET_RULE = {list(self.rules)}, " if self.rules else ""
+        callbacks = f"DISTRIBUTED_TARGET_CALLBACKS = {sorted(self.callbacks)}, " if self.callbacks else ""
+        return f"{rules}{callbacks}meta['distributed']"
+
+
+def target_rules(config: Config, spider: Spider) -> tuple[int, ...]:
+    """The rules named by index, and those whose callback is named: a rule's requests carry CrawlSpider's own."""
+    callbacks = (rule.callback for rule in getattr(spider, "rules", ()))
+    names = [callback if isinstance(callback, str) else getattr(callback, "__name__", None) for callback in callbacks]
+    by_name = (index for index, name in enumerate(names) if name in config.target_callbacks)
+    return tuple(sorted({*config.target_rule, *by_name}))
+
+
+def check_targets(config: Config, spider: Spider) -> None:
+    """Refuse what would end as a crawl on this machine alone, which nobody asked for. Raises ``ConfigError``."""
+    rules = getattr(spider, "rules", None)
+    if rules and not config.target_rule and not config.target_callbacks:
+        raise ConfigError(
+            "DISTRIBUTED_TARGET_RULE: found nothing, expected the index of the rule whose requests the fleet is to"
+            " crawl, e.g. 1; or name callbacks in DISTRIBUTED_TARGET_CALLBACKS"
+        )
+    if config.target_rule and rules is not None and max(config.target_rule) >= len(rules):
+        raise ConfigError(
+            f"DISTRIBUTED_TARGET_RULE: found {max(config.target_rule)}, the spider's rules are 0 to {len(rules) - 1}"
+        )
+    unknown = [name for name in config.target_callbacks if not callable(getattr(spider, name, None))]
+    if unknown:
+        raise ConfigError(
+            f"DISTRIBUTED_TARGET_CALLBACKS: found {', '.join(unknown)}, expected names of methods of the spider"
+        )
