@@ -236,6 +236,7 @@ def start_crawl(session: Session, options: Options, site: str, hosts: Sequence[s
         "DISTRIBUTED_TARGET_FEED_URL": f"{items}/%(batch)s_%(name)s_%(time)s.jl",
         "DISTRIBUTED_BATCH_SIZE": options.batch,
         "DISTRIBUTED_LEDGER": session.work / "ledger.sqlite",
+        "DISTRIBUTED_POLL_INTERVAL": 0.5,  # the nodes are on this machine
         "LOG_LEVEL": "INFO",
     }
     assigned = [part for name, value in settings.items() for part in ("-s", f"{name}={value}")]
@@ -289,9 +290,7 @@ def examine(session: Session, options: Options, site: str, seconds: float) -> Re
 
 def read_urls(items: Path) -> list[str]:
     """The URL of every item in the feeds."""
-    return [
-        json.loads(line)["url"] for feed in sorted(items.glob("*.jl")) for line in feed.open(encoding="utf-8")
-    ]
+    return [json.loads(line)["url"] for feed in sorted(items.glob("*.jl")) for line in feed.open(encoding="utf-8")]
 
 
 def batches_by_node(listed: dict[str, Any]) -> dict[str, int]:

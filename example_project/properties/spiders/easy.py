@@ -44,7 +44,5 @@ class EasySpider(CrawlSpider):
             price=float(text("price").replace(",", "")),
             description=text("description"),
             address=text("address"),
-            image_urls=[
-                response.urljoin(source) for source in response.css('[itemprop="image"]::attr(src)').getall()
-            ],
+            image_urls=[response.urljoin(source) for source in response.css('[itemprop="image"]::attr(src)').getall()],
         )
