@@ -1,0 +1,169 @@
+"""Which requests are taken for the fleet, and what the ledger gets of them. Pure: no crawl."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from scrapy import Request, Spider
+from scrapy.downloadermiddlewares.offsite import OffsiteMiddleware
+from scrapy.settings import Settings
+from scrapy.spiders import CrawlSpider, Rule
+from scrapy.statscollectors import MemoryStatsCollector
+
+from scrapy_distributed.config import Config
+from scrapy_distributed.divert import Diverter, check_targets
+from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.fingerprint import quick_fingerprint
+from scrapy_distributed.offsite import Offsite
+
+
+class Plain(Spider):
+    name = "plain"
+    allowed_domains = ["a.example"]
+
+    def parse_page(self, response: Any) -> None:
+        """A callback."""
+
+    def parse(self, response: Any) -> None:
+        """The default callback."""
+
+
+class Crawling(CrawlSpider):
+    name = "crawling"
+    rules = (Rule(), Rule(callback="parse_item"), Rule(callback="parse_other"))
+
+    def parse_item(self, response: Any) -> None:
+        """A rule's callback."""
+
+    parse_other = parse_item
+
+
+class Strict(OffsiteMiddleware):
+    """A rule of the project's own: it looks at more than the host."""
+
+    def should_follow(self, request: Request, spider: Spider) -> bool:
+        return "secret" not in request.url
+
+
+def diverter(
+    spider: Spider, *, offsite: type[OffsiteMiddleware] | None = OffsiteMiddleware, **settings: Any
+) -> Diverter:
+    stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
+    crawler = SimpleNamespace(spider=spider, stats=stats)
+    middlewares = []
+    if offsite is not None:
+        rule = offsite(stats)
+        rule.crawler = crawler  # type: ignore[assignment]
+        rule.spider_opened(spider)
+        middlewares.append(rule)
+    crawler.engine = SimpleNamespace(downloader=SimpleNamespace(middleware=SimpleNamespace(middlewares=middlewares)))
+    occurrences: Counter[bytes] = Counter()
+
+    def occurrence(key: bytes) -> int:
+        occurrences[key] += 1
+        return occurrences[key]
+
+    config = Config.from_settings(Settings({f"DISTRIBUTED_{name.upper()}": value for name, value in settings.items()}))
+    return Diverter(
+        config=config, spider=spider, stats=stats, offsite=Offsite(crawler),  # type: ignore[arg-type]
+        fingerprint=quick_fingerprint, occurrence=occurrence,
+    )  # fmt: skip
+
+
+def test_by_rule() -> None:
+    targets = diverter(Crawling(), target_rule="1,2")
+    found = [targets.is_target(Request("http://a/", meta={"rule": rule})) for rule in (0, 1, 2, [1], None)]
+    assert found == [False, True, True, False, False]
+
+
+def test_by_the_callback_of_a_rule() -> None:
+    targets = diverter(Crawling(), target_callbacks="parse_item")
+    assert targets.rules == (1,)
+    assert targets.is_target(Request("http://a/", meta={"rule": 1}))
+
+
+@pytest.mark.parametrize(("named", "callback", "expected"), [
+    ("parse_page", "parse_page", True), ("parse_page", None, False), ("parse", None, True), ("parse", "parse", True),
+])  # fmt: skip
+def test_by_callback(named: str, callback: str | None, expected: bool) -> None:
+    spider = Plain()
+    request = Request("http://a.example/", callback=getattr(spider, callback) if callback else None)
+    assert diverter(spider, target_callbacks=named).is_target(request) is expected
+
+
+def test_by_meta_which_does_not_travel() -> None:
+    targets = diverter(Plain())
+    request = Request("http://a.example/", meta={"distributed": True})
+    assert targets.is_target(request)
+    ((_, body),), here = targets.entries([request])
+    assert (body, here) == ('"http://a.example/"', [])
+
+
+def test_what_a_worker_must_not_fetch_is_dropped_and_counted() -> None:
+    targets = diverter(Plain())
+    requests = [Request(url) for url in (
+        "file:///etc/passwd", "ftp://a.example/x", "data:,x", "http://b.example/", "http://b.example/2",
+        "http://sub.a.example/", "http://a.example:81/", "http://b.example",
+    )]  # fmt: skip
+    requests += [
+        Request("http://b.example/3", dont_filter=True),
+        Request("http://b.example/4", meta={"allow_offsite": 1}),
+    ]
+    entries, here = targets.entries(requests)
+    assert len(entries) == 4
+    assert here == []
+    assert targets.stats.get_value("distributed/unsupported_scheme") == 3
+    assert targets.stats.get_value("distributed/offsite") == targets.stats.get_value("offsite/filtered") == 3
+
+
+def test_allowed_domains_may_change_while_it_crawls() -> None:
+    """Scrapy follows that since 2.15; ours says what Scrapy's rule says."""
+    spider = Plain()
+    targets = diverter(spider)
+    assert targets.offsite.filters(Request("http://b.example/"))
+    rule = targets.offsite._find()
+    assert rule is not None
+    for domains in (["b.example"], ["b.example", "c.example"], []):
+        spider.allowed_domains = domains
+        for url in ("http://a.example/", "http://b.example/", "http://c.example/"):
+            assert targets.offsite.filters(Request(url)) is not rule.should_follow(Request(url), spider)
+
+
+def test_a_rule_of_the_projects_own_is_asked_for_every_request() -> None:
+    targets = diverter(Plain(), offsite=Strict)
+    assert not targets.offsite.filters(Request("http://b.example/public"))
+    assert targets.offsite.filters(Request("http://b.example/secret"))
+
+
+def test_without_the_middleware_everything_is_on_site() -> None:
+    assert not diverter(Plain(), offsite=None).offsite.filter(Request("http://b.example/"))
+
+
+def test_what_can_not_travel_is_crawled_here_and_counted() -> None:
+    targets = diverter(Plain())
+    odd = Request("http://a.example/1", meta={"key": (1, 2)})
+    entries, here = targets.entries([odd, Request("http://a.example/2")])
+    assert (len(entries), here) == (1, [odd])
+    assert targets.stats.get_value("distributed/local/not_serializable") == 1
+
+
+def test_requests_that_are_not_to_be_filtered_have_keys_of_their_own() -> None:
+    requests = [Request("http://a.example/", dont_filter=dont) for dont in (True, True, False, False)]
+    keys = [key for key, _ in diverter(Plain()).entries(requests)[0]]
+    assert len(set(keys)) == 3
+    again = [key for key, _ in diverter(Plain()).entries(requests)[0]]
+    assert again == keys  # a resumed walk finds its own again
+
+
+@pytest.mark.parametrize(("spider", "settings", "message"), [
+    (Crawling, {}, "DISTRIBUTED_TARGET_RULE: found nothing"),
+    (Crawling, {"target_rule": 3}, "found 3, the spider's rules are 0 to 2"),
+    (Plain, {"target_callbacks": "parse_page,nope"}, "DISTRIBUTED_TARGET_CALLBACKS: found nope"),
+])  # fmt: skip
+def test_refusals(spider: type[Spider], settings: dict[str, Any], message: str) -> None:
+    config = Config.from_settings(Settings({f"DISTRIBUTED_{name.upper()}": value for name, value in settings.items()}))
+    with pytest.raises(ConfigError, match=message):
+        check_targets(config, spider())
