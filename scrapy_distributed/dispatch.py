@@ -95,9 +95,10 @@ class Dispatcher:
 
     def send_ready(self) -> None:
         """Give ready batches to nodes with room, in strict round robin where all have room."""
-        while not self._closing and (ready := self.ledger.ready()) is not None:
-            batch, last_node = ready
-            member = self.fleet.take_turn(avoid=last_node)
+        while not self._closing:
+            # A batch that should not go back to its last node does not hold up those behind it.
+            turns = ((batch, self.fleet.take_turn(avoid=last_node)) for batch, last_node in self.ledger.ready())
+            batch, member = next(((batch, member) for batch, member in turns if member is not None), (0, None))
             if member is None:
                 return
             attempt, payload = self.ledger.bind(batch, member.name)  # row before POST

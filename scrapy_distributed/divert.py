@@ -58,20 +58,23 @@ class Diverter:
                 self.stats.inc_value("distributed/unsupported_scheme")
                 self._log_once("scheme", "Not diverted, only http and https are: %s", request)
                 continue
-            if self.offsite.filter(request):
-                self.stats.inc_value("distributed/offsite")
-                continue
-            request.meta.pop("distributed", None)
             try:
+                if self.offsite.filter(request):
+                    self.stats.inc_value("distributed/offsite")
+                    continue
+                request.meta.pop("distributed", None)
                 body = wire.encode_request(request, self.spider)
                 wire.check_size(body)
-            except (NotSerializableError, TooLargeError) as error:
-                kind = "too_large" if isinstance(error, TooLargeError) else "not_serializable"
+                entries.append((self._key(request), body))
+            except Exception as error:
+                kind = "error"  # a request or a component that fails in Scrapy as well: there this request alone fails
+                if isinstance(error, NotSerializableError):
+                    kind = "not_serializable"
+                elif isinstance(error, TooLargeError):
+                    kind = "too_large"
                 self.stats.inc_value(f"distributed/local/{kind}")
                 self._log_once(kind, "Crawled here, it can't travel: %s: %s", request, error)
                 here.append(request)
-                continue
-            entries.append((self._key(request), body))
         return entries, here
 
     def _key(self, request: Request) -> bytes:

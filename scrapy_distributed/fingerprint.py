@@ -1,8 +1,8 @@
 """The key of a request: the project's own fingerprint, at a tenth of the price where the URL is canonical already.
 
-Most of what Scrapy's fingerprinter costs is making a URL canonical. A URL that consists of nothing but a lower-case
-host and a path of unreserved characters stays as it is, so the JSON that Scrapy hashes can be written down at once. The result
-is the same to the byte (a test compares the two); everything else, and every other fingerprinter, is asked.
+Most of what Scrapy's fingerprinter costs is making a URL canonical. A URL that has nothing but a lower-case host and a
+path of unreserved characters stays as it is, so the JSON that Scrapy hashes can be written down at once. The result is
+the same to the byte (a test compares the two); everything else, and every other fingerprinter, is asked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from scrapy.crawler import Crawler
 from scrapy.utils.request import RequestFingerprinter
 
 # No dot at the start of a segment and no empty segment: ``.``, ``..`` and ``//`` are made canonical, too.
-_is_canonical = re.compile(r"https?://[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/|(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?)").fullmatch
+_is_canonical = re.compile(
+    r"https?://[a-z0-9][a-z0-9.-]*(:[0-5]?[0-9]{1,4})?(/|(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+/?)"
+).fullmatch
 
 
 def fingerprinter_of(crawler: Crawler) -> Callable[[Request], bytes]:

@@ -100,7 +100,7 @@ ADD_BATCH = "INSERT INTO batch (run, number, size, payload, state) VALUES (?, ?,
 READY = """
 SELECT number,
     (SELECT node FROM attempt WHERE run = batch.run AND batch = batch.number ORDER BY attempt.number DESC LIMIT 1)
-FROM batch WHERE run = ? AND state = 'ready' ORDER BY number LIMIT 1
+FROM batch WHERE run = ? AND state = 'ready' ORDER BY number LIMIT 10
 """
 UNSETTLED = "SELECT 1 FROM batch WHERE run = ? AND state <> 'settled' LIMIT 1"
 UNPOSTED = """
@@ -275,10 +275,9 @@ class Ledger:
 
     # Attempts
 
-    def ready(self) -> tuple[int, str | None] | None:
-        """The next batch to send, and the node of its last attempt."""
-        row: tuple[int, str | None] | None = self._db.execute(READY, (self._run,)).fetchone()
-        return row
+    def ready(self) -> list[tuple[int, str | None]]:
+        """The next batches to send, at most ten, each with the node of its last attempt."""
+        return self._db.execute(READY, (self._run,)).fetchall()
 
     def bind(self, batch: int, node: str) -> tuple[Attempt, str]:
         """A new attempt at what is not settled of *batch*, on *node*, and its payload. Survives a power cut."""

@@ -150,6 +150,18 @@ def test_what_can_not_travel_is_crawled_here_and_counted() -> None:
     assert targets.stats.get_value("distributed/local/not_serializable") == 1
 
 
+def test_a_request_that_fails_in_scrapy_fails_alone() -> None:
+    def fingerprint(request: Request) -> bytes:
+        return quick_fingerprint(request) if "odd" not in request.url else bytes(1 // 0)
+
+    targets = diverter(Plain())
+    targets.fingerprint = fingerprint
+    odd = Request("http://a.example/odd")
+    entries, here = targets.entries([Request("http://a.example/1"), odd, Request("http://a.example/2")])
+    assert (len(entries), here) == (2, [odd])
+    assert targets.stats.get_value("distributed/local/error") == 1
+
+
 def test_requests_that_are_not_to_be_filtered_have_keys_of_their_own() -> None:
     requests = [Request("http://a.example/", dont_filter=dont) for dont in (True, True, False, False)]
     keys = [key for key, _ in diverter(Plain()).entries(requests)[0]]

@@ -12,7 +12,7 @@ from scrapy.utils.request import RequestFingerprinter, fingerprint
 
 from scrapy_distributed.fingerprint import _is_canonical, fingerprinter_of, quick_fingerprint
 
-HOSTS = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}(:[0-9]{1,5})?", fullmatch=True)
+HOSTS = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}(:[0-5]?[0-9]{1,4})?", fullmatch=True)
 PATHS = st.text("abcXYZ019/._~-", max_size=60)
 ANYTHING = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F), max_size=40)
 

@@ -56,8 +56,8 @@ def a_batch(ledger: Ledger, size: int = 4) -> tuple[Attempt, str]:
     """One closed batch of requests 0 to *size* - 1, bound to a node."""
     ledger.close_batches([divert(ledger, *range(size))], [])
     ready = ledger.ready()
-    assert ready is not None
-    return ledger.bind(ready[0], "n1")
+    assert ready
+    return ledger.bind(ready[0][0], "n1")
 
 
 def receipt(attempt: Attempt, settled: int | None = None, **values: Any) -> Receipt:
@@ -89,27 +89,27 @@ def test_a_batch_leaves_the_queue_and_the_rest_stays_open(ledger: Ledger) -> Non
     assert ledger.close_batches([bodies[:2], bodies[2:4]], bodies[4:]) == 2
     assert ledger.queued() == [body(5)]
     assert counts(ledger) == {"diverted": 5, "queued": 5}
-    assert ledger.ready() == (1, None)
+    assert ledger.ready()[:1] == [(1, None)]
     attempt, payload = ledger.bind(1, "n1")
     assert counts(ledger) == {"diverted": 5, "queued": 3, "in_flight": 2}
     assert wire.decode_payload(payload) == ["http://a/1", "http://a/2"]
     assert (attempt.label, attempt.node, attempt.size, attempt.state) == ("1", "n1", 2, AttemptState.BOUND)
-    assert ledger.ready() == (2, None)
+    assert ledger.ready()[:1] == [(2, None)]
 
 
 def test_a_batch_over_the_ceiling_is_split(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "MAX_VALUE_BYTES", 60)
     assert ledger.close_batches([divert(ledger, *range(10))], []) == 4
     arrived = []
-    while (ready := ledger.ready()) is not None:
-        arrived += wire.decode_payload(ledger.bind(ready[0], "n")[1])
+    while ready := ledger.ready():
+        arrived += wire.decode_payload(ledger.bind(ready[0][0], "n")[1])
     assert arrived == [f"http://a/{number}" for number in range(10)]
     assert counts(ledger) == {"diverted": 10, "in_flight": 10}
 
 
 def test_an_empty_batch_is_none(ledger: Ledger) -> None:
     assert ledger.close_batches([[]], []) == 0
-    assert ledger.ready() is None
+    assert ledger.ready() == []
     assert ledger.settled()
 
 
@@ -136,7 +136,7 @@ def test_the_second_attempt_has_exactly_what_is_not_settled_in_order(ledger: Led
     attempt, _ = a_batch(ledger, 6)
     ledger.settle(attempt, receipt(attempt, 0b010110, finish_reason="shutdown", failed={"dns": [2]}), max_attempts=3)
     assert counts(ledger) == {"diverted": 6, "queued": 3, "crawled": 2, "failed": 1}
-    assert ledger.ready() == (1, "n1")
+    assert ledger.ready()[:1] == [(1, "n1")]
     second, payload = ledger.bind(1, "n2")
     assert wire.decode_payload(payload) == ["http://a/0", "http://a/3", "http://a/5"]
     assert (second.label, second.positions, second.size) == ("1.2", 0b101001, 3)
@@ -229,7 +229,7 @@ def test_an_orphan_that_ends_does_not_take_the_batch_from_the_attempt_under_way(
     ledger.lose(first, "no sign of life", counts=True, max_attempts=3)
     second, _ = ledger.bind(1, "n2")
     ledger.reject(first, "no receipt", max_attempts=3)
-    assert ledger.ready() is None
+    assert ledger.ready() == []
     assert counts(ledger) == {"diverted": 4, "in_flight": 4}
     assert ledger.settle(second, receipt(second), max_attempts=3).accepted
 
@@ -274,7 +274,7 @@ def test_the_same_identity_resumes_and_another_is_another_run(ledger: Ledger, pa
         assert divert(other, 7) == [body(7)]
         assert counts(other) == {"diverted": 1, "queued": 1}
         assert other.live() == []
-        assert other.ready() is None
+        assert other.ready() == []
     with closing(Ledger(path)) as again:
         assert not again.begin(IDENTITY, resume=True)  # walked
         assert again.run == name
@@ -407,7 +407,7 @@ for number in itertools.count(last):
     if number % 3 == 0:
         ledger.close_batches([ledger.queued()], [])
     while number % 5 == 0 and (ready := ledger.ready()):
-        attempt, payload = ledger.bind(ready[0], "n")
+        attempt, payload = ledger.bind(ready[0][0], "n")
         print("bound", attempt.job, flush=True)
         ledger.sent(attempt)
     if number % 4 == 0:
@@ -466,9 +466,9 @@ class AnyOrder(RuleBasedStateMachine):
                 for attempt in self.ledger.live():
                     self.ledger.reject(attempt, "the end", max_attempts=self.MAX_ATTEMPTS)
                 ready = self.ledger.ready()
-                if ready is None:
+                if not ready:
                     break
-                self.ledger.bind(ready[0], "last")
+                self.ledger.bind(ready[0][0], "last")
             self.holds()
             assert self.ledger.settled()
             assert self.ledger.balance().settled
@@ -491,12 +491,12 @@ class AnyOrder(RuleBasedStateMachine):
         middle = len(closed) // 2
         self.ledger.close_batches([part for part in (closed[:middle], closed[middle:]) if part], self.open)
 
-    @precondition(lambda self: self.ledger.ready() is not None)
+    @precondition(lambda self: bool(self.ledger.ready()))
     @rule(node=st.sampled_from(["n1", "n2"]))
     def bind(self, node: str) -> None:
         ready = self.ledger.ready()
-        assert ready is not None
-        attempt, payload = self.ledger.bind(ready[0], node)
+        assert ready
+        attempt, payload = self.ledger.bind(ready[0][0], node)
         assert len(wire.decode_payload(payload)) == attempt.size > 0
 
     def pick(self, data: st.DataObject, *states: AttemptState) -> Attempt | None:
