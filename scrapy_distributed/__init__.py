@@ -1,16 +1,20 @@
 """One Scrapy crawl over a whole fleet of stock Scrapyd servers. The journey of a request, station by station:
 
-middleware   which role has this crawl?
-coordinator  takes away what the fleet is to crawl, keeps the crawl open until the run is settled
-wire         request <-> JSON, batch <-> setting value
-ledger       new? queued; in a batch; given to an attempt; settled: one SQLite file
-batch        a batch, its attempts, their states
-fleet        the nodes, their health, whose turn it is
-dispatch     send, ask, take receipts, send again
-node         one Scrapyd over HTTP
-worker       the batch becomes the start, each outcome is noted
-receipt      what the worker reports, and the way home
-accounting   every request in exactly one state
+| file        | what happens there                                                       |
+|-------------|--------------------------------------------------------------------------|
+| middleware  | which role has this crawl?                                               |
+| coordinator | takes requests away, keeps the crawl open until the run is settled       |
+| divert      | is it the fleet's? what the ledger gets of it                            |
+| wire        | request <-> JSON, batch <-> setting value, the byte ceiling              |
+| ledger      | new? queued, in a batch, given to an attempt, settled: one SQLite file   |
+| batch       | a batch, its attempts, their states                                      |
+| fleet       | where the nodes are; health: which can be used, whose turn it is         |
+| preflight   | does every node answer, know us, and have the project?                   |
+| dispatch    | send, ask, take receipts, send again                                     |
+| node        | one Scrapyd over HTTP                                                    |
+| worker      | the batch becomes the start; outcomes: what becomes of each request      |
+| receipt     | what the worker reports, and the way home                                |
+| accounting  | every request in exactly one state                                       |
 """
 
 from typing import Any

@@ -26,7 +26,7 @@ from scrapy_distributed.commands.monitor import Command as Monitor
 from scrapy_distributed.config import SETTINGS, Config
 from scrapy_distributed.job import MAX_ARGUMENTS_BYTES
 from scrapy_distributed.monitor import HEAVY_BACKLOG
-from scrapy_distributed.worker import LOST, REASONS
+from scrapy_distributed.outcomes import LOST, REASONS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -28,8 +28,8 @@ from scrapy.spidermiddlewares.httperror import HttpError
 from twisted.internet import error as network
 
 from scrapy_distributed.batch import bits
+from scrapy_distributed.outcomes import LOST, Outcomes, reason_of
 from scrapy_distributed.receipt import Receipt
-from scrapy_distributed.worker import LOST, Outcomes, reason_of
 
 SPIDERS = Path(__file__).with_name("worker_spiders.py")
 SECONDS = 30

@@ -1,0 +1,107 @@
+"""What has become of the start requests of a worker: crawled, failed or filtered, and why. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from scrapy.exceptions import IgnoreRequest
+from scrapy.spidermiddlewares.httperror import HttpError
+
+from scrapy_distributed.batch import bits
+
+LOST = "lost on the worker"
+
+# Exceptions by the name of their class: it differs between download handlers and releases of Scrapy.
+REASONS = {
+    "DNSLookupError": "dns", "CannotResolveHostError": "dns",
+    "TimeoutError": "timeout", "TCPTimedOutError": "timeout", "DownloadTimeoutError": "timeout",
+    "ConnectionRefusedError": "refused", "DownloadConnectionRefusedError": "refused",
+    "ResponseNeverReceived": "connection lost", "ConnectionLost": "connection lost",
+    "ConnectionDone": "connection lost", "ResponseDataLossError": "connection lost",
+    "ResponseFailed": "connection lost", "DownloadFailedError": "connection lost",
+    "UnsupportedURLSchemeError": "unsupported scheme", "NotSupported": "unsupported scheme",
+}  # fmt: skip
+
+
+def reason_of(error: BaseException) -> tuple[str, str]:
+    """State and reason, in stable words, of a request whose download or input ended with *error*."""
+    if isinstance(error, HttpError):
+        return "failed", f"http {error.response.status}"
+    if isinstance(error, IgnoreRequest):
+        text = str(error)
+        if "robots.txt" in text:
+            return "filtered", "robots.txt"
+        if "offsite" in text:
+            return "filtered", "offsite"
+        return ("failed", "too many redirects") if "redirections" in text else ("filtered", "ignored")
+    name = type(error).__name__
+    return "failed", REASONS.get(name, f"download {name}")
+
+
+class Outcomes:
+    """What has become of *size* start requests. Pure; positions are 0 to *size* - 1.
+
+    A start request is settled when it has begun and no request that it led to is open. Its items may still be in a
+    pipeline then; a crawl that closes waits for them, so a final receipt knows their errors.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.settled = 0  # bitmap
+        self.noted: dict[int, tuple[str, str]] = {}  # position -> state, reason; without one it is crawled
+        self.followed: Counter[str] = Counter()  # reasons of failures further down; their start request is not failed
+        self._open = [0] * size
+        self._live: dict[int, int] = {}  # serial of a ticket -> position
+        self._serial = size
+        self._with_items = 0  # bitmap
+
+    def start(self, position: int) -> tuple[int, int]:
+        """The ticket of the start request at *position*: its serial is the position."""
+        self._live[position] = position
+        self._open[position] += 1
+        return position, position
+
+    def follow(self, position: int) -> tuple[int, int]:
+        """The ticket of a request that the one at *position* has led to."""
+        self._serial += 1
+        self._live[self._serial] = position
+        self._open[position] += 1
+        self.settled &= ~(1 << position)
+        return position, self._serial
+
+    def note(self, ticket: tuple[int, int], state: str, reason: str) -> None:
+        """How the request of *ticket* has failed or was filtered. The first note wins."""
+        position, serial = ticket
+        if serial == position:
+            self.noted.setdefault(position, (state, reason))
+        elif serial in self._live:
+            self.followed[f"{state}/{reason}"] += 1
+
+    def end(self, ticket: tuple[int, int]) -> None:
+        """The request of *ticket* is over. Any number of times."""
+        if self._live.pop(ticket[1], None) is not None:
+            self._open[ticket[0]] -= 1
+            if not self._open[ticket[0]]:
+                self.settled |= 1 << ticket[0]
+
+    def item(self, position: int) -> None:
+        """The start request at *position* has led to an item."""
+        self._with_items |= 1 << position
+
+    def lose_open(self) -> None:
+        """The crawl has finished with nothing to do: what is still open went astray, e.g. in another middleware."""
+        for position in bits(((1 << self.size) - 1) & ~self.settled):
+            self.noted.setdefault(position, ("failed", LOST))
+            self.settled |= 1 << position
+
+    @property
+    def clean(self) -> bool:
+        """Whether every item in the feed is of a settled request."""
+        return not self._with_items & ~self.settled
+
+    def by_reason(self, state: str) -> dict[str, list[int]]:
+        reasons: dict[str, list[int]] = {}
+        for position, (noted, reason) in self.noted.items():
+            if noted == state and self.settled >> position & 1:
+                reasons.setdefault(reason, []).append(position)
+        return reasons
