@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 from scrapy.settings import BaseSettings
 
 from scrapy_distributed.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 def _boolean(value: Any) -> bool:
@@ -168,6 +172,15 @@ SETTINGS = (
     _setting("start_url", None, lambda value: value, "On a worker: its batch. A JSON list of URLs or requests."),
     _setting("receipt_interval", 2.0, _number(float, 0.05), "On a worker: time between two receipts.", unit="seconds"),
 )
+
+
+def warn_unknown(settings: BaseSettings) -> None:
+    """Log the ``DISTRIBUTED_*`` settings that nothing reads: most often a slip of the pen."""
+    known = [setting.name for setting in SETTINGS]
+    for name in settings:
+        if isinstance(name, str) and name.startswith("DISTRIBUTED_") and name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            logger.warning("%s is no setting of scrapy_distributed%s", name, f", {close[0]} is" if close else "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 
 from scrapy_distributed import wire
 from scrapy_distributed.batch import Batcher
-from scrapy_distributed.config import Config
+from scrapy_distributed.config import Config, warn_unknown
 from scrapy_distributed.dispatch import Dispatcher, JobTemplate
 from scrapy_distributed.divert import Diverter, check_targets
 from scrapy_distributed.errors import ConfigError
@@ -80,6 +80,7 @@ class Coordinator:
                 " run had seen and not fetched; leave it out, the same command resumes the run"
             )
         _check(config, spider)
+        warn_unknown(settings)
         targets = targets_from_cfg()
         nodes = [Node(address=address, deadline_seconds=config.timeout)
                  for address in addresses(config.target_hosts, targets=targets)]  # fmt: skip

@@ -26,11 +26,6 @@ from scrapy_distributed.wire import START_URL
 
 logger = logging.getLogger(__name__)
 
-MISSING_RECEIPT = (
-    "ended without a final receipt. Its log says: %s. If it names neither an error of the spider nor the batch, see"
-    " that scrapy_distributed is installed and activated on the node, and that the node's logs_dir is not empty"
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class JobTemplate:
@@ -233,6 +228,7 @@ class Dispatcher:
             return False
         self._confirm(flight)
         flight.sequence, flight.started, flight.evidence = receipt.sequence, True, self._now()
+        flight.progress = receipt.settled.bit_count()
         return True
 
     async def _ended_without_receipt(self, member: Member, flight: Flight) -> None:
@@ -240,10 +236,10 @@ class Dispatcher:
         log = await member.node.log_tail(self.job.project, self.job.spider, attempt.job)
         if attempt.job not in member.flights:  # settled meanwhile
             return
-        said = _last_error(log)
-        logger.error("%s: job %s " + MISSING_RECEIPT, member.name, attempt.job, said, extra=self._extra)
+        why = cause_of_death(log)
+        logger.error("%s: job %s ended without a receipt. %s", member.name, attempt.job, why, extra=self._extra)
         del member.flights[attempt.job]
-        settled = self.ledger.reject(attempt, f"no receipt: {said}", max_attempts=self.config.max_attempts)
+        settled = self.ledger.reject(attempt, f"no receipt: {why}", max_attempts=self.config.max_attempts)
         self.stats.inc_value("distributed/attempts/rejected")
         self._after(attempt, settled)
 
@@ -260,6 +256,12 @@ class Dispatcher:
             attempt.label, member.name, verdict, settlement.reason, receipt.settled.bit_count(), receipt.size,
             len(receipt.positions(receipt.failed)), receipt.items, extra=self._extra,
         )  # fmt: skip
+        if settlement.accepted and receipt.unexported:
+            self.stats.inc_value("distributed/items_unexported", receipt.unexported)
+            logger.warning(
+                "Batch %s from %s: %d items are not in its feed, the log of job %s on the node tells why",
+                attempt.label, member.name, receipt.unexported, attempt.job, extra=self._extra,
+            )  # fmt: skip
         self._after(attempt, settlement.batch_settled)
 
     def _after(self, attempt: Attempt, batch_settled: bool) -> None:
@@ -279,11 +281,16 @@ class Dispatcher:
             if flight.lost or flight.fenced or now - flight.evidence < self.config.lease:
                 continue
             reason = f"no sign of life on {member.name} for {now - flight.evidence:.0f} s"
-            logger.warning("Batch %s: %s, sent again", flight.attempt.label, reason, extra=self._extra)
+            logger.warning(
+                "Batch %s: %s; its requests are to go out again", flight.attempt.label, reason, extra=self._extra
+            )
             self.stats.inc_value("distributed/attempts/lost")
             flight.lost = True
             settled = self.ledger.lose(
-                flight.attempt, reason, counts=flight.started, max_attempts=self.config.max_attempts
+                flight.attempt,
+                reason,
+                counts=flight.started and not flight.progress,
+                max_attempts=self.config.max_attempts,
             )
             flight.attempt = replace(flight.attempt, state=AttemptState.UNKNOWN)
             self._after(flight.attempt, settled)
@@ -331,10 +338,21 @@ class Dispatcher:
             logger.error("Dispatch failed; the ledger keeps what it was about", exc_info=error, extra=self._extra)
 
 
-def _last_error(log: str | None) -> str:
-    """The line of a worker's log that most likely tells why it ended."""
+def cause_of_death(log: str | None) -> str:
+    """Why a job has ended without a receipt, from the tail of its *log* (``None``: it has none)."""
     if log is None:
-        return "(there is no log)"
+        return (
+            "It has no log either, so it died at its start: most often scrapy_distributed, or something else that the"
+            " project imports, is not installed on the node. The output of Scrapyd itself tells"
+        )
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    errors = [line for line in lines if line.partition(":")[0].rpartition(".")[2].endswith(("Error", "Exception"))]
-    return (errors or lines or ["(empty)"])[-1][:500]
+    raised = [line for line in lines if line.partition(":")[0].rpartition(".")[2].endswith(("Error", "Exception"))]
+    if not raised:
+        return (
+            f"The end of its log: {(lines or ['(empty)'])[-1][:500]}. If that is no error, see that scrapy_distributed"
+            " is activated in the project (ADDONS)"
+        )
+    logged = [line.partition(" ERROR: ")[2] for line in lines if " ERROR: " in line and "Traceback" not in line]
+    hint = " (its __init__ must take **kwargs)" if "unexpected keyword argument" in raised[-1] else ""
+    before = f", after {logged[-1][:300]}" if logged and logged[-1] not in raised[-1] else ""
+    return f"Its log says: {raised[-1][:500]}{hint}{before}"

@@ -7,6 +7,7 @@ import fnmatch
 import logging
 import netrc
 import os
+import re
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from configparser import BasicInterpolation, ConfigParser, Error
 from contextlib import suppress
@@ -135,6 +136,10 @@ def _is_pattern(entry: str) -> bool:
 def _of_target(target: Target) -> NodeAddress:
     if not target.url:
         raise ConfigError(f"target {target.name!r} of scrapy.cfg has no url: add url = http://host:{DEFAULT_PORT}")
+    for key in ("url", "username", "password"):
+        if unset := re.search(r"\$\{?(\w+)\}?", getattr(target, key)):
+            what = f"the {key} of target {target.name} in scrapy.cfg"
+            logger.warning("%s names $%s, which is not set in the environment", what, unset[1])
     address = _address(target.url, f"the url of target {target.name!r} in scrapy.cfg")
     username, password = (address.username or target.username), (address.password or target.password)
     return replace(address, name=target.name, username=username, password=password)

@@ -21,6 +21,7 @@ class Flight:
     confirmed: bool = False  # the node has said that it has it
     started: bool = False
     sequence: int = 0
+    progress: int = 0  # requests that it had settled by its newest receipt
     lost: bool = False  # its requests have gone to another attempt; a final receipt still counts if it comes first
     fenced: bool = False  # it can't count any more, and is only to be cancelled
     cancelled: bool = False

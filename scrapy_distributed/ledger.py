@@ -323,6 +323,7 @@ class Ledger:
             counts = self._state(attempt) is not AttemptState.UNKNOWN  # counted when it was lost
             reason = objection(attempt, receipt, settled)
             if reason:
+                counts = counts and not attempt.positions & settled  # that another was first is no fault of the batch
                 self._set(attempt, AttemptState.REJECTED, reason, ended=True)
                 done = self._give_up_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
                 return Settlement(accepted=False, reason=reason, batch_settled=done)

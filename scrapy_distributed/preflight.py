@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from twisted.internet.defer import Deferred, DeferredList
 
 from scrapy_distributed.errors import ConfigError, NodeError, NodeRefusedError
 from scrapy_distributed.node import Node
+
+logger = logging.getLogger(__name__)
 
 
 async def preflight(
@@ -45,6 +48,12 @@ async def preflight(
     await _all(look(node) for node in nodes)
     _refuse_without_nodes(nodes, faults)
     chosen = choose_version(versions, version, project)
+    newer = {found for known in versions.values() for found in known if chosen and _natural(found) > _natural(chosen)}
+    if newer and not version:
+        logger.warning(
+            "Version %s of project %s is not on every node, so %s is used: scrapy fleet deploy",
+            max(newer, key=_natural), project, chosen,
+        )  # fmt: skip
     await _all(look_for_spider(node) for node in nodes if node.name not in faults)
     _refuse_without_nodes(nodes, faults)
     return chosen, faults

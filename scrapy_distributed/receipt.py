@@ -29,7 +29,8 @@ class Receipt:
 
     *sequence* grows with each write. *settled*: bitmap of requests with an outcome; *failed* and *filtered*: reason to
     positions, the rest of *settled* is crawled. *clean*: no request without an outcome has put an item into the feed.
-    *feeds*: URLs without passwords. *stored*: no feed was asked for, or all have been stored.
+    *feeds*: URLs without passwords. *stored*: no feed was asked for, or all have been stored. *unexported*: items that
+    are missing in a feed that was stored, e.g. because its format can't express them.
     """
 
     job: str
@@ -44,6 +45,7 @@ class Receipt:
     clean: bool = True
     stored: bool = False
     feeds: tuple[str, ...] = ()
+    unexported: int = 0
     finish_reason: str = ""
     stats: Mapping[str, float] = field(default_factory=dict)
 
@@ -77,7 +79,8 @@ class Receipt:
         """What a forged or damaged receipt would break: types, ranges, one outcome each."""
         for value, kind in (
             (self.job, str), (self.sequence, int), (self.final, bool), (self.size, int), (self.items, int),
-            (self.pages, int), (self.clean, bool), (self.stored, bool), (self.finish_reason, str), (self.stats, dict),
+            (self.pages, int), (self.unexported, int), (self.clean, bool), (self.stored, bool),
+            (self.finish_reason, str), (self.stats, dict),
         ):  # fmt: skip
             if not isinstance(value, kind):
                 raise WireError(f"no receipt: found {value!r:.60}, expected a {kind.__name__}")

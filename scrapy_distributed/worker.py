@@ -8,6 +8,7 @@ callback (or errback) of its request has run to its end, or when the request is 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from inspect import isasyncgen, isawaitable
 from pathlib import Path
@@ -55,8 +56,11 @@ class Worker(BaseSpiderMiddleware):
         self.sequence = 0
         self.items = 0
         self.feeds: list[str] = []
+        self.exporter = next((e for e in _extensions(crawler) if isinstance(e, FeedExporter)), None)
+        self.unexported: Counter[str] = Counter()  # items that a feed should have and has not yet, by its URI template
+        self.exported: Counter[str] = Counter()
         self.finish_reason: str | None = None
-        self.feeds_closed = not any(isinstance(e, FeedExporter) for e in _extensions(crawler))
+        self.feeds_closed = self.exporter is None
         self._heartbeat = create_looping_call(self._write_receipt)
         self._in_chain: set[int] = set()  # serials whose output runs through the spider middlewares just now
 
@@ -217,8 +221,10 @@ class Worker(BaseSpiderMiddleware):
             self.outcomes.note(ticket, "filtered", "duplicate")
             self.outcomes.end(ticket)
 
-    def _item_scraped(self) -> None:
+    def _item_scraped(self, item: Any) -> None:
         self.items += 1
+        if self.exporter is not None:
+            self.unexported.update(uri for uri, feed in self.exporter.filters.items() if feed.accepts(item))
 
     def _item_error(self, response: Any, failure: Failure) -> None:
         ticket = _ticket(response)
@@ -229,6 +235,8 @@ class Worker(BaseSpiderMiddleware):
         self._heartbeat.start(self.interval, now=True)
 
     def _feed_closed(self, slot: Any) -> None:
+        self.exported[slot.uri_template] += slot.itemcount
+        self.unexported[slot.uri_template] -= slot.itemcount
         self.feeds.append(receipt.without_password(slot.uri))
 
     def _feeds_closed(self) -> None:
@@ -265,14 +273,17 @@ class Worker(BaseSpiderMiddleware):
     def _receipt(self, *, final: bool) -> Receipt:
         self.sequence += 1
         stats = self.crawler.stats.get_stats()
-        failed_feeds = any(key.startswith("feedexport/failed_count/") for key in stats)
+        failed = any(key.startswith("feedexport/failed_count/") for key in stats)
+        # Scrapy counts no failure where a feed could not even be opened: no item of it is in any file then.
+        unopened = any(count > 0 and not self.exported[uri] for uri, count in self.unexported.items())
         outcomes = self.outcomes
         return Receipt(
             job=self.spider._job,
             sequence=self.sequence, final=final, size=outcomes.size, settled=outcomes.settled,
             failed=outcomes.by_reason("failed"), filtered=outcomes.by_reason("filtered"),
             items=self.items, pages=stats.get("response_received_count", 0), clean=outcomes.clean,
-            stored=final and not failed_feeds, feeds=tuple(self.feeds), finish_reason=self.finish_reason or "",
+            stored=final and not failed and not unopened, feeds=tuple(self.feeds),
+            unexported=sum(self.unexported.values()) if final else 0, finish_reason=self.finish_reason or "",
             stats=receipt.numbers(stats) if final else {},
         )  # fmt: skip
 
@@ -304,6 +315,6 @@ def _check_feeds(crawler: Crawler) -> None:
         where = [asked] if isinstance(asked, str) else list(map(str, asked))
         shown = ", ".join(map(receipt.without_password, where))
         raise ConfigError(
-            f"FEED_URI/FEEDS: Scrapy has disabled the feed {shown}, its reason is logged above; expected a scheme and a"
+            f"FEED_URI/FEEDS: Scrapy has disabled the feed {shown}, its reason is in this log; expected a scheme and a"
             " format that Scrapy has on this node (FEED_STORAGES, FEED_EXPORTERS). The items would be lost"
         )

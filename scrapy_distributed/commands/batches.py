@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,11 @@ class Command(ScrapyCommand):
             self.exitcode = 2
             return
         runs = [(ledger, run) for ledger in ledgers for run in (ledger.runs() if opts.all_runs else ledger.runs()[-1:])]
-        getattr(self, f"_{action}")(runs, as_json=opts.json)
+        try:
+            getattr(self, f"_{action}")(runs, as_json=opts.json)
+            sys.stdout.flush()
+        except BrokenPipeError:  # "| head" has seen enough; nothing is to be written at exit either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _paths(self, given: str | None) -> list[Path]:
         from scrapy.utils.project import data_path
