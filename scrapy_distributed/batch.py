@@ -124,5 +124,10 @@ class Batcher:
         bodies, self.bodies, self._bytes = self.bodies, [], 0
         return [bodies] if bodies else []
 
+    def put_back(self, batches: list[list[str]]) -> None:
+        """Undo ``take_full`` or ``take_all``."""
+        self.bodies = [body for batch in batches for body in batch] + self.bodies
+        self._bytes = sum(map(len, self.bodies))
+
     def overdue(self, now: float) -> bool:
         return bool(self.bodies) and now - self._opened >= self.max_age

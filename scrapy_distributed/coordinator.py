@@ -89,6 +89,7 @@ class Coordinator:
         coordinator = cls(crawler, config=config, project=project_of(targets, settings), nodes=nodes, clock=reactor)
         coordinator._job_template(version="")  # what can't travel is refused before a node is asked
         crawler.signals.connect(coordinator._spider_idle, signals.spider_idle)
+        crawler.signals.connect(coordinator._request_scheduled, signals.request_scheduled)
         crawler.signals.connect(coordinator._spider_closed, signals.spider_closed)
         return coordinator
 
@@ -99,7 +100,12 @@ class Coordinator:
         nodes = [member.node for member in self.fleet.members]
         checks = preflight(nodes, project=self.project, spider=self.spider.name, version=self.config.version)
         version, faults = await maybe_deferred_to_future(Deferred.fromCoroutine(checks))
-        to_walk = self.ledger.begin(self._identity(), resume=self.config.resume)
+        to_walk = self.ledger.begin(self._identity(), resume=self.config.resume, wait=self.config.wait)
+        if others := self.ledger.others():
+            logger.warning(
+                "Unfinished in the same ledger, of other spider arguments or targets: %s. Only the command that began a"
+                " run takes it up again", ", ".join(others), extra=self._extra,
+            )  # fmt: skip
         logger.info(
             "Run %s of project %s on %d nodes, egg version %s%s", self.ledger.run, self.project, len(nodes),
             version or "(none)", "" if to_walk else "; its walk is done", extra=self._extra,
@@ -208,8 +214,9 @@ class Coordinator:
         if not self._taken:
             return []
         taken, self._taken = self._taken, []
-        entries, here = self.diverter.entries(taken)
+        here: list[Request] = []
         try:
+            entries, here = self.diverter.entries(taken)
             new = self.ledger.divert(entries)
             self._stats.inc_value("distributed/diverted", len(new))
             if len(new) < len(entries):
@@ -217,10 +224,16 @@ class Coordinator:
             self.batcher.add(new, self.clock.seconds())
             self._close_batches(self.batcher.take_full())
         except sqlite3.Error as error:
-            self._walk_failed = True  # so a resumed run walks again, and finds these again
-            logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
-            self._close("ledger_failed")
+            self._ledger_failed(error)
+        except Exception:
+            self._walk_failed = True
+            raise
         return here
+
+    def _ledger_failed(self, error: sqlite3.Error) -> None:
+        self._walk_failed = True  # so a resumed run walks again, and finds these again
+        logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
+        self._close("ledger_failed")
 
     def _divert_and_crawl(self) -> None:
         """The same between pages."""
@@ -231,27 +244,44 @@ class Coordinator:
     def _close_batches(self, batches: list[list[str]]) -> None:
         if not batches:
             return
-        made = self.ledger.close_batches(batches, self.batcher.bodies)
+        try:
+            made = self.ledger.close_batches(batches, self.batcher.bodies)
+        except sqlite3.Error:  # the ledger has them as queued still, so the open batch has
+            self.batcher.put_back(batches)
+            raise
         self._stats.inc_value("distributed/batches", made)
         if self.dispatcher is not None:
             self.dispatcher.send_ready()
 
     def _tick(self) -> None:
-        self._divert_and_crawl()
-        if self.batcher.overdue(self.clock.seconds()):
-            self._close_batches(self.batcher.take_all())
+        try:
+            self._divert_and_crawl()
+            if self.batcher.overdue(self.clock.seconds()):
+                self._close_batches(self.batcher.take_all())
+        except sqlite3.Error as error:
+            self._ledger_failed(error)
 
     # The end
 
     def _spider_idle(self) -> None:
         """Nothing is left to crawl here: close the open batch, and wait for the run."""
-        self._divert_and_crawl()
-        self._close_batches(self.batcher.take_all())
-        if not self._walked and not self._walk_failed:
+        try:
+            self._divert_and_crawl()
+            self._close_batches(self.batcher.take_all())
+        except sqlite3.Error as error:
+            self._ledger_failed(error)
+        assert self.crawler.engine is not None
+        # Another handler of the signal may have given the engine more to do.
+        if not self._walked and not self._walk_failed and self.crawler.engine.spider_is_idle():
             self._walked = True
             self.ledger.walked()
         if not self._done():
             raise DontCloseSpider
+
+    def _request_scheduled(self) -> None:
+        if self._walked:  # it goes on: a spider may have more to crawl when it is idle
+            self._walked = False
+            self.ledger.walk_on()
 
     def _done(self) -> bool:
         if self.batcher.bodies or self._taken:
@@ -317,8 +347,9 @@ class Coordinator:
             logger.warning("See why: scrapy batches failed --ledger %s", self.ledger.path, extra=self._extra)
         if not over:
             logger.warning(
-                "Run %s is not finished (%s): %d requests are queued, %d in flight; nothing is lost, the same command"
-                " takes it up again", self.ledger.run, reason, balance.queued, balance.in_flight, extra=self._extra,
+                "Run %s is not finished (%s): %d requests are queued, %d in flight; %s, the same command takes it up"
+                " again", self.ledger.run, reason, balance.queued, balance.in_flight,
+                "nothing is lost" if balance.holds else "THE BALANCE DOES NOT HOLD", extra=self._extra,
             )  # fmt: skip
 
     @property

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from scrapy_distributed.batch import Attempt, AttemptState
 from scrapy_distributed.config import Config
-from scrapy_distributed.errors import NodeAmbiguousError, NodeError, WireError
+from scrapy_distributed.errors import NodeAmbiguousError, NodeError, NodeRefusedError, WireError
 from scrapy_distributed.health import Fleet, Flight, Member
 from scrapy_distributed.job import check_job
 from scrapy_distributed.ledger import Ledger
@@ -133,8 +133,9 @@ class Dispatcher:
             flight.evidence = self._now()  # it may have it, or get it late: nothing else is sent until the lease ends
         except NodeError as error:
             self._fail(member, error)
-            if member.flights.pop(attempt.job, None) is not None:
+            if attempt.job in member.flights:
                 self.ledger.unsent(attempt, str(error))
+                del member.flights[attempt.job]
         else:
             if member.worked():
                 logger.info("%s: is used again", member.name, extra=self._extra)
@@ -169,8 +170,7 @@ class Dispatcher:
             try:
                 member.seen(await member.node.daemonstatus())
                 member.recover(self._now())
-                for flight in list(member.flights.values()):
-                    await self._inspect(member, flight)
+                await self._inspect_all(member)
             except NodeError as error:
                 if self._closing:  # we have cut the line ourselves
                     return
@@ -179,6 +179,17 @@ class Dispatcher:
         self._end_leases(member)
         self._check_usable()
         self.send_ready()
+
+    async def _inspect_all(self, member: Member) -> None:
+        """Each of its flights, although the node may say no to one of them."""
+        refused: NodeRefusedError | None = None
+        for flight in list(member.flights.values()):
+            try:
+                await self._inspect(member, flight)
+            except NodeRefusedError as error:
+                refused = error
+        if refused is not None:
+            raise refused
 
     async def _inspect(self, member: Member, flight: Flight) -> None:
         attempt = flight.attempt
@@ -238,16 +249,20 @@ class Dispatcher:
             return
         why = cause_of_death(log)
         logger.error("%s: job %s ended without a receipt. %s", member.name, attempt.job, why, extra=self._extra)
-        del member.flights[attempt.job]
         settled = self.ledger.reject(attempt, f"no receipt: {why}", max_attempts=self.config.max_attempts)
+        del member.flights[attempt.job]
         self.stats.inc_value("distributed/attempts/rejected")
         self._after(attempt, settled)
 
     def _settle(self, member: Member, flight: Flight, receipt: Receipt) -> None:
         attempt = flight.attempt
-        if member.flights.pop(attempt.job, None) is None or flight.fenced:
+        if attempt.job not in member.flights:
+            return
+        if flight.fenced:
+            del member.flights[attempt.job]
             return
         settlement = self.ledger.settle(attempt, receipt, max_attempts=self.config.max_attempts)
+        del member.flights[attempt.job]  # not before: what the ledger could not write is tried again
         verdict = "accepted" if settlement.accepted else "rejected"
         self.stats.inc_value(f"distributed/attempts/{verdict}")
         log = logger.info if settlement.accepted else logger.warning
@@ -285,13 +300,13 @@ class Dispatcher:
                 "Batch %s: %s; its requests are to go out again", flight.attempt.label, reason, extra=self._extra
             )
             self.stats.inc_value("distributed/attempts/lost")
-            flight.lost = True
             settled = self.ledger.lose(
                 flight.attempt,
                 reason,
                 counts=flight.started and not flight.progress,
                 max_attempts=self.config.max_attempts,
             )
+            flight.lost = True
             flight.attempt = replace(flight.attempt, state=AttemptState.UNKNOWN)
             self._after(flight.attempt, settled)
 
@@ -313,7 +328,9 @@ class Dispatcher:
 
     def _check_usable(self) -> None:
         now = self._now()
-        if any(not member.trouble for member in self.fleet.members):
+        # To answer is not enough where batches wait: a member that has failed must have a job of ours, or take one.
+        waiting = not self.ledger.posted()
+        if any(member.usable(waiting=waiting) for member in self.fleet.members):
             self._usable_at = now
         elif now - self._usable_at >= self.config.fleet_timeout:
             self._usable_at = now

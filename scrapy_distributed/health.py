@@ -58,6 +58,11 @@ class Member:
         waiting = sum(not (flight.started or flight.lost or flight.fenced) for flight in self.flights.values())
         return not self.trouble and waiting < (1 if self.pause else self.backlog)  # first one job, to see
 
+    def usable(self, *, waiting: bool) -> bool:
+        """Whether it can be hoped for: it is well, or has failed and has taken a job of ours, or none is *waiting*."""
+        has_job = any(flight.confirmed and not flight.lost for flight in self.flights.values())
+        return not self.trouble and (has_job or not (self.pause and waiting))
+
     def seen(self, status: DaemonStatus) -> None:
         self.silent = False
         self.peak_running = max(self.peak_running, status.running)

@@ -105,7 +105,8 @@ FROM batch WHERE run = ? AND state = 'ready' ORDER BY number LIMIT 10
 UNSETTLED = "SELECT 1 FROM batch WHERE run = ? AND state <> 'settled' LIMIT 1"
 UNPOSTED = """
 SELECT 1 FROM batch WHERE run = :run AND state = 'ready'
-UNION ALL SELECT 1 FROM attempt WHERE run = :run AND state = 'bound' LIMIT 1
+UNION ALL SELECT 1 FROM attempt WHERE run = :run AND state = 'bound'
+UNION ALL SELECT 1 FROM queued WHERE run = :run LIMIT 1
 """
 BATCH = "SELECT size, payload, settled, attempts, failures, state FROM batch WHERE run = ? AND number = ?"
 BIND_BATCH = "UPDATE batch SET state = 'in flight', attempts = ? WHERE run = ? AND number = ?"
@@ -143,6 +144,8 @@ SELECT (SELECT count(*) FROM request WHERE run = :run), (SELECT duplicates FROM 
 FROM batch WHERE run = :run
 """
 END_RUN = "UPDATE run SET ended = ? WHERE id = ? AND walked IS NOT NULL"
+OTHER_RUNS = "SELECT name FROM run WHERE ended IS NULL AND id <> ? ORDER BY id"
+WALK_ON = "UPDATE run SET walked = NULL WHERE id = ?"
 WALKED = "UPDATE run SET walked = coalesce(walked, ?) WHERE id = ?"
 RUNS = "SELECT id, name, identity, started, walked, ended FROM run ORDER BY id"
 BATCHES = """
@@ -209,11 +212,16 @@ class Ledger:
 
     # The run
 
-    def begin(self, identity: dict[str, Any], *, resume: bool) -> bool:
-        """Take up the unfinished run of *identity*, or begin one. Returns whether its walk is still to be done."""
+    def begin(self, identity: dict[str, Any], *, resume: bool, wait: bool = True) -> bool:
+        """Take up the unfinished run of *identity*, or begin one. Returns whether its walk is still to be done.
+
+        Without *wait* a run whose walk is done and whose requests are all with the nodes is not taken up.
+        """
         text = json.dumps(identity, sort_keys=True)
         with self._transaction(durable=True):
             found = self._db.execute(FIND_RUN, (text,)).fetchone()
+            if found and not wait and found[2] is not None:
+                resume = resume and self._db.execute(UNPOSTED, {"run": found[0]}).fetchone() is not None
             if found and not resume:
                 self._db.execute(ABANDON_RUN, (time.time(), found[0]))
                 found = None
@@ -224,6 +232,10 @@ class Ledger:
             self.run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
             self._run = int(self._db.execute(ADD_RUN, (self.run, text, time.time())).lastrowid or 0)
         return True
+
+    def others(self) -> list[str]:
+        """Names of the other unfinished runs: of other spider arguments or targets."""
+        return [name for (name,) in self._db.execute(OTHER_RUNS, (self._run,))]
 
     def divert(self, requests: Iterable[tuple[bytes, str]]) -> list[str]:
         """Enter (key, encoded request) pairs; returns the requests whose key is new to the run, in order.
@@ -268,6 +280,10 @@ class Ledger:
     def walked(self) -> None:
         """The crawl on the coordinator has found all it will find."""
         self._db.execute(WALKED, (time.time(), self._run))
+
+    def walk_on(self) -> None:
+        """It has not, after all."""
+        self._db.execute(WALK_ON, (self._run,))
 
     def end(self) -> bool:
         """Mark the run as ended, if its walk is done and it is settled. Returns whether it has ended."""
@@ -347,7 +363,7 @@ class Ledger:
         return self._db.execute(UNSETTLED, (self._run,)).fetchone() is None
 
     def posted(self) -> bool:
-        """Whether every closed batch has been taken by a node."""
+        """Whether every request has been taken by a node, those of the open batch included."""
         return self._db.execute(UNPOSTED, {"run": self._run}).fetchone() is None
 
     # The account

@@ -54,7 +54,7 @@ def encode_request(request: Request, spider: Spider) -> str:
         data["_class"] = f"{kind.__module__}.{kind.__qualname__}"
     for attribute, default in _defaults(kind):
         value = getattr(request, attribute)
-        if value and value != default:
+        if value != default and (value or attribute not in Request.attributes):  # a subclass may default to True
             value = value.decode("latin-1") if isinstance(value, bytes) else value
             data[attribute] = _faithful(value, attribute)
     _encode_callbacks(request, spider, data)

@@ -73,6 +73,7 @@ class Worker(BaseSpiderMiddleware):
         callback = config.target_callbacks[0] if config.target_callbacks else None
         requests = wire.decode_requests(config.start_url, spider, rule=rule, callback=callback)
         _check_feeds(crawler)
+        _check_stats(crawler, len(requests))
         log_file, job = crawler.settings.get("LOG_FILE"), getattr(spider, "_job", None)
         file = receipt.receipt_path(log_file, job) if log_file and job else None
         worker = cls(crawler, requests=requests, receipt_file=file, interval=config.receipt_interval)
@@ -306,6 +307,16 @@ async def _aiter(output: Iterable[Any]) -> AsyncIterator[Any]:
 
 def _extensions(crawler: Crawler) -> Iterable[Any]:
     return crawler.extensions.middlewares if crawler.extensions is not None else ()
+
+
+def _check_stats(crawler: Crawler, requests: int) -> None:
+    """Only the stats tell that a feed could not be stored."""
+    assert crawler.stats is not None
+    crawler.stats.set_value("distributed/requests", requests)
+    if crawler.stats.get_value("distributed/requests") is None:
+        raise ConfigError(
+            "STATS_CLASS: found one that keeps nothing, and only the stats tell whether a feed was stored"
+        )
 
 
 def _check_feeds(crawler: Crawler) -> None:

@@ -118,3 +118,11 @@ def test_every_request_leaves_once_and_in_order(pages: list[list[str]], size: in
     batches += open_batch.take_all()
     assert [body for batch in batches for body in batch] == [body for page in pages for body in page]
     assert all(1 <= len(batch) <= size for batch in batches)
+
+
+def test_what_could_not_be_written_is_open_again() -> None:
+    batcher = Batcher(size=2, max_bytes=1000, max_age=10)
+    batcher.add(["a", "b", "c"], 0.0)
+    full = batcher.take_full()
+    batcher.put_back(full)
+    assert batcher.take_all() == [["a", "b", "c"]]

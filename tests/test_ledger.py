@@ -576,3 +576,46 @@ class AnyOrder(RuleBasedStateMachine):
 
 AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_a_run_that_nobody_waits_for_is_over_when_all_is_posted(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        assert ledger.begin(IDENTITY, resume=True, wait=False)
+        attempt, _ = a_batch(ledger)
+        ledger.walked()
+        first = ledger.run
+        assert not ledger.begin(IDENTITY, resume=True, wait=False)  # the job may not have been posted
+        ledger.sent(attempt)
+        assert ledger.begin(IDENTITY, resume=True, wait=False)
+        assert ledger.run != first
+
+
+def test_a_walk_that_goes_on_is_walked_again(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        ledger.walked()
+        assert not ledger.begin(IDENTITY, resume=True)
+        ledger.walk_on()
+        assert ledger.begin(IDENTITY, resume=True)
+        assert ledger.others() == []
+
+
+def test_other_unfinished_runs_are_named(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        first = ledger.run
+        ledger.begin({**IDENTITY, "arguments": "other"}, resume=True)
+        assert ledger.others() == [first]
+
+
+def test_a_replacement_is_not_blamed_for_what_an_orphan_has_settled(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        orphan, _ = a_batch(ledger)
+        ledger.sent(orphan)
+        ledger.lose(orphan, "silent", counts=True, max_attempts=2)
+        replacement, _ = ledger.bind(orphan.batch, "n2")
+        ledger.sent(replacement)
+        assert ledger.settle(orphan, receipt(orphan, 0b11), max_attempts=2).accepted
+        assert not ledger.settle(replacement, receipt(replacement), max_attempts=2).accepted
+        assert ledger.balance().queued == 2

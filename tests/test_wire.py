@@ -449,3 +449,21 @@ def test_a_fuzzed_request_is_decoded_or_refused(element: dict[str, Any], with_ur
     except WireError:
         return
     assert isinstance(request, Request)
+
+
+class Render(Request):
+    """A request of a plugin: its own attribute is true unless it says otherwise."""
+
+    attributes = (*Request.attributes, "render")
+
+    def __init__(self, *args: Any, render: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.render = render
+
+
+@pytest.mark.parametrize("render", [True, False])
+def test_an_attribute_of_a_subclass_that_is_false(render: bool) -> None:
+    value = encode_payload([encode_request(Render("http://a/", render=render), PLAIN)])
+    (request,) = decode_requests(value, PLAIN)
+    assert isinstance(request, Render)
+    assert request.render is render

@@ -552,6 +552,21 @@ def test_a_feed_that_was_not_stored_is_said_so(tmp_path: Path, site: Site) -> No
     assert "s3cret" not in receipt.to_json()
 
 
+def test_a_feed_that_could_not_be_opened_is_not_stored(tmp_path: Path, site: Site) -> None:
+    """Scrapy logs that and counts no failure, although no item is in any file."""
+    (tmp_path / "in_the_way").write_text("no folder")
+    feed = (tmp_path / "in_the_way" / "7.jl").as_uri()
+    receipt = Running(tmp_path, site, [f"{site.url}/ok"], FEED_URI=feed).end().receipt
+    assert receipt is not None
+    assert (receipt.final, receipt.stored, receipt.items) == (True, False, 1)
+
+
+def test_stats_that_are_not_kept_are_refused(tmp_path: Path, site: Site) -> None:
+    crawl = Running(tmp_path, site, [f"{site.url}/ok"], STATS_CLASS="scrapy.statscollectors.DummyStatsCollector").end()
+    assert crawl.receipt is None
+    assert "ConfigError: STATS_CLASS: found one that keeps nothing" in crawl.log
+
+
 def test_without_a_feed_the_receipt_is_final_and_stored(tmp_path: Path, site: Site) -> None:
     crawl = Running(tmp_path, site, [f"{site.url}/ok"], FEED_URI="").end()
     receipt = crawl.receipt
