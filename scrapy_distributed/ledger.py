@@ -30,6 +30,7 @@ from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.receipt import Receipt
 
 FORMAT = 1
+SEE = 200  # keys a statement
 APPLICATION = 0x53434450  # "SCDP", so that another program's file is not taken for a ledger
 
 SCHEMA = f"""
@@ -183,6 +184,8 @@ class Ledger:
         self.run = ""
         self._seen_path = self.path.with_name(self.path.name + ".seen")
         self._run = 0
+        if sqlite3.sqlite_version_info < (3, 35):
+            raise LedgerError(f"found SQLite {sqlite3.sqlite_version}, expected 3.35 or newer: use a newer Python")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _hold(self.path)
@@ -241,9 +244,9 @@ class Ledger:
         """Enter (key, encoded request) pairs; returns the requests whose key is new to the run, in order.
 
         After an error the keys count as seen although they are not entered: close the ledger and open it again."""
-        execute, run, see = self._db.execute, self._run, self._seen.execute
+        execute, run = self._db.execute, self._run
         entries = list(requests)
-        unseen = [(key, body) for key, body in entries if see(ADD_SEEN, (key,)).rowcount]
+        unseen = [entry for start in range(0, len(entries), SEE) for entry in self._see(entries[start : start + SEE])]
         new = [body for _, body in unseen]
         with self._transaction():
             if new:
@@ -390,6 +393,15 @@ class Ledger:
         return Attempt(
             run=self.run, batch=batch, number=number, node=node, state=AttemptState(state), positions=positions
         )
+
+    def _see(self, entries: list[tuple[bytes, str]]) -> Iterator[tuple[bytes, str]]:
+        """Enter the keys into the seen-set, all in one statement; yields the entries that are new, each key once."""
+        statement = f"{ADD_SEEN}{', (?)' * (len(entries) - 1)} RETURNING key"
+        unseen = {key for (key,) in self._seen.execute(statement, [key for key, _ in entries])}
+        for entry in entries:
+            if entry[0] in unseen:
+                unseen.remove(entry[0])
+                yield entry
 
     def _state(self, attempt: Attempt) -> AttemptState:
         row = self._db.execute(ATTEMPT_STATE, (self._run, attempt.batch, attempt.number)).fetchone()
