@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,6 +10,10 @@ from contextlib import ExitStack
 import pytest
 from crawling import Project, SiteChild, site, with_urls
 from scrapyd_child import ScrapydChild, start
+
+# A shell starts what runs in its background with SIGINT ignored, and our children would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
