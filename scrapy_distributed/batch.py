@@ -35,9 +35,6 @@ class AttemptState(Enum):
     """It ended and does not count, and neither does its feed."""
 
 
-LIVE = (AttemptState.BOUND, AttemptState.SENT, AttemptState.UNKNOWN)
-
-
 def label(batch: int, attempt: int) -> str:
     """The spider argument ``batch``: ``12``, then ``12.2`` for the second attempt at the same batch."""
     return str(batch) if attempt == 1 else f"{batch}.{attempt}"

@@ -31,7 +31,6 @@ PREFIX = "zb85:"
 
 _dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 _DEFAULTS = {"method": "GET", "encoding": "utf-8"}  # those of all others are empty or zero
-_SCALARS = frozenset({str, int, bool, float, type(None)})
 _HANDLED = {"url", "callback", "errback", "headers", "meta"}
 
 
