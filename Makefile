@@ -1,5 +1,6 @@
 # make demo   a real-estate site, three Scrapyd nodes and one crawl spread over them
 # make test   the whole suite
+# make chaos  workers, nodes and coordinators are killed, stopped and shut off, for about 25 minutes
 # make lint   style and types
 # Each sets up .venv first if it is missing, or older than pyproject.toml or constraints.txt.
 
@@ -13,7 +14,7 @@ BATCH = 250
 VENV = .venv
 READY = $(VENV)/ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test chaos lint clean
 
 demo: $(READY)
 	@exec $(VENV)/bin/python example_project/demo.py \
@@ -21,6 +22,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(VENV)/bin/python -m pytest
+
+chaos: $(READY)
+	@$(VENV)/bin/python -m pytest tests/chaos -m ""
 
 lint: $(READY)
 	@$(VENV)/bin/ruff check .

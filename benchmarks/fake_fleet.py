@@ -46,6 +46,8 @@ class FakeNode:
             return ok(spiders=[self.spider])
         if path == "/listversions.json":
             return ok(versions=["1"])
+        if path == "/logs/":
+            return 200, b"logs"
         job = path.rpartition("/")[2].removesuffix(".json")
         if path.startswith("/logs/") and job in self.jobs:
             size = self.jobs[job]

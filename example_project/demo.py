@@ -32,6 +32,7 @@ from site_server import index_pages, property_path
 HERE = Path(__file__).resolve().parent
 RUNS = HERE / ".demo"
 RUNS_TO_KEEP = 3
+ITEMS = "items.jl"
 START_SECONDS = 60.0
 GRACE_SECONDS = 15.0
 POLL_SECONDS = 0.1
@@ -205,11 +206,12 @@ class Result:
     batches: dict[str, int]
     balance: str
     balanced: bool
+    merged: bool
 
     @property
     def good(self) -> bool:
-        """Every property exactly once, and the balance holds."""
-        return self.balanced and self.missing == self.twice == self.unknown == 0
+        """Every property exactly once, the balance holds, and no feed is missing."""
+        return self.balanced and self.merged and self.missing == self.twice == self.unknown == 0
 
 
 def start_site(session: Session, options: Options) -> str:
@@ -229,11 +231,13 @@ def start_fleet(session: Session, nodes: int) -> list[str]:
 
 def start_crawl(session: Session, options: Options, site: str, hosts: Sequence[str]) -> Child:
     """Start the coordinator."""
+    feeds = session.work / "feeds"
+    feeds.mkdir(exist_ok=True)
     # A feed URI is a template, so a percent sign of the path is doubled.
-    items = (session.work / "items").as_uri().replace("%", "%%")
+    place = feeds.as_uri().replace("%", "%%")
     settings = {
         "DISTRIBUTED_TARGET_HOSTS": ",".join(hosts),
-        "DISTRIBUTED_TARGET_FEED_URL": f"{items}/%(batch)s_%(name)s_%(time)s.jl",
+        "DISTRIBUTED_TARGET_FEED_URL": f"{place}/%(batch)s_%(name)s_%(time)s.jl",
         "DISTRIBUTED_BATCH_SIZE": options.batch,
         "DISTRIBUTED_LEDGER": session.work / "ledger.sqlite",
         "DISTRIBUTED_POLL_INTERVAL": 0.5,  # the nodes are on this machine
@@ -271,8 +275,14 @@ def examine(session: Session, options: Options, site: str, seconds: float) -> Re
     listed = session.run("batches", *SCRAPY, "batches", "list", *ledger, "--json")
     check = session.start("check", *SCRAPY, "batches", "check", *ledger)
     balanced = session.finish(check) == 0
+    file = session.work / ITEMS
+    words = (str(session.work / "feeds"), "-O", str(file), "--partial")
+    merge = session.start("merge", *SCRAPY, "batches", "merge", *words, *ledger)
+    merged = session.finish(merge) == 0
+    if not file.exists():
+        raise DemoError(f"the feeds can't be merged:\n{merge.tail()}")
     expected = {site + property_path(number) for number in range(options.properties)}
-    found = Counter(read_urls(session.work / "items"))
+    found = Counter(read_urls(file))
     requests = fetch(f"{site}/stats.json")["requests"]
     return Result(
         properties=options.properties,
@@ -285,12 +295,14 @@ def examine(session: Session, options: Options, site: str, seconds: float) -> Re
         batches=batches_by_node(json.loads(listed.out.read_text())),
         balance=check.out.read_text().strip() or check.tail(),
         balanced=balanced,
+        merged=merged,
     )
 
 
-def read_urls(items: Path) -> list[str]:
-    """The URL of every item in the feeds."""
-    return [json.loads(line)["url"] for feed in sorted(items.glob("*.jl")) for line in feed.open(encoding="utf-8")]
+def read_urls(file: Path) -> list[str]:
+    """The URL of every item in a file of JSON lines."""
+    with file.open(encoding="utf-8") as lines:
+        return [json.loads(line)["url"] for line in lines]
 
 
 def batches_by_node(listed: dict[str, Any]) -> dict[str, int]:
@@ -380,7 +392,7 @@ def report(result: Result, work: Path) -> None:
     say("speed", f"{speed:,.0f} pages/s ({result.pages:,} pages in {result.seconds:.1f} s)")
     say("batches", ", ".join(f"{node}: {count}" for node, count in result.batches.items()) or "none")
     say("balance", result.balance.replace("\n", "\n" + 11 * " "))
-    say("feeds", shown(work / "items"))
+    say("file", shown(work / ITEMS) + ("" if result.merged else f", NOT COMPLETE: see {shown(work / 'merge.log')}"))
     say("result", "complete" if result.good else "NOT COMPLETE")
 
 

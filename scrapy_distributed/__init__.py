@@ -12,7 +12,8 @@
 | preflight   | does every node answer, know us, and have the project?                   |
 | dispatch    | send, ask, take receipts, send again                                     |
 | node        | one Scrapyd over HTTP                                                    |
-| worker      | the batch becomes the start; outcomes: what becomes of each request      |
+| worker      | the batch becomes the start; ticket, outcomes: each request's end;       |
+|             | targets: what it finds for the fleet; feeds: is everything stored?       |
 | receipt     | what the worker reports, and the way home                                |
 | accounting  | every request in exactly one state                                       |
 """

@@ -11,7 +11,14 @@ from twisted.internet import error as net
 from twisted.web.client import RequestNotSent  # type: ignore[attr-defined]  # named in its documentation
 from twisted.web.error import SchemeNotSupported
 
-from scrapy_distributed.errors import NodeAmbiguousError, NodeError, NodeRefusedError, NodeUnreachableError
+from scrapy_distributed.errors import (
+    NodeAmbiguousError,
+    NodeError,
+    NodeRefusedError,
+    NodeUnauthorizedError,
+    NodeUnreachableError,
+)
+from scrapy_distributed.errors import shortened as shortened
 
 #: What mends a "no" of Scrapyd, by what stands in its message.
 _REMEDIES = (
@@ -28,11 +35,15 @@ _HANDSHAKE = re.compile(
     r"|unsupported protocol|http request|VerificationError|no ciphers|unrecognized name|internal error"
 )
 _TRACEBACK = b"Traceback (most recent call last):"
-_LONGEST_QUOTE = 300
+_LARGEST = 10**9  # of what a Scrapyd counts
 
 
 class BodyTooLargeError(Exception):
     """The body is longer than anything that Scrapyd has to say."""
+
+
+class ReceiptTooLargeError(Exception):
+    """The body is longer than the receipt of any worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +56,7 @@ class Answer:
 
     def integer(self, key: str) -> int:
         value = self.values.get(key)
-        return value if isinstance(value, int) else self._wrong(key, "a number")
+        return value if type(value) is int and 0 <= value <= _LARGEST else self._wrong(key, "a number")
 
     def text(self, key: str) -> str:
         value = self.values.get(key)
@@ -69,7 +80,7 @@ class Answer:
         return self._wrong(key, "a list of objects")
 
     def _wrong(self, key: str, expected: str) -> NoReturn:
-        found = shortened(repr(self.values[key])) if key in self.values else "nothing"
+        found = _kind(self.values[key]) if key in self.values else "nothing"
         raise NodeAmbiguousError(
             self.node,
             f"{self.endpoint} answered {found} for {key!r}, expected {expected}: is this a Scrapyd?",
@@ -85,12 +96,14 @@ def parsed(node: str, url: str, endpoint: str, code: int, body: bytes) -> Answer
         raise NodeRefusedError(node, _with_remedy(last_line(body.decode("utf-8", "replace"))))
     try:
         values = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = "HTML" if body.lstrip()[:1] == b"<" else f"{len(body)} bytes that are no JSON"
         raise NodeAmbiguousError(node, f"{endpoint} answered {found}, expected JSON: {_is_this(url)}") from None
     status = values.get("status") if isinstance(values, dict) else None
     if status == "error":
-        raise NodeRefusedError(node, _with_remedy(last_line(str(values.get("message", "error without a message")))))
+        message = values.get("message")
+        said = last_line(message) if isinstance(message, str) else "an error without a message"
+        raise NodeRefusedError(node, _with_remedy(said))
     if status != "ok":
         raise NodeAmbiguousError(node, f"{endpoint} answered JSON without a status of Scrapyd: {_is_this(url)}")
     return Answer(node=node, endpoint=endpoint, values=values)
@@ -100,7 +113,7 @@ def check_code(node: str, url: str, endpoint: str, code: int) -> None:
     """Raise ``NodeRefusedError`` or ``NodeAmbiguousError`` for every HTTP status but a success."""
     if code == 401:
         advice = "set username and password for this node in scrapy.cfg, .netrc or its URL"
-        raise NodeRefusedError(node, f"wrong or missing credentials (HTTP 401): {advice}")
+        raise NodeUnauthorizedError(node, f"wrong or missing credentials (HTTP 401): {advice}")
     if code == 404:
         raise NodeRefusedError(node, f"no {endpoint} there (HTTP 404): {_is_this(url)}")
     if 300 <= code < 400:
@@ -120,6 +133,9 @@ def failed(node: str, url: str, error: Exception, after_seconds: float | None) -
     if unsent:
         return NodeUnreachableError(node, unsent)
     reasons, tls = _reasons(error), url.startswith("https:")
+    if any(isinstance(reason, ReceiptTooLargeError) for reason in reasons):
+        advice = "it is not read; if nobody has put it there by hand, please report this"
+        return NodeRefusedError(node, f"its receipt is larger than any worker writes it: {advice}")
     if any(isinstance(reason, BodyTooLargeError) for reason in reasons):
         return NodeAmbiguousError(node, f"{url} answered more than any Scrapyd would: {_is_this(url)}")
     if within:
@@ -170,6 +186,8 @@ def last_line(text: str) -> str:
     return shortened(next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "an empty message"))
 
 
-def shortened(text: str) -> str:
-    """*text*, cut where it would flood a log."""
-    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}..."
+def _kind(value: Any) -> str:
+    """*value* in words: what may be large, or nested too deep to be shown, only by its kind."""
+    if isinstance(value, list | dict):
+        return "a list" if isinstance(value, list) else "an object"
+    return shortened(repr(value))

@@ -15,7 +15,7 @@ class BatchState(Enum):
     IN_FLIGHT = "in flight"
     """An attempt at it is under way."""
     SETTLED = "settled"
-    """Every request of it is crawled, failed, filtered or dead."""
+    """Every request of it is crawled, failed, filtered or dead, or has been moved to another batch."""
 
 
 class AttemptState(Enum):
@@ -35,6 +35,26 @@ class AttemptState(Enum):
     """It ended and does not count, and neither does its feed."""
 
 
+class Fate(Enum):
+    """What an attempt that has ended means for its batch."""
+
+    AGAIN = "what is not settled goes out again"
+    HALVED = "it has died twice: what is not settled goes out as two halves"
+    DEAD = "its attempts are used up: what is not settled is dead"
+    SETTLED = "all of it is settled"
+
+
+class Blame(Enum):
+    """Who is to blame for an attempt that does not count."""
+
+    BATCH = "batch"
+    """It died at work, so one of its requests may have killed it: that counts for the batch."""
+    NODE = "node"
+    """It never began, or its feed could not be stored: that counts for the batch only while other nodes are well."""
+    NOBODY = "nobody"
+    """Another attempt was first."""
+
+
 def label(batch: int, attempt: int) -> str:
     """The spider argument ``batch``: ``12``, then ``12.2`` for the second attempt at the same batch."""
     return str(batch) if attempt == 1 else f"{batch}.{attempt}"
@@ -42,12 +62,13 @@ def label(batch: int, attempt: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One job: the requests at *positions* (a bitmap, bit n for request n of the batch) on one *node*."""
+    """One job: the requests at *positions* (a bitmap, bit n for request n of the batch) on the *node* at *url*."""
 
     run: str
     batch: int
     number: int
     node: str
+    url: str = ""
     state: AttemptState
     positions: int
 

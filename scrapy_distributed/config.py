@@ -81,6 +81,15 @@ def _feed_url(value: Any) -> str:
     return value
 
 
+def _choice(*choices: str) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if value not in choices:
+            raise ValueError(" or ".join(map(repr, choices)))
+        return value
+
+    return read
+
+
 def _mapping(value: Any) -> dict[str, str]:
     if isinstance(value, str):
         try:
@@ -135,6 +144,12 @@ SETTINGS = (
     ),
     _setting("worker_settings", {}, _mapping, "Settings that every job gets besides the project's own."),
     _setting("worker_args", (), _names, "Names of spider arguments that every job gets as the coordinator has them."),
+    _setting(
+        "worker_targets",
+        "report",
+        _choice("report", "follow"),
+        "What a worker does with targets that it finds: report them to the coordinator, or follow them itself.",
+    ),
     _setting("project", "", _text, "Name on Scrapyd. Empty: the one in scrapy.cfg, else BOT_NAME."),
     _setting("version", "", _text, "Egg version of the jobs. Empty: the newest that every node has."),
     _setting("ledger", "", _text, "File of the ledger. Empty: .scrapy/distributed/<spider>.sqlite in the project."),
@@ -155,6 +170,19 @@ SETTINGS = (
         _number(int, 1),
         "After so many failed attempts what is left of a batch is dead.",
         unit="attempts",
+    ),
+    _setting(
+        "stall",
+        600.0,
+        _number(float, 1),
+        "A running job whose counters stand still for this long is ended and sent again.",
+        unit="seconds",
+    ),
+    _setting(
+        "retry_failed",
+        ("dns", "timeout", "refused", "connection lost"),
+        _names,
+        "Reasons, or patterns of them, for which a request that failed before its callback is tried on another node.",
     ),
     _setting(
         "timeout",
@@ -196,6 +224,7 @@ class Config:
     batch_max_age: float
     worker_settings: Mapping[str, str]
     worker_args: tuple[str, ...]
+    worker_targets: str
     project: str
     version: str
     ledger: str
@@ -205,6 +234,8 @@ class Config:
     poll_interval: float
     lease: float
     max_attempts: int
+    stall: float
+    retry_failed: tuple[str, ...]
     timeout: float
     fleet_timeout: float
     shutdown_timeout: float

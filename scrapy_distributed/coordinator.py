@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from scrapy import Request, Spider, signals
@@ -22,17 +21,21 @@ from twisted.python.failure import Failure
 from scrapy_distributed import wire
 from scrapy_distributed.batch import Batcher
 from scrapy_distributed.config import Config, warn_unknown
-from scrapy_distributed.dispatch import Dispatcher, JobTemplate
+from scrapy_distributed.dispatch import Dispatcher
 from scrapy_distributed.divert import Diverter, check_targets
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fingerprint import fingerprinter_of
 from scrapy_distributed.fleet import addresses, project_of, targets_from_cfg
 from scrapy_distributed.health import Fleet, Member
+from scrapy_distributed.identity import file_name, identity_of
+from scrapy_distributed.job_template import JobTemplate
+from scrapy_distributed.judge import Judge
 from scrapy_distributed.ledger import Ledger
 from scrapy_distributed.node import Node
 from scrapy_distributed.offsite import Offsite
-from scrapy_distributed.preflight import preflight
-from scrapy_distributed.receipt import without_password
+from scrapy_distributed.preflight import admit, preflight
+from scrapy_distributed.receipt import Receipt, without_password
+from scrapy_distributed.report import report
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +54,7 @@ class Coordinator:
         self.project = project
         self.clock = clock
         self.fleet = Fleet([Member(node=node, fixed_backlog=config.node_backlog) for node in nodes])
-        self.ledger = Ledger(config.ledger or data_path(f"distributed/{_file_name(self.spider.name)}.sqlite"))
+        self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
         self.diverter = Diverter(
             config=config, spider=self.spider, stats=crawler.stats, offsite=Offsite(crawler),
             fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.occurrence,
@@ -98,9 +101,15 @@ class Coordinator:
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Preflight, the run, the dispatcher; then the start of the spider, unless its walk is done already."""
         nodes = [member.node for member in self.fleet.members]
-        checks = preflight(nodes, project=self.project, spider=self.spider.name, version=self.config.version)
+        known: dict[str, Any] = {
+            "project": self.project,
+            "spider": self.spider.name,
+            "feed": bool(self.config.target_feed_url),
+        }
+        checks = preflight(nodes, version=self.config.version, **known)
         version, faults = await maybe_deferred_to_future(Deferred.fromCoroutine(checks))
-        to_walk = self.ledger.begin(self._identity(), resume=self.config.resume, wait=self.config.wait)
+        identity = identity_of(self.spider, self.project, rules=self.diverter.rules, callbacks=self.diverter.callbacks)
+        to_walk = self.ledger.begin(identity, resume=self.config.resume, wait=self.config.wait)
         if others := self.ledger.others():
             logger.warning(
                 "Unfinished in the same ledger, of other spider arguments or targets: %s. Only the command that began a"
@@ -110,12 +119,18 @@ class Coordinator:
             "Run %s of project %s on %d nodes, egg version %s%s", self.ledger.run, self.project, len(nodes),
             version or "(none)", "" if to_walk else "; its walk is done", extra=self._extra,
         )  # fmt: skip
+        judge = Judge(
+            ledger=self.ledger, fleet=self.fleet, config=self.config, spider=self.spider, stats=self._stats,
+            read_targets=self._read_targets, found=self._found,
+        )  # fmt: skip
         self.dispatcher = Dispatcher(
-            ledger=self.ledger, fleet=self.fleet, job=self._job_template(version=version), config=self.config,
-            spider=self.spider, stats=self._stats, clock=self.clock, changed=self._changed, stranded=self._stranded,
+            ledger=self.ledger, fleet=self.fleet, judge=judge, job=self._job_template(version=version),
+            config=self.config, spider=self.spider, stats=self._stats, clock=self.clock,
+            admit=partial(admit, version=version, **known), changed=self._changed, stranded=self._stranded,
+            ledger_failed=self._ledger_failed,
         )  # fmt: skip
         for fault in faults.values():
-            self.dispatcher.node_failed(fault)
+            self.dispatcher.leave_out(fault)
         self.batcher.add(self.ledger.queued(), self.clock.seconds())
         self._close_batches(self.batcher.take_full())
         self.dispatcher.start()
@@ -141,32 +156,9 @@ class Coordinator:
             yield request
 
     def _job_template(self, *, version: str) -> JobTemplate:
-        config = self.config
-        settings = dict(config.worker_settings)
-        if self.diverter.rules:
-            settings["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, self.diverter.rules))
-        if config.target_callbacks:
-            settings["DISTRIBUTED_TARGET_CALLBACKS"] = ",".join(config.target_callbacks)
-        if config.target_feed_url:
-            settings |= {
-                "FEED_URI": config.target_feed_url,
-                "FEEDS": "{}",
-            }  # else the project's own would be written too
-        missing = [name for name in config.worker_args if not hasattr(self.spider, name)]
-        if missing:
-            raise ConfigError(f"DISTRIBUTED_WORKER_ARGS: the spider has no {', '.join(missing)}; give it with -a")
-        args = {name: str(getattr(self.spider, name)) for name in config.worker_args}
-        return JobTemplate(project=self.project, spider=self.spider.name, version=version, settings=settings, args=args)
-
-    def _identity(self) -> dict[str, Any]:
-        """What makes two crawls the same run. Spider arguments only as a digest: they may hold a password."""
-        arguments = {name: value for name, value in vars(self.spider).items()
-                     if isinstance(value, str | int) and not name.startswith("_")}  # fmt: skip
-        digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:16]
-        return {
-            "project": self.project, "spider": self.spider.name, "arguments": digest,
-            "targets": [sorted(self.diverter.rules), sorted(self.diverter.callbacks)],
-        }  # fmt: skip
+        return JobTemplate.from_config(
+            self.config, self.spider, project=self.project, rules=self.diverter.rules, version=version
+        )
 
     # Diverting
 
@@ -258,8 +250,35 @@ class Coordinator:
             self._divert_and_crawl()
             if self.batcher.overdue(self.clock.seconds()):
                 self._close_batches(self.batcher.take_all())
+            self._close_the_rest()
         except sqlite3.Error as error:
             self._ledger_failed(error)
+
+    def _close_the_rest(self) -> None:
+        """Send what is to be tried on another node, if that makes a batch; and after the walk, when only workers find
+        more, all that there is as soon as a node has nothing to do."""
+        assert self.dispatcher is not None
+        all_of_it = self._walked and self.dispatcher.idle and not self.ledger.ready()
+        if all_of_it:
+            self._close_batches(self.batcher.take_all())
+        if self.ledger.close_again(self.config.batch_size, all_of_it=all_of_it):
+            self.dispatcher.send_ready()
+
+    # What workers find
+
+    def _read_targets(self, found: Receipt) -> list[tuple[bytes, str]]:
+        """Ledger entries of the targets in a receipt, by the same rules as for the coordinator's own."""
+        requests = [request for payload in found.targets for request in wire.decode_requests(payload, self.spider)]
+        entries, here = self.diverter.entries(requests, source=found.job.encode())
+        assert self.crawler.engine is not None
+        for request in here:
+            self.crawler.engine.crawl(request)
+        return entries
+
+    def _found(self, bodies: Sequence[str]) -> None:
+        self._stats.inc_value("distributed/diverted", len(bodies))
+        self.batcher.add(list(bodies), self.clock.seconds())
+        self._close_batches(self.batcher.take_full())
 
     # The end
 
@@ -267,7 +286,10 @@ class Coordinator:
         """Nothing is left to crawl here: close the open batch, and wait for the run."""
         try:
             self._divert_and_crawl()
-            self._close_batches(self.batcher.take_all())
+            if self._walked and self.dispatcher is not None:
+                self._close_the_rest()
+            else:
+                self._close_batches(self.batcher.take_all())
         except sqlite3.Error as error:
             self._ledger_failed(error)
         assert self.crawler.engine is not None
@@ -291,7 +313,10 @@ class Coordinator:
     def _changed(self) -> None:
         """A batch was taken or settled: close at once if that was the last, the engine's heartbeat may be 5 s away."""
         engine = self.crawler.engine
-        if self._closing or not self._walked or engine is None or not engine.spider_is_idle() or not self._done():
+        if self._closing or not self._walked or engine is None or not engine.spider_is_idle():
+            return
+        self._close_the_rest()
+        if not self._done():
             return
         answers = self.crawler.signals.send_catch_log(
             signals.spider_idle, spider=self.spider, dont_log=(DontCloseSpider, CloseSpider)
@@ -325,32 +350,11 @@ class Coordinator:
                 self._divert()
                 self._close_batches(self.batcher.take_all())
                 await self.dispatcher.drain(self.config.shutdown_timeout)
-                self._report(reason)
+                report(self.ledger, self.crawler, reason, targets=str(self.diverter))
         except sqlite3.Error as error:
             logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
         finally:
             self.ledger.close()
-
-    def _report(self, reason: str) -> None:
-        """The summary, in stats and log; and how to go on, if the run is not over."""
-        over = self.ledger.end()
-        balance = self.ledger.balance()
-        for name, count in balance.as_dict().items():
-            self._stats.set_value(f"distributed/{name}", count)
-        for key, value in self.ledger.worker_stats().items():
-            self._stats.set_value(f"distributed/workers/{key}", value)
-        log = logger.info if balance.holds else logger.critical
-        log("Run %s: %s", self.ledger.run, balance, extra=self._extra)
-        if over and not balance.diverted:
-            logger.warning("Nothing was diverted: no request matched %s", self.diverter, extra=self._extra)
-        if balance.failed or balance.dead:
-            logger.warning("See why: scrapy batches failed --ledger %s", self.ledger.path, extra=self._extra)
-        if not over:
-            logger.warning(
-                "Run %s is not finished (%s): %d requests are queued, %d in flight; %s, the same command takes it up"
-                " again", self.ledger.run, reason, balance.queued, balance.in_flight,
-                "nothing is lost" if balance.holds else "THE BALANCE DOES NOT HOLD", extra=self._extra,
-            )  # fmt: skip
 
     @property
     def _stats(self) -> Any:
@@ -377,7 +381,3 @@ def _check(config: Config, spider: Spider) -> None:
         )
     if "DISTRIBUTED_START_URL" in config.worker_settings:
         raise ConfigError("DISTRIBUTED_WORKER_SETTINGS: has DISTRIBUTED_START_URL, which is the batch's own")
-
-
-def _file_name(spider: str) -> str:
-    return "".join(character if character.isalnum() or character in "._-" else "_" for character in spider).lstrip(".")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from scrapy import Spider
@@ -15,57 +16,46 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from scrapy_distributed.batch import Attempt, AttemptState
+from scrapy_distributed.batch import AttemptState
 from scrapy_distributed.config import Config
 from scrapy_distributed.errors import NodeAmbiguousError, NodeError, NodeRefusedError, WireError
-from scrapy_distributed.health import Fleet, Flight, Member
-from scrapy_distributed.job import check_job
+from scrapy_distributed.health import Fleet, Flight, Member, Proof
+from scrapy_distributed.job_template import JobTemplate
+from scrapy_distributed.judge import Judge
 from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.node import Node
+from scrapy_distributed.post_mortem import cause_of_death
 from scrapy_distributed.receipt import Receipt
-from scrapy_distributed.wire import START_URL
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, kw_only=True)
-class JobTemplate:
-    """What every job of a run gets besides its batch. Raises ``ConfigError`` for what can't travel."""
-
-    project: str
-    spider: str
-    version: str
-    settings: Mapping[str, str]
-    args: Mapping[str, str]
-
-    def __post_init__(self) -> None:
-        check_job("job", self.settings, self.args)
-
-    def settings_of(self, payload: str) -> dict[str, str]:
-        return {**self.settings, START_URL: payload}
-
-    def args_of(self, attempt: Attempt) -> dict[str, str]:
-        return {**self.args, "batch": attempt.label}
+KILL_AFTER = 30.0  # seconds between INT and KILL for a job that is to end
 
 
 class Dispatcher:
     """Sends the ready batches of *ledger* to the members of *fleet* and brings home what becomes of them.
 
-    *changed* is called whenever a batch has been taken by a node or settled, *stranded* once if no node could be used
-    for ``fleet_timeout`` seconds.
+    *admit* checks a node that failed the preflight again (raises ``NodeError``). *changed* is called whenever a batch
+    has been taken by a node or an attempt has ended, *stranded* once if no node could be used for ``fleet_timeout``
+    seconds, *ledger_failed* if the ledger can't be written.
     """
 
     def __init__(
-        self, *, ledger: Ledger, fleet: Fleet, job: JobTemplate, config: Config, spider: Spider, stats: StatsCollector,
-        clock: IReactorTime, changed: Callable[[], None], stranded: Callable[[], None],
+        self, *, ledger: Ledger, fleet: Fleet, judge: Judge, job: JobTemplate, config: Config, spider: Spider,
+        stats: StatsCollector, clock: IReactorTime, admit: Callable[[Node], Awaitable[None]],
+        changed: Callable[[], None], stranded: Callable[[], None], ledger_failed: Callable[[sqlite3.Error], None],
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self.fleet = fleet
+        self.judge = judge
         self.job = job
         self.config = config
         self.stats = stats
         self.clock: Any = clock
+        self.admit = admit
         self.changed = changed
         self.stranded = stranded
+        self.ledger_failed = ledger_failed
         self._extra = {"spider": spider}
         self._closing = False
         self._posting = 0
@@ -74,17 +64,17 @@ class Dispatcher:
 
     def start(self) -> None:
         """Look after the attempts that an earlier coordinator left under way, and send what is ready."""
+        now = self._now()
         for attempt in self.ledger.live():
-            member = self.fleet.by_name(attempt.node)
+            member = self.fleet.by_url(attempt.url)
             if member is None:
-                self.ledger.lose(
-                    attempt, f"its node {attempt.node} is no longer in DISTRIBUTED_TARGET_HOSTS", counts=False,
-                    max_attempts=self.config.max_attempts,
-                )  # fmt: skip
+                reason = f"its node {attempt.node} ({attempt.url}) is no longer in DISTRIBUTED_TARGET_HOSTS"
+                self.ledger.lose(attempt, reason, counts=False, max_attempts=self.config.max_attempts)
                 continue
             lost = attempt.state is AttemptState.UNKNOWN
-            member.flights[attempt.job] = Flight(attempt=attempt, evidence=self._now(), lost=lost)
+            member.flights[attempt.job] = Flight(attempt=attempt, sent_at=now, evidence=now, lost=lost)
         for member in self.fleet.members:
+            member.still_since = now
             self._watches.append(self._spawn(self._watch(member)))
         self.send_ready()
 
@@ -96,12 +86,19 @@ class Dispatcher:
             batch, member = next(((batch, member) for batch, member in turns if member is not None), (0, None))
             if member is None:
                 return
-            attempt, payload = self.ledger.bind(batch, member.name)  # row before POST
-            flight = member.flights[attempt.job] = Flight(attempt=attempt, evidence=self._now())
+            attempt, payload = self.ledger.bind(batch, member.name, member.node.address.url)  # row before POST
+            now = self._now()
+            flight = Flight(attempt=attempt, sent_at=now, evidence=now, trial=member.pause > 0)
+            member.flights[attempt.job] = flight
             self.stats.inc_value("distributed/attempts")
             self.stats.inc_value(f"distributed/attempts/{member.name}")
             self._posting += 1
             self._spawn(self._send(member, flight, payload))
+
+    @property
+    def idle(self) -> bool:
+        """Whether a node could start a job at once."""
+        return any(member.idle_slots for member in self.fleet.members)
 
     async def drain(self, seconds: float) -> None:
         """Send what is ready, as far as nodes answer, for at most *seconds*; then look no more."""
@@ -116,6 +113,8 @@ class Dispatcher:
         for watch in self._watches:
             watch.cancel()
         await DeferredList(self._watches)
+        if self.ledger.settled():
+            await self._end_the_rest(deadline)
         for member in self.fleet.members:
             await member.node.close()
 
@@ -134,18 +133,15 @@ class Dispatcher:
         except NodeError as error:
             self._fail(member, error)
             if attempt.job in member.flights:
-                self.ledger.unsent(attempt, str(error))
-                del member.flights[attempt.job]
+                self.judge.unsent(member, flight, str(error))
         else:
-            if member.worked():
-                logger.info("%s: is used again", member.name, extra=self._extra)
+            self.judge.worked(member, Proof.TAKES)
             if attempt.job in member.flights:  # else its receipt was here before the answer
                 flight.evidence = self._now()
                 self._confirm(flight)
         finally:
             self._posting -= 1
-        self.send_ready()
-        self.changed()
+        self._moved_on()
 
     def _confirm(self, flight: Flight) -> None:
         if not flight.confirmed:
@@ -161,6 +157,9 @@ class Dispatcher:
                 await self._look(member)
             except CancelledError:
                 return
+            except sqlite3.Error as error:
+                self.ledger_failed(error)
+                return
             except Exception:
                 logger.exception("%s: looking after its jobs failed, trying again", member.name, extra=self._extra)
             await self._sleep(self.config.poll_interval)
@@ -168,9 +167,16 @@ class Dispatcher:
     async def _look(self, member: Member) -> None:
         if not member.silent or self._now() >= member.again_at:
             try:
-                member.seen(await member.node.daemonstatus())
+                status = await member.node.daemonstatus()
+                member.seen(status, self._now())
+                if member.unchecked:
+                    await self.admit(member.node)
+                    member.unchecked = False
                 member.recover(self._now())
-                await self._inspect_all(member)
+                self._check_wedged(member)
+                for flight in list(member.flights.values()):
+                    await self._inspect(member, flight)
+                await self._take_back(member)
             except NodeError as error:
                 if self._closing:  # we have cut the line ourselves
                     return
@@ -178,145 +184,158 @@ class Dispatcher:
                 self._fail(member, error)
         self._end_leases(member)
         self._check_usable()
-        self.send_ready()
-
-    async def _inspect_all(self, member: Member) -> None:
-        """Each of its flights, although the node may say no to one of them."""
-        refused: NodeRefusedError | None = None
-        for flight in list(member.flights.values()):
-            try:
-                await self._inspect(member, flight)
-            except NodeRefusedError as error:
-                refused = error
-        if refused is not None:
-            raise refused
+        self._moved_on()
 
     async def _inspect(self, member: Member, flight: Flight) -> None:
-        attempt = flight.attempt
-        if (flight.lost or flight.fenced) and not flight.cancelled:
-            before = await member.node.cancel(self.job.project, attempt.job)
-            flight.cancelled = True
-            if before == "pending" or flight.fenced:
-                del member.flights[attempt.job]
-                if not flight.fenced:
-                    self.ledger.unsent(attempt, "taken back before it ran")
-                return
-        if await self._take_receipt(member, flight) or not self._wants_status(member, flight):
-            return
-        state = await member.node.status(attempt.job, self.job.project)
-        if state is not None:
-            self._confirm(flight)
-        if state == "pending":
-            flight.evidence = self._now()
-        elif state == "running":
-            flight.started = True  # no evidence: only a growing receipt is
-        elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
-            await self._ended_without_receipt(member, flight)
+        try:
+            if not await self._ended_by_us(member, flight) and not await self._take_receipt(member, flight):
+                await self._ask(member, flight)
+        except NodeRefusedError as error:  # to one job: it counts as no sign of life, and nothing against the node
+            if not flight.refused:
+                flight.refused = True
+                logger.warning("Job %s: %s", flight.attempt.job, error, extra=self._extra)
 
-    def _wants_status(self, member: Member, flight: Flight) -> bool:
+    async def _ask(self, member: Member, flight: Flight) -> None:
         """``status.json`` unpacks a node's whole queue, so it is asked where a receipt can't tell, and not always."""
+        attempt = flight.attempt
         silent = self._now() - flight.evidence
         patience = min(self.config.lease / 4, 5 * self.config.poll_interval)
-        return member.moved or not flight.confirmed or silent > patience
+        if not (member.moved or not flight.confirmed or silent > patience or flight.fenced or flight.stalled):
+            return
+        state = await member.node.status(attempt.job, self.job.project)
+        flight.pending = state == "pending"
+        if state is not None:
+            self._confirm(flight)
+        if flight.fenced and state in (None, "finished"):
+            member.flights.pop(attempt.job, None)
+        elif state == "pending":
+            flight.evidence = self._now()
+            flight.signalled_at, flight.killed = None, False  # it has come late: it is to be taken back, if it was
+        elif state == "running":
+            self._started(member, flight)  # no evidence: only a growing receipt is
+        elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
+            log = await member.node.log_tail(self.job.project, self.job.spider, attempt.job)
+            if attempt.job in member.flights:  # else it was settled meanwhile
+                self.judge.died(member, flight, cause_of_death(log), self._now())
+                self._moved_on()
 
     async def _take_receipt(self, member: Member, flight: Flight, *, ended: bool = False) -> bool:
-        """Fetch the receipt. Returns whether that settles the matter for now: it is final, or it has grown."""
+        """Fetch the receipt. Returns whether that settles the matter for now: it is final, or a sign of life."""
         attempt = flight.attempt
         data = await member.node.receipt(self.job.project, self.job.spider, attempt.job)
-        if data is None:
-            return False
+        if data is None or attempt.job not in member.flights:
+            return attempt.job not in member.flights
         try:
-            receipt = Receipt.from_json(data)
+            receipt = Receipt.from_json(data, size=attempt.size)
             if receipt.job != attempt.job:
                 raise WireError(f"it is of job {receipt.job!r}")
         except WireError as error:
-            logger.warning("%s: receipt of job %s: %s", member.name, attempt.job, error, extra=self._extra)
+            if not flight.unreadable:
+                flight.unreadable = True
+                logger.warning("%s: receipt of job %s: %s", member.name, attempt.job, error, extra=self._extra)
             return False
         if receipt.final:
-            self._settle(member, flight, receipt)
+            self.judge.final(member, flight, receipt, self._now())
+            self._moved_on()
             return True
-        if receipt.sequence <= flight.sequence or ended:
+        if receipt.sequence <= flight.sequence:
+            return False
+        flight.sequence, flight.progress = receipt.sequence, receipt.settled.bit_count()
+        if ended:
             return False
         self._confirm(flight)
-        flight.sequence, flight.started, flight.evidence = receipt.sequence, True, self._now()
-        flight.progress = receipt.settled.bit_count()
-        return True
+        self._started(member, flight)
+        return self._is_active(flight, receipt)
 
-    async def _ended_without_receipt(self, member: Member, flight: Flight) -> None:
-        attempt = flight.attempt
-        log = await member.node.log_tail(self.job.project, self.job.spider, attempt.job)
-        if attempt.job not in member.flights:  # settled meanwhile
-            return
-        why = cause_of_death(log)
-        logger.error("%s: job %s ended without a receipt. %s", member.name, attempt.job, why, extra=self._extra)
-        settled = self.ledger.reject(attempt, f"no receipt: {why}", max_attempts=self.config.max_attempts)
-        del member.flights[attempt.job]
-        self.stats.inc_value("distributed/attempts/rejected")
-        self._after(attempt, settled)
-
-    def _settle(self, member: Member, flight: Flight, receipt: Receipt) -> None:
-        attempt = flight.attempt
-        if attempt.job not in member.flights:
-            return
-        if flight.fenced:
-            del member.flights[attempt.job]
-            return
-        settlement = self.ledger.settle(attempt, receipt, max_attempts=self.config.max_attempts)
-        del member.flights[attempt.job]  # not before: what the ledger could not write is tried again
-        verdict = "accepted" if settlement.accepted else "rejected"
-        self.stats.inc_value(f"distributed/attempts/{verdict}")
-        log = logger.info if settlement.accepted else logger.warning
-        log(
-            "Batch %s from %s %s (%s): %d of %d requests settled, %d failed, %d items",
-            attempt.label, member.name, verdict, settlement.reason, receipt.settled.bit_count(), receipt.size,
-            len(receipt.positions(receipt.failed)), receipt.items, extra=self._extra,
-        )  # fmt: skip
-        if settlement.accepted and receipt.unexported:
-            self.stats.inc_value("distributed/items_unexported", receipt.unexported)
+    def _is_active(self, flight: Flight, receipt: Receipt) -> bool:
+        """A receipt is a sign of life while what the worker has done grows."""
+        now = self._now()
+        activity = receipt.activity + bool(receipt.finish_reason)  # when it stores its feed the time begins anew
+        if activity > flight.activity:
+            flight.activity, flight.active_at = activity, now
+        flight.stalled = now - flight.active_at >= self.config.stall
+        if not flight.stalled:
+            flight.evidence = now
+        elif flight.signalled_at is None:
             logger.warning(
-                "Batch %s from %s: %d items are not in its feed, the log of job %s on the node tells why",
-                attempt.label, member.name, receipt.unexported, attempt.job, extra=self._extra,
+                "Job %s has done nothing for %d s (DISTRIBUTED_STALL): it is ended, and sent again",
+                flight.attempt.job, now - flight.active_at, extra=self._extra,
             )  # fmt: skip
-        self._after(attempt, settlement.batch_settled)
+        return not flight.stalled
 
-    def _after(self, attempt: Attempt, batch_settled: bool) -> None:
-        """An attempt has ended. What else runs for a settled batch is fenced: whatever it reports can't count."""
-        if batch_settled:
-            for _, flight in self.fleet.flights():
-                if flight.attempt.batch == attempt.batch and not flight.fenced:
-                    flight.fenced = True
-                    reason = "another attempt was accepted first"
-                    self.ledger.reject(flight.attempt, reason, max_attempts=self.config.max_attempts)
-        self.send_ready()
-        self.changed()
+    def _started(self, member: Member, flight: Flight) -> None:
+        # Of a job that had started before nothing follows: a Scrapyd that was restarted leaves such jobs alone.
+        proof = Proof.TAKES if flight.started else Proof.STARTS
+        flight.started, flight.pending = True, False
+        self.judge.worked(member, proof)
+
+    # Ending jobs
+
+    async def _ended_by_us(self, member: Member, flight: Flight) -> bool:
+        """End a job that is not wanted: INT, so that it can report what it has done, then KILL. Returns whether that
+        was all."""
+        in_doubt = member.pause and member.needs >= Proof.STARTS  # only the job that is to prove it may wait there
+        if not (flight.lost or flight.fenced or flight.stalled or (in_doubt and flight.waiting and not flight.trial)):
+            return False
+        now = self._now()
+        if flight.killed or (flight.signalled_at is not None and now - flight.signalled_at < KILL_AFTER):
+            return False
+        return await self._cancel(member, flight, "KILL" if flight.signalled_at is not None else None)
+
+    async def _cancel(self, member: Member, flight: Flight, signal: str | None = None) -> bool:
+        before = await member.node.cancel(self.job.project, flight.attempt.job, signal)
+        if flight.attempt.job not in member.flights:
+            return True
+        flight.signalled_at, flight.killed = self._now(), signal is not None
+        if before == "running":
+            self._started(member, flight)
+            return False
+        if flight.fenced:
+            del member.flights[flight.attempt.job]
+        elif before == "pending":
+            self.stats.inc_value("distributed/attempts/taken_back")
+            self.judge.unsent(member, flight, "taken back before it ran")
+        return before == "pending" or flight.fenced
+
+    async def _end_the_rest(self, deadline: float) -> None:
+        """Of a run that is over: whatever still runs can't count."""
+        for member, flight in self.fleet.flights():
+            if not member.silent and self._now() < deadline:
+                with suppress(NodeError):
+                    await member.node.cancel(self.job.project, flight.attempt.job, "KILL")
+
+    async def _take_back(self, member: Member) -> None:
+        """Jobs that have waited here for a while go to nodes that have nothing to do, the last ones first."""
+        patience = self.config.lease / 4
+        waiting = [flight for flight in member.flights.values() if flight.pending and flight.waiting]
+        waiting = [flight for flight in waiting if self._now() - flight.sent_at >= patience]
+        free = sum(other.idle_slots for other in self.fleet.members if other is not member)
+        if not free or not waiting or self.ledger.ready():
+            return
+        for flight in waiting[-free:]:
+            if await member.node.status(flight.attempt.job, self.job.project) == "pending":
+                member.passed_on = True  # else two nodes that start nothing would play catch
+                await self._cancel(member, flight)
 
     def _end_leases(self, member: Member) -> None:
         now = self._now()
         for flight in list(member.flights.values()):
-            if flight.lost or flight.fenced or now - flight.evidence < self.config.lease:
-                continue
-            reason = f"no sign of life on {member.name} for {now - flight.evidence:.0f} s"
-            logger.warning(
-                "Batch %s: %s; its requests are to go out again", flight.attempt.label, reason, extra=self._extra
-            )
-            self.stats.inc_value("distributed/attempts/lost")
-            settled = self.ledger.lose(
-                flight.attempt,
-                reason,
-                counts=flight.started and not flight.progress,
-                max_attempts=self.config.max_attempts,
-            )
-            flight.lost = True
-            flight.attempt = replace(flight.attempt, state=AttemptState.UNKNOWN)
-            self._after(flight.attempt, settled)
+            if not (flight.lost or flight.fenced or now - flight.evidence < self.config.lease):
+                self.judge.lost(
+                    member, flight, f"no sign of life on {member.name} for {now - flight.evidence:.0f} s", now
+                )
+
+    def _moved_on(self) -> None:
+        self.send_ready()
+        self.changed()
 
     # Nodes that fail
 
-    def node_failed(self, error: NodeError) -> None:
-        """Use the node of *error* no more until it works again."""
+    def leave_out(self, error: NodeError) -> None:
+        """The node of *error* has failed the preflight: it gets nothing until it passes."""
         member = self.fleet.by_name(error.node)
         if member is not None:
-            member.silent = True
+            member.silent = member.unchecked = True
             self._fail(member, error)
 
     def _fail(self, member: Member, error: NodeError) -> None:
@@ -325,6 +344,13 @@ class Dispatcher:
         self.stats.inc_value(f"distributed/node_errors/{member.name}")
         if member.fail(str(error), self._now()):
             logger.warning("%s; it gets no batches until it works again", error, extra=self._extra)
+
+    def _check_wedged(self, member: Member) -> None:
+        seconds = self.config.lease
+        if member.wedged(self._now(), seconds):
+            reason = f"{member.name}: jobs wait there, nothing runs, and nothing has started for {seconds:.0f} s"
+            if member.fail(reason, self._now(), needs=Proof.STARTS):
+                logger.warning("%s: restart its Scrapyd; its batches go elsewhere", reason, extra=self._extra)
 
     def _check_usable(self) -> None:
         now = self._now()
@@ -350,26 +376,10 @@ class Dispatcher:
         return deferred
 
     def _failed(self, failure: Failure) -> None:
-        if not self._closing:
-            error = failure_to_exc_info(failure)
-            logger.error("Dispatch failed; the ledger keeps what it was about", exc_info=error, extra=self._extra)
-
-
-def cause_of_death(log: str | None) -> str:
-    """Why a job has ended without a receipt, from the tail of its *log* (``None``: it has none)."""
-    if log is None:
-        return (
-            "It has no log either, so it died at its start: most often scrapy_distributed, or something else that the"
-            " project imports, is not installed on the node. The output of Scrapyd itself tells"
-        )
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    raised = [line for line in lines if line.partition(":")[0].rpartition(".")[2].endswith(("Error", "Exception"))]
-    if not raised:
-        return (
-            f"The end of its log: {(lines or ['(empty)'])[-1][:500]}. If that is no error, see that scrapy_distributed"
-            " is activated in the project (ADDONS)"
-        )
-    logged = [line.partition(" ERROR: ")[2] for line in lines if " ERROR: " in line and "Traceback" not in line]
-    hint = " (its __init__ must take **kwargs)" if "unexpected keyword argument" in raised[-1] else ""
-    before = f", after {logged[-1][:300]}" if logged and logged[-1] not in raised[-1] else ""
-    return f"Its log says: {raised[-1][:500]}{hint}{before}"
+        if self._closing:
+            return
+        if isinstance(failure.value, sqlite3.Error):
+            self.ledger_failed(failure.value)
+            return
+        error = failure_to_exc_info(failure)
+        logger.error("Dispatch failed; the ledger keeps what it was about", exc_info=error, extra=self._extra)

@@ -47,8 +47,12 @@ class Diverter:
             return True
         return bool(self.callbacks) and getattr(request.callback, "__name__", "parse") in self.callbacks
 
-    def entries(self, requests: Iterable[Request]) -> tuple[list[tuple[bytes, str]], list[Request]]:
+    def entries(
+        self, requests: Iterable[Request], source: bytes = b""
+    ) -> tuple[list[tuple[bytes, str]], list[Request]]:
         """For targets in *requests*: (key, encoded request) pairs, and those to be crawled here, for they can't travel.
+
+        *source* tells which of several walks has found them: the spider's own, or a job that is read once.
 
         What a worker could never fetch or must not is in neither: it is counted, the first of a kind logged.
         """
@@ -65,7 +69,7 @@ class Diverter:
                 request.meta.pop("distributed", None)
                 body = wire.encode_request(request, self.spider)
                 wire.check_size(body)
-                entries.append((self._key(request), body))
+                entries.append((self._key(request, source), body))
             except Exception as error:
                 kind = "error"  # a request or a component that fails in Scrapy as well: there this request alone fails
                 if isinstance(error, NotSerializableError):
@@ -77,10 +81,12 @@ class Diverter:
                 here.append(request)
         return entries, here
 
-    def _key(self, request: Request) -> bytes:
-        """The fingerprint; for a request that is not to be filtered with the number of its occurrence, so that a
-        resumed walk finds its own again."""
+    def _key(self, request: Request, source: bytes) -> bytes:
+        """The fingerprint; for a request that is not to be filtered with the number of its occurrence in its source, so
+        that a walk that runs again finds its own again."""
         key = self.fingerprint(request)
+        if request.dont_filter:
+            key += source
         return key + self.occurrence(key).to_bytes(4, "big") if request.dont_filter else key
 
     def _log_once(self, kind: str, message: str, *values: object) -> None:

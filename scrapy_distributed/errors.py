@@ -9,10 +9,13 @@ DistributedError
 └── NodeError             one Scrapyd did not do what was asked
     ├── NodeUnreachableError   nothing was sent: try another node
     ├── NodeRefusedError       the node said no: try another node, tell the user why
+    │   └── NodeUnauthorizedError  it wants other credentials: the node itself is there
     └── NodeAmbiguousError     it may or may not have been done: ask the node
 """
 
 from __future__ import annotations
+
+LONGEST_QUOTE = 300  # characters
 
 
 class DistributedError(Exception):
@@ -56,6 +59,16 @@ class NodeRefusedError(NodeError):
     """The node answered, and the answer is no: what was asked was not done."""
 
 
+class NodeUnauthorizedError(NodeRefusedError):
+    """The node answered that it wants other credentials."""
+
+
 class NodeAmbiguousError(NodeError):
     """The request went out and no usable answer came: a timeout, a dropped line, an error page.
     It may have been done, and a request that timed out can still be carried out later."""
+
+
+def shortened(text: str, longest: int = LONGEST_QUOTE) -> str:
+    """*text* as others may see it: cut where it would flood a log, and without what a terminal would carry out."""
+    cut = text if len(text) <= longest else f"{text[: longest - 3]}..."
+    return cut if cut.isprintable() else "".join(one if one.isprintable() else "?" for one in cut)

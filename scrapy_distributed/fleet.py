@@ -184,8 +184,9 @@ def _split(url: str, source: str) -> SplitResult:
         raise ConfigError(f"{source} can't be read as host and port: {expected}") from None
     if parts.scheme not in ("http", "https"):
         raise ConfigError(f"{source} is neither http nor https: {expected}")
-    if not has_host or any(character.isspace() for character in parts.netloc):
-        raise ConfigError(f"{source} has no host, no port, or a space in them: {expected}")
+    # The raw text as well: urlsplit drops line ends without a word, also those in a password.
+    if not has_host or any(character.isspace() for character in parts.netloc) or not url.isprintable():
+        raise ConfigError(f"{source} has no host, no port, or a space or a control character in them: {expected}")
     if parts.query or parts.fragment or "@" in parts.path:
         raise ConfigError(f"{source} has a '?', '#' or '/' that splits it (in a password: %3F, %23, %2F): {expected}")
     return parts

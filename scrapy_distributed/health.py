@@ -4,27 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from scrapy_distributed.batch import Attempt
 from scrapy_distributed.node import DaemonStatus, Node
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+LARGEST_BACKLOG = 1000  # jobs, whatever a node says of itself
+BAD_JOBS = 2  # in a row, until a node is doubted
+
+
+class Proof(IntEnum):
+    """What a member that has failed must show before it is trusted again; each is worth those before it as well."""
+
+    TAKES = 1
+    """It takes a job."""
+    STARTS = 2
+    """A job of it has started."""
+    DELIVERS = 3
+    """A job of it has been accepted."""
 
 
 @dataclass(kw_only=True, eq=False)
 class Flight:
-    """An attempt under way: *evidence* is the time of the last sign of life, *sequence* that of its newest receipt."""
+    """An attempt under way, sent at *sent_at*. *evidence* is the time of its last sign of life."""
 
     attempt: Attempt
+    sent_at: float
     evidence: float
+    trial: bool = False  # to see whether a member that has failed works again
     confirmed: bool = False  # the node has said that it has it
+    pending: bool = False  # the node said so when it was asked last
     started: bool = False
-    sequence: int = 0
-    progress: int = 0  # requests that it had settled by its newest receipt
+    sequence: int = 0  # of its newest receipt
+    progress: int = 0  # requests that it had settled by then
+    activity: int = -1  # what it had done by then
+    active_at: float = 0.0  # when that grew last
+    stalled: bool = False  # it writes receipts and does nothing
     lost: bool = False  # its requests have gone to another attempt; a final receipt still counts if it comes first
-    fenced: bool = False  # it can't count any more, and is only to be cancelled
-    cancelled: bool = False
+    fenced: bool = False  # it can't count any more, and is only to be ended
+    signalled_at: float | None = None  # it was told to end while it ran
+    killed: bool = False
+    unreadable: bool = False  # a receipt of it made no sense, and the log tells
+    refused: bool = False  # the node has said no to a question about it, and the log tells
+
+    @property
+    def waiting(self) -> bool:
+        return not (self.started or self.lost or self.fenced)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -35,59 +62,112 @@ class Member:
     fixed_backlog: int = 0  # jobs; 0: from its pace
     flights: dict[str, Flight] = field(default_factory=dict)  # by job id
     trouble: str = ""  # why it gets nothing; '' if it is fine
+    needs: Proof = Proof.TAKES  # what ends the doubt
+    unchecked: bool = False  # it failed the preflight, and is to pass it before it gets anything
     silent: bool = False  # the last look at it failed: no more looks until the pause is over
-    pause: float = 0.0  # above 0: it has failed and has taken no job since
+    pause: float = 0.0  # above 0: it has failed, and is in doubt since
     reported: str = ""  # the trouble that the log tells already
     again_at: float = 0.0
+    bad_jobs: int = 0  # in a row
+    running: int = 0  # jobs of all projects, at the last look
     peak_running: int = 0
     jobs_seen: tuple[int, int] = (0, 0)  # running and finished, at the last look
     moved: bool = True  # a job has started or ended since the look before the last
+    passed_on: bool = False  # a job that waited here was given to another, and nothing has moved here since
+    still_since: float = 0.0  # since then nothing runs there, and nothing has started or ended
 
     @property
     def name(self) -> str:
         return self.node.name
 
     @property
+    def well(self) -> bool:
+        return not (self.trouble or self.pause)
+
+    @property
     def backlog(self) -> int:
         """Unstarted jobs of ours that it may hold. ``max_proc`` is not to be had from Scrapyd, and it starts that many
         jobs a poll: twice the most that were seen running keeps every slot busy until we look again."""
-        return self.fixed_backlog or max(8, 2 * self.peak_running)
+        return self.fixed_backlog or min(max(8, 2 * self.peak_running), LARGEST_BACKLOG)
 
     @property
     def has_room(self) -> bool:
-        waiting = sum(not (flight.started or flight.lost or flight.fenced) for flight in self.flights.values())
-        return not self.trouble and waiting < (1 if self.pause else self.backlog)  # first one job, to see
+        if self.trouble:
+            return False
+        waiting = sum(flight.waiting for flight in self.flights.values())
+        # In doubt it gets one job, to see.
+        return waiting < self.backlog if not self.pause else not waiting and not self.trial
+
+    @property
+    def trial(self) -> Flight | None:
+        """The job that tells whether it works again."""
+        return next((f for f in self.flights.values() if f.trial and not (f.lost or f.fenced)), None)
+
+    @property
+    def idle_slots(self) -> int:
+        """Jobs that it could start at once, as far as we know."""
+        if not self.well or self.passed_on or any(flight.waiting for flight in self.flights.values()):
+            return 0
+        return max(self.peak_running - self.running, 0 if self.running else 1)
 
     def usable(self, *, waiting: bool) -> bool:
-        """Whether it can be hoped for: it is well, or has failed and has taken a job of ours, or none is *waiting*."""
-        has_job = any(flight.confirmed and not flight.lost for flight in self.flights.values())
-        return not self.trouble and (has_job or not (self.pause and waiting))
+        """Whether it can be hoped for: it is well; or it has failed, and none is *waiting* or it has a job of ours that
+        may prove it. Where jobs of it fail, that is one that is at work."""
+        if self.trouble:
+            return False
+        if not (self.pause and waiting):
+            return True
+        if self.needs is Proof.DELIVERS:
+            return self.trial is not None and self.trial.started
+        return any(flight.confirmed and not flight.lost for flight in self.flights.values())
 
-    def seen(self, status: DaemonStatus) -> None:
-        self.silent = False
-        self.peak_running = max(self.peak_running, status.running)
-        now = (status.running, status.finished)
-        self.moved, self.jobs_seen = now != self.jobs_seen, now
+    def seen(self, status: DaemonStatus, now: float) -> None:
+        was_silent, self.silent = self.silent, False
+        self.running, self.peak_running = status.running, max(self.peak_running, status.running)
+        jobs = (status.running, status.finished)
+        self.moved, self.jobs_seen = jobs != self.jobs_seen, jobs
+        if self.moved:
+            self.passed_on = False
+        if self.moved or self.running or was_silent:  # nobody knows how long it has been up
+            self.still_since = now
 
-    def fail(self, reason: str, now: float) -> bool:
+    def wedged(self, now: float, seconds: float) -> bool:
+        """Whether jobs of ours wait there, and nothing has run or started for so many *seconds*: a Scrapyd that could
+        not start a process keeps its slot occupied until it is restarted."""
+        waits = any(flight.pending and now - flight.sent_at >= seconds for flight in self.flights.values())
+        return waits and now - self.still_since >= seconds
+
+    def fail(self, reason: str, now: float, *, needs: Proof = Proof.TAKES) -> bool:
         """Use it no more until a growing pause is over. Returns whether this is news."""
         news = reason != self.reported
         self.trouble = self.reported = reason
+        self.needs = max(needs, self.needs if self.pause else needs)
         if now >= self.again_at:  # several calls that fail together are one failure
             self.pause = min(max(FIRST_PAUSE, self.pause * 2), LONGEST_PAUSE)
             self.again_at = now + self.pause
         return news
+
+    def job_failed(self, reason: str, now: float) -> bool:
+        """A job of it came to nothing, and its batch is not to blame. Returns whether it is in doubt for it now, and
+        that is news."""
+        self.bad_jobs += 1
+        return self.bad_jobs >= BAD_JOBS and self.fail(reason, now, needs=Proof.DELIVERS)
 
     def recover(self, now: float) -> None:
         """It has answered: once its pause is over it gets one job, to see."""
         if now >= self.again_at:
             self.trouble = ""
 
-    def worked(self) -> bool:
-        """It has taken a job. Returns whether this is news."""
-        news = self.pause > 0
-        self.pause, self.reported = 0.0, ""
-        return news
+    def worked(self, proof: Proof) -> bool:
+        """It has shown *proof*. Returns whether this ends a doubt."""
+        if proof is Proof.DELIVERS:
+            self.bad_jobs = 0
+        if not self.pause or proof < self.needs:
+            return False
+        self.pause, self.reported, self.trouble = 0.0, "", ""
+        for flight in self.flights.values():
+            flight.trial = False
+        return True
 
 
 class Fleet:
@@ -100,15 +180,20 @@ class Fleet:
     def by_name(self, name: str) -> Member | None:
         return next((member for member in self.members if member.name == name), None)
 
+    def by_url(self, url: str) -> Member | None:
+        """A node may have another name in this run, and another node its name."""
+        return next((member for member in self.members if member.node.address.url == url), None)
+
     def take_turn(self, *, avoid: str | None = None) -> Member | None:
         """The next member with room, in round-robin order; *avoid* only if there is no other. *avoid* is where the
         batch was before: such a batch is not for trying out a member that has failed."""
         turns = [(self._next + step) % len(self.members) for step in range(len(self.members))]
         with_room = [turn for turn in turns if self.members[turn].has_room]
-        if avoid and any(not (member.trouble or member.pause) and member.name != avoid for member in self.members):
+        others_work = any(member.well and member.name != avoid for member in self.members)
+        if avoid and others_work:
             with_room = [turn for turn in with_room if not self.members[turn].pause]
         turn = next((turn for turn in with_room if self.members[turn].name != avoid), None)
-        if turn is None and with_room and all(member.trouble or member.name == avoid for member in self.members):
+        if turn is None and with_room and not others_work:
             turn = with_room[0]
         if turn is None:
             return None

@@ -40,10 +40,15 @@ class Jobs:
     finished: tuple[Job, ...]
 
 
+def check_job_id(job: str) -> None:
+    """Raise ``ConfigError`` for an id that can't be a file name everywhere."""
+    if not _JOB_ID.fullmatch(job):
+        raise ConfigError(f"job id {job[:250]!r}: it may have 1 to 200 of the characters A-Z a-z 0-9 . _ -")
+
+
 def check_job(jobid: str, settings: Mapping[str, str], args: Mapping[str, str]) -> None:
     """Raise ``ConfigError`` for a job that Scrapyd would accept and never run, or can't take."""
-    if not _JOB_ID.fullmatch(jobid):
-        raise ConfigError(f"job id {jobid[:250]!r}: it may have 1 to 200 of the characters A-Z a-z 0-9 . _ -")
+    check_job_id(jobid)
     total = 0
     for kind, mapping in (("setting", settings), ("spider argument", args)):
         for key, value in mapping.items():

@@ -17,7 +17,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,52 +25,23 @@ from typing import Any
 
 from scrapy_distributed import wire
 from scrapy_distributed.accounting import Balance
-from scrapy_distributed.batch import Attempt, AttemptState, BatchState, bitmap_from_bytes, bitmap_to_bytes, bits
+from scrapy_distributed.batch import (
+    Attempt,
+    AttemptState,
+    BatchState,
+    Blame,
+    Fate,
+    bitmap_from_bytes,
+    bitmap_to_bytes,
+    bits,
+)
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.receipt import Receipt
+from scrapy_distributed.schema import check_format, check_sound, create, hold, read_balance
 
-FORMAT = 1
 SEE = 200  # keys a statement
-APPLICATION = 0x53434450  # "SCDP", so that another program's file is not taken for a ledger
-
-SCHEMA = f"""
-CREATE TABLE run (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, started REAL NOT NULL,
-    walked REAL, ended REAL, duplicates INTEGER NOT NULL DEFAULT 0,
-    batches INTEGER NOT NULL DEFAULT 0
-);
-CREATE UNIQUE INDEX run_unfinished ON run (identity) WHERE ended IS NULL;
-CREATE TABLE request (run INTEGER NOT NULL, key BLOB NOT NULL);
-CREATE TABLE queued (
-    id INTEGER PRIMARY KEY, run INTEGER NOT NULL, size INTEGER NOT NULL CHECK (size > 0), bodies TEXT NOT NULL
-);
-CREATE TABLE batch (
-    run INTEGER NOT NULL, number INTEGER NOT NULL, parent INTEGER, size INTEGER NOT NULL CHECK (size > 0),
-    payload TEXT NOT NULL, state TEXT NOT NULL CHECK (state IN ('ready', 'in flight', 'settled')),
-    settled BLOB NOT NULL DEFAULT x'', attempts INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
-    crawled INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,
-    filtered INTEGER NOT NULL DEFAULT 0, dead INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (run, number),
-    CHECK (crawled + failed + filtered + dead <= size),
-    CHECK ((state = 'settled') = (crawled + failed + filtered + dead = size))
-);
-CREATE INDEX batch_open ON batch (run, state, number) WHERE state <> 'settled';
-CREATE TABLE attempt (
-    run INTEGER NOT NULL, batch INTEGER NOT NULL, number INTEGER NOT NULL, node TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ({", ".join(repr(state.value) for state in AttemptState)})),
-    positions BLOB NOT NULL, bound REAL NOT NULL, ended REAL, reason TEXT, items INTEGER, feeds TEXT, stats TEXT,
-    PRIMARY KEY (run, batch, number)
-);
-CREATE UNIQUE INDEX attempt_current ON attempt (run, batch) WHERE state IN ('bound', 'sent');
-CREATE INDEX attempt_live ON attempt (run) WHERE state IN ('bound', 'sent', 'unknown');
-CREATE TABLE outcome (
-    run INTEGER NOT NULL, batch INTEGER NOT NULL, position INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('failed', 'filtered', 'dead')), reason TEXT NOT NULL,
-    PRIMARY KEY (run, batch, position)
-) WITHOUT ROWID;
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {FORMAT};
-"""
+HALVED_AT = 2  # failed attempts
+LIVE_STATES = (AttemptState.BOUND, AttemptState.SENT, AttemptState.UNKNOWN)
 
 # The seen-set, in a file of its own, made anew whenever the ledger is opened: an index over the keys takes random
 # writes, so it is kept out of the ledger, which only grows at its end, and lives in one transaction that never commits.
@@ -87,6 +58,7 @@ FIND_RUN = "SELECT id, name, walked FROM run WHERE identity = ? AND ended IS NUL
 ADD_RUN = "INSERT INTO run (name, identity, started) VALUES (?, ?, ?)"
 ABANDON_RUN = "UPDATE run SET ended = ? WHERE id = ?"
 ADD_SEEN = "INSERT OR IGNORE INTO seen VALUES (?)"
+DROP_SEEN = "DELETE FROM seen WHERE key = ?"
 ADD_REQUEST = "INSERT INTO request VALUES (?, ?)"
 KEYS = "SELECT key FROM request WHERE run = ?"
 ADD_QUEUED = "INSERT INTO queued (run, size, bodies) VALUES (?, ?, ?)"
@@ -94,26 +66,36 @@ COUNT_DUPLICATES = "UPDATE run SET duplicates = duplicates + ? WHERE id = ?"
 COUNT_OCCURRENCE = """
 INSERT INTO occurrence VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET number = number + 1 RETURNING number
 """
-QUEUED = "SELECT bodies FROM queued WHERE run = ? ORDER BY id"
-CLEAR_QUEUED = "DELETE FROM queued WHERE run = ?"
+QUEUED = "SELECT bodies FROM queued WHERE run = ? AND avoid IS NULL ORDER BY id"
+CLEAR_QUEUED = "DELETE FROM queued WHERE run = ? AND avoid IS NULL"
+ADD_AGAIN = "INSERT INTO queued (run, size, bodies, avoid) VALUES (?, ?, ?, ?)"
+AGAIN_SIZES = "SELECT avoid, sum(size) FROM queued WHERE run = ? AND avoid IS NOT NULL GROUP BY avoid"
+AGAIN = "SELECT bodies FROM queued WHERE run = ? AND avoid = ? ORDER BY id"
+CLEAR_AGAIN = "DELETE FROM queued WHERE run = ? AND avoid = ?"
 NEXT_BATCH = "UPDATE run SET batches = batches + 1 WHERE id = ? RETURNING batches"
-ADD_BATCH = "INSERT INTO batch (run, number, size, payload, state) VALUES (?, ?, ?, ?, 'ready')"
+ADD_BATCH = """
+INSERT INTO batch (run, number, size, payload, state, parent, avoid, failures) VALUES (?, ?, ?, ?, 'ready', ?, ?, ?)
+"""
 READY = """
-SELECT number,
-    (SELECT node FROM attempt WHERE run = batch.run AND batch = batch.number ORDER BY attempt.number DESC LIMIT 1)
+SELECT number, coalesce(
+    (SELECT node FROM attempt WHERE run = batch.run AND batch = batch.number ORDER BY attempt.number DESC LIMIT 1),
+    avoid)
 FROM batch WHERE run = ? AND state = 'ready' ORDER BY number LIMIT 10
 """
-UNSETTLED = "SELECT 1 FROM batch WHERE run = ? AND state <> 'settled' LIMIT 1"
+UNSETTLED = """
+SELECT 1 FROM batch WHERE run = :run AND state <> 'settled'
+UNION ALL SELECT 1 FROM queued WHERE run = :run LIMIT 1
+"""
 UNPOSTED = """
 SELECT 1 FROM batch WHERE run = :run AND state = 'ready'
 UNION ALL SELECT 1 FROM attempt WHERE run = :run AND state = 'bound'
 UNION ALL SELECT 1 FROM queued WHERE run = :run LIMIT 1
 """
-BATCH = "SELECT size, payload, settled, attempts, failures, state FROM batch WHERE run = ? AND number = ?"
+BATCH = "SELECT size, payload, settled, attempts, failures, state, avoid FROM batch WHERE run = ? AND number = ?"
 BIND_BATCH = "UPDATE batch SET state = 'in flight', attempts = ? WHERE run = ? AND number = ?"
-ADD_ATTEMPT = (
-    "INSERT INTO attempt (run, batch, number, node, state, positions, bound) VALUES (?, ?, ?, ?, 'bound', ?, ?)"
-)
+ADD_ATTEMPT = """
+INSERT INTO attempt (run, batch, number, node, url, state, positions, bound) VALUES (?, ?, ?, ?, ?, 'bound', ?, ?)
+"""
 SET_ATTEMPT = "UPDATE attempt SET state = ?, ended = ?, reason = ? WHERE run = ? AND batch = ? AND number = ?"
 ATTEMPT_STATE = "SELECT state FROM attempt WHERE run = ? AND batch = ? AND number = ?"
 RELEASE_BATCH = """
@@ -127,50 +109,38 @@ WHERE run = ? AND batch = ? AND number = ?
 """
 SETTLE_BATCH = """
 UPDATE batch SET settled = :settled, crawled = crawled + :crawled, failed = failed + :failed,
-    filtered = filtered + :filtered, dead = dead + :dead,
-    state = CASE WHEN crawled + failed + filtered + dead + :count = size THEN 'settled' ELSE state END
+    filtered = filtered + :filtered, dead = dead + :dead, moved = moved + :moved,
+    state = CASE WHEN crawled + failed + filtered + dead + moved + :count = size THEN 'settled' ELSE state END
 WHERE run = :run AND number = :batch
 """
-ADD_OUTCOME = "INSERT INTO outcome VALUES (?, ?, ?, ?, ?)"
-LIVE = (
-    "SELECT batch, number, node, state, positions FROM attempt WHERE run = ? AND state IN ('bound', 'sent', 'unknown')"
-)
-ACCEPTED_STATS = "SELECT stats FROM attempt WHERE run = ? AND state = 'accepted' AND stats IS NOT NULL"
-BALANCE = """
-SELECT (SELECT count(*) FROM request WHERE run = :run), (SELECT duplicates FROM run WHERE id = :run),
-    (SELECT coalesce(sum(size), 0) FROM queued WHERE run = :run)
-        + coalesce(sum(iif(state = 'ready', size - crawled - failed - filtered - dead, 0)), 0),
-    coalesce(sum(iif(state = 'in flight', size - crawled - failed - filtered - dead, 0)), 0),
-    coalesce(sum(crawled), 0), coalesce(sum(failed), 0), coalesce(sum(filtered), 0), coalesce(sum(dead), 0)
-FROM batch WHERE run = :run
+ADD_OUTCOME = "INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?)"
+LIVE = """
+SELECT batch, number, node, url, state, positions FROM attempt
+WHERE run = ? AND state IN ('bound', 'sent', 'unknown')
 """
+ACCEPTED_STATS = "SELECT stats FROM attempt WHERE run = ? AND state = 'accepted' AND stats IS NOT NULL"
 END_RUN = "UPDATE run SET ended = ? WHERE id = ? AND walked IS NOT NULL"
 OTHER_RUNS = "SELECT name FROM run WHERE ended IS NULL AND id <> ? ORDER BY id"
 WALK_ON = "UPDATE run SET walked = NULL WHERE id = ?"
 WALKED = "UPDATE run SET walked = coalesce(walked, ?) WHERE id = ?"
-RUNS = "SELECT id, name, identity, started, walked, ended FROM run ORDER BY id"
-BATCHES = """
-SELECT batch.number, batch.state, size, crawled, failed, filtered, dead, batch.attempts,
-    last.node, last.state, last.reason,
-    (SELECT sum(items) FROM attempt WHERE run = batch.run AND batch = batch.number AND attempt.state = 'accepted')
-FROM batch LEFT JOIN attempt AS last
-    ON last.run = batch.run AND last.batch = batch.number AND last.number = batch.attempts
-WHERE batch.run = ? ORDER BY batch.number
+LAST_RUN = "SELECT id, name FROM run ORDER BY id DESC LIMIT 1"
+REOPEN_RUN = "UPDATE run SET ended = NULL WHERE id = ?"
+UNDONE = """
+SELECT batch, position, state, reason, again FROM outcome WHERE run = ? AND state IN ('failed', 'dead')
+ORDER BY batch, position
 """
-OUTCOMES = """
-SELECT batch, position, outcome.state, reason, payload FROM outcome
-JOIN batch ON batch.run = outcome.run AND batch.number = batch WHERE outcome.run = ? ORDER BY batch, position
-"""
-FEEDS = "SELECT feeds FROM attempt WHERE run = ? AND state = 'accepted' AND feeds IS NOT NULL ORDER BY batch, number"
+LARGEST = "SELECT max(size) FROM batch WHERE run = ?"
+DROP_OUTCOME = "DELETE FROM outcome WHERE run = ? AND batch = ? AND position = ?"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settlement:
-    """What became of an attempt: whether its receipt counts and why not, and whether its batch is settled now."""
+    """What an accepted attempt has brought. *found*: the targets that it reported and that are new to the run, encoded.
+    *again*: how many of its failed requests are to be tried on another node."""
 
-    accepted: bool
-    reason: str
-    batch_settled: bool
+    fate: Fate
+    found: tuple[str, ...] = ()
+    again: int = 0
 
 
 class Ledger:
@@ -188,20 +158,19 @@ class Ledger:
             raise LedgerError(f"found SQLite {sqlite3.sqlite_version}, expected 3.35 or newer: use a newer Python")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _hold(self.path)
+            self._lock = hold(self.path)
+            if not self.path.exists():
+                create(self.path)
             self._db = sqlite3.connect(self.path, timeout=5, isolation_level=None)
-            _check_format(self._db, self.path)
+            check_format(self._db, self.path)
+            check_sound(self._db, self.path)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("PRAGMA wal_autocheckpoint = 4000")  # pages of 4 KiB: a sync for every 16 MiB written
-            self._seen_path.unlink(missing_ok=True)
-            self._seen = sqlite3.connect(self._seen_path, isolation_level=None)
-            self._seen.executescript(SEEN)
-        except (sqlite3.Error, OSError) as error:
+            self._make_seen()
+        except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
             self.close()
-            raise LedgerError(
-                f"{self.path}: can't be used as ledger: {error}; name another with DISTRIBUTED_LEDGER"
-            ) from None
+            raise self._unusable(error) from None
         except LedgerError:
             self.close()
             raise
@@ -219,9 +188,10 @@ class Ledger:
         """Take up the unfinished run of *identity*, or begin one. Returns whether its walk is still to be done.
 
         Without *wait* a run whose walk is done and whose requests are all with the nodes is not taken up.
+        Raises ``LedgerError`` where the file can't be read or written, as ``others`` and ``queued`` do.
         """
         text = json.dumps(identity, sort_keys=True)
-        with self._transaction(durable=True):
+        with self._usable(), self._transaction(durable=True):
             found = self._db.execute(FIND_RUN, (text,)).fetchone()
             if found and not wait and found[2] is not None:
                 resume = resume and self._db.execute(UNPOSTED, {"run": found[0]}).fetchone() is not None
@@ -238,23 +208,13 @@ class Ledger:
 
     def others(self) -> list[str]:
         """Names of the other unfinished runs: of other spider arguments or targets."""
-        return [name for (name,) in self._db.execute(OTHER_RUNS, (self._run,))]
+        with self._usable():
+            return [name for (name,) in self._db.execute(OTHER_RUNS, (self._run,))]
 
     def divert(self, requests: Iterable[tuple[bytes, str]]) -> list[str]:
-        """Enter (key, encoded request) pairs; returns the requests whose key is new to the run, in order.
-
-        After an error the keys count as seen although they are not entered: close the ledger and open it again."""
-        execute, run = self._db.execute, self._run
-        entries = list(requests)
-        unseen = [entry for start in range(0, len(entries), SEE) for entry in self._see(entries[start : start + SEE])]
-        new = [body for _, body in unseen]
-        with self._transaction():
-            if new:
-                self._db.executemany(ADD_REQUEST, [(run, key) for key, _ in unseen])
-                execute(ADD_QUEUED, (run, len(new), f"[{','.join(new)}]"))
-            if len(new) < len(entries):
-                execute(COUNT_DUPLICATES, (len(entries) - len(new), run))
-        return new
+        """Enter (key, encoded request) pairs; returns the requests whose key is new to the run, in order."""
+        with self._unseen(requests) as unseen, self._transaction():
+            return self._divert(*unseen)
 
     def occurrence(self, key: bytes) -> int:
         """How often this was called for *key* since the ledger was opened, this call included. Takes no memory."""
@@ -263,21 +223,29 @@ class Ledger:
 
     def queued(self) -> list[str]:
         """The requests of the open batch."""
-        rows = self._db.execute(QUEUED, (self._run,))
-        return [json.dumps(element, separators=(",", ":")) for (text,) in rows for element in json.loads(text)]
+        with self._usable():
+            return _texts(self._db.execute(QUEUED, (self._run,)))
 
     def close_batches(self, batches: Sequence[Sequence[str]], still_open: Sequence[str]) -> int:
         """Make ready batches of *batches*, split where a payload is over the ceiling; returns their number."""
-        made = 0
         with self._transaction():
             self._db.execute(CLEAR_QUEUED, (self._run,))
             if still_open:
-                self._db.execute(ADD_QUEUED, (self._run, len(still_open), f"[{','.join(still_open)}]"))
-            for bodies in batches:
-                for part, payload in wire.split(bodies):
-                    (number,) = self._db.execute(NEXT_BATCH, (self._run,)).fetchone()
-                    self._db.execute(ADD_BATCH, (self._run, number, len(part), payload))
-                    made += 1
+                self._db.execute(ADD_QUEUED, (self._run, len(still_open), _joined(still_open)))
+            return sum(self._add_batches(bodies) for bodies in batches)
+
+    def close_again(self, size: int, *, all_of_it: bool) -> int:
+        """Make ready batches of the requests that are to be tried on another node, where there are *size* of them for
+        the same node, or of *all_of_it*; returns their number."""
+        made = 0
+        for avoid, count in self._db.execute(AGAIN_SIZES, (self._run,)).fetchall():
+            if count < size and not all_of_it:
+                continue
+            with self._transaction():
+                bodies = _texts(self._db.execute(AGAIN, (self._run, avoid)))
+                self._db.execute(CLEAR_AGAIN, (self._run, avoid))
+                for start in range(0, len(bodies), size):
+                    made += self._add_batches(bodies[start : start + size], avoid=avoid)
         return made
 
     def walked(self) -> None:
@@ -298,18 +266,17 @@ class Ledger:
         """The next batches to send, at most ten, each with the node of its last attempt."""
         return self._db.execute(READY, (self._run,)).fetchall()
 
-    def bind(self, batch: int, node: str) -> tuple[Attempt, str]:
-        """A new attempt at what is not settled of *batch*, on *node*, and its payload. Survives a power cut."""
+    def bind(self, batch: int, node: str, url: str = "") -> tuple[Attempt, str]:
+        """A new attempt at what is not settled of *batch* on *node*, which is at *url*, and its payload. Durable."""
         with self._transaction(durable=True):
-            size, payload, settled, attempts, _, _ = self._batch(batch)
+            size, payload, settled, attempts, *_ = self._batch(batch)
             positions = ((1 << size) - 1) & ~settled
             self._db.execute(BIND_BATCH, (attempts + 1, self._run, batch))
-            row = (self._run, batch, attempts + 1, node, bitmap_to_bytes(positions), time.time())
+            row = (self._run, batch, attempts + 1, node, url, bitmap_to_bytes(positions), time.time())
             self._db.execute(ADD_ATTEMPT, row)
         if settled:
-            elements = wire.decode_payload(payload)
-            payload = wire.encode_payload([json.dumps(elements[n], separators=(",", ":")) for n in bits(positions)])
-        return self._attempt(batch, attempts + 1, node, AttemptState.BOUND.value, positions), payload
+            payload = wire.encode_payload(_bodies(payload, positions))
+        return self._attempt(batch, attempts + 1, node, url, AttemptState.BOUND.value, positions), payload
 
     def sent(self, attempt: Attempt) -> None:
         """The node has taken it."""
@@ -321,53 +288,87 @@ class Ledger:
             self._set(attempt, AttemptState.UNSENT, reason, ended=True)
             self._release(attempt, counts=False)
 
-    def lose(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> bool:
-        """No sign of life: its batch is ready again, its receipt still welcome. Returns whether the batch is settled
-        (its attempts are used up)."""
+    def lose(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
+        """No sign of life: its batch is ready again, its receipt still welcome. *counts*: as the batch's failure."""
         with self._transaction():
             self._set(attempt, AttemptState.UNKNOWN, reason)
-            return self._give_up_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
+            return self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
 
-    def reject(self, attempt: Attempt, reason: str, *, max_attempts: int) -> bool:
-        """It ended and does not count. Returns whether the batch is settled (all that was left of it is dead)."""
+    def reject(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
+        """It ended and does not count. *counts*: as the batch's failure, if it did not when it was lost."""
         with self._transaction():
-            counts = self._state(attempt) is not AttemptState.UNKNOWN  # counted when it was lost
-            self._set(attempt, AttemptState.REJECTED, reason, ended=True)
-            return self._give_up_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
-
-    def settle(self, attempt: Attempt, receipt: Receipt, *, max_attempts: int) -> Settlement:
-        """Accept or reject *attempt* as a whole by its final *receipt*. Survives a power cut."""
-        with self._transaction(durable=True):
-            settled = self._batch(attempt.batch)[2]
-            counts = self._state(attempt) is not AttemptState.UNKNOWN  # counted when it was lost
-            reason = objection(attempt, receipt, settled)
-            if reason:
-                counts = counts and not attempt.positions & settled  # that another was first is no fault of the batch
+            state = self._state(attempt)
+            counts = counts and state in (AttemptState.BOUND, AttemptState.SENT)
+            if state in LIVE_STATES:  # what was accepted stays accepted
                 self._set(attempt, AttemptState.REJECTED, reason, ended=True)
-                done = self._give_up_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
-                return Settlement(accepted=False, reason=reason, batch_settled=done)
-            self._accept(attempt, receipt, settled)
-            counts = counts and not receipt.settled
-            done = self._give_up_or_release(
-                attempt, f"ended early: {receipt.finish_reason}", counts=counts, max_attempts=max_attempts
-            )
-            return Settlement(accepted=True, reason=receipt.finish_reason, batch_settled=done)
+            return self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
+
+    def settled_positions(self, batch: int) -> int:
+        """Bitmap of the requests of *batch* that no attempt has to do any more."""
+        return self._batch(batch)[2]
+
+    def objection(self, attempt: Attempt, receipt: Receipt) -> tuple[str, Blame] | None:
+        """Why the final *receipt* of *attempt* can't be accepted, and who is to blame."""
+        if (state := self._state(attempt)) not in LIVE_STATES:
+            return f"it was {state.value} before", Blame.NOBODY
+        return objection(attempt, receipt, self._batch(attempt.batch)[2])
+
+    def settle(
+        self, attempt: Attempt, receipt: Receipt, *, max_attempts: int,
+        found: Iterable[tuple[bytes, str]] = (), again: int = 0,
+    ) -> Settlement:  # fmt: skip
+        """Accept *attempt* as a whole by its final *receipt*, and divert the targets that it has *found*, as (key,
+        encoded request) pairs. *again*: bitmap of its failed requests that may be tried on another node, each once.
+        Survives a power cut. There must be no ``objection``."""
+        if objected := self.objection(attempt, receipt):
+            raise ValueError(f"{attempt.job} can't be accepted: {objected[0]}")
+        counts = self._state(attempt) is not AttemptState.UNKNOWN and not receipt.settled
+        with self._unseen(found) as unseen, self._transaction(durable=True):
+            new = self._divert(*unseen)
+            moved = self._accept(attempt, receipt, again & receipt.again)
+            reason = f"ended early: {receipt.finish_reason}"
+            fate = self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
+        return Settlement(fate=fate, found=tuple(new), again=moved)
 
     def live(self) -> list[Attempt]:
         """The attempts whose receipt is still awaited."""
         rows = self._db.execute(LIVE, (self._run,)).fetchall()
         return [
-            self._attempt(batch, number, node, state, bitmap_from_bytes(positions))
-            for batch, number, node, state, positions in rows
+            self._attempt(batch, number, node, url, state, bitmap_from_bytes(positions))
+            for batch, number, node, url, state, positions in rows
         ]
 
     def settled(self) -> bool:
-        """Whether every closed batch is settled."""
-        return self._db.execute(UNSETTLED, (self._run,)).fetchone() is None
+        """Whether nothing is queued and every batch is settled."""
+        return self._db.execute(UNSETTLED, {"run": self._run}).fetchone() is None
 
     def posted(self) -> bool:
         """Whether every request has been taken by a node, those of the open batch included."""
         return self._db.execute(UNPOSTED, {"run": self._run}).fetchone() is None
+
+    def retry(self, wanted: Callable[[str, str], bool]) -> tuple[int, int]:
+        """Put the dead and the failed requests of the last run for whose (state, reason) *wanted* is true into new
+        batches: the command that began the run then takes it up again.
+
+        Returns how many, and how many are left out since their callback had begun: items of them may be in a feed.
+        Raises ``LedgerError`` if there is no run, or if the ledger is damaged; then nothing was changed."""
+        try:
+            last = self._db.execute(LAST_RUN).fetchone()
+            if last is None:
+                raise LedgerError(f"{self.path}: no run in it, so there is nothing to try again")
+            self._run, self.run = last
+            chosen: dict[int, list[tuple[int, str]]] = {}
+            left_out = 0
+            for batch, position, state, reason, again in self._db.execute(UNDONE, (self._run,)):
+                if wanted(state, reason):
+                    left_out += not again
+                    if again:
+                        chosen.setdefault(batch, []).append((position, state))
+            if chosen:
+                self._retry(chosen)
+        except (sqlite3.Error, ValueError, TypeError, LookupError) as error:
+            raise LedgerError(f"{self.path}: can't be used as ledger: {error}; nothing was changed") from None
+        return sum(map(len, chosen.values())), left_out
 
     # The account
 
@@ -385,14 +386,69 @@ class Ledger:
 
     # Inside
 
-    def _batch(self, number: int) -> tuple[int, str, int, int, int, str]:
-        size, payload, settled, attempts, failures, state = self._db.execute(BATCH, (self._run, number)).fetchone()
-        return size, payload, bitmap_from_bytes(settled), attempts, failures, state
+    def _unusable(self, error: Exception) -> LedgerError:
+        return LedgerError(f"{self.path}: can't be used as ledger: {error}; name another with DISTRIBUTED_LEDGER")
 
-    def _attempt(self, batch: int, number: int, node: str, state: str, positions: int) -> Attempt:
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """For what is done before a crawl starts: it can be refused with a sentence."""
+        try:
+            yield
+        except (sqlite3.Error, ValueError) as error:
+            raise self._unusable(error) from None
+
+    def _batch(self, number: int) -> tuple[int, str, int, int, int, str, str | None]:
+        size, payload, settled, *rest = self._db.execute(BATCH, (self._run, number)).fetchone()
+        return size, payload, bitmap_from_bytes(settled), *rest
+
+    def _attempt(self, batch: int, number: int, node: str, url: str, state: str, positions: int) -> Attempt:
         return Attempt(
-            run=self.run, batch=batch, number=number, node=node, state=AttemptState(state), positions=positions
+            run=self.run, batch=batch, number=number, node=node, url=url, state=AttemptState(state), positions=positions
         )
+
+    def _add_batches(
+        self, bodies: Sequence[str], *, parent: int | None = None, avoid: str | None = None, failures: int = 0
+    ) -> int:
+        parts = list(wire.split(bodies))
+        for part, payload in parts:
+            (number,) = self._db.execute(NEXT_BATCH, (self._run,)).fetchone()
+            self._db.execute(ADD_BATCH, (self._run, number, len(part), payload, parent, avoid, failures))
+        return len(parts)
+
+    def _make_seen(self) -> None:
+        """The seen-set, with the keys of the run, if there is one yet."""
+        if hasattr(self, "_seen"):
+            self._seen.close()
+        self._seen_path.unlink(missing_ok=True)
+        self._seen: sqlite3.Connection = sqlite3.connect(self._seen_path, isolation_level=None)
+        self._seen.executescript(SEEN)
+        self._seen.executemany(ADD_SEEN, self._db.execute(KEYS, (self._run,)))
+
+    @contextmanager
+    def _unseen(self, requests: Iterable[tuple[bytes, str]]) -> Iterator[tuple[list[tuple[bytes, str]], int]]:
+        """Those of *requests* whose keys were not in the seen-set, and the number of the others. After an error these
+        keys are taken out again."""
+        entries = list(requests)
+        unseen: list[tuple[bytes, str]] = []
+        try:
+            if not self._seen.in_transaction:  # its disk was full: SQLite has rolled back every key
+                self._make_seen()
+            for start in range(0, len(entries), SEE):
+                unseen += self._see(entries[start : start + SEE])
+            yield unseen, len(entries) - len(unseen)
+        except BaseException:
+            if self._seen.in_transaction:
+                self._seen.executemany(DROP_SEEN, [(key,) for key, _ in unseen])
+            raise
+
+    def _divert(self, unseen: list[tuple[bytes, str]], duplicates: int) -> list[str]:
+        new = [body for _, body in unseen]
+        if new:
+            self._db.executemany(ADD_REQUEST, [(self._run, key) for key, _ in unseen])
+            self._db.execute(ADD_QUEUED, (self._run, len(new), _joined(new)))
+        if duplicates:
+            self._db.execute(COUNT_DUPLICATES, (duplicates, self._run))
+        return new
 
     def _see(self, entries: list[tuple[bytes, str]]) -> Iterator[tuple[bytes, str]]:
         """Enter the keys into the seen-set, all in one statement; yields the entries that are new, each key once."""
@@ -414,43 +470,85 @@ class Ledger:
     def _release(self, attempt: Attempt, *, counts: bool) -> None:
         self._db.execute(RELEASE_BATCH, {"run": self._run, "batch": attempt.batch, "counts": counts})
 
-    def _give_up_or_release(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> bool:
-        """After an attempt has ended: its batch is settled, or ready again, or its attempts are used up."""
-        size, _, settled, _, failures, state = self._batch(attempt.batch)
+    def _fail_or_release(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
+        """After an attempt has ended: its batch is settled, or ready again. One that has died twice is halved, so that
+        one request that kills its worker stands alone in the end; one whose attempts are used up is dead."""
+        size, payload, settled, _, failures, state, avoid = self._batch(attempt.batch)
         if state == BatchState.SETTLED.value:
-            return True
+            return Fate.SETTLED
         self._release(attempt, counts=counts)
-        if not counts or failures + 1 < max_attempts:
-            return False
+        if not counts or failures + 1 < min(HALVED_AT, max_attempts):
+            return Fate.AGAIN
         left = ((1 << size) - 1) & ~settled
-        self._add_outcomes(attempt.batch, [(position, "dead", reason) for position in bits(left)])
+        if left.bit_count() > 1 and max_attempts > 1:
+            bodies = _bodies(payload, left)
+            middle = (len(bodies) + 1) // 2
+            for half in (bodies[:middle], bodies[middle:]):
+                # One of them is suspect still, so the next death is enough to halve it again.
+                self._add_batches(half, parent=attempt.batch, avoid=avoid, failures=HALVED_AT - 1)
+            self._settle_batch(attempt.batch, settled | left, moved=left.bit_count())
+            return Fate.HALVED
+        if failures + 1 < max_attempts:
+            return Fate.AGAIN
+        self._add_outcomes(attempt.batch, [(position, "dead", reason, True) for position in bits(left)])
         self._settle_batch(attempt.batch, settled | left, dead=left.bit_count())
-        return True
+        return Fate.DEAD
 
-    def _accept(self, attempt: Attempt, receipt: Receipt, settled: int) -> None:
+    def _accept(self, attempt: Attempt, receipt: Receipt, again: int) -> int:
+        """Enter what *receipt* says; returns how many requests are to be tried on another node."""
+        _, payload, settled, *_, avoid = self._batch(attempt.batch)
         own = list(bits(attempt.positions))  # position in the attempt's payload -> position in the batch
+        moved = sum(1 << own[position] for position in bits(again)) if avoid is None else 0
+        if moved:
+            bodies = _joined(_bodies(payload, moved))
+            self._db.execute(ADD_AGAIN, (self._run, moved.bit_count(), bodies, attempt.node))
         outcomes = [
-            (own[position], state, reason)
+            (own[position], state, reason, bool(receipt.again >> position & 1))
             for state, reasons in (("failed", receipt.failed), ("filtered", receipt.filtered))
             for reason, positions in reasons.items()
             for position in positions
+            if not moved >> own[position] & 1
         ]
         now_settled = sum(1 << own[position] for position in bits(receipt.settled))
-        failed = sum(state == "failed" for _, state, _ in outcomes)
-        stats = json.dumps(dict(receipt.stats))
-        row = (time.time(), receipt.finish_reason, receipt.items, json.dumps(receipt.feeds), stats)
+        failed = sum(outcome[1] == "failed" for outcome in outcomes)
+        row = (time.time(), receipt.finish_reason, receipt.items, json.dumps(receipt.feeds),
+               json.dumps(dict(receipt.stats)))  # fmt: skip
         self._db.execute(ACCEPT_ATTEMPT, (*row, self._run, attempt.batch, attempt.number))
         self._add_outcomes(attempt.batch, outcomes)
         self._settle_batch(
-            attempt.batch, settled | now_settled, crawled=now_settled.bit_count() - len(outcomes),
-            failed=failed, filtered=len(outcomes) - failed,
+            attempt.batch, settled | now_settled, failed=failed, filtered=len(outcomes) - failed,
+            crawled=(now_settled & ~moved).bit_count() - len(outcomes), moved=moved.bit_count(),
         )  # fmt: skip
+        return moved.bit_count()
 
-    def _add_outcomes(self, batch: int, outcomes: list[tuple[int, str, str]]) -> None:
+    def _retry(self, chosen: dict[int, list[tuple[int, str]]]) -> None:
+        """*chosen*: batch -> (position, state), by position. The new batches are as large as those of the run were:
+        a worker for the few of each batch would cost too much."""
+        (size,) = self._db.execute(LARGEST, (self._run,)).fetchone()
+        waiting: list[tuple[int, str]] = []
+        with self._transaction(durable=True):
+            self._db.execute(REOPEN_RUN, (self._run,))
+            for batch, outcomes in chosen.items():
+                _, payload, settled, *_ = self._batch(batch)
+                waiting += [(batch, body) for body in _bodies(payload, sum(1 << position for position, _ in outcomes))]
+                self._db.executemany(DROP_OUTCOME, [(self._run, batch, position) for position, _ in outcomes])
+                dead = sum(state == "dead" for _, state in outcomes)
+                self._settle_batch(batch, settled, moved=len(outcomes), dead=-dead, failed=dead - len(outcomes))
+                while len(waiting) >= size:
+                    self._add_retry(waiting[:size])
+                    del waiting[:size]
+            self._add_retry(waiting)
+
+    def _add_retry(self, requests: list[tuple[int, str]]) -> None:
+        """*requests*: (batch, body). Only those of one batch have a parent."""
+        parents = {batch for batch, _ in requests}
+        self._add_batches([body for _, body in requests], parent=parents.pop() if len(parents) == 1 else None)
+
+    def _add_outcomes(self, batch: int, outcomes: list[tuple[int, str, str, bool]]) -> None:
         self._db.executemany(ADD_OUTCOME, [(self._run, batch, *outcome) for outcome in outcomes])
 
     def _settle_batch(self, batch: int, settled: int, **counts: int) -> None:
-        values = dict.fromkeys(("crawled", "failed", "filtered", "dead"), 0) | counts
+        values = dict.fromkeys(("crawled", "failed", "filtered", "dead", "moved"), 0) | counts
         values |= {"count": sum(counts.values()), "run": self._run, "batch": batch}
         self._db.execute(SETTLE_BATCH, values | {"settled": bitmap_to_bytes(settled)})
 
@@ -463,108 +561,43 @@ class Ledger:
             execute("BEGIN IMMEDIATE")
             try:
                 yield
+                execute("COMMIT")
             except BaseException:
                 if self._db.in_transaction:  # SQLite rolls back by itself when the disk is full
                     execute("ROLLBACK")
                 raise
-            execute("COMMIT")
         finally:
             if durable:
                 execute("PRAGMA synchronous = NORMAL")
 
 
-def objection(attempt: Attempt, receipt: Receipt, settled: int) -> str:
-    """Why the final *receipt* of *attempt* can't be accepted where *settled* of the batch is settled already, or ''."""
-    if receipt.size != attempt.size:
-        return f"its receipt speaks of {receipt.size} requests, sent were {attempt.size}"
-    if not receipt.stored:
-        return "its feed was not stored"
-    if not receipt.clean:
-        return f"it ended early ({receipt.finish_reason}) with items of unfinished requests in its feed"
+def objection(attempt: Attempt, receipt: Receipt, settled: int) -> tuple[str, Blame] | None:
+    """Why the final *receipt* of *attempt* can't be accepted where *settled* of the batch is settled already."""
     if attempt.positions & settled:
-        return "another attempt was accepted first"
-    return ""
+        return "what it was sent is settled, or in another batch, already", Blame.NOBODY
+    if receipt.size != attempt.size:
+        return f"its receipt speaks of {receipt.size} requests, sent were {attempt.size}", Blame.NODE
+    if not receipt.stored:
+        return "its feed was not stored, the log of the job tells why", Blame.NODE
+    if not receipt.clean:
+        return f"it ended early ({receipt.finish_reason}) with items of unfinished requests in its feed", Blame.BATCH
+    return None
+
+
+def _joined(bodies: Sequence[str]) -> str:
+    return f"[{','.join(bodies)}]"
+
+
+def _texts(rows: Iterable[tuple[str]]) -> list[str]:
+    """The requests in rows of ``queued``, as texts."""
+    return [json.dumps(element, separators=(",", ":")) for (text,) in rows for element in json.loads(text)]
+
+
+def _bodies(payload: str, positions: int) -> list[str]:
+    """The requests at *positions* of a batch, as texts."""
+    elements = wire.decode_payload(payload)
+    return [json.dumps(elements[position], separators=(",", ":")) for position in bits(positions)]
 
 
 def sum_of(one: float, other: float) -> float:
     return one + other
-
-
-def read_balance(db: sqlite3.Connection, run: int) -> Balance:
-    diverted, duplicates, queued, in_flight, crawled, failed, filtered, dead = db.execute(
-        BALANCE, {"run": run}
-    ).fetchone()
-    return Balance(
-        diverted=diverted, duplicates=duplicates, queued=queued, in_flight=in_flight,
-        crawled=crawled, failed=failed, filtered=filtered, dead=dead,
-    )  # fmt: skip
-
-
-class LedgerReader:
-    """What the commands show of a ledger, while a coordinator may be writing it. Raises ``LedgerError``."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        if not self.path.is_file():
-            raise LedgerError(f"{self.path}: no ledger there; a distributed crawl makes one, --ledger names another")
-        try:
-            self._db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
-            _check_format(self._db, self.path, create=False)
-        except sqlite3.Error as error:
-            raise LedgerError(f"{self.path}: can't be read as ledger: {error}") from None
-
-    def runs(self) -> list[dict[str, Any]]:
-        """The runs, oldest first: id, name, identity (a dict), started, walked, ended."""
-        names = ("id", "name", "identity", "started", "walked", "ended")
-        rows = [dict(zip(names, row, strict=True)) for row in self._db.execute(RUNS)]
-        return [row | {"identity": json.loads(row["identity"])} for row in rows]
-
-    def balance(self, run: int) -> Balance:
-        return read_balance(self._db, run)
-
-    def batches(self, run: int) -> list[dict[str, Any]]:
-        """The batches by number: counts of requests, and node, state and reason of the last attempt."""
-        names = ("number", "state", "size", "crawled", "failed", "filtered", "dead",
-                 "attempts", "node", "attempt_state", "reason", "items")  # fmt: skip
-        return [dict(zip(names, row, strict=True)) for row in self._db.execute(BATCHES, (run,))]
-
-    def outcomes(self, run: int) -> Iterator[dict[str, Any]]:
-        """The requests that failed, were filtered or are dead, with reason and URL."""
-        last, elements = None, []
-        for batch, position, state, reason, payload in self._db.execute(OUTCOMES, (run,)):
-            if batch != last:
-                last, elements = batch, wire.decode_payload(payload)
-            url = wire.url_of(elements[position])
-            yield {"batch": batch, "position": position, "state": state, "reason": reason, "url": url}
-
-    def feeds(self, run: int) -> list[str]:
-        """The feeds of accepted attempts: together they are the result of the run."""
-        return [feed for (text,) in self._db.execute(FEEDS, (run,)) for feed in json.loads(text)]
-
-    def close(self) -> None:
-        self._db.close()
-
-
-def _hold(path: Path) -> sqlite3.Connection:
-    """A lock that ends with this process, however it ends."""
-    lock = sqlite3.connect(path.with_name(path.name + ".lock"), timeout=0, isolation_level=None)
-    try:
-        lock.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError:
-        lock.close()
-        raise LedgerError(
-            f"{path}: another coordinator is using this ledger; wait for it, or name another with DISTRIBUTED_LEDGER"
-        ) from None
-    return lock
-
-
-def _check_format(db: sqlite3.Connection, path: Path, *, create: bool = True) -> None:
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (found,) = db.execute("PRAGMA user_version").fetchone()
-    if (application, found) == (APPLICATION, FORMAT):
-        return
-    if create and not db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() and (application, found) == (0, 0):
-        db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
-        return
-    what = f"a ledger of format {found}, expected {FORMAT}" if application == APPLICATION else "no ledger of ours"
-    raise LedgerError(f"{path}: {what}; nothing was changed. Name another file with DISTRIBUTED_LEDGER")

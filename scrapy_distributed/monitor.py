@@ -55,7 +55,8 @@ async def _state(node: Node, project: str | None) -> NodeState:
     try:
         return await _counted(node, project)
     except NodeError as error:
-        kind = {NodeUnreachableError: "unreachable", NodeRefusedError: "refused"}.get(type(error), "failing")
+        kinds = ((NodeUnreachableError, "unreachable"), (NodeRefusedError, "refused"), (NodeError, "failing"))
+        kind = next(word for of_type, word in kinds if isinstance(error, of_type))
         problem = str(error).removeprefix(f"{error.node}: ")
         return NodeState(name=node.name, url=node.address.url, problem=problem, kind=kind)
 

@@ -17,8 +17,9 @@ from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
 from twisted.web.client import Agent, HTTPConnectionPool
 
-from scrapy_distributed.answer import Answer, BodyTooLargeError, check_code, failed, parsed
+from scrapy_distributed.answer import Answer, BodyTooLargeError, ReceiptTooLargeError, check_code, failed, parsed
 from scrapy_distributed.job import Job, Jobs, check_job
+from scrapy_distributed.receipt import MAX_BYTES as MAX_RECEIPT_BYTES
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
@@ -167,9 +168,11 @@ class Node:
         await self._api("POST", "delproject.json", data=[("project", project)])
 
     async def receipt(self, project: str, spider: str, job: str) -> bytes | None:
-        """What the worker of *job* has reported so far, ``None`` if there is nothing (yet)."""
+        """What the worker of *job* has reported so far, ``None`` if there is nothing (yet).
+
+        One that is too large to be a receipt is a ``NodeRefusedError``: the job's fault, and not the node's."""
         path = f"logs/{_quoted(project)}/{_quoted(spider)}.receipts/{_quoted(job)}.json"
-        return self._content(path, *await self._exchange("GET", path))
+        return self._content(path, *await self._exchange("GET", path, limit=(MAX_RECEIPT_BYTES, ReceiptTooLargeError)))
 
     async def log_tail(self, project: str, spider: str, job: str, max_bytes: int = 4000) -> str | None:
         """The last *max_bytes* of the job's log, ``None`` if there is none; a node only keeps a spider's newest 5."""
@@ -180,6 +183,16 @@ class Node:
         tail = self._content(path, code, body)
         # A proxy may not know ranges and send all of it.
         return None if tail is None else tail[-max_bytes:].decode("utf-8", "replace")
+
+    async def serves(self, folder: str) -> bool:
+        """Whether the node serves what lies below ``/<folder>/``: ``logs`` if its ``logs_dir`` is set, ``items`` if its
+        ``items_dir`` is a local one. Also before its first job has made that folder."""
+        code, body = await self._exchange("GET", f"{folder}/")
+        if code == 404:
+            # twisted.web.static.File has these words for a file that is missing; without a File there are others.
+            return b"File not found" in body
+        check_code(self.name, self.address.url, f"{folder}/", code)
+        return True
 
     async def close(self) -> None:
         """Close the kept connections. A ``Node`` can be used again afterwards."""
@@ -199,11 +212,17 @@ class Node:
         return body
 
     async def _exchange(
-        self, method: str, path: str, *, deadline_seconds: float | None = None, **request: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        deadline_seconds: float | None = None,
+        limit: tuple[int, type[Exception]] = (MAX_BODY_BYTES, BodyTooLargeError),
+        **request: Any,
     ) -> tuple[int, bytes]:
-        """One request and its whole body under one deadline."""
+        """One request and its whole body under one deadline. *limit*: bytes of the body, and what more of them are."""
         seconds = self._deadline_seconds if deadline_seconds is None else deadline_seconds
-        exchange = Deferred.fromCoroutine(self._request(method, f"{self.address.url}/{path}", **request))
+        exchange = Deferred.fromCoroutine(self._request(method, f"{self.address.url}/{path}", limit, **request))
         late = False
 
         def end() -> None:
@@ -220,7 +239,9 @@ class Node:
             if timer.active():
                 timer.cancel()
 
-    async def _request(self, method: str, url: str, **request: Any) -> tuple[int, bytes]:
+    async def _request(
+        self, method: str, url: str, limit: tuple[int, type[Exception]], **request: Any
+    ) -> tuple[int, bytes]:
         response = await self._client.request(
             method, _Url.from_text(url), auth=self._auth, allow_redirects=False, unbuffered=True, **request
         )
@@ -228,8 +249,8 @@ class Node:
 
         def collect(data: bytes) -> None:
             body.extend(data)
-            if len(body) > MAX_BODY_BYTES:
-                raise BodyTooLargeError
+            if len(body) > limit[0]:
+                raise limit[1]
 
         await response.collect(collect)
         return response.code, bytes(body)

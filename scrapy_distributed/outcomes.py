@@ -8,8 +8,10 @@ from scrapy.exceptions import IgnoreRequest
 from scrapy.spidermiddlewares.httperror import HttpError
 
 from scrapy_distributed.batch import bits
+from scrapy_distributed.errors import shortened
 
 LOST = "lost on the worker"
+MAX_REASON = 200  # characters: it is stored with each of its requests, and names of exceptions have any length
 
 # Exceptions by the name of their class: it differs between download handlers and releases of Scrapy.
 REASONS = {
@@ -53,40 +55,55 @@ class Outcomes:
         self._open = [0] * size
         self._live: dict[int, int] = {}  # serial of a ticket -> position
         self._serial = size
-        self._with_items = 0  # bitmap
+        self._with_items = 0  # bitmaps, as the next two
+        self._with_output = 0  # items, or requests
+        self._early = 0  # failed before their callback
+        self.steps = 0  # grows with whatever happens
 
     def start(self, position: int) -> tuple[int, int]:
         """The ticket of the start request at *position*: its serial is the position."""
+        self.steps += 1
         self._live[position] = position
         self._open[position] += 1
         return position, position
 
     def follow(self, position: int) -> tuple[int, int]:
         """The ticket of a request that the one at *position* has led to."""
+        self._put_out(position)
         self._serial += 1
         self._live[self._serial] = position
         self._open[position] += 1
         self.settled &= ~(1 << position)
         return position, self._serial
 
-    def note(self, ticket: tuple[int, int], state: str, reason: str) -> None:
-        """How the request of *ticket* has failed or was filtered. The first note wins."""
+    def found(self, position: int) -> None:
+        """The start request at *position* has led to a request that is not crawled here."""
+        self._put_out(position)
+
+    def item(self, position: int) -> None:
+        """The start request at *position* has led to an item."""
+        self._put_out(position)
+        self._with_items |= 1 << position
+
+    def note(self, ticket: tuple[int, int], state: str, reason: str, *, early: bool = False) -> None:
+        """How the request of *ticket* has failed or was filtered; *early*: before its callback. The first note wins."""
         position, serial = ticket
+        reason = shortened(reason, MAX_REASON)
         if serial == position:
-            self.noted.setdefault(position, (state, reason))
+            if position not in self.noted:
+                self.noted[position] = state, reason
+                if early and state == "failed":
+                    self._early |= 1 << position
         elif serial in self._live:
             self.followed[f"{state}/{reason}"] += 1
 
     def end(self, ticket: tuple[int, int]) -> None:
         """The request of *ticket* is over. Any number of times."""
         if self._live.pop(ticket[1], None) is not None:
+            self.steps += 1
             self._open[ticket[0]] -= 1
             if not self._open[ticket[0]]:
                 self.settled |= 1 << ticket[0]
-
-    def item(self, position: int) -> None:
-        """The start request at *position* has led to an item."""
-        self._with_items |= 1 << position
 
     def lose_open(self) -> None:
         """The crawl has finished with nothing to do: what is still open went astray, e.g. in another middleware."""
@@ -99,9 +116,18 @@ class Outcomes:
         """Whether every item in the feed is of a settled request."""
         return not self._with_items & ~self.settled
 
+    @property
+    def again(self) -> int:
+        """Bitmap of the failed requests of which nothing is in a feed or on its way: they may be tried elsewhere."""
+        return self._early & self.settled & ~self._with_output
+
     def by_reason(self, state: str) -> dict[str, list[int]]:
         reasons: dict[str, list[int]] = {}
         for position, (noted, reason) in self.noted.items():
             if noted == state and self.settled >> position & 1:
                 reasons.setdefault(reason, []).append(position)
         return reasons
+
+    def _put_out(self, position: int) -> None:
+        self.steps += 1
+        self._with_output |= 1 << position

@@ -1,88 +1,249 @@
-"""What is asked of the fleet before the first batch: does every node answer, know us, and have the project?"""
+"""What every node is asked before the first batch, and by ``scrapy fleet doctor``: can it be used for this run?
+
+One list of checks serves both. ``preflight`` turns what they find into the version of the run and the nodes to leave
+out; the doctor adds a check of its own, and shows every line.
+"""
 
 from __future__ import annotations
 
+import enum
 import logging
 import re
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 
-from scrapy_distributed.errors import ConfigError, NodeError, NodeRefusedError
+from scrapy_distributed.errors import ConfigError, NodeError, NodeRefusedError, NodeUnauthorizedError, shortened
 from scrapy_distributed.node import Node
 
 logger = logging.getLogger(__name__)
 
 
+class Verdict(enum.Enum):
+    """What a check has found; the value is what the doctor prints."""
+
+    OK = "ok"
+    WARN = "warn"  # the node can be used, and is not as it should be
+    FAIL = "FAIL"  # the node can't be used
+    SKIPPED = "-"  # not asked, as something that it needs has failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What *check* has found at *node*, in *words*, with what mends it. *error* is a ``ConfigError`` where the fault is
+    not this node's alone."""
+
+    node: str
+    check: str
+    verdict: Verdict
+    words: str
+    error: NodeError | ConfigError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One question. *ask* raises ``NodeError`` or ``ConfigError`` for a failure; *trouble* says in two words why what
+    needs this check is not asked then."""
+
+    name: str
+    trouble: str
+    needs: tuple[str, ...] = ()
+    ask: Callable[[Node, Survey], Awaitable[tuple[Verdict, str]]]
+
+
+@dataclass(kw_only=True)
+class Survey:
+    """What is looked for at the nodes, and what they have said so far.
+
+    *version* is the one asked for, '' for the newest that every node has. *feed*: the jobs are told where to write
+    their items. *chosen* is the version that the run uses, '' if the project has none; *versions* are those of each
+    node that has the project."""
+
+    project: str
+    spider: str
+    version: str = ""
+    feed: bool = True
+    chosen: str = ""
+    versions: dict[str, list[str]] = field(default_factory=dict)
+    _found: dict[str, dict[str, Finding]] = field(default_factory=dict)
+
+    async def ask(self, nodes: Sequence[Node], checks: Sequence[Check]) -> None:
+        """Ask all *nodes* at once, check by check: what one has said may decide what the next are asked."""
+        self._found |= {node.name: {} for node in nodes}
+        for check in checks:
+            await _all(self._ask(node, check) for node in nodes)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """By node, in the order in which they were asked."""
+        return [finding for of_node in self._found.values() for finding in of_node.values()]
+
+    async def _ask(self, node: Node, check: Check) -> None:
+        found = self._found[node.name]
+        error: NodeError | ConfigError | None = None
+        obstacles = [found[need] for need in check.needs if found[need].verdict in (Verdict.FAIL, Verdict.SKIPPED)]
+        if obstacles:
+            verdict, words = Verdict.SKIPPED, obstacles[0].words
+            if obstacles[0].verdict is Verdict.FAIL:
+                words = f"not checked ({_TROUBLES[obstacles[0].check]})"
+        else:
+            try:
+                verdict, words = await check.ask(node, self)
+            except (NodeError, ConfigError) as caught:
+                verdict, words, error = Verdict.FAIL, str(caught).removeprefix(f"{node.name}: "), caught
+        found[check.name] = Finding(node=node.name, check=check.name, verdict=verdict, words=words, error=error)
+
+
 async def preflight(
-    nodes: Sequence[Node], *, project: str, spider: str, version: str
+    nodes: Sequence[Node], *, project: str, spider: str, version: str, feed: bool = True
 ) -> tuple[str, dict[str, NodeError]]:
     """The egg version that the run uses ('' if the project has none), and why which nodes can't be used now.
 
-    *version* is the one asked for, '' for the newest that every usable node has.
-    Raises ``ConfigError`` if no node can be used, or if no version is on all of them.
+    *version* is the one asked for, '' for the newest that every usable node has; *feed* tells whether jobs get a
+    ``FEED_URI``. Raises ``ConfigError`` if no node can be used, or if no version is on all of them.
     """
+    survey = Survey(project=project, spider=spider, version=version, feed=feed)
+    await survey.ask(nodes, CHECKS)
     faults: dict[str, NodeError] = {}
-    versions: dict[str, list[str]] = {}
+    for finding in survey.findings:
+        if isinstance(finding.error, ConfigError):
+            raise finding.error
+        if finding.error is not None:
+            faults.setdefault(finding.node, finding.error)
+        if finding.verdict is Verdict.WARN:
+            logger.warning("%s: %s: %s", finding.node, finding.check, finding.words)
+    if len(faults) == len(nodes):
+        reasons = "\n  ".join(str(error) for error in faults.values())
+        raise ConfigError(f"DISTRIBUTED_TARGET_HOSTS: none of the {len(nodes)} nodes can be used:\n  {reasons}")
+    return survey.chosen, faults
 
-    async def look(node: Node) -> None:
-        try:
-            await node.daemonstatus()
-            versions[node.name] = await node.listversions(project)
-        except NodeError as error:
-            faults[node.name] = error
 
-    async def look_for_spider(node: Node) -> None:
-        try:  # the first call for a version runs ``scrapy list`` on the node; the first job would have to wait for it
-            spiders = await node.listspiders(project, chosen or None)
-            if spider not in spiders:
-                known = ", ".join(sorted(spiders)) or "none"
-                raise NodeRefusedError(
-                    node.name,
-                    f"spider {spider!r} is not in project {project!r} there (it has {known}): scrapy fleet deploy",
-                )
-        except NodeError as error:
-            faults[node.name] = error
+async def admit(node: Node, *, project: str, spider: str, version: str, feed: bool) -> None:
+    """Check *node*, which failed the preflight, again. Raises ``NodeError`` if it still can't be used for this run."""
+    survey = Survey(project=project, spider=spider, version=version, feed=feed)
+    await survey.ask([node], CHECKS)
+    for error in (finding.error for finding in survey.findings):
+        if error is not None:
+            raise error if isinstance(error, NodeError) else NodeRefusedError(node.name, str(error))
 
-    await _all(look(node) for node in nodes)
-    _refuse_without_nodes(nodes, faults)
-    chosen = choose_version(versions, version, project)
-    newer = {found for known in versions.values() for found in known if chosen and _natural(found) > _natural(chosen)}
-    if newer and not version:
-        logger.warning(
-            "Version %s of project %s is not on every node, so %s is used: scrapy fleet deploy",
-            max(newer, key=_natural), project, chosen,
-        )  # fmt: skip
-    await _all(look_for_spider(node) for node in nodes if node.name not in faults)
-    _refuse_without_nodes(nodes, faults)
-    return chosen, faults
+
+# The checks
+
+
+async def _answers(node: Node, survey: Survey) -> tuple[Verdict, str]:
+    try:
+        status = await node.daemonstatus()
+    except NodeUnauthorizedError:  # the next check's affair
+        return Verdict.OK, "asks for a password"
+    return Verdict.OK, f"running {status.running}, pending {status.pending}"
+
+
+async def _credentials(node: Node, survey: Survey) -> tuple[Verdict, str]:
+    await node.daemonstatus()
+    return Verdict.OK, "accepted" if node.address.username else "none needed"
+
+
+async def _project(node: Node, survey: Survey) -> tuple[Verdict, str]:
+    versions = await node.listversions(survey.project)
+    # A project of scrapyd.conf's [settings] has no versions, and is listed.
+    if not versions and survey.project not in (projects := await node.listprojects()):
+        raise NodeRefusedError(
+            node.name,
+            f"project {survey.project!r} not found: deploy it: scrapy fleet deploy (it has {_listed(projects)})",
+        )
+    survey.versions[node.name] = versions
+    return Verdict.OK, survey.project
+
+
+async def _version(node: Node, survey: Survey) -> tuple[Verdict, str]:
+    # In an order that does not change from call to call: it is in the words of a refusal.
+    survey.chosen = choose_version(dict(sorted(survey.versions.items())), survey.version, survey.project)
+    if not survey.chosen:
+        return Verdict.OK, "none, as of a project that is no egg"
+    newest = max((version for known in survey.versions.values() for version in known), key=_natural)
+    if survey.version or newest in survey.versions[node.name] or _natural(newest) <= _natural(survey.chosen):
+        return Verdict.OK, shortened(survey.chosen)
+    return Verdict.WARN, (
+        f"{shortened(newest)} is not there, so {shortened(survey.chosen)} is used on every node: scrapy fleet deploy"
+    )
+
+
+async def _spider(node: Node, survey: Survey) -> tuple[Verdict, str]:
+    # The first call for a version runs ``scrapy list`` on the node; the first job would have to wait for it.
+    spiders = await node.listspiders(survey.project, survey.chosen or None)
+    if survey.spider not in spiders:
+        raise NodeRefusedError(
+            node.name,
+            f"spider {survey.spider!r} is not in project {survey.project!r} there (it has {_listed(spiders)}): "
+            "scrapy fleet deploy",
+        )
+    return Verdict.OK, survey.spider
+
+
+async def _logs_dir(node: Node, survey: Survey) -> tuple[Verdict, str]:
+    if not await node.serves("logs"):
+        raise NodeRefusedError(
+            node.name,
+            "/logs/ is not served, and the receipts come home that way: set logs_dir = logs in its scrapyd.conf and "
+            "restart Scrapyd; a proxy must let /logs/ through",
+        )
+    return Verdict.OK, "served"
+
+
+async def _items_dir(node: Node, survey: Survey) -> tuple[Verdict, str]:
+    if not survey.feed:
+        return Verdict.OK, "of no matter, as DISTRIBUTED_TARGET_FEED_URL is empty"
+    if await node.serves("items"):
+        raise NodeRefusedError(
+            node.name,
+            "items_dir is set, so Scrapyd gives every job a second feed: make items_dir empty in its scrapyd.conf and "
+            "restart Scrapyd",
+        )
+    return Verdict.OK, "not set"
+
+
+#: What answers at once. An order in which each comes after what it needs.
+CHECKS = (
+    Check(name="answers", trouble="does not answer", ask=_answers),
+    Check(name="credentials", trouble="no access", needs=("answers",), ask=_credentials),
+    Check(name="project", trouble="no such project", needs=("credentials",), ask=_project),
+    Check(name="version", trouble="no such version", needs=("project",), ask=_version),
+    Check(name="spider", trouble="no such spider", needs=("version",), ask=_spider),
+    Check(name="logs_dir", trouble="no way home", needs=("credentials",), ask=_logs_dir),
+    Check(name="items_dir", trouble="a second feed", needs=("credentials",), ask=_items_dir),
+)
+_TROUBLES = {check.name: check.trouble for check in CHECKS}
 
 
 def choose_version(versions: dict[str, list[str]], asked: str, project: str) -> str:
     """The version that every node has. Scrapyd's own idea of the newest is wrong (9_0 after 10_0), so numbers in a
     version are compared as numbers here. Raises ``ConfigError``."""
     if not any(versions.values()):
-        return ""  # a project of scrapyd.conf's [settings], or none: listspiders tells
+        return ""  # a project of scrapyd.conf's [settings]
     common = set.intersection(*(set(found) for found in versions.values()))
     if asked:
         asked = re.sub(r"[^A-Za-z0-9_-]", "_", asked)  # as Scrapyd stores it
         common &= {asked}
     if not common:
-        found = "; ".join(f"{name} has {', '.join(sorted(found)) or 'none'}" for name, found in versions.items())
+        found = "; ".join(f"{name} has {_listed(found)}" for name, found in versions.items())
         wanted = f"version {asked!r}" if asked else "one version on every node"
         raise ConfigError(f"project {project!r}: expected {wanted}, {found}: scrapy fleet deploy")
     return max(common, key=_natural)
 
 
 def _natural(version: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"[0-9]+|[^0-9]+", version)]
+    """For comparison. A number is its length and its digits: Python makes no number of more than 4,300 of them."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", version)
+    numbers = (part.lstrip("0") if part[0] in "0123456789" else None for part in parts)
+    return [
+        (-1, part) if number is None else (len(number), number) for part, number in zip(parts, numbers, strict=True)
+    ]
 
 
-def _refuse_without_nodes(nodes: Sequence[Node], faults: dict[str, NodeError]) -> None:
-    if len(faults) == len(nodes):
-        reasons = "\n  ".join(str(error) for error in faults.values())
-        raise ConfigError(f"DISTRIBUTED_TARGET_HOSTS: none of the {len(nodes)} nodes can be used:\n  {reasons}")
+def _listed(names: Iterable[str]) -> str:
+    return shortened(", ".join(sorted(names))) or "none"
 
 
 async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:

@@ -11,26 +11,47 @@ import base64
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from scrapy_distributed import wire
 from scrapy_distributed.batch import bitmap_from_bytes, bitmap_to_bytes
-from scrapy_distributed.errors import WireError
+from scrapy_distributed.errors import WireError, shortened
+from scrapy_distributed.job import check_job_id
+from scrapy_distributed.outcomes import MAX_REASON
 
-FORMAT = 1
+FORMAT = 2
+BITMAPS = ("settled", "again")
+COUNTS = ("sequence", "size", "items", "pages", "activity", "unexported")
+
+# What a receipt may hold. It is read on the event loop of the coordinator, and much of it is kept in the ledger.
+MAX_BYTES = 16 * 1024 * 1024
+MAX_COUNT = 2**53  # what every reader of JSON, and SQLite, holds exactly
+MAX_FEEDS = 50_000
+MAX_URL = 4096  # characters
+MAX_STATS = 5_000
+MAX_STAT_NAME = 500  # characters
+MAX_STAT = 2**63  # sums of them stay far below the largest float
+MAX_TARGETS_BYTES = 64 * 1024 * 1024  # of all payloads together, unpacked
 
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
     """What a worker reports of its attempt. Positions and bitmaps are of the attempt's own payload.
 
-    *sequence* grows with each write. *settled*: bitmap of requests with an outcome; *failed* and *filtered*: reason to
-    positions, the rest of *settled* is crawled. *clean*: no request without an outcome has put an item into the feed.
-    *feeds*: URLs without passwords. *stored*: no feed was asked for, or all have been stored. *unexported*: items that
-    are missing in a feed that was stored, e.g. because its format can't express them.
+    *sequence* grows with each write. *activity* never falls, and grows whenever the worker does something that can be
+    seen; while a *finish_reason* is given and the receipt is not *final*, the feeds are being stored, which can't.
+    *settled*: bitmap of requests with an outcome; *failed* and *filtered*: reason to positions, the rest of *settled*
+    is crawled. *again*: bitmap of those that failed before their callback and have put nothing into a feed: they may be
+    tried elsewhere. *clean*: no request without an outcome has put an item into the feed. *feeds*: the files, each as
+    URL without password and number of items; only in the final receipt. *stored*: no feed was asked for, or all have
+    been stored. *unexported*: items that are missing in a feed that was stored, e.g. because its format can't express
+    them. *targets*: requests for the fleet that the worker has found and not crawled, as payloads of ``wire``; only in
+    the final receipt.
     """
 
     job: str
@@ -40,59 +61,110 @@ class Receipt:
     settled: int
     failed: Mapping[str, list[int]] = field(default_factory=dict)
     filtered: Mapping[str, list[int]] = field(default_factory=dict)
+    again: int = 0
     items: int = 0
     pages: int = 0
+    activity: int = 0
     clean: bool = True
     stored: bool = False
-    feeds: tuple[str, ...] = ()
+    feeds: tuple[tuple[str, int], ...] = ()
     unexported: int = 0
+    targets: tuple[str, ...] = ()
     finish_reason: str = ""
     stats: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        data = dict(vars(self), format=FORMAT, settled=base64.b64encode(bitmap_to_bytes(self.settled)).decode("ascii"))
-        return json.dumps(data, separators=(",", ":"))
+        bitmaps = {name: base64.b64encode(bitmap_to_bytes(getattr(self, name))).decode("ascii") for name in BITMAPS}
+        return json.dumps(dict(vars(self), format=FORMAT, **bitmaps), separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> Receipt:
-        """Raises ``WireError`` for anything that ``to_json`` does not write."""
+    def from_json(cls, text: str | bytes, *, size: int | None = None) -> Receipt:
+        """Raises ``WireError`` for anything that ``to_json`` does not write, and for one of another *size*, if that is
+        given."""
+        if len(text) > MAX_BYTES:
+            raise WireError(f"no receipt: it has {len(text):,} bytes, expected at most {MAX_BYTES:,}")
         try:
             data = json.loads(text)
             found = data.pop("format")
             if found != FORMAT:
                 raise WireError(
-                    f"a receipt of format {found!r}, expected {FORMAT}: the same version must run everywhere"
+                    f"a receipt of format {found!r:.60}, expected {FORMAT}: the same version must run everywhere"
                 )
-            data["settled"] = bitmap_from_bytes(base64.b64decode(data["settled"], validate=True))
-            if type(data["feeds"]) is not list:
-                raise TypeError("feeds must be a list")
-            data["feeds"] = tuple(data["feeds"])
+            _check_count("size", data["size"])
+            if size is not None and data["size"] != size:
+                raise WireError(f"no receipt: it speaks of {data['size']} requests, sent were {size}")
+            for name in BITMAPS:
+                data[name] = _bitmap(data[name], data["size"])
+            for name in ("feeds", "targets"):
+                if type(data[name]) is not list:
+                    raise TypeError(f"{name} must be a list")
+            data["feeds"] = tuple((url, items) for url, items in data["feeds"])
+            data["targets"] = tuple(data["targets"])
             receipt = cls(**data)
             receipt._check()
         except WireError:
             raise
         except Exception as error:
-            raise WireError(f"no receipt: {type(error).__name__}: {error}") from None
+            raise WireError(f"no receipt: {shortened(f'{type(error).__name__}: {error}')}") from None
         return receipt
 
     def _check(self) -> None:
-        """What a forged or damaged receipt would break: types, ranges, one outcome each."""
+        """What a forged or damaged receipt would break: types, ranges, lengths, one outcome each."""
+        counts = {name: getattr(self, name) for name in COUNTS}
+        for name, count in [*counts.items(), *((f"items of {url!r:.60}", items) for url, items in self.feeds)]:
+            _check_count(name, count)
         for value, kind in (
-            (self.job, str), (self.sequence, int), (self.final, bool), (self.size, int), (self.items, int),
-            (self.pages, int), (self.unexported, int), (self.clean, bool), (self.stored, bool),
-            (self.finish_reason, str), (self.stats, dict),
+            (self.job, str), (self.final, bool), (self.clean, bool), (self.stored, bool), (self.finish_reason, str),
+            (self.stats, dict), *((url, str) for url, _ in self.feeds), *((payload, str) for payload in self.targets),
         ):  # fmt: skip
             if not isinstance(value, kind):
                 raise WireError(f"no receipt: found {value!r:.60}, expected a {kind.__name__}")
-        if not all(isinstance(feed, str) for feed in self.feeds) or numbers(self.stats) != self.stats:
-            raise WireError("no receipt: feeds must be strings, and stats numbers")
-        if self.size < 0 or self.settled.bit_length() > self.size or self.items < 0:
+        check_job_id(self.job)
+        for text in (self.finish_reason, *self.failed, *self.filtered):
+            if len(text) > MAX_REASON or not text.isprintable():
+                raise WireError(f"no receipt: found {text!r:.60}, expected at most {MAX_REASON} printable characters")
+        if numbers(self.stats) != self.stats:
+            raise WireError(f"no receipt: expected at most {MAX_STATS:,} stats, numbers below 2**63, with short names")
+        if len(self.feeds) > MAX_FEEDS or any(not _is_text(url, MAX_URL) for url, _ in self.feeds):
+            raise WireError(
+                f"no receipt: expected at most {MAX_FEEDS:,} feeds (set FEED_EXPORT_BATCH_ITEM_COUNT higher), each with"
+                f" a URL of at most {MAX_URL:,} characters"
+            )
+        if self.targets and not self.final:
+            raise WireError("no receipt: found targets, expected them in the final one alone")
+        if self.settled.bit_length() > self.size:
             raise WireError("no receipt: it settles requests that it never had")
-        seen = 0
-        for position in (*self.positions(self.failed), *self.positions(self.filtered)):
-            if type(position) is not int or position < 0 or not self.settled >> position & 1 or seen >> position & 1:
-                raise WireError(f"no receipt: position {position!r:.60} is not settled, or has two outcomes")
-            seen |= 1 << position
+        self._check_outcomes()
+        self._check_targets()
+
+    def _check_outcomes(self) -> None:
+        """Each position has to be settled and new. In bytes: a shift of a long bitmap copies it."""
+        settled = bitmap_to_bytes(self.settled)
+        seen = bytearray(len(settled))
+        for position in self.positions(self.failed):
+            _enter(position, settled, seen)
+        if self.again & ~bitmap_from_bytes(bytes(seen)):
+            raise WireError("no receipt: it names requests to be tried again that have not failed")
+        for position in self.positions(self.filtered):
+            _enter(position, settled, seen)
+
+    def _check_targets(self) -> None:
+        total = 0
+        for payload in self.targets:
+            try:
+                total += wire.unpacked_size(payload)
+            except WireError:  # told by who reads them, and nobody reads on from there
+                return
+            if total > MAX_TARGETS_BYTES:
+                raise WireError(f"no receipt: its targets unpack to more than {MAX_TARGETS_BYTES:,} bytes")
+
+    def found(self) -> Iterator[Any]:
+        """The elements of *targets*, as ``wire.decode_payload`` gives them. Raises ``WireError`` at a bad payload."""
+        for payload in self.targets:
+            try:
+                yield from wire.decode_payload(payload)
+            except WireError as error:
+                raise WireError(f"targets in the receipt of job {self.job}: {error}") from None
 
     @staticmethod
     def positions(outcomes: Mapping[str, list[int]]) -> list[int]:
@@ -100,9 +172,29 @@ class Receipt:
 
 
 def receipt_path(log_file: str, job: str) -> Path:
-    """Where the worker writes, from the ``LOG_FILE`` that Scrapyd gives it (``<project>/<spider>/<job>.log``)."""
+    """Where the worker writes, from the ``LOG_FILE`` that Scrapyd gives it (``<project>/<spider>/<job>.log``).
+
+    Raises ``ConfigError`` for a job id that is no plain file name."""
+    check_job_id(job)
     folder = Path(log_file).absolute().parent
     return folder.with_name(folder.name + ".receipts") / f"{job}.json"
+
+
+def claim(path: Path, receipt: Receipt) -> bool:
+    """Write the first receipt of a job, if none is there: of two workers with the same job id one gets ``False``.
+
+    Raises ``OSError`` where nobody can tell, e.g. on a file system without hard links.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        draft.write_text(receipt.to_json(), encoding="ascii")
+        os.link(draft, path)  # a reader sees all of it, or none
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
 
 
 def write(path: Path, receipt: Receipt) -> None:
@@ -131,9 +223,42 @@ def without_password(url: str) -> str:
 
 
 def numbers(stats: Mapping[str, Any]) -> dict[str, float]:
-    """The stats that are numbers, JSON-safe: what workers' stats are summed from."""
-    return {
-        key: value
-        for key, value in stats.items()
-        if type(value) in (int, float) and value == value and abs(value) != float("inf")
-    }
+    """The stats that are numbers, within what a receipt may hold: what workers' stats are summed from."""
+    found = (
+        (name, value)
+        for name, value in stats.items()
+        if type(value) in (int, float) and abs(value) < MAX_STAT and _is_text(name, MAX_STAT_NAME)
+    )
+    return dict(islice(found, MAX_STATS))
+
+
+def _check_count(name: str, count: Any) -> None:
+    if type(count) is not int or not 0 <= count <= MAX_COUNT:
+        raise WireError(f"no receipt: {name} is {count!r:.60}, expected a whole number of at least 0 and at most 2**53")
+
+
+def _bitmap(text: str, size: int) -> int:
+    """The bitmap of *size* positions in base64."""
+    if len(text) > (size + 7) // 8 * 4 // 3 + 4:
+        raise WireError("no receipt: it settles requests that it never had")
+    return bitmap_from_bytes(base64.b64decode(text, validate=True))
+
+
+def _enter(position: Any, settled: bytes, seen: bytearray) -> None:
+    if type(position) is int and 0 <= position < 8 * len(settled):
+        byte, bit = position >> 3, 1 << (position & 7)
+        if settled[byte] & bit and not seen[byte] & bit:
+            seen[byte] |= bit
+            return
+    raise WireError(f"no receipt: position {position!r:.60} is not settled, or has two outcomes")
+
+
+def _is_text(text: Any, longest: int) -> bool:
+    """Whether it has at most *longest* characters, and no lone surrogate: JSON takes one, a database does not."""
+    if not isinstance(text, str) or len(text) > longest:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

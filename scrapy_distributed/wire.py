@@ -12,8 +12,9 @@ from __future__ import annotations
 import base64
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from scrapy import Request, Spider
@@ -26,19 +27,28 @@ START_URL = "DISTRIBUTED_START_URL"
 MAX_ARGUMENT_BYTES = 131_071
 MAX_VALUE_BYTES = MAX_ARGUMENT_BYTES - len(START_URL) - 1
 PLAIN_BYTES = 2_048
-MAX_JSON_BYTES = 64 * 1024 * 1024  # of one batch, unpacked: a worker does not unpack more than this
+MAX_JSON_BYTES = 16 * 1024 * 1024  # of one batch, unpacked: parsed, it may take 25 times as much memory
+MAX_FOUND = 200  # characters of what was found, in a message
 PREFIX = "zb85:"
 
 _dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 _DEFAULTS = {"method": "GET", "encoding": "utf-8"}  # those of all others are empty or zero
 _HANDLED = {"url", "callback", "errback", "headers", "meta"}
+# What ``Request`` does not check, and would fail with much later, or take for something else.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "url": (str,), "method": (str,), "encoding": (str,), "body": (str,), "headers": (dict,), "meta": (dict,),
+    "cb_kwargs": (dict,), "cookies": (dict, list), "flags": (list,),
+}  # fmt: skip
+# Scrapy calls these itself, and none of them takes a response.
+_NO_CALLBACKS = frozenset(dir(Spider)) - {"parse", "_parse"} | {"closed"}
 
 
 def encode_request(request: Request, spider: Spider) -> str:
     """*request* as a JSON text in ASCII.
 
     Raises ``NotSerializableError`` for what would not arrive as it left: values that JSON does not know or changes
-    (a tuple, a key that is no string), and callbacks that are no methods of *spider*.
+    (a tuple, a key that is no string), callbacks that are no methods of *spider*, and classes that could not be made
+    again. A worker refuses a batch as a whole, so one such request would take the others with it.
     """
     data: dict[str, Any] = {"url": request.url}
     if request.headers:
@@ -53,14 +63,20 @@ def encode_request(request: Request, spider: Spider) -> str:
         data["_class"] = f"{kind.__module__}.{kind.__qualname__}"
     for attribute, default in _defaults(kind):
         value = getattr(request, attribute)
-        if value != default and (value or attribute not in Request.attributes):  # a subclass may default to True
+        # An empty one is Scrapy's default, but that of a method or an encoding; a subclass may default to True.
+        if value != default and (value or default or attribute not in Request.attributes):
             value = value.decode("latin-1") if isinstance(value, bytes) else value
             data[attribute] = _faithful(value, attribute)
     _encode_callbacks(request, spider, data)
     try:
-        return _dumps(data if len(data) > 1 else request.url)
-    except (ValueError, RecursionError) as error:
+        if "cookies" in data:  # the only one of Scrapy's own attributes that may be of any type
+            _check_types(data)
+        body = _dumps(data if len(data) > 1 else request.url)
+    except (TypeError, ValueError, RecursionError) as error:
         raise NotSerializableError(f"{request}: {error}") from None
+    if "_class" in data or "encoding" in data:
+        _check_arrival(request, body, spider)
+    return body
 
 
 def decode_requests(
@@ -80,8 +96,9 @@ def decode_requests(
                 element["callback"] = callback
         try:
             requests.append(_decode_request(element, spider))
-        except (LookupError, TypeError, ValueError, AttributeError, NameError, ImportError) as error:
-            raise WireError(f"{START_URL}: element {position} is no request: {type(error).__name__}: {error}") from None
+        except Exception as error:  # a project's own class may raise anything
+            found = _found(f"{type(error).__name__}: {error}")
+            raise WireError(f"{START_URL}: element {position} is no request: {found}") from None
     return requests
 
 
@@ -100,13 +117,23 @@ def decode_payload(value: Any) -> list[Any]:
     if not isinstance(value, str):
         raise WireError(f"{START_URL}: found {type(value).__name__}, expected a JSON list of URLs or requests")
     try:
-        elements = json.loads(_unpack(value) if value.startswith(PREFIX) else value)
+        elements = _loads(_unpack(value).decode() if value.startswith(PREFIX) else value)
     except (ValueError, zlib.error, RecursionError) as error:
         found = value if len(value) <= 60 else value[:60] + "..."
         raise WireError(f"{START_URL}: found {found!r}, expected a JSON list of URLs or requests ({error})") from None
     if not isinstance(elements, list):
         raise WireError(f"{START_URL}: found a JSON {type(elements).__name__}, expected a list of URLs or requests")
     return elements
+
+
+def unpacked_size(value: str) -> int:
+    """Bytes of the JSON in *value*. Raises ``WireError`` for what can't be unpacked."""
+    if not value.startswith(PREFIX):
+        return len(value)
+    try:
+        return len(_unpack(value))
+    except (ValueError, zlib.error) as error:
+        raise WireError(f"{START_URL}: found {value[:60]!r}, expected a payload ({error})") from None
 
 
 def fits(value: str) -> bool:
@@ -147,9 +174,31 @@ def url_of(element: Any) -> str:
 def _unpack(value: str) -> bytes:
     unpacker = zlib.decompressobj()
     text = unpacker.decompress(base64.b85decode(value[len(PREFIX) :]), MAX_JSON_BYTES + 1024)
-    if not unpacker.eof:
-        raise ValueError("cut off, or larger than 64 MiB")
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError(f"cut off, with something behind its end, or larger than {MAX_JSON_BYTES:,} bytes")
     return text
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Readers differ on which of two values of one name they take."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"two values for {_found(twice)}")
+    return found
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+_loads = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number).decode
+
+
+def _found(text: str) -> str:
+    """*text* for a message: printable, and cut where it would flood a log."""
+    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:MAX_FOUND])
+    return shown if len(text) <= MAX_FOUND else f"{shown}..."
 
 
 def _faithful(value: Any, where: str, depth: int = 200) -> Any:
@@ -191,13 +240,26 @@ def _encode_callbacks(request: Request, spider: Spider, data: dict[str, Any]) ->
 
 
 def _name_of(function: Any, spider: Spider) -> str:
-    name = getattr(function, "__name__", "")
-    if getattr(spider, name, None) == function:
-        return str(name)
-    try:  # a name that Python mangled, or another name of the same method
-        return str(Request("data:,", callback=function).to_dict(spider=spider)["callback"])
-    except ValueError as error:
+    name = str(getattr(function, "__name__", ""))
+    try:
+        if getattr(spider, name, None) != function:  # a name that Python mangled, or another name of the same method
+            name = str(Request("data:,", callback=function).to_dict(spider=spider)["callback"])
+        _method(name, spider)
+    except (TypeError, ValueError) as error:
         raise NotSerializableError(str(error)) from None
+    return name
+
+
+def _method(name: Any, spider: Spider) -> Any:
+    """The method *name* of *spider* that may be the callback or errback of a request. No property is read for it."""
+    if not isinstance(name, str) or name in _NO_CALLBACKS:
+        raise TypeError(f"{name!r} is no callback")
+    if isinstance(getattr(type(spider), name, None), property | cached_property):
+        raise TypeError(f"{name!r} is a property of the spider, expected a method")
+    method = getattr(spider, name)
+    if not callable(method) or isinstance(method, type):
+        raise TypeError(f"{name!r} is no method of the spider")
+    return method
 
 
 def _request_class(name: str | None) -> type[Request]:
@@ -212,6 +274,29 @@ def _request_class(name: str | None) -> type[Request]:
     raise TypeError(f"{name!r} is no Request class that the spider imports")
 
 
+def _check_types(data: dict[str, Any]) -> None:
+    for name, value in data.items():
+        if name in _TYPES and not isinstance(value, _TYPES[name]):
+            expected = " or ".join(kind.__name__ for kind in _TYPES[name])
+            raise TypeError(f"{name}: found {type(value).__name__}, expected {expected}")
+
+
+def _check_arrival(request: Request, body: str, spider: Spider) -> None:
+    """Raises ``NotSerializableError`` where a worker could not make *request* of its *body*, or would make another."""
+    kind: Any = type(request)
+    if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
+        raise NotSerializableError(f"{kind.__qualname__} of {kind.__module__} can't be found by its name on a worker")
+    try:
+        arrived = _decode_request(_loads(body), spider)
+    except Exception as error:
+        name = type(error).__name__
+        raise NotSerializableError(f"{request}: a {kind.__qualname__} can't be made again: {name}: {error}") from None
+    pairs = ((name, getattr(request, name), getattr(arrived, name)) for name in kind.attributes)
+    changed = [name for name, sent, came in pairs if sent != came and (sent or came)]
+    if changed:
+        raise NotSerializableError(f"{request}: {', '.join(changed)} of a {kind.__qualname__} would change on its way")
+
+
 def _decode_request(element: dict[str, Any], spider: Spider) -> Request:
     if not isinstance(element, dict):
         raise TypeError(f"found {type(element).__name__}, expected a URL or an object")
@@ -220,19 +305,24 @@ def _decode_request(element: dict[str, Any], spider: Spider) -> Request:
     unknown = set(data) - set(kind.attributes)
     if unknown:
         raise TypeError(f"unknown {', '.join(sorted(unknown))}")
+    _check_types(data)
     for attribute in ("callback", "errback"):
         name = data.get(attribute)
         if name is None and attribute not in element and "rule" in data.get("meta", {}):
             data[attribute] = getattr(spider, f"_{attribute}", None)
         elif name is not None:
-            data[attribute] = getattr(spider, name)
-            if not callable(data[attribute]) or isinstance(data[attribute], type):
-                raise TypeError(f"{name!r} is no method of the spider")
+            data[attribute] = _method(name, spider)
     if isinstance(data.get("body"), str):
         data["body"] = data["body"].encode("latin-1")
     if "headers" in data:
-        data["headers"] = {
-            name.encode("latin-1"): [value.encode("latin-1") for value in values]
-            for name, values in data["headers"].items()
-        }
-    return kind(**data)
+        data["headers"] = {name.encode("latin-1"): _values(name, found) for name, found in data["headers"].items()}
+    request = kind(**data)
+    if not request.url.startswith(("http://", "https://")):  # what no coordinator sends: file:///etc/passwd
+        raise ValueError(f"found the URL {request.url}, expected http or https")
+    return request
+
+
+def _values(name: str, found: Any) -> list[bytes]:
+    if not isinstance(found, list):  # a string would become a header for each of its characters
+        raise TypeError(f"header {name!r}: found {type(found).__name__}, expected a list of strings")
+    return [value.encode("latin-1") for value in found]

@@ -2,23 +2,22 @@
 
 A start request is followed through everything that it leads to by a *ticket* in its meta: redirects and retries keep
 it, each request that a page yields gets one of its own that names the same start request. A ticket ends when the
-callback (or errback) of its request has run to its end, or when the request is dropped on the way.
+callback (or errback) of its request has run to its end, or when the request is dropped on the way. A target that a page
+yields gets none: it is the coordinator's.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
 from inspect import isasyncgen, isawaitable
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider
-from scrapy.extensions.feedexport import FeedExporter
 from scrapy.http import Response
 from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.spidermiddlewares.httperror import HttpError
@@ -28,39 +27,43 @@ from twisted.python.failure import Failure
 
 from scrapy_distributed import receipt, wire
 from scrapy_distributed.config import Config
-from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.errors import ConfigError, WireError, shortened
+from scrapy_distributed.feeds import Feeds
 from scrapy_distributed.offsite import Offsite
-from scrapy_distributed.outcomes import Outcomes, reason_of
+from scrapy_distributed.outcomes import MAX_REASON, Outcomes, reason_of
 from scrapy_distributed.receipt import Receipt
+from scrapy_distributed.targets import Targets
+from scrapy_distributed.ticket import Ticket, Tickets, ticket_of
 
 logger = logging.getLogger(__name__)
 
-TICKET = "distributed_ticket"  # meta: (position of the start request, serial number of the ticket)
-ERRBACK = "distributed_errback"  # meta: the request's own errback, by name where it is a method of the spider
+# Stats of Scrapy that grow while a worker does something.
+ACTIVITY = ("downloader/request_count", "response_received_count", "item_scraped_count", "item_dropped_count")
 
 
 class Worker(BaseSpiderMiddleware):
-    """Spider middleware of a worker. Refuses to start (``ValueError``) if the batch can't be decoded or the feed that
-    was asked for can't be written."""
+    """Spider middleware of a worker. Refuses to start (``ValueError``) if the batch can't be decoded, the feed that
+    was asked for can't be written, or another worker has the same job."""
 
     def __init__(
-        self, crawler: Crawler, *, requests: list[Request], receipt_file: Path | None, interval: float
+        self, crawler: Crawler, *, requests: list[Request], feeds: Feeds, receipt_file: Path | None, config: Config
     ) -> None:
         super().__init__(crawler)
         self.spider: Any = crawler.spider
         self.requests = requests
         self.outcomes = Outcomes(len(requests))
+        self.feeds = feeds
         self.receipt_file = receipt_file
-        self.interval = interval
+        self.interval = config.receipt_interval
+        self.tickets = Tickets(self.spider, self._errback)
         self.offsite = Offsite(crawler)
+        self.targets: Targets | None = None  # a batch that is tried by hand has nobody to report to
+        if config.worker_targets == "report" and receipt_file is not None:
+            self.targets = Targets(crawler, config=config, own=requests, offsite=self.offsite)
         self.sequence = 0
+        self.activity = 0
         self.items = 0
-        self.feeds: list[str] = []
-        self.exporter = next((e for e in _extensions(crawler) if isinstance(e, FeedExporter)), None)
-        self.unexported: Counter[str] = Counter()  # items that a feed should have and has not yet, by its URI template
-        self.exported: Counter[str] = Counter()
         self.finish_reason: str | None = None
-        self.feeds_closed = self.exporter is None
         self._heartbeat = create_looping_call(self._write_receipt)
         self._in_chain: set[int] = set()  # serials whose output runs through the spider middlewares just now
 
@@ -72,19 +75,20 @@ class Worker(BaseSpiderMiddleware):
         rule = config.target_rule[0] if config.target_rule and hasattr(spider, "rules") else None  # of a bare URL
         callback = config.target_callbacks[0] if config.target_callbacks else None
         requests = wire.decode_requests(config.start_url, spider, rule=rule, callback=callback)
-        _check_feeds(crawler)
+        feeds = Feeds(crawler)
+        feeds.check(crawler)
         _check_stats(crawler, len(requests))
         log_file, job = crawler.settings.get("LOG_FILE"), getattr(spider, "_job", None)
         file = receipt.receipt_path(log_file, job) if log_file and job else None
-        worker = cls(crawler, requests=requests, receipt_file=file, interval=config.receipt_interval)
-        spider._distributed_errback = MethodType(worker._errback, spider)  # type: ignore[attr-defined]
+        worker = cls(crawler, requests=requests, feeds=feeds, receipt_file=file, config=config)
+        worker._claim()  # before the first signal: a second worker must touch neither receipt nor feed
         connect = crawler.signals.connect
         connect(worker._spider_opened, signals.spider_opened)
         connect(worker._request_scheduled, signals.request_scheduled)
         connect(worker._request_dropped, signals.request_dropped)
         connect(worker._item_scraped, signals.item_scraped)
         connect(worker._item_error, signals.item_error)
-        connect(worker._feed_closed, signals.feed_slot_closed)
+        connect(feeds.file_closed, signals.feed_slot_closed)
         connect(worker._feeds_closed, signals.feed_exporter_closed)
         connect(worker._spider_closed, signals.spider_closed)
         return worker
@@ -100,20 +104,20 @@ class Worker(BaseSpiderMiddleware):
             extra={"spider": self.spider},
         )
         for position, request in enumerate(self.requests):
-            request.meta[TICKET] = self.outcomes.start(position)
-            yield self._with_errback(request)
+            yield self.tickets.put(self.tickets.without(request), self.outcomes.start(position))
 
     def process_spider_output(
         self, response: Response | None, result: Iterable[Any], spider: Spider | None = None
     ) -> Iterable[Any]:
-        ticket = _ticket(response)
+        ticket = ticket_of(response)
         if ticket is None:
             yield from result
             return
         self._in_chain.add(ticket[1])
         try:
             for output in result:
-                yield self._passed(output, ticket)
+                if (passed := self._passed(output, ticket)) is not None:
+                    yield passed
             self.outcomes.end(ticket)
         finally:
             self._in_chain.discard(ticket[1])
@@ -121,7 +125,7 @@ class Worker(BaseSpiderMiddleware):
     async def process_spider_output_async(
         self, response: Response | None, result: AsyncIterator[Any], spider: Spider | None = None
     ) -> AsyncIterator[Any]:
-        ticket = _ticket(response)
+        ticket = ticket_of(response)
         if ticket is None:
             async for output in result:
                 yield output
@@ -129,54 +133,50 @@ class Worker(BaseSpiderMiddleware):
         self._in_chain.add(ticket[1])
         try:
             async for output in result:
-                yield self._passed(output, ticket)
+                if (passed := self._passed(output, ticket)) is not None:
+                    yield passed
             self.outcomes.end(ticket)
         finally:
             self._in_chain.discard(ticket[1])
 
     def process_spider_exception(self, response: Response, exception: Exception) -> None:
-        ticket = _ticket(response)
+        ticket = ticket_of(response)
         if ticket is not None:
             if not isinstance(exception, CloseSpider):  # asked for by the spider: its page is done
                 kind = reason_of(exception) if isinstance(exception, HttpError) else None
                 self.outcomes.note(ticket, *(kind or ("failed", f"callback {type(exception).__name__}")))
             self.outcomes.end(ticket)
 
-    def _passed(self, output: Any, ticket: tuple[int, int]) -> Any:
-        """A request or an item on its way out of the page with *ticket*."""
+    def _passed(self, output: Any, ticket: Ticket) -> Any:
+        """A request or an item on its way out of the page with *ticket*; ``None`` for a target that is reported."""
         if isinstance(output, Request):
-            output.meta[TICKET] = self.outcomes.follow(ticket[0])
-            return self._with_errback(output)
+            request = self.tickets.without(output)
+            if self.targets is not None and self.targets.is_target(request):
+                here = self.targets.take(request)
+                if here is None:
+                    self.outcomes.found(ticket[0])
+                    return None
+                request = here
+            return self.tickets.put(request, self.outcomes.follow(ticket[0]))
         if output is not None:
             self.outcomes.item(ticket[0])
         return output
 
     # Failures: Scrapy tells them to the errback alone
 
-    def _with_errback(self, request: Request) -> Request:
-        own = request.errback
-        ours = self.spider._distributed_errback
-        if own != ours:  # it is ours already where a spider yields a copy of response.request
-            request.meta.pop(ERRBACK, None)
-            if own is not None:
-                name = getattr(own, "__name__", "")
-                request.meta[ERRBACK] = name if getattr(self.spider, name, None) == own else own
-            request.errback = ours
-        return request
-
     def _errback(self, spider: Spider, failure: Failure) -> Any:
         """Note the failure, and go on as Scrapy would with the request's own errback, or without one."""
         request: Request = failure.request  # type: ignore[attr-defined]
-        ticket = _ticket(request)
-        own = request.meta.get(ERRBACK)
+        ticket = ticket_of(request)
+        own = self.tickets.own_errback(request)
         if ticket is None:
-            return _call(spider, own, failure) if own else failure
-        self.outcomes.note(ticket, *reason_of(failure.value))  # type: ignore[arg-type]
+            return own(failure) if own else failure
+        self.outcomes.note(ticket, *reason_of(failure.value), early=True)  # type: ignore[arg-type]
         if own is None:
             self.outcomes.end(ticket)
             return failure
         try:
-            output = _call(spider, own, failure)
+            output = own(failure)
         except Exception:
             self.outcomes.end(ticket)
             raise
@@ -187,23 +187,26 @@ class Worker(BaseSpiderMiddleware):
             return self._errback_output_async(output, ticket)
         return self._errback_output(iterate_spider_output(output), ticket)
 
-    def _errback_output(self, output: Iterable[Any], ticket: tuple[int, int]) -> Iterable[Any]:
+    def _errback_output(self, output: Iterable[Any], ticket: Ticket) -> Iterable[Any]:
         if ticket[1] in self._in_chain:  # a failed input (e.g. HttpError): process_spider_output sees this output
             yield from output
             return
         try:  # a failed download: Scrapy takes this output past the spider middlewares
             for element in output:
-                yield self._passed(element, ticket)
+                if (passed := self._passed(element, ticket)) is not None:
+                    yield passed
         finally:
             self.outcomes.end(ticket)
 
-    async def _errback_output_async(self, output: Any, ticket: tuple[int, int]) -> AsyncIterator[Any]:
+    async def _errback_output_async(self, output: Any, ticket: Ticket) -> AsyncIterator[Any]:
         in_chain = ticket[1] in self._in_chain
         try:
             if isawaitable(output):
                 output = iterate_spider_output(await output)
             async for element in output if isasyncgen(output) else _aiter(output):
-                yield element if in_chain else self._passed(element, ticket)
+                passed = element if in_chain else self._passed(element, ticket)
+                if passed is not None:
+                    yield passed
         finally:
             if not in_chain:
                 self.outcomes.end(ticket)
@@ -211,41 +214,38 @@ class Worker(BaseSpiderMiddleware):
     # Signals
 
     def _request_scheduled(self, request: Request) -> None:
-        ticket = _ticket(request)
+        ticket = ticket_of(request)
         if ticket is not None and self.offsite.filters(request):
             self.outcomes.note(ticket, "filtered", "offsite")
             self.outcomes.end(ticket)
 
     def _request_dropped(self, request: Request) -> None:
-        ticket = _ticket(request)
+        ticket = ticket_of(request)
         if ticket is not None:
             self.outcomes.note(ticket, "filtered", "duplicate")
             self.outcomes.end(ticket)
 
-    def _item_scraped(self, item: Any) -> None:
+    def _item_scraped(self, item: Any, response: Any) -> None:
         self.items += 1
-        if self.exporter is not None:
-            self.unexported.update(uri for uri, feed in self.exporter.filters.items() if feed.accepts(item))
+        self.feeds.item_scraped(item)
+        ticket = ticket_of(response)
+        if ticket is not None:  # the item may be that of a middleware that we do not see
+            self.outcomes.item(ticket[0])
 
     def _item_error(self, response: Any, failure: Failure) -> None:
-        ticket = _ticket(response)
+        ticket = ticket_of(response)
         if ticket is not None:
             self.outcomes.note(ticket, "failed", f"item {type(failure.value).__name__}")
 
     def _spider_opened(self) -> None:
         self._heartbeat.start(self.interval, now=True)
 
-    def _feed_closed(self, slot: Any) -> None:
-        self.exported[slot.uri_template] += slot.itemcount
-        self.unexported[slot.uri_template] -= slot.itemcount
-        self.feeds.append(receipt.without_password(slot.uri))
-
     def _feeds_closed(self) -> None:
-        self.feeds_closed = True
+        self.feeds.closed = True
         self._finish()
 
     def _spider_closed(self, reason: str) -> None:
-        self.finish_reason = reason
+        self.finish_reason = shortened(str(reason), MAX_REASON)  # a spider may close itself with any text
         if reason == "finished":
             self.outcomes.lose_open()
         self._finish()
@@ -254,7 +254,7 @@ class Worker(BaseSpiderMiddleware):
 
     def _finish(self) -> None:
         """The final receipt: after the feeds have been stored, or have failed, and never before."""
-        if self.finish_reason is None or not self.feeds_closed:
+        if self.finish_reason is None or not self.feeds.closed:
             return
         if self._heartbeat.running:
             self._heartbeat.stop()
@@ -262,11 +262,31 @@ class Worker(BaseSpiderMiddleware):
             self.crawler.stats.set_value(f"distributed/followed/{reason}", count)
         self._write_receipt(final=True)
 
-    def _write_receipt(self, *, final: bool = False) -> None:
+    def _claim(self) -> None:
+        """Scrapyd runs a job twice that it is told twice: both would write the same receipt, and the same feed."""
         if self.receipt_file is None:
             return
         try:
-            receipt.write(self.receipt_file, self._receipt(final=final))
+            claimed = receipt.claim(self.receipt_file, self._receipt(final=False))
+        except OSError as error:
+            logger.warning(
+                "Can't write the receipt %s: %s. If this job runs twice, nobody will notice", self.receipt_file, error,
+                extra={"spider": self.spider},
+            )  # fmt: skip
+            return
+        if not claimed:
+            raise ConfigError(
+                f"_job: found {self.spider._job!r}, whose receipt {self.receipt_file} another worker has written;"
+                " expected an id that is used once. If Scrapyd was told the job twice, nothing is to be done: the other"
+                " worker crawls it; by hand give another one"
+            )
+
+    def _write_receipt(self, *, final: bool = False) -> None:
+        if self.receipt_file is None:
+            return
+        report = self._receipt(final=final)
+        try:
+            receipt.write(self.receipt_file, self._checked(report) if final else report)
         except OSError as error:
             log = logger.error if final else logger.warning
             log("Can't write the receipt %s: %s", self.receipt_file, error, extra={"spider": self.spider})
@@ -274,39 +294,46 @@ class Worker(BaseSpiderMiddleware):
     def _receipt(self, *, final: bool) -> Receipt:
         self.sequence += 1
         stats = self.crawler.stats.get_stats()
-        failed = any(key.startswith("feedexport/failed_count/") for key in stats)
-        # Scrapy counts no failure where a feed could not even be opened: no item of it is in any file then.
-        unopened = any(count > 0 and not self.exported[uri] for uri, count in self.unexported.items())
-        outcomes = self.outcomes
+        outcomes, feeds = self.outcomes, self.feeds
+        seen = outcomes.steps + self.items + len(feeds.files) + sum(int(stats.get(name, 0)) for name in ACTIVITY)
+        self.activity = max(self.activity, seen)  # a project may set its stats back
         return Receipt(
             job=self.spider._job,
             sequence=self.sequence, final=final, size=outcomes.size, settled=outcomes.settled,
-            failed=outcomes.by_reason("failed"), filtered=outcomes.by_reason("filtered"),
-            items=self.items, pages=stats.get("response_received_count", 0), clean=outcomes.clean,
-            stored=final and not failed and not unopened, feeds=tuple(self.feeds),
-            unexported=sum(self.unexported.values()) if final else 0, finish_reason=self.finish_reason or "",
-            stats=receipt.numbers(stats) if final else {},
+            failed=outcomes.by_reason("failed"), filtered=outcomes.by_reason("filtered"), again=outcomes.again,
+            items=self.items, pages=stats.get("response_received_count", 0), activity=self.activity,
+            clean=outcomes.clean, stored=final and feeds.stored(stats), feeds=tuple(feeds.files) if final else (),
+            unexported=feeds.unexported if final else 0,
+            targets=self.targets.payloads() if final and self.targets is not None else (),
+            finish_reason=self.finish_reason or "", stats=self._numbers(stats) if final else {},
         )  # fmt: skip
 
+    def _numbers(self, stats: dict[str, Any]) -> dict[str, float]:
+        numbers = receipt.numbers(stats)
+        left_out = sum(type(value) in (int, float) for value in stats.values()) - len(numbers)
+        if left_out:
+            logger.warning(
+                "%d stats are not in the receipt, and so not in the sums of the coordinator: expected at most %d"
+                " numbers below 2**63, with names of at most %d characters",
+                left_out, receipt.MAX_STATS, receipt.MAX_STAT_NAME, extra={"spider": self.spider},
+            )  # fmt: skip
+        return numbers
 
-def _ticket(source: Any) -> tuple[int, int] | None:
-    """The ticket of a response, a request, or a failure that names its request."""
-    request = source if isinstance(source, Request) else getattr(source, "request", None)
-    ticket = None if request is None else request.meta.get(TICKET)
-    return None if ticket is None else (ticket[0], ticket[1])
-
-
-def _call(spider: Spider, errback: Any, failure: Failure) -> Any:
-    return (getattr(spider, errback) if isinstance(errback, str) else errback)(failure)
+    def _checked(self, report: Receipt) -> Receipt:
+        """*report* if the coordinator will read it, else one that says that this attempt does not count."""
+        try:
+            return Receipt.from_json(report.to_json())
+        except WireError as error:
+            logger.error(
+                "The receipt of this job would be refused, so it does not count: %s", error,
+                extra={"spider": self.spider},
+            )  # fmt: skip
+            return replace(report, stored=False, failed={}, filtered={}, again=0, feeds=(), targets=(), stats={})
 
 
 async def _aiter(output: Iterable[Any]) -> AsyncIterator[Any]:
     for element in output:
         yield element
-
-
-def _extensions(crawler: Crawler) -> Iterable[Any]:
-    return crawler.extensions.middlewares if crawler.extensions is not None else ()
 
 
 def _check_stats(crawler: Crawler, requests: int) -> None:
@@ -316,16 +343,4 @@ def _check_stats(crawler: Crawler, requests: int) -> None:
     if crawler.stats.get_value("distributed/requests") is None:
         raise ConfigError(
             "STATS_CLASS: found one that keeps nothing, and only the stats tell whether a feed was stored"
-        )
-
-
-def _check_feeds(crawler: Crawler) -> None:
-    """A feed with a bad scheme or format is disabled by Scrapy with a line in the log, and its items would be lost."""
-    asked = crawler.settings.get("FEED_URI") or crawler.settings.getdict("FEEDS")
-    if asked and not any(isinstance(extension, FeedExporter) for extension in _extensions(crawler)):
-        where = [asked] if isinstance(asked, str) else list(map(str, asked))
-        shown = ", ".join(map(receipt.without_password, where))
-        raise ConfigError(
-            f"FEED_URI/FEEDS: Scrapy has disabled the feed {shown}, its reason is in this log; expected a scheme and a"
-            " format that Scrapy has on this node (FEED_STORAGES, FEED_EXPORTERS). The items would be lost"
         )

@@ -19,12 +19,13 @@ from urllib.request import urlopen
 
 from scrapyd_child import ScrapydChild
 
-from scrapy_distributed.ledger import LedgerReader
+from scrapy_distributed.ledger_reader import LedgerReader
 
 TESTS = Path(__file__).parent
 EXAMPLE = TESTS.parent / "example_project"
 VERSION = "r1"
 DEADLINE_SECONDS = 90
+SCRAPY = ("-m", "scrapy")
 
 
 def call(url: str, **form: str) -> Any:
@@ -71,7 +72,14 @@ def site(properties: int, latency: float = 0.0) -> Iterator[SiteChild]:
 class Crawl:
     """A command in a project's folder, its output, and what a crawl has left in *folder*: ledger and items."""
 
-    def __init__(self, project: Path, folder: Path, args: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        project: Path,
+        folder: Path,
+        args: Sequence[str],
+        environment: Mapping[str, str],
+        program: Sequence[str] = SCRAPY,
+    ) -> None:
         self.folder = folder
         self.ledger = folder / "ledger.sqlite"
         self._log = folder / f"{len(list(folder.glob('*.log')))}.log"
@@ -79,7 +87,7 @@ class Crawl:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("SCRAPY", "SCRAPYD"))}
         with self._log.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "scrapy", *args],
+                [sys.executable, *program, *args],
                 cwd=project,
                 env={**kept, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", **environment},
                 stdin=subprocess.DEVNULL,
@@ -147,16 +155,17 @@ class Crawl:
 class Project:
     """The folder of a project: the package ``trial`` beside the example's, with a target for each of *nodes*."""
 
-    def __init__(self, folder: Path, nodes: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, nodes: Mapping[str, str], settings: str = "trial.settings") -> None:
         self.folder = folder
         self._crawls: list[Crawl] = []
         shutil.copytree(TESTS / "trial", folder / "trial", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(EXAMPLE / "properties", folder / "properties", ignore=shutil.ignore_patterns("__pycache__"))
         targets = "".join(f"[deploy:{name}]\n{lines}\nproject = trial\n" for name, lines in nodes.items())
-        (folder / "scrapy.cfg").write_text(f"[settings]\ndefault = trial.settings\n{targets}")
+        (folder / "scrapy.cfg").write_text(f"[settings]\ndefault = {settings}\n{targets}")
 
-    def scrapy(self, *args: str, folder: Path, **environment: str) -> Crawl:
-        crawl = Crawl(self.folder, folder, args, environment)
+    def scrapy(self, *args: str, folder: Path, program: Sequence[str] = SCRAPY, **environment: str) -> Crawl:
+        """A Scrapy command; *program* is what Python runs it with."""
+        crawl = Crawl(self.folder, folder, args, environment, program)
         self._crawls.append(crawl)
         return crawl
 
@@ -168,6 +177,7 @@ class Project:
         args: Mapping[str, Any] | None = None,
         settings: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
+        program: Sequence[str] = SCRAPY,
     ) -> Crawl:
         """A coordinator; its ledger, and the feeds of its workers, are in *folder*."""
         feed = f"file://{folder}/items/%(batch)s_%(name)s_%(time)s.jl"
@@ -178,7 +188,7 @@ class Project:
         }
         options = [option for name, value in (args or {}).items() for option in ("-a", f"{name}={value}")]
         options += [option for name, value in given.items() for option in ("-s", f"{name}={value}")]
-        return self.scrapy("crawl", spider, *options, folder=folder, **(environment or {}))
+        return self.scrapy("crawl", spider, *options, folder=folder, program=program, **(environment or {}))
 
     def deploy(self, *names: str, folder: Path, **environment: str) -> None:
         deploy = self.scrapy("fleet", "deploy", *names, "--version", VERSION, folder=folder, **environment).wait()

@@ -62,6 +62,11 @@ class FakeJob:
     state: str = "pending"
 
 
+#: Where nothing is, and where a file is missing: Twisted's own words.
+NO_RESOURCE = b"<html><h1>No Such Resource</h1><p>Sorry. No luck finding that resource.</p></html>"
+NO_FILE = b"<html><h1>No Such Resource</h1><p>File not found.</p></html>"
+
+
 class ApiError(Exception):
     """Answered as HTTP 200 and ``status: error``."""
 
@@ -69,7 +74,8 @@ class ApiError(Exception):
 @dataclass
 class FakeScrapyd(Resource):
     """``projects`` maps project -> version -> spiders, ``jobs`` holds every job in order, ``files`` what lies under
-    ``/logs/`` by decoded path, ``requests`` what was asked. ``faults`` maps an endpoint (or ``*``) to a fault."""
+    ``/logs/`` by decoded path, ``requests`` what was asked. ``faults`` maps an endpoint, ``logs``, ``items`` or ``*``
+    to a fault. ``logs_dir`` and ``items_dir`` tell whether they are set."""
 
     username: str = ""
     password: str = ""
@@ -78,7 +84,11 @@ class FakeScrapyd(Resource):
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    signals: list[tuple[str, str]] = field(default_factory=list)  # what running jobs were sent, with their ids
+    deaf: bool = False  # its jobs end for KILL alone
     delay_seconds: float = 0.0
+    logs_dir: bool = True
+    items_dir: bool = False
     isLeaf = True  # noqa: N815  # Twisted's name
 
     def __post_init__(self) -> None:
@@ -126,7 +136,7 @@ class FakeScrapyd(Resource):
 
     def render(self, request: Request) -> Any:
         path = request.path.decode().strip("/")
-        endpoint = path if path.endswith(".json") and "/" not in path else "logs"
+        endpoint = path if path.endswith(".json") and "/" not in path else path.partition("/")[0]
         self.requests.append(f"{request.method.decode()} {path}")
         if self.delay_seconds:
             reactor.callLater(self.delay_seconds, self._answer, request, endpoint)  # type: ignore[attr-defined]
@@ -165,11 +175,11 @@ class FakeScrapyd(Resource):
             self.password.encode(),
         ):
             return 401, b"Unauthorized"
-        if endpoint == "logs":
-            return self._log(request)
+        if endpoint in ("logs", "items"):
+            return self._file(request, endpoint)
         method: Callable[..., dict[str, Any]] | None = getattr(self, "_" + endpoint.removesuffix(".json"), None)
         if method is None:
-            return 404, b"<html>No Such Resource</html>"
+            return 404, NO_RESOURCE
         raw = {key.decode(): values for key, values in request.args.items()}
         try:
             answer = {"status": "ok", **method(raw)}
@@ -177,11 +187,15 @@ class FakeScrapyd(Resource):
             answer = {"status": "error", "message": str(error)}
         return 200, json.dumps({"node_name": "fake", **answer}).encode()
 
-    def _log(self, request: Request) -> tuple[int, bytes]:
-        parts = [part.decode() for part in request.postpath or []]
-        content = self.files.get("/".join(parts[1:]))
+    def _file(self, request: Request, folder: str) -> tuple[int, bytes]:
+        if not (self.logs_dir if folder == "logs" else self.items_dir):
+            return 404, NO_RESOURCE
+        path = "/".join(part.decode() for part in request.postpath or []).removeprefix(f"{folder}/")
+        if not path and self.files and folder == "logs":  # it is made with the first file in it
+            return 200, b"<html><head><title>Directory listing for /logs/</title></head></html>"
+        content = self.files.get(path) if folder == "logs" else None
         if content is None:
-            return 404, b"<html>No Such Resource</html>"
+            return 404, NO_FILE
         if not content and request.getHeader("range"):
             return 500, b"<html>Processing Failed</html>"  # as twisted.web.static.File does
         wanted = re.fullmatch(r"bytes=-(\d+)", request.getHeader("range") or "")
@@ -220,7 +234,9 @@ class FakeScrapyd(Resource):
                 self.jobs.remove(job)
                 previous = "pending"
             elif job.state == "running":
-                job.state = "finished"
+                self.signals.append((job_id, raw.get("signal", [b"INT"])[0].decode()))
+                if not self.deaf or self.signals[-1][1] == "KILL":
+                    job.state = "finished"
                 previous = "running"
         return {"prevstate": previous}
 

@@ -37,6 +37,7 @@ def test_3000_properties_over_3_nodes(project: Project, tmp_path: Path) -> None:
     assert project.check(crawl) == 0
     nodes = [batch["node"] for batch in crawl.run()["batches"]]
     assert nodes == ["scrapyd1", "scrapyd2", "scrapyd3"] * 2
+    assert crawl.stat("distributed/attempts") == 6
     assert crawl.stat("distributed/crawled") == 3000
     assert crawl.stat("distributed/workers/item_scraped_count") == 3000
     assert "ERROR" not in crawl.log

@@ -219,7 +219,7 @@ def test_workers_that_can_not_store_their_items_lose_nothing(
     assert crawl.balance() == {"diverted": 60, "dead": 60}
     (reason,) = {outcome["reason"] for outcome in crawl.run()["outcomes"]}
     assert "FEED_URI/FEEDS: Scrapy has disabled the feed nowhere://%(batch)s.jl" in reason
-    assert crawl.log.count("ended without a receipt") == 1
+    assert crawl.log.count("rejected: no receipt: ") == 1
 
 
 # Refusals
@@ -248,7 +248,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, Any], str]] = {
     "no spider": (
         "new",
         {},
-        "spider 'new' is not in project 'trial' there (it has distr, easy, failing, long, plain, rules): "
+        "spider 'new' is not in project 'trial' there (it has blocked, deep, distr, easy, failing, long, plain, poison, rules, stuck): "
         "scrapy fleet deploy",
     ),
     "no such argument": (

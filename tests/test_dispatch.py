@@ -1,49 +1,818 @@
-"""What the dispatcher says of a job that ended without a receipt. Its doings are tested in crawls."""
+"""The dispatcher against nodes on real ports: what it sends, takes back, ends, and sends again. Its time is a fake
+clock's, so nothing here waits for anything but answers."""
 
 from __future__ import annotations
 
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+import pytest_twisted
+from fake_scrapyd import FakeJob, FakeScrapyd, Fault
+from ledgers import IDENTITY, divert
+from scrapy import Spider
+from scrapy.settings import Settings
+from scrapy.statscollectors import MemoryStatsCollector
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock, deferLater
 
-from scrapy_distributed.batch import Attempt, AttemptState
-from scrapy_distributed.dispatch import JobTemplate, cause_of_death
-from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.wire import MAX_ARGUMENT_BYTES
+from scrapy_distributed import wire
+from scrapy_distributed.config import Config
+from scrapy_distributed.dispatch import KILL_AFTER, Dispatcher
+from scrapy_distributed.errors import NodeError, NodeRefusedError, NodeUnreachableError
+from scrapy_distributed.health import Fleet, Member, Proof
+from scrapy_distributed.job_template import JobTemplate
+from scrapy_distributed.judge import Judge
+from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.ledger_reader import LedgerReader
+from scrapy_distributed.node import Node, NodeAddress
+from scrapy_distributed.receipt import Receipt
 
-DISABLED = """2026-11-21 [scrapy.extensions.feedexport] ERROR: Disabled feed storage scheme: s3. Reason: missing boto3
-2026-11-21 12:00:00 [twisted] CRITICAL: Unhandled error in Deferred:
-Traceback (most recent call last):
-  File "crawler.py", line 1, in crawl
-scrapy_distributed.errors.ConfigError: FEED_URI/FEEDS: Scrapy has disabled the feed
-"""
-
-
-def test_a_job_without_a_log_died_at_its_start() -> None:
-    assert "not installed on the node" in cause_of_death(None)
-
-
-def test_the_error_and_what_was_logged_before_it() -> None:
-    said = cause_of_death(DISABLED)
-    assert "ConfigError: FEED_URI/FEEDS: Scrapy has disabled the feed" in said
-    assert "after Disabled feed storage scheme: s3. Reason: missing boto3" in said
-    assert "ADDONS" not in said
-
-
-def test_a_hint_for_a_spider_that_takes_no_arguments() -> None:
-    assert "**kwargs" in cause_of_death("TypeError: Shop.__init__() got an unexpected keyword argument '_job'\n")
-
-
-@pytest.mark.parametrize("log", ["", "2026-11-21 [scrapy] INFO: Spider closed (finished)\n"])
-def test_a_job_without_an_error_was_no_worker(log: str) -> None:
-    assert "ADDONS" in cause_of_death(log)
+POLL = 2.0
+LEASE = 60.0
+STALL = 100.0
+DEADLINE = 20.0  # seconds of the real clock, after which a test fails
 
 
-def test_a_template_that_can_not_travel_is_refused() -> None:
-    with pytest.raises(ConfigError, match="at most 131071"):
-        JobTemplate(project="p", spider="s", version="", settings={"KEY": "x" * MAX_ARGUMENT_BYTES}, args={})
+class Rig:
+    """A dispatcher, its ledger at *path*, and a node for each of *fakes*: n0, n1 ..."""
+
+    def __init__(self, path: Path, fakes: list[FakeScrapyd], *, names: str = "n{}", **settings: Any) -> None:
+        self.fakes = fakes
+        self.clock = Clock()
+        self.clock.advance(1000)
+        given = {"POLL_INTERVAL": POLL, "LEASE": LEASE, "STALL": STALL, **settings}
+        config = Config.from_settings(Settings({f"DISTRIBUTED_{name}": value for name, value in given.items()}))
+        self.ledger = Ledger(path)
+        self.ledger.begin(IDENTITY, resume=True)
+        self.members = [
+            Member(node=Node(address=NodeAddress(name=names.format(number), url=fake.url), deadline_seconds=0.3),
+                   fixed_backlog=config.node_backlog)
+            for number, fake in enumerate(fakes)
+        ]  # fmt: skip
+        self.stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
+        self.changes = self.stranded = 0
+        self.ended = False
+        self.admitted: list[str] = []
+        self.refusal: NodeError | None = None
+        self.errors: list[sqlite3.Error] = []
+        spider, fleet = Spider(name="s"), Fleet(self.members)
+        judge = Judge(
+            ledger=self.ledger, fleet=fleet, config=config, spider=spider, stats=self.stats,
+            read_targets=lambda receipt: [], found=lambda bodies: None,
+        )  # fmt: skip
+        self.dispatcher = Dispatcher(
+            ledger=self.ledger, fleet=fleet, judge=judge, config=config, spider=spider, stats=self.stats,
+            job=JobTemplate(project="p", spider="s", version="1", settings={"A": "b"}, args={"site": "x"}),
+            clock=self.clock, admit=self._admit, changed=self._changed, stranded=self._stranded,
+            ledger_failed=self.errors.append,
+        )  # fmt: skip
+
+    async def _admit(self, node: Node) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.admitted.append(node.name)
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    def _stranded(self) -> None:
+        self.stranded += 1
+
+    def batches(self, *sizes: int) -> None:
+        """New ready batches."""
+        for size in sizes:
+            first = self.ledger.balance().diverted
+            self.ledger.close_batches([divert(self.ledger, *range(first, first + size))], [])
+
+    async def start(self) -> None:
+        self.dispatcher.start()
+        await self.quiet()
+
+    async def send(self, *sizes: int) -> None:
+        """New batches, all posted as far as there is room."""
+        self.batches(*sizes)
+        self.dispatcher.send_ready()
+        await self.quiet()
+
+    async def quiet(self) -> None:
+        """Every call to a node has been answered, and every member is waiting for the next look."""
+
+        def quiet() -> bool:
+            watching = sum(not watch.called for watch in self.dispatcher._watches)
+            return not self.dispatcher._posting and len(self.clock.getDelayedCalls()) >= watching
+
+        await until(quiet)
+
+    async def look(self, seconds: float = POLL) -> None:
+        """Time passes, with a look at each node every ``POLL`` seconds."""
+        for _ in range(round(seconds / POLL)):
+            self.clock.advance(POLL)
+            await self.quiet()
+
+    def jobs(self, number: int, state: str | None = None) -> list[FakeJob]:
+        """The jobs on a node."""
+        return [job for job in self.fakes[number].jobs if state in (None, job.state)]
+
+    def report(self, number: int, job: FakeJob, **values: Any) -> None:
+        """The worker of *job* has written a receipt; final, and of success, unless *values* say otherwise."""
+        size = len(wire.decode_payload(job.settings[wire.START_URL]))
+        usual = {"sequence": 9, "final": True, "settled": (1 << size) - 1, "stored": True, "finish_reason": "finished"}
+        receipt = Receipt(job=job.id, size=size, **(usual | values))
+        self.fakes[number].files[f"p/s.receipts/{job.id}.json"] = receipt.to_json().encode()
+
+    async def work(self, number: int) -> None:
+        """All jobs on a node run, and succeed."""
+        for job in self.fakes[number].start_pending():
+            self.report(number, job)
+        for job in self.jobs(number, "running"):
+            self.report(number, job)
+        self.fakes[number].finish()
+        await self.look()
+
+    def die(self, number: int) -> None:
+        """All jobs on a node start, and end without a receipt."""
+        self.fakes[number].start_pending()
+        self.fakes[number].finish()
+
+    def posts(self, number: int | None = None) -> int:
+        fakes = self.fakes if number is None else [self.fakes[number]]
+        return sum(fake.requests.count("POST schedule.json") for fake in fakes)
+
+    def count(self, stat: str) -> int:
+        return int(self.stats.get_value(f"distributed/{stat}", 0))
+
+    def balance(self) -> dict[str, int]:
+        """The states that are not empty."""
+        balance = self.ledger.balance()
+        assert balance.holds
+        return {name: count for name, count in balance.as_dict().items() if count}
+
+    def attempts(self, batch: int = 1) -> list[tuple[str, str]]:
+        """Node and state of the attempts at *batch*."""
+        with closing(LedgerReader(self.ledger.path)) as reader:
+            return [(found["node"], found["state"]) for found in reader.attempts(reader.runs()[0], batch)]
+
+    async def end(self) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        for fake in self.fakes:
+            fake.faults = {}
+        await self.dispatcher.drain(0)
+        self.ledger.close()
 
 
-def test_the_label_of_an_attempt_travels_as_argument() -> None:
-    job = JobTemplate(project="p", spider="s", version="", settings={"A": "1"}, args={"site": "x"})
-    attempt = Attempt(run="r", batch=12, number=2, node="n", state=AttemptState.BOUND, positions=1)
-    assert job.args_of(attempt) == {"site": "x", "batch": "12.2"}
-    assert job.settings_of("[]") == {"A": "1", "DISTRIBUTED_START_URL": "[]"}
+async def until(check: Callable[[], Any]) -> None:
+    deadline = reactor.seconds() + DEADLINE  # type: ignore[attr-defined]
+    while not check():
+        assert reactor.seconds() < deadline, "the dispatcher does not come to rest"  # type: ignore[attr-defined]
+        await deferLater(reactor, 0.001)
+
+
+@pytest.fixture
+def fakes() -> Iterator[list[FakeScrapyd]]:
+    fakes = [FakeScrapyd(projects={"p": {"1": ["s"]}}).listen() for _ in range(2)]
+    yield fakes
+    for fake in fakes:
+        pytest_twisted.blockon(Deferred.fromCoroutine(fake.close()))
+
+
+@pytest.fixture
+def make_rig(tmp_path: Path, fakes: list[FakeScrapyd]) -> Iterator[Callable[..., Rig]]:
+    rigs: list[Rig] = []
+
+    def make(*, nodes: int = 2, **values: Any) -> Rig:
+        rigs.append(Rig(tmp_path / "s.sqlite", fakes[:nodes], **values))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        pytest_twisted.blockon(Deferred.fromCoroutine(rig.end()))
+
+
+@pytest.fixture
+def rig(make_rig: Callable[..., Rig]) -> Rig:
+    return make_rig()
+
+
+# Sending
+
+
+@pytest_twisted.ensureDeferred
+async def test_batches_go_out_in_turn_and_come_home(rig: Rig) -> None:
+    rig.batches(2, 2, 1, 1)
+    await rig.start()
+    assert [[job.id[-8:] for job in rig.jobs(number)] for number in (0, 1)] == [
+        ["000001-1", "000003-1"],
+        ["000002-1", "000004-1"],
+    ]
+    job = rig.jobs(1)[0]
+    assert (job.project, job.spider, job.version, job.args) == ("p", "s", "1", {"site": "x", "batch": "2"})
+    assert job.settings == {"A": "b", "DISTRIBUTED_START_URL": '["http://a/2","http://a/3"]'}
+    assert rig.ledger.posted()
+    changes = rig.changes
+    await rig.work(0)
+    await rig.work(1)
+    assert rig.balance() == {"diverted": 6, "crawled": 6}
+    assert rig.changes >= changes + 4
+    assert rig.ledger.settled()
+    assert (rig.count("attempts"), rig.count("attempts/n0"), rig.count("attempts/accepted")) == (4, 2, 4)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_gets_no_more_than_its_backlog(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(NODE_BACKLOG=2)
+    rig.batches(*[1] * 7)
+    await rig.start()
+    assert [len(rig.jobs(number)) for number in (0, 1)] == [2, 2]
+    rig.fakes[1].start_pending(1)
+    await rig.look(10)  # a job is asked for when something moves there, or now and then
+    assert [len(rig.jobs(number)) for number in (0, 1)] == [2, 3]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_node_refuses_goes_to_another_and_nobody_is_blamed(rig: Rig) -> None:
+    rig.fakes[0].projects = {}
+    rig.batches(2)
+    await rig.start()
+    assert rig.attempts() == [("n0", "unsent"), ("n1", "sent")]
+    assert not rig.members[0].well
+    assert rig.count("node_errors/n0") == 1
+    rig.fakes[0].projects = {"p": {"1": ["s"]}}
+    await rig.look(4)
+    await rig.send(1, 1)
+    assert rig.members[0].well  # it took one
+    assert len(rig.jobs(0)) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_post_that_may_have_arrived_is_not_sent_again_but_asked_for(rig: Rig) -> None:
+    await rig.start()
+    rig.fakes[0].faults["schedule.json"] = Fault.DROP_AFTER
+    await rig.send(2)
+    assert rig.attempts() == [("n0", "bound")]
+    del rig.fakes[0].faults["schedule.json"]
+    await rig.look(10)
+    assert rig.attempts() == [("n0", "sent")]
+    assert rig.posts() == 1
+    await rig.work(0)
+    assert rig.balance() == {"diverted": 2, "crawled": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_post_that_did_not_arrive_is_sent_again_when_the_lease_is_over_and_cancelled(rig: Rig) -> None:
+    rig.fakes[0].faults["schedule.json"] = Fault.HANG
+    rig.batches(2)
+    await rig.start()
+    await rig.look(LEASE - POLL)
+    assert rig.attempts() == [("n0", "bound")]
+    await rig.look(2 * POLL)
+    assert rig.attempts() == [("n0", "unknown"), ("n1", "sent")]
+    assert "POST cancel.json" in rig.fakes[0].requests  # it may arrive late
+    await rig.work(1)
+    assert rig.balance() == {"diverted": 2, "crawled": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_lease_of_a_post_that_got_no_answer_begins_at_its_deadline(rig: Rig) -> None:
+    await rig.start()
+    rig.fakes[0].faults["schedule.json"] = Fault.HANG
+    rig.batches(2)
+    rig.dispatcher.send_ready()
+    rig.clock.advance(LEASE / 2)
+    await rig.quiet()
+    await rig.look(LEASE / 2 + 2 * POLL)
+    assert rig.attempts() == [("n0", "bound")]
+    await rig.look(LEASE / 2)
+    assert rig.attempts() == [("n0", "unknown"), ("n1", "sent")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_arrives_late_is_taken_back(rig: Rig) -> None:
+    rig.fakes[0].faults["schedule.json"] = Fault.HANG
+    rig.batches(2)
+    await rig.start()
+    await rig.look(LEASE + POLL)
+    first = rig.ledger.live()[0].job
+    rig.fakes[0].jobs.append(FakeJob(first, "p", "s", "1", {}, {}))
+    await rig.look(20)
+    assert rig.jobs(0) == []
+    assert rig.attempts() == [("n0", "unsent"), ("n1", "sent")]
+
+
+# Looking after
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_growing_receipt_is_a_sign_of_life_and_running_alone_is_none(rig: Rig) -> None:
+    rig.fakes[0].deaf = True
+    rig.batches(2)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    for sequence in range(1, 50):
+        rig.report(0, job, sequence=sequence, final=False, settled=0, activity=sequence)
+        await rig.look()
+    assert rig.attempts() == [("n0", "sent")]
+    await rig.look(LEASE + 2 * POLL)
+    assert rig.attempts() == [("n0", "unknown"), ("n1", "sent")]
+    assert rig.fakes[0].signals[0] == (job.id, "INT")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_waits_is_alive(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(nodes=1)
+    other = FakeJob("other", "q", "s", "1", {}, {}, state="running")  # it has all slots
+    rig.fakes[0].jobs.append(other)
+    rig.batches(2)
+    await rig.start()
+    await rig.look(5 * LEASE)
+    assert rig.attempts() == [("n0", "sent")]
+    assert rig.members[0].well
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_orphan_that_comes_home_first_wins_and_the_replacement_is_ended(rig: Rig) -> None:
+    rig.batches(2)
+    await rig.start()
+    (orphan,) = rig.fakes[0].start_pending()
+    rig.fakes[0].forget()  # its Scrapyd was restarted; the job lives on
+    await rig.look(LEASE + 2 * POLL)
+    (replacement,) = rig.fakes[1].start_pending()
+    await rig.look(10)
+    rig.report(0, orphan)
+    await rig.look(10)
+    assert rig.attempts() == [("n0", "accepted"), ("n1", "rejected")]
+    assert rig.balance() == {"diverted": 2, "crawled": 2}
+    assert rig.fakes[1].signals == [(replacement.id, "INT")]
+    assert rig.dispatcher.fleet.flights() == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_ends_without_a_receipt_is_sent_again_with_the_cause(rig: Rig) -> None:
+    rig.batches(2)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    rig.fakes[0].files[f"p/s/{job.id}.log"] = b"ModuleNotFoundError: No module named 'shop'\n"
+    rig.fakes[0].finish()
+    await rig.look()
+    assert rig.attempts() == [("n0", "rejected"), ("n1", "sent")]
+    with closing(LedgerReader(rig.ledger.path)) as reader:
+        (first, _) = reader.attempts(reader.runs()[0], 1)
+    assert first["reason"] == "no receipt: Its log says: ModuleNotFoundError: No module named 'shop'"
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_last_receipt_of_a_job_that_has_just_ended_is_not_missed(rig: Rig) -> None:
+    rig.batches(2)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    await rig.look(10)
+    rig.report(0, job, sequence=3, final=False, settled=0, activity=5)
+    rig.fakes[0].finish()
+    await rig.look()
+    assert rig.attempts() == [("n0", "sent")]
+    rig.report(0, job)
+    await rig.look()
+    assert rig.attempts() == [("n0", "accepted")]
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("data", [b"", b"{", b'{"format": 1}'])
+async def test_a_receipt_that_can_not_be_read_is_none(rig: Rig, caplog: pytest.LogCaptureFixture, data: bytes) -> None:
+    rig.batches(2)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    rig.fakes[0].files[f"p/s.receipts/{job.id}.json"] = data
+    await rig.look(10)
+    assert rig.attempts() == [("n0", "sent")]
+    assert caplog.text.count(f"receipt of job {job.id}") == 1
+    rig.fakes[0].finish()
+    await rig.look()
+    assert rig.attempts()[0] == ("n0", "rejected")
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_receipt_of_another_job_is_none(rig: Rig) -> None:
+    rig.batches(2, 2)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    rig.report(0, job)
+    files = rig.fakes[0].files
+    files[f"p/s.receipts/{job.id}.json"] = files.pop(f"p/s.receipts/{job.id}.json").replace(b"000001-1", b"000002-1")
+    await rig.look(10)
+    assert rig.attempts() == [("n0", "sent")]
+    assert rig.attempts(2) == [("n1", "sent")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_question_about_a_job_that_is_refused_is_not_held_against_its_node(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.batches(2, 2)
+    await rig.start()
+    rig.fakes[0].start_pending()
+    rig.fakes[0].faults["logs"] = Fault.FORBIDDEN
+    await rig.look(20)
+    assert rig.members[0].well
+    assert rig.count("node_errors/n0") == 0
+    assert sum(record.levelno == logging.WARNING for record in caplog.records) == 1
+    await rig.send(1, 1)
+    assert len(rig.jobs(0)) == 2
+    await rig.look(LEASE)
+    assert rig.attempts()[0] == ("n0", "unknown")  # nobody can see that it lives
+    rig.fakes[0].faults.clear()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_does_not_answer_is_asked_less_and_less_and_used_again_when_it_does(rig: Rig) -> None:
+    rig.batches(1, 1)
+    await rig.start()
+    await rig.work(1)
+    rig.fakes[0].faults["*"] = Fault.SERVER_ERROR
+    asked = len(rig.fakes[0].requests)
+    await rig.look(LEASE)
+    assert len(rig.fakes[0].requests) - asked < 8
+    assert rig.attempts() == [("n0", "unknown"), ("n1", "sent")]
+    await rig.work(1)
+    rig.fakes[0].faults.clear()
+    await rig.look(LEASE)
+    assert rig.members[0].trouble == ""
+    await rig.send(1, 1)
+    assert rig.members[0].well
+
+
+# Taking back
+
+
+@pytest_twisted.ensureDeferred
+async def test_jobs_that_wait_on_a_slow_node_go_to_one_with_nothing_to_do(rig: Rig) -> None:
+    rig.batches(*[1] * 6)
+    await rig.start()
+    (slow,) = rig.fakes[0].start_pending(1)
+    await rig.work(1)
+    for sequence in range(1, 40):
+        rig.report(0, slow, sequence=sequence, final=False, settled=0, activity=sequence)
+        for job in rig.jobs(1, "pending"):
+            rig.fakes[1].start_pending()
+            rig.report(1, job)
+        rig.fakes[1].finish()
+        await rig.look()
+    assert rig.balance() == {"diverted": 6, "in_flight": 1, "crawled": 5}
+    assert rig.count("attempts/taken_back") == 2
+    assert rig.fakes[0].signals == []  # what runs is left alone
+    assert rig.attempts(5) == [("n0", "unsent"), ("n1", "accepted")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_taken_back_while_the_other_node_is_busy_or_batches_wait(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(NODE_BACKLOG=1)
+    rig.batches(1, 1, 1)
+    await rig.start()
+    await rig.look(LEASE / 2)
+    assert rig.count("attempts/taken_back") == 0
+    assert [len(rig.jobs(number)) for number in (0, 1)] == [1, 1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_between_nodes_that_start_nothing_jobs_do_not_go_back_and_forth(rig: Rig) -> None:
+    """And so both of them are found out."""
+    rig.batches(1)
+    await rig.start()
+    await rig.look(20 * LEASE)
+    assert rig.posts() < 8
+    assert [member.needs for member in rig.members] == [Proof.STARTS, Proof.STARTS]
+    assert not any(member.well for member in rig.members)
+    assert rig.balance() == {"diverted": 1, "in_flight": 1}
+    holder = next(number for number in (0, 1) if rig.jobs(number))
+    await rig.work(holder)  # it was restarted
+    assert rig.members[holder].well
+    assert rig.balance() == {"diverted": 1, "crawled": 1}
+
+
+# Nodes in doubt
+
+
+async def busy(rig: Rig, number: int, seconds: float) -> None:
+    """Time passes, and the jobs that run on a node are at work."""
+    for _ in range(round(seconds / POLL)):
+        for job in rig.jobs(number, "running"):
+            tick = round(rig.clock.seconds())
+            rig.report(number, job, sequence=tick, final=False, settled=0, activity=tick)
+        await rig.look()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_wedged_node_gives_its_jobs_back_and_is_used_again_when_it_starts_one(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.batches(1, 1, 1, 1)
+    await rig.start()
+    rig.fakes[1].start_pending(1)  # its only slot: it is never idle
+    await busy(rig, 1, LEASE + 3 * POLL)
+    assert rig.jobs(0) == []
+    assert "restart its Scrapyd" in caplog.text
+    assert rig.members[0].needs is Proof.STARTS
+    assert rig.attempts(1) == [("n0", "unsent"), ("n1", "sent")]
+    assert rig.attempts(3) == [("n0", "unsent"), ("n1", "sent")]
+    await rig.send(1, 1, 1)
+    assert len(rig.jobs(0)) == 1  # to see
+    assert not rig.members[0].well
+    rig.fakes[0].start_pending()
+    await busy(rig, 1, 10)
+    assert rig.members[0].well
+    await rig.send(1, 1)
+    assert len(rig.jobs(0)) == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_trial_job_does_not_stay_on_a_wedged_node_when_another_has_nothing_to_do(rig: Rig) -> None:
+    rig.batches(1, 1)
+    await rig.start()
+    rig.fakes[1].start_pending()
+    await busy(rig, 1, LEASE + 3 * POLL)
+    await rig.send(1)
+    trial = [job.id for job in rig.jobs(0)]
+    assert len(trial) == 1
+    for _ in range(40):
+        await rig.work(1)
+    assert rig.balance() == {"diverted": 3, "crawled": 3}
+    assert rig.jobs(0) == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_whose_jobs_come_to_nothing_gets_one_at_a_time_until_one_is_accepted(rig: Rig) -> None:
+    rig.batches(*[1] * 8)
+    await rig.start()
+    rig.fakes[1].start_pending(1)
+    assert len(rig.jobs(0)) == 4
+    rig.die(0)
+    await rig.look()
+    assert (rig.members[0].well, rig.members[0].needs) == (False, Proof.DELIVERS)
+    await busy(rig, 1, 4)
+    await rig.send(1, 1, 1)
+    assert len(rig.jobs(0, "pending")) == 1
+    (trial,) = rig.fakes[0].start_pending()
+    await busy(rig, 1, 10)
+    await rig.send(1, 1)
+    assert rig.jobs(0, "pending") == []  # to start is not enough
+    rig.report(0, trial)
+    rig.fakes[0].finish()
+    await busy(rig, 1, 4)
+    assert rig.members[0].well
+    await rig.send(1, 1)
+    assert rig.jobs(0, "pending")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_ran_before_the_doubt_does_not_prove_that_jobs_start(rig: Rig) -> None:
+    """A Scrapyd that was restarted leaves its jobs alone, and they write receipts."""
+    rig.batches(1, 1, 1)
+    await rig.start()
+    (survivor,) = rig.fakes[0].start_pending(1)
+    rig.fakes[1].start_pending()
+    await busy(rig, 1, 10)
+    rig.fakes[0].forget()
+    for tick in range(1, 40):
+        rig.report(0, survivor, sequence=tick, final=False, settled=0, activity=tick)
+        await busy(rig, 1, POLL)
+    assert not rig.members[0].well
+    assert rig.members[0].needs is Proof.STARTS
+    assert rig.attempts(1) == [("n0", "sent")]  # and it is left alone here as well
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_fleet_that_can_not_be_used_is_told_after_a_while(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(FLEET_TIMEOUT=100)
+    for fake in rig.fakes:
+        fake.faults["*"] = Fault.DROP
+    rig.batches(1)
+    await rig.start()
+    await rig.look(90)
+    assert rig.stranded == 0
+    await rig.look(20)
+    assert rig.stranded == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_failed_before_the_start_is_not_used_until_it_answers(rig: Rig) -> None:
+    rig.dispatcher.leave_out(NodeUnreachableError("n0", "refused"))
+    rig.batches(1, 1)
+    await rig.start()
+    assert [len(rig.jobs(number)) for number in (0, 1)] == [0, 2]
+    await rig.look(4)
+    await rig.send(1)
+    assert len(rig.jobs(0)) == 1
+    assert rig.admitted == ["n0"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_failed_the_preflight_must_pass_it_before_it_is_used(rig: Rig) -> None:
+    rig.refusal = NodeRefusedError("n0", "no such spider")
+    rig.dispatcher.leave_out(rig.refusal)
+    rig.batches(1, 1)
+    await rig.start()
+    await rig.work(1)
+    await rig.look(LEASE)
+    await rig.send(1)
+    assert rig.jobs(0) == []
+    assert rig.members[0].trouble == "n0: no such spider"
+    rig.refusal = None
+    await rig.work(1)
+    await rig.look(LEASE)
+    await rig.send(1)
+    assert len(rig.jobs(0)) == 1
+    assert rig.admitted == ["n0"]
+
+
+# Ending jobs
+
+
+async def stall(rig: Rig, job: FakeJob, seconds: float, *, sequence: int = 1) -> None:
+    for tick in range(round(seconds / POLL)):
+        rig.report(0, job, sequence=sequence + tick, final=False, settled=1, activity=7)
+        await rig.look()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_does_nothing_is_told_to_end_and_then_killed(rig: Rig) -> None:
+    rig.fakes[0].deaf = True
+    rig.batches(2)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    await stall(rig, job, STALL)
+    assert rig.fakes[0].signals == []
+    await stall(rig, job, 2 * POLL, sequence=100)
+    assert rig.fakes[0].signals == [(job.id, "INT")]
+    await stall(rig, job, KILL_AFTER - 2 * POLL, sequence=200)
+    assert rig.fakes[0].signals == [(job.id, "INT")]
+    await stall(rig, job, 3 * POLL, sequence=300)
+    assert rig.fakes[0].signals == [(job.id, "INT"), (job.id, "KILL")]
+    assert rig.attempts() == [("n0", "rejected"), ("n1", "sent")]
+    assert rig.balance() == {"diverted": 2, "in_flight": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_stalled_job_has_done_counts_if_it_ends_in_order(rig: Rig) -> None:
+    rig.batches(2)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    await stall(rig, job, STALL + POLL)
+    rig.report(0, job, sequence=900, settled=0b01, finish_reason="shutdown")
+    await rig.look(2 * POLL)
+    assert rig.fakes[0].signals == [(job.id, "INT")]
+    assert rig.attempts() == [("n0", "accepted"), ("n1", "sent")]
+    assert rig.balance() == {"diverted": 2, "crawled": 1, "in_flight": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_lost_job_that_still_runs_is_told_to_end_and_then_killed(rig: Rig) -> None:
+    rig.fakes[0].deaf = True
+    rig.batches(2)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    await rig.look(LEASE + KILL_AFTER + 4 * POLL)
+    assert rig.fakes[0].signals == [(job.id, "INT"), (job.id, "KILL")]
+    assert rig.attempts() == [("n0", "rejected"), ("n1", "sent")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_orphan_that_its_node_has_forgotten_is_not_cancelled_for_ever(rig: Rig) -> None:
+    rig.batches(2)
+    await rig.start()
+    rig.fakes[0].start_pending()
+    rig.fakes[0].forget()
+    await rig.look(LEASE + POLL)
+    rig.fakes[1].start_pending()
+    await busy(rig, 1, 3 * LEASE)
+    assert rig.attempts() == [("n0", "unknown"), ("n1", "sent")]
+    assert rig.fakes[0].requests.count("POST cancel.json") == 2
+
+
+# The ledger
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_ledger_that_can_not_be_written_is_told_and_the_receipt_is_kept_for_later(
+    rig: Rig, make_rig: Callable[..., Rig]
+) -> None:
+    rig.batches(2)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    rig.report(0, job)
+    rig.ledger._db.execute("CREATE TEMP TRIGGER no BEFORE UPDATE ON batch BEGIN SELECT RAISE(ABORT, 'full'); END")
+    await rig.look(3 * POLL)
+    assert [str(error) for error in rig.errors] == ["full"]
+    assert rig.balance() == {"diverted": 2, "in_flight": 2}
+    rig.ledger._db.execute("DROP TRIGGER no")
+    await rig.end()
+    later = make_rig()
+    await later.start()
+    assert later.balance() == {"diverted": 2, "crawled": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_batch_that_can_not_be_bound_is_told_and_not_sent(rig: Rig) -> None:
+    await rig.start()
+    rig.ledger._db.execute("CREATE TEMP TRIGGER no BEFORE INSERT ON attempt BEGIN SELECT RAISE(ABORT, 'full'); END")
+    rig.batches(2)
+    await rig.look()
+    assert rig.errors
+    assert rig.posts() == 0
+    rig.ledger._db.execute("DROP TRIGGER no")
+
+
+# An earlier coordinator
+
+
+async def resumed(make_rig: Callable[..., Rig], **values: Any) -> Rig:
+    """A coordinator that takes up what another one had sent to n0."""
+    first = make_rig(nodes=1)
+    first.batches(2)
+    await first.start()
+    await first.end()
+    return make_rig(**values)
+
+
+@pytest_twisted.ensureDeferred
+async def test_jobs_of_an_earlier_coordinator_are_looked_after_and_not_sent_again(make_rig: Callable[..., Rig]) -> None:
+    rig = await resumed(make_rig)
+    await rig.start()
+    await rig.look(10)
+    assert rig.posts() == 1
+    await rig.work(0)
+    assert rig.attempts() == [("n0", "accepted")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_may_have_another_name_now(make_rig: Callable[..., Rig], fakes: list[FakeScrapyd]) -> None:
+    """Even one that another node had."""
+    fakes.reverse()
+    first = make_rig(nodes=1)
+    first.batches(2)
+    await first.start()
+    await first.end()
+    fakes.reverse()
+    rig = make_rig()  # what was called n0 is n1 now
+    await rig.start()
+    assert [list(member.flights) != [] for member in rig.members] == [False, True]
+    await rig.work(1)
+    assert rig.attempts() == [("n0", "accepted")]
+    assert rig.balance() == {"diverted": 2, "crawled": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_jobs_on_a_node_that_is_gone_are_sent_again(
+    make_rig: Callable[..., Rig], fakes: list[FakeScrapyd]
+) -> None:
+    first = make_rig(nodes=1)
+    first.batches(2)
+    await first.start()
+    await first.end()
+    fakes.reverse()
+    rig = make_rig(nodes=1)
+    await rig.start()
+    assert rig.attempts() == [("n0", "unknown"), ("n0", "sent")]
+    assert json.loads(rig.jobs(0)[0].settings[wire.START_URL]) == ["http://a/0", "http://a/1"]
+
+
+# The end
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_ready_is_sent_before_the_end_and_nothing_after_it(rig: Rig) -> None:
+    await rig.start()
+    rig.batches(1, 1, 1)
+    draining = Deferred.fromCoroutine(rig.dispatcher.drain(20))
+    while not draining.called:
+        rig.clock.advance(0.05)
+        await deferLater(reactor, 0.001)
+    assert (rig.posts(), rig.ledger.posted()) == (3, True)
+    asked = [len(fake.requests) for fake in rig.fakes]
+    rig.batches(1)
+    rig.dispatcher.send_ready()
+    rig.clock.advance(100)
+    assert [len(fake.requests) for fake in rig.fakes] == asked
+    assert not rig.clock.getDelayedCalls()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_still_runs_when_the_run_is_over_is_killed(rig: Rig) -> None:
+    rig.batches(2)
+    await rig.start()
+    (orphan,) = rig.fakes[0].start_pending()
+    rig.fakes[0].deaf = True
+    await rig.look(LEASE + POLL)
+    for job in rig.fakes[1].start_pending():
+        rig.report(1, job)
+    await rig.look(2 * POLL)
+    assert rig.ledger.settled()
+    await rig.dispatcher.drain(20)
+    assert rig.fakes[0].signals[-1] == (orphan.id, "KILL")

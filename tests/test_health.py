@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scrapy_distributed.batch import Attempt, AttemptState
-from scrapy_distributed.health import FIRST_PAUSE, LONGEST_PAUSE, Fleet, Flight, Member
+from scrapy_distributed.health import BAD_JOBS, FIRST_PAUSE, LONGEST_PAUSE, Fleet, Flight, Member, Proof
 from scrapy_distributed.node import DaemonStatus, Node, NodeAddress
 
 
@@ -25,10 +25,11 @@ def member(number: int, **values: Any) -> Member:
 
 def load(to: Member, count: int = 1, **values: Any) -> list[Flight]:
     flights = []
+    values = {"sent_at": 0.0, "evidence": 0.0} | values
     for _ in range(count):
         number = len(to.flights) + 1
         attempt = Attempt(run="r", batch=number, number=1, node=to.name, state=AttemptState.BOUND, positions=1)
-        flights.append(Flight(attempt=attempt, evidence=0.0, **values))
+        flights.append(Flight(attempt=attempt, **values))
         to.flights[attempt.job] = flights[-1]
     return flights
 
@@ -55,7 +56,7 @@ def test_a_node_that_fails_or_is_full_is_skipped_and_the_order_goes_on() -> None
     load(members[3], 8)
     assert turns(fleet, 3) == ["n2", "n0", "n2"]
     members[1].recover(FIRST_PAUSE)
-    members[1].worked()
+    members[1].worked(Proof.TAKES)
     assert turns(fleet, 3) == ["n0", "n1", "n2"]
 
 
@@ -90,15 +91,17 @@ def test_a_batch_that_was_sent_before_is_not_for_trying_out_a_node_that_has_fail
     assert turns(fleet, 2) == ["n0", "n1"]
     members[2].fail("down", 0)
     assert turns(fleet, 1, avoid="n0") == ["n1"]  # there is no other
+    load(members[1])  # its trial
+    assert turns(fleet, 1, avoid="n0") == ["n0"]
 
 
 def test_the_backlog_is_twice_the_most_that_ran_and_at_least_eight() -> None:
     node = member(0)
     assert node.backlog == 8
-    node.seen(status(running=3))
+    node.seen(status(running=3), 0)
     assert node.backlog == 8
-    node.seen(status(running=20))
-    node.seen(status(running=2))
+    node.seen(status(running=20), 0)
+    node.seen(status(running=2), 0)
     assert node.backlog == 40
     node.fixed_backlog = 1
     assert node.backlog == 1
@@ -106,7 +109,7 @@ def test_the_backlog_is_twice_the_most_that_ran_and_at_least_eight() -> None:
 
 def test_only_our_own_unstarted_jobs_take_room() -> None:
     node = member(0, fixed_backlog=2)
-    node.seen(status(running=5, pending=100))  # another project's
+    node.seen(status(running=5, pending=100), 0)  # another project's
     assert node.has_room
     load(node, 4, started=True)
     load(node, 2, lost=True)
@@ -148,9 +151,9 @@ def test_after_its_pause_it_gets_one_job_and_after_that_as_many_as_before() -> N
     assert node.has_room
     load(node)
     assert not node.has_room
-    assert node.worked()
+    assert node.worked(Proof.TAKES)
     assert node.has_room
-    assert not node.worked()  # no news
+    assert not node.worked(Proof.TAKES)  # no news
 
 
 def test_a_relapse_pauses_longer_and_is_no_news_until_it_has_worked() -> None:
@@ -160,18 +163,18 @@ def test_a_relapse_pauses_longer_and_is_no_news_until_it_has_worked() -> None:
     assert not node.fail("down", 103)
     assert node.again_at == 105
     node.recover(105)
-    node.worked()
+    node.worked(Proof.TAKES)
     assert node.fail("down", 200)
     assert node.again_at == 201
 
 
 def test_a_look_tells_whether_jobs_have_moved() -> None:
     node = member(0, silent=True)
-    node.seen(status(running=1))
+    node.seen(status(running=1), 0)
     assert (node.moved, node.silent) == (True, False)
-    node.seen(status(running=1, pending=9))
+    node.seen(status(running=1, pending=9), 0)
     assert not node.moved
-    node.seen(status(running=0, finished=1))
+    node.seen(status(running=0, finished=1), 0)
     assert node.moved
 
 
@@ -191,3 +194,225 @@ def test_a_fleet_in_trouble_gets_nothing(size: int) -> None:
     for one in members:
         one.fail("down", 0)
     assert turns(Fleet(members), 2, avoid="n0") == [None, None]
+
+
+def test_a_node_is_found_by_its_url_whatever_its_name_was() -> None:
+    """In an earlier run n1 may have been called n0, and another node n1."""
+    members = [member(0), member(1)]
+    fleet = Fleet(members)
+    assert fleet.by_url("http://n1:6800") is members[1]
+    assert fleet.by_url("http://n2:6800") is None
+    assert fleet.by_url("") is None
+
+
+# Doubt and proof
+
+
+@pytest.mark.parametrize("needs", Proof)
+def test_a_doubt_ends_with_what_was_asked_for_or_more(needs: Proof) -> None:
+    for shown in Proof:
+        node = member(0)
+        node.fail("down", 100, needs=needs)
+        assert node.worked(shown) is (shown >= needs)
+        assert node.well is (shown >= needs)
+        assert bool(node.trouble) is (shown < needs)
+
+
+@pytest.mark.parametrize("first", Proof)
+@pytest.mark.parametrize("second", Proof)
+def test_the_greater_of_two_doubts_remains_and_an_old_one_is_forgotten(first: Proof, second: Proof) -> None:
+    node = member(0)
+    node.fail("one", 100, needs=first)
+    node.fail("two", 200, needs=second)
+    assert node.needs is max(first, second)
+    assert node.worked(Proof.DELIVERS)
+    node.fail("three", 300, needs=second)
+    assert node.needs is second
+
+
+def test_jobs_that_come_to_nothing_in_a_row_make_a_doubt_and_an_accepted_one_between_them_does_not() -> None:
+    node = member(0)
+    for _ in range(3):
+        for _ in range(BAD_JOBS - 1):
+            assert not node.job_failed("no receipt", 100)
+        assert node.well
+        node.worked(Proof.DELIVERS)
+    for _ in range(BAD_JOBS - 1):
+        node.job_failed("no receipt", 100)
+        node.worked(Proof.STARTS)  # that is no proof of what is asked for
+    assert node.job_failed("no receipt", 100)
+    assert (node.needs, node.trouble) == (Proof.DELIVERS, "no receipt")
+    assert not node.job_failed("no receipt", 200)  # no news
+    assert not node.worked(Proof.STARTS)
+    assert node.worked(Proof.DELIVERS)
+    assert node.well
+    assert not node.job_failed("no receipt", 300)
+
+
+def test_a_node_in_doubt_gets_one_job_at_a_time() -> None:
+    node = member(0)
+    node.fail("its jobs come to nothing", 100, needs=Proof.DELIVERS)
+    assert not node.has_room
+    node.recover(101)
+    (trial,) = load(node, trial=True)
+    assert node.trial is trial
+    assert not node.has_room
+    trial.started = True
+    node.worked(Proof.STARTS)
+    assert not node.has_room  # it is to be accepted first
+    trial.lost = True
+    assert node.trial is None
+    assert node.has_room
+
+
+def test_jobs_that_wait_there_since_before_the_doubt_leave_no_room_for_a_trial() -> None:
+    node = member(0)
+    load(node)
+    node.fail("down", 100)
+    node.recover(101)
+    assert not node.has_room
+    node.flights.clear()
+    load(node, started=True)
+    assert node.has_room
+
+
+def test_what_was_a_trial_is_a_job_like_others_when_the_doubt_is_over() -> None:
+    node = member(0)
+    node.fail("down", 100)
+    node.recover(101)
+    load(node, trial=True)
+    assert node.worked(Proof.TAKES)
+    assert node.trial is None
+    node.flights["r-000001-1"].started = True
+    node.fail("down", 200)
+    node.recover(201)
+    assert node.has_room  # for a new one
+
+
+# Slots that are free, and nodes that start nothing
+
+
+def test_free_slots_are_those_that_were_seen_busy_and_at_least_one_where_nothing_runs() -> None:
+    node = member(0)
+    assert node.idle_slots == 1
+    node.seen(status(running=3), 0)
+    assert node.idle_slots == 0
+    node.seen(status(running=1, finished=2), 0)
+    assert node.idle_slots == 2
+    load(node, started=True)
+    assert node.idle_slots == 2
+    load(node)
+    assert node.idle_slots == 0  # that job takes one
+    node.flights.clear()
+    node.fail("down", 0)
+    assert node.idle_slots == 0
+    node.recover(FIRST_PAUSE)
+    assert node.idle_slots == 0  # in doubt
+
+
+def test_a_node_that_passed_a_job_on_has_no_free_slot_until_something_moves() -> None:
+    node = member(0)
+    node.seen(status(), 0)
+    node.passed_on = True
+    node.seen(status(pending=4), 1)
+    assert node.idle_slots == 0
+    node.seen(status(running=1), 2)
+    node.seen(status(finished=1), 3)
+    assert node.idle_slots == 1
+
+
+def test_a_node_is_wedged_where_jobs_wait_and_nothing_runs_or_starts_for_so_long() -> None:
+    node = member(0)
+    (waits,) = load(node, pending=True, sent_at=10.0)
+    for now in (10, 40, 69):
+        node.seen(status(pending=1), now)
+        assert not node.wedged(now, 60)
+    assert node.wedged(70, 60)
+    assert not node.wedged(70, 61)
+    waits.pending = False
+    assert not node.wedged(70, 60)
+
+
+@pytest.mark.parametrize(
+    "at_40", [status(running=1), status(finished=1)], ids=["something runs", "something has started and ended"]
+)
+def test_a_node_whose_slots_are_busy_is_not_wedged(at_40: DaemonStatus) -> None:
+    node = member(0)
+    load(node, pending=True, sent_at=0.0)
+    node.seen(status(pending=1), 0)
+    node.seen(at_40, 40)
+    node.seen(status(pending=1, finished=at_40.finished), 41)
+    assert not node.wedged(90, 60)
+    assert node.wedged(101, 60)
+
+
+def test_a_job_that_has_just_been_sent_does_not_make_a_quiet_node_wedged() -> None:
+    node = member(0)
+    node.seen(status(), 0)
+    load(node, pending=True, sent_at=500.0)
+    node.seen(status(pending=1), 510)
+    assert not node.wedged(510, 60)
+
+
+def test_a_node_that_was_not_heard_of_for_long_is_not_wedged_as_soon_as_it_answers() -> None:
+    node = member(0)
+    load(node, pending=True, sent_at=0.0)
+    node.seen(status(pending=1), 1)
+    node.silent = True
+    node.seen(status(pending=1), 500)
+    assert not node.wedged(500, 60)
+    node.seen(status(pending=1), 560)
+    assert node.wedged(560, 60)
+
+
+# Hope
+
+
+def test_a_node_can_be_hoped_for_while_it_is_well_or_a_job_may_prove_it() -> None:
+    node = member(0)
+    assert node.usable(waiting=True)
+    node.fail("down", 0)
+    assert not node.usable(waiting=False)
+    node.recover(FIRST_PAUSE)
+    assert node.usable(waiting=False)  # it answers, and nothing is to be sent
+    assert not node.usable(waiting=True)
+    (job,) = load(node)
+    assert not node.usable(waiting=True)  # nobody knows whether it has it
+    job.confirmed = True
+    assert node.usable(waiting=True)
+    job.lost = True
+    assert not node.usable(waiting=True)
+
+
+def test_where_jobs_come_to_nothing_only_one_that_is_at_work_gives_hope() -> None:
+    node = member(0)
+    node.fail("no receipt", 0, needs=Proof.DELIVERS)
+    node.recover(FIRST_PAUSE)
+    load(node, confirmed=True, started=True)
+    assert not node.usable(waiting=True)
+    (trial,) = load(node, confirmed=True, trial=True)
+    assert not node.usable(waiting=True)
+    trial.started = True
+    assert node.usable(waiting=True)
+
+
+@given(data=st.data(), size=st.integers(1, 4))
+def test_a_turn_is_of_a_member_with_room_and_nobodys_only_where_none_may_have_it(
+    data: st.DataObject, size: int
+) -> None:
+    members = [member(number, fixed_backlog=2) for number in range(size)]
+    for one in members:
+        load(one, data.draw(st.integers(0, 2)))
+        if data.draw(st.booleans()):
+            one.fail("down", 0, needs=data.draw(st.sampled_from(Proof)))
+            one.recover(data.draw(st.sampled_from([0.0, FIRST_PAUSE])))
+    avoid = data.draw(st.none() | st.sampled_from([one.name for one in members]))
+    turn = Fleet(members).take_turn(avoid=avoid)
+    with_room = [one for one in members if one.has_room]
+    others = [one for one in members if one.well and one.name != avoid]
+    if turn is None:
+        # All that have room are to be avoided, or untried, and others work.
+        assert not with_room or (avoid and others and not any(one.has_room for one in others))
+    else:
+        assert turn in with_room
+        assert avoid is None or not others or turn in others

@@ -33,7 +33,14 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.server import Site
 
-from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError, NodeRefusedError, NodeUnreachableError
+from scrapy_distributed.errors import (
+    ConfigError,
+    NodeAmbiguousError,
+    NodeError,
+    NodeRefusedError,
+    NodeUnauthorizedError,
+    NodeUnreachableError,
+)
 from scrapy_distributed.job import MAX_ARGUMENTS_BYTES, RESERVED_KEYS, check_job
 from scrapy_distributed.node import Node, NodeAddress
 from scrapy_distributed.wire import MAX_ARGUMENT_BYTES
@@ -91,7 +98,7 @@ async def failure_of(node: Node, *, post: bool = True) -> NodeError:
         (Fault.BAD_GATEWAY_AFTER, NodeAmbiguousError, "HTTP 502"),
         (
             Fault.UNAUTHORIZED,
-            NodeRefusedError,
+            NodeUnauthorizedError,
             "set username and password for this node in scrapy.cfg, .netrc or its URL",
         ),
         (Fault.FORBIDDEN, NodeRefusedError, "HTTP 403: ask whoever runs"),

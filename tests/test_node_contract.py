@@ -14,7 +14,7 @@ from tiny_project import tiny_egg
 from twisted.internet.defer import Deferred
 from until import until
 
-from scrapy_distributed.errors import NodeRefusedError
+from scrapy_distributed.errors import NodeRefusedError, NodeUnauthorizedError
 from scrapy_distributed.job import Jobs
 from scrapy_distributed.node import Node, NodeAddress
 from scrapy_distributed.wire import MAX_ARGUMENT_BYTES
@@ -222,6 +222,32 @@ async def test_an_empty_log(lazy_server: Server, lazy_node: Node) -> None:
     assert await lazy_node.log_tail("p", "s", "empty") == ""
 
 
+@pytest.fixture(params=["fake", "real"])
+def configured_server(
+    request: pytest.FixtureRequest, option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Server]:
+    """With a line of its own in its configuration."""
+    (tmp_path / ".scrapyd.conf").write_text(f"[scrapyd]\n{option}\n")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Scrapyd reads it, after the node's own scrapyd.conf
+    for server in _server(request.param, tmp_path, NEVER):
+        if server.fake:
+            server.fake.logs_dir, server.fake.items_dir = option != "logs_dir =", option == "items_dir = items"
+        yield server
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("option", "logs", "items"), [("", True, False), ("items_dir = items", True, True), ("logs_dir =", False, False)]
+)
+async def test_which_folders_are_served(configured_server: Server, option: str, logs: bool, items: bool) -> None:
+    """From the start, when no job has made them yet."""
+    node = Node(address=configured_server.address)
+    assert (await node.serves("logs"), await node.serves("items")) == (logs, items)
+    configured_server.write_log("p/s/j.log", b"")
+    assert await node.serves("logs") == logs
+    await node.close()
+
+
 @pytest_twisted.ensureDeferred
 async def test_the_longest_argument_arrives(tmp_path: Path, egg: bytes) -> None:
     """One byte more would take the process slot for good; this one must run."""
@@ -254,7 +280,8 @@ async def test_credentials(tmp_path: Path) -> None:
         for password in ("", "wrong"):
             address = NodeAddress(name="n", url=child.url, username="us%er", password=password)
             stranger = Node(address=address)
-            for call in (stranger.daemonstatus(), stranger.receipt("p", "s", "j"), stranger.log_tail("p", "s", "j")):
-                with pytest.raises(NodeRefusedError, match=r"wrong or missing credentials .*scrapy.cfg, .netrc"):
+            calls = (stranger.daemonstatus(), stranger.receipt("p", "s", "j"), stranger.serves("logs"))
+            for call in (*calls, stranger.log_tail("p", "s", "j")):
+                with pytest.raises(NodeUnauthorizedError, match=r"wrong or missing credentials .*scrapy.cfg, .netrc"):
                     await call
             await stranger.close()

@@ -1,8 +1,9 @@
-"""Before the first batch: the version that all nodes have, and which of them can be used."""
+"""What every node is asked: the version that all have, which of them can be used, and what is wrong with the others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 
 import pytest
 import pytest_twisted
@@ -11,7 +12,7 @@ from twisted.internet.defer import Deferred
 
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.node import Node, NodeAddress
-from scrapy_distributed.preflight import choose_version, preflight
+from scrapy_distributed.preflight import CHECKS, Survey, Verdict, choose_version, preflight
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,10 @@ from scrapy_distributed.preflight import choose_version, preflight
         ([["a", "1"]], "", "1"),
         ([["r1", "r1-fix"]], "", "r1-fix"),
         ([["1_2_3", "1_2"], ["1_2", "1_2_3"]], "", "1_2_3"),
+        ([["9" * 5000, "1" + "0" * 5000]], "", "1" + "0" * 5000),
+        ([["r010", "r9"], ["r9", "r010"]], "", "r010"),
+        ([["0", "a"]], "", "0"),
+        ([["r\u00b2", "r"]], "", "r\u00b2"),
         ([[], []], "", ""),
         ([[], []], "r9", ""),
     ],
@@ -66,18 +71,33 @@ def fakes() -> Iterator[list[FakeScrapyd]]:
         pytest_twisted.blockon(Deferred.fromCoroutine(fake.close()))
 
 
-async def looked(fakes: list[FakeScrapyd], spider: str = "s", version: str = "") -> tuple[str, dict[str, str]]:
-    """Version and faults by number of the node."""
-    nodes = [
+def nodes_of(fakes: list[FakeScrapyd]) -> list[Node]:
+    return [
         Node(address=NodeAddress(name=f"n{number}", url=fake.url), deadline_seconds=0.5)
         for number, fake in enumerate(fakes)
     ]
+
+
+async def looked(
+    fakes: list[FakeScrapyd], spider: str = "s", version: str = "", feed: bool = True
+) -> tuple[str, dict[str, str]]:
+    """Version and faults by number of the node."""
+    nodes = nodes_of(fakes)
     try:
-        found, faults = await preflight(nodes, project="p", spider=spider, version=version)
+        found, faults = await preflight(nodes, project="p", spider=spider, version=version, feed=feed)
         return found, {name: str(fault) for name, fault in faults.items()}
     finally:
         for node in nodes:
             await node.close()
+
+
+async def surveyed(fakes: list[FakeScrapyd], version: str = "") -> list[tuple[str, str, Verdict, str]]:
+    """Node, check, verdict and words of all that was found."""
+    nodes, survey = nodes_of(fakes), Survey(project="p", spider="s", version=version)
+    await survey.ask(nodes, CHECKS)
+    for node in nodes:
+        await node.close()
+    return [(one.node, one.check, one.verdict, one.words) for one in survey.findings]
 
 
 @pytest_twisted.ensureDeferred
@@ -141,3 +161,127 @@ async def test_a_project_that_is_nowhere_is_refused(fakes: list[FakeScrapyd]) ->
         fake.projects = {}
     with pytest.raises(ConfigError, match="project 'p' not found"):
         await looked(fakes)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_project_that_is_not_on_one_node_leaves_that_node_out(fakes: list[FakeScrapyd]) -> None:
+    fakes[1].projects = {"q": {"r1": ["s"]}}
+    version, faults = await looked(fakes)
+    assert (version, list(faults)) == ("r10", ["n1"])
+    assert faults["n1"] == "n1: project 'p' not found: deploy it: scrapy fleet deploy (it has q)"
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_node_lists_is_quoted_with_care(fakes: list[FakeScrapyd]) -> None:
+    names = ["\x1b[2J", *(f"name{number}" for number in range(1000))]
+    fakes[1].projects = {name: {"r1": ["s"]} for name in names}
+    fakes[2].projects["p"]["r10"] = names
+    _, faults = await looked(fakes)
+    assert faults["n1"].startswith("n1: project 'p' not found: deploy it: scrapy fleet deploy (it has ?[2J, name0, ")
+    assert "there (it has ?[2J, name0, " in faults["n2"]
+    assert all(fault.isprintable() and len(fault) < 450 for fault in faults.values())
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_from_which_no_receipt_comes_home_is_left_out(fakes: list[FakeScrapyd]) -> None:
+    fakes[1].logs_dir = False
+    _, faults = await looked(fakes)
+    assert list(faults) == ["n1"]
+    assert "n1: /logs/ is not served" in faults["n1"]
+    assert "set logs_dir = logs in its scrapyd.conf" in faults["n1"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_items_dir_counts_where_a_feed_is_asked_for(fakes: list[FakeScrapyd]) -> None:
+    fakes[1].items_dir = True
+    _, faults = await looked(fakes)
+    assert list(faults) == ["n1"]
+    assert "make items_dir empty in its scrapyd.conf" in faults["n1"]
+    assert await looked(fakes, feed=False) == ("r10", {})
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_newer_version_that_is_not_everywhere_is_a_warning(
+    fakes: list[FakeScrapyd], caplog: pytest.LogCaptureFixture
+) -> None:
+    del fakes[1].projects["p"]["r10"]
+    with caplog.at_level(logging.WARNING):
+        assert await looked(fakes) == ("r9", {})
+    words = "r10 is not there, so r9 is used on every node: scrapy fleet deploy"
+    assert [record.getMessage() for record in caplog.records] == [f"n1: version: {words}"]
+    versions = [(node, verdict, words) for node, check, verdict, words in await surveyed(fakes) if check == "version"]
+    assert versions == [("n0", Verdict.OK, "r9"), ("n1", Verdict.WARN, words), ("n2", Verdict.OK, "r9")]
+    assert {verdict for _, _, verdict, _ in await surveyed(fakes, version="r9")} == {Verdict.OK}
+
+
+@pytest_twisted.ensureDeferred
+async def test_findings_are_by_node_and_in_the_order_of_the_checks(fakes: list[FakeScrapyd]) -> None:
+    expected = [
+        ("answers", Verdict.OK, "running 0, pending 0"),
+        ("credentials", Verdict.OK, "none needed"),
+        ("project", Verdict.OK, "p"),
+        ("version", Verdict.OK, "r10"),
+        ("spider", Verdict.OK, "s"),
+        ("logs_dir", Verdict.OK, "served"),
+        ("items_dir", Verdict.OK, "not set"),
+    ]
+    assert await surveyed(fakes) == [(f"n{number}", *one) for number in range(3) for one in expected]
+
+
+def down(fake: FakeScrapyd) -> None:
+    fake.faults["*"] = Fault.DROP
+
+
+def locked(fake: FakeScrapyd) -> None:
+    fake.username, fake.password = "user-x", "secret"
+
+
+def empty(fake: FakeScrapyd) -> None:
+    fake.projects = {}
+
+
+def other_spider(fake: FakeScrapyd) -> None:
+    fake.projects["p"]["r10"] = ["t"]
+
+
+def no_logs(fake: FakeScrapyd) -> None:
+    fake.logs_dir = False
+
+
+def items(fake: FakeScrapyd) -> None:
+    fake.items_dir = True
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("fault", "failing", "words", "skipped"),
+    [
+        (down, "answers", "broke before a complete answer", "credentials project version spider logs_dir items_dir"),
+        (locked, "credentials", "set username and password", "project version spider logs_dir items_dir"),
+        (empty, "project", "project 'p' not found: deploy it", "version spider"),
+        (other_spider, "spider", "(it has t): scrapy fleet deploy", ""),
+        (no_logs, "logs_dir", "/logs/ is not served", ""),
+        (items, "items_dir", "items_dir is set", ""),
+    ],
+)
+async def test_what_needs_a_failed_check_is_not_asked(
+    fakes: list[FakeScrapyd], fault: Callable[[FakeScrapyd], None], failing: str, words: str, skipped: str
+) -> None:
+    fault(fakes[1])
+    found = await surveyed(fakes)
+    assert {verdict for node, _, verdict, _ in found if node != "n1"} == {Verdict.OK}
+    of_node = {check: (verdict, words) for node, check, verdict, words in found if node == "n1"}
+    assert [check for check, (verdict, _) in of_node.items() if verdict is Verdict.FAIL] == [failing]
+    assert words in of_node[failing][1]
+    assert [check for check, (verdict, _) in of_node.items() if verdict is Verdict.SKIPPED] == skipped.split()
+    trouble = {check.name: check.trouble for check in CHECKS}[failing]
+    assert {of_node[check][1] for check in skipped.split()} <= {f"not checked ({trouble})"}
+
+
+@pytest_twisted.ensureDeferred
+async def test_versions_without_a_common_one_fail_everywhere(fakes: list[FakeScrapyd]) -> None:
+    for number, fake in enumerate(fakes):
+        fake.projects["p"] = {f"r{number}": ["s"]}
+    found = [(verdict, words) for _, check, verdict, words in await surveyed(fakes) if check == "version"]
+    words = "project 'p': expected one version on every node, n0 has r0; n1 has r1; n2 has r2: scrapy fleet deploy"
+    assert found == [(Verdict.FAIL, words)] * 3

@@ -16,8 +16,9 @@ from scrapy.commands import ScrapyCommand
 from scrapy.commands.crawl import Command as Crawl
 from scrapy.commands.genspider import Command as Genspider
 from scrapy.settings import Settings
+from scrapyd.config import Config as ScrapydConfig
 
-from scrapy_distributed import __version__, wire
+from scrapy_distributed import __version__, receipt, targets, wire
 from scrapy_distributed.accounting import Balance
 from scrapy_distributed.commands.batches import ACTIONS
 from scrapy_distributed.commands.batches import Command as Batches
@@ -36,10 +37,10 @@ SOURCES = sorted((ROOT / "scrapy_distributed").rglob("*.py"))
 
 OURS: dict[str, type[ScrapyCommand]] = {"monitor": Monitor, "fleet": Fleet, "batches": Batches}
 COMMANDS: dict[str, type[ScrapyCommand]] = {**OURS, "crawl": Crawl}
-SUBCOMMANDS: dict[str, tuple[str, ...]] = {"fleet": ("up", "deploy"), "batches": ACTIONS}
+SUBCOMMANDS: dict[str, tuple[str, ...]] = {"fleet": ("up", "deploy", "doctor"), "batches": ACTIONS}
 SECTIONS = {
     "monitor": ["### scrapy monitor"],
-    "fleet": ["### scrapy fleet up", "### scrapy fleet deploy"],
+    "fleet": ["### scrapy fleet up", "### scrapy fleet deploy", "### scrapy fleet doctor"],
     "batches": ["### scrapy batches"],
 }
 TYPES = {bool: "bool", int: "int", float: "float", tuple: "list", dict: "dict", str: "str", type(None): "JSON"}
@@ -254,6 +255,17 @@ def test_no_option_is_named_elsewhere_that_does_not_exist() -> None:
 # --- make, versions, limits ---
 
 
+def test_the_scrapyd_conf_is_read_by_scrapyd_as_it_is_meant(tmp_path: Path) -> None:
+    (block,) = code_blocks("ini")[:1]
+    assert block.startswith("[scrapyd]\n")
+    file = tmp_path / "scrapyd.conf"
+    file.write_text(block)
+    config = ScrapydConfig(extra_sources=[str(file)])
+    names = ("bind_address", "logs_dir", "items_dir", "username", "password")
+    assert [config.get(name) for name in names] == ["0.0.0.0", "logs", "", "crawler", "secret"]
+    assert config.getint("jobs_to_keep") == 100
+
+
 def test_make_targets_and_variables_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
     variables = set(re.findall(r"^([A-Z]+) \??=", MAKEFILE, re.MULTILINE))
@@ -295,6 +307,10 @@ def test_numbers_of_the_limits() -> None:
     limits = section("## Limits")
     assert f"{wire.MAX_ARGUMENT_BYTES:,} bytes" in limits
     assert f"{MAX_ARGUMENTS_BYTES:,} bytes" in limits
+    assert f"than {wire.MAX_JSON_BYTES // 2**20} MiB unpacked" in limits
+    assert f"{targets.ROOM_BYTES // 2**20} MiB of them ({targets.ROOM_PACKED_BYTES // 2**20} MiB compressed)" in limits
+    assert f"at most {receipt.MAX_FEEDS:,} feed files and {receipt.MAX_STATS:,} stats" in limits
+    assert f"at most {receipt.MAX_BYTES // 2**20} MiB" in limits
     assert f"`{wire.PREFIX}`" in README
     assert f"more than {HEAVY_BACKLOG} jobs" in README
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -14,9 +15,13 @@ from hypothesis import strategies as st
 from scrapy_distributed import receipt as receipts
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.receipt import Receipt, numbers, receipt_path, without_password
+from scrapy_distributed.wire import encode_payload
 
 texts = st.text(max_size=20)
-finite = st.floats(allow_nan=False, allow_infinity=False)
+reasons = texts.filter(str.isprintable)
+jobs = st.from_regex(r"[A-Za-z0-9._-]{1,200}", fullmatch=True)
+counts = st.integers(0, 2**53)
+finite = st.floats(-9e18, 9e18)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -33,12 +38,17 @@ def valid(draw: st.DrawFn) -> Receipt:
     for position in free:
         state = draw(st.sampled_from(["crawled", "failed", "filtered"])) if len(free) < 20 else "crawled"
         if state != "crawled":
-            outcomes[state].setdefault(draw(texts), []).append(position)
+            outcomes[state].setdefault(draw(reasons), []).append(position)
+    final = draw(st.booleans())
+    failed = sum(1 << position for position in Receipt.positions(outcomes["failed"]))
     return Receipt(
-        job=draw(texts), sequence=draw(st.integers(0)), final=draw(st.booleans()), size=size, settled=settled,
-        **outcomes, items=draw(st.integers(0)), pages=draw(st.integers(0)), clean=draw(st.booleans()),
-        stored=draw(st.booleans()), feeds=tuple(draw(st.lists(texts, max_size=3))), finish_reason=draw(texts),
-        stats=draw(st.dictionaries(texts, st.integers() | finite, max_size=3)),
+        job=draw(jobs), sequence=draw(counts), final=final, size=size, settled=settled,
+        **outcomes, again=draw(st.integers(0, failed)) & failed, items=draw(counts),
+        pages=draw(counts), activity=draw(counts), clean=draw(st.booleans()),
+        stored=draw(st.booleans()), feeds=tuple(draw(st.lists(st.tuples(texts, counts), max_size=3))),
+        unexported=draw(counts), finish_reason=draw(reasons),
+        targets=tuple(draw(st.lists(texts | st.just(encode_payload(['"http://a/"'])), max_size=3))) if final else (),
+        stats=draw(st.dictionaries(texts, st.integers(1 - 2**63, 2**63 - 1) | finite, max_size=3)),
     )  # fmt: skip
 
 
@@ -56,18 +66,24 @@ def test_what_is_written_is_read(receipt: Receipt) -> None:
 @pytest.mark.parametrize(
     ("forged", "message"),
     [
-        ({"format": 2}, "format 2, expected 1"),
+        ({"format": 1}, "format 1, expected 2"),
+        ({"format": 3}, "format 3, expected 2"),
         ({"settled": "Hw=="}, "requests that it never had"),  # 0b11111 of 4
         ({"settled": "not base64"}, "no receipt"),
         ({"settled": 7}, "no receipt"),
         ({"size": -1}, "no receipt"),
-        ({"size": 4.0}, "no receipt"),
+        ({"size": 4.0}, "size is 4.0, expected a whole number"),
+        ({"size": True}, "size is True, expected a whole number"),
         ({"size": 2}, "requests that it never had"),
-        ({"items": -1}, "no receipt"),
+        ({"items": -1}, "items is -1, expected a whole number of at least 0"),
+        ({"activity": -1}, "activity is -1"),
+        ({"activity": 1.5}, "activity is 1.5"),
+        ({"activity": None}, "activity is None"),
+        ({"pages": -1}, "pages is -1"),
         ({"final": 1}, "expected a bool"),
         ({"stored": "yes"}, "expected a bool"),
         ({"clean": None}, "expected a bool"),
-        ({"sequence": "9"}, "expected a int"),
+        ({"sequence": "9"}, "sequence is '9'"),
         ({"job": None}, "expected a str"),
         ({"failed": {"http 404": [3]}}, "position 3 is not settled"),
         ({"failed": {"http 404": [-1]}}, "position -1"),
@@ -81,7 +97,32 @@ def test_what_is_written_is_read(receipt: Receipt) -> None:
         ({"stats": []}, "expected a dict"),
         ({"stats": {"a": "b"}}, "no receipt"),
         ({"stats": {"a": None}}, "no receipt"),
+        ({"stats": {"\ud800": 1}}, "expected at most 5,000 stats"),
+        ({"finish_reason": "\udfff"}, "printable characters"),
+        ({"failed": {"\ud800": [0]}}, "printable characters"),
+        ({"feeds": [["\ud800", 0]]}, "expected at most 50,000 feeds"),
+        ({"job": "../x"}, "job id '../x'"),
         ({"feeds": [1]}, "no receipt"),
+        ({"feeds": ["ftp://h/1.jl"]}, "no receipt"),
+        ({"feeds": ["ab"]}, "items of 'a' is 'b'"),
+        ({"feeds": [["ftp://h/1.jl"]]}, "no receipt"),
+        ({"feeds": [["ftp://h/1.jl", 1, 2]]}, "no receipt"),
+        ({"feeds": [["ftp://h/1.jl", -1]]}, "items of 'ftp://h/1.jl' is -1"),
+        ({"feeds": [["ftp://h/1.jl", True]]}, "items of 'ftp://h/1.jl' is True"),
+        ({"feeds": [["ftp://h/1.jl", 1.0]]}, "items of 'ftp://h/1.jl' is 1.0"),
+        ({"feeds": [[7, 1]]}, "found 7, expected a str"),
+        ({"feeds": [[["x"], 1]]}, "expected a str"),
+        ({"again": "AQ=="}, "tried again that have not failed"),
+        ({"again": "AQ==", "filtered": {"offsite": [0]}}, "tried again that have not failed"),
+        ({"again": "CA==", "failed": {"http 404": [0]}}, "tried again that have not failed"),
+        ({"again": 1}, "no receipt"),
+        ({"again": "not base64"}, "no receipt"),
+        ({"again": None}, "no receipt"),
+        ({"targets": "abc"}, "targets must be a list"),
+        ({"targets": None}, "targets must be a list"),
+        ({"targets": [["http://a/"]]}, "expected a str"),
+        ({"targets": [1]}, "found 1, expected a str"),
+        ({"targets": ["[]"], "final": False}, "found targets, expected them in the final one alone"),
         ({"feeds": "abc"}, "no receipt"),
         ({"feeds": None}, "no receipt"),
         ({"more": 1}, "no receipt"),
@@ -94,7 +135,7 @@ def test_a_forged_receipt_is_refused_with_its_fault(forged: dict[str, Any], mess
 
 
 def test_a_receipt_without_a_field_is_refused() -> None:
-    for name in ("format", "job", "sequence", "final", "size", "settled", "feeds"):
+    for name in ("format", "job", "sequence", "final", "size", "settled", "again", "feeds", "targets"):
         data = json.loads(a_receipt().to_json())
         del data[name]
         with pytest.raises(WireError):
@@ -115,6 +156,107 @@ def test_a_field_of_anything_is_read_as_a_receipt_or_refused(field: str, value: 
     assert all(receipt.settled >> n & 1 for n in receipt.positions(receipt.failed))
     again = Receipt.from_json(receipt.to_json())
     assert again == receipt or value != value
+
+
+@given(st.data())
+def test_a_mutated_receipt_is_read_as_a_receipt_or_refused(data: st.DataObject) -> None:
+    """Bytes changed, cut out or put in, anywhere in a valid one: ``WireError``, or what is written again."""
+    text = bytearray(data.draw(valid()).to_json(), "ascii")
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        end = min(len(text), start + data.draw(st.integers(0, 4)))
+        text[start:end] = data.draw(
+            st.binary(max_size=4) | st.sampled_from([b"-1", b"[", b'"', b"null", b"1e9", b"{}"])
+        )
+    try:
+        receipt = Receipt.from_json(bytes(text))
+    except WireError:
+        return
+    assert Receipt.from_json(receipt.to_json()) == receipt
+    for _ in range(2):
+        with contextlib.suppress(WireError):
+            list(receipt.found())
+
+
+@given(st.dictionaries(st.sampled_from(sorted(json.loads(a_receipt().to_json()))), json_values, min_size=2))
+def test_fields_of_anything_are_read_as_a_receipt_or_refused(forged: dict[str, Any]) -> None:
+    try:
+        receipt = Receipt.from_json(json.dumps(json.loads(a_receipt().to_json()) | forged))
+    except WireError:
+        return
+    failed = sum(1 << position for position in receipt.positions(receipt.failed))
+    assert receipt.again & ~failed == 0
+    assert not receipt.targets or receipt.final
+    assert all(isinstance(url, str) and items >= 0 for url, items in receipt.feeds)
+    assert Receipt.from_json(receipt.to_json()) == receipt
+
+
+# Targets
+
+
+def test_found_are_the_elements_of_all_payloads() -> None:
+    long = [json.dumps(f"http://a/{number}") for number in range(1000)]
+    targets = (encode_payload(['"http://a/"', '{"url":"http://b/","meta":{"rule":1}}']), encode_payload(long))
+    receipt = Receipt.from_json(a_receipt(targets=targets).to_json())
+    first, second, *others = receipt.found()
+    assert (first, second) == ("http://a/", {"url": "http://b/", "meta": {"rule": 1}})
+    assert others == [f"http://a/{number}" for number in range(1000)]
+    assert list(a_receipt().found()) == []
+
+
+@pytest.mark.parametrize(
+    "payload", ["", "nonsense", "{}", "1", "zb85:", "zb85:nonsense", "zb85:\N{SNOWMAN}", "[" * 9999]
+)
+def test_a_bad_payload_is_told_when_it_is_read(payload: str) -> None:
+    receipt = Receipt.from_json(a_receipt(targets=('["http://a/"]', payload)).to_json())
+    found = receipt.found()
+    assert next(found) == "http://a/"
+    with pytest.raises(WireError, match="targets in the receipt of job j: "):
+        next(found)
+
+
+# Files
+
+
+def test_only_one_claims_a_job(tmp_path: Path) -> None:
+    path = tmp_path / "s.receipts" / "j.json"
+    first, second = a_receipt(final=False), a_receipt(sequence=2, final=False)
+    assert receipts.claim(path, first)
+    assert not receipts.claim(path, second)
+    assert Receipt.from_json(path.read_bytes()) == first
+    assert [file.name for file in path.parent.iterdir()] == ["j.json"]
+    receipts.write(path, second)
+    assert not receipts.claim(path, first)
+    assert Receipt.from_json(path.read_bytes()) == second
+
+
+def test_a_claim_is_seen_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "j.json"
+    link = os.link
+
+    def watched(draft: Path, target: Path) -> None:
+        assert not target.exists()
+        link(draft, target)
+        assert Receipt.from_json(target.read_bytes()) == a_receipt()
+
+    monkeypatch.setattr(os, "link", watched)
+    assert receipts.claim(path, a_receipt())
+
+    def no_links(draft: Path, target: Path) -> None:
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    with pytest.raises(PermissionError):
+        receipts.claim(tmp_path / "k.json", a_receipt())
+    assert [file.name for file in tmp_path.iterdir()] == ["j.json"]
+
+
+def test_where_nobody_can_tell_there_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match="file"):
+        receipts.claim(tmp_path / "file" / "j.json", a_receipt())
+    with pytest.raises(OSError, match="file"):
+        receipts.claim(tmp_path / "file" / "further" / "j.json", a_receipt())
 
 
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
@@ -209,6 +351,21 @@ def test_no_url_keeps_its_password(url: str, expected: str | None) -> None:
 def test_only_numbers_that_json_knows_are_stats() -> None:
     stats = {"a": 1, "b": 2.5, "c": True, "d": "x", "e": float("nan"), "f": float("inf"), "g": None, "h": -float("inf")}
     assert numbers(stats) == {"a": 1, "b": 2.5}
+    assert numbers({"a": 2**63 - 1, "b": 2**63, "c": -(2**63), "d": 1e19, "e": 10**400}) == {"a": 2**63 - 1}
+
+
+def test_only_as_many_stats_as_a_receipt_holds_are_sent() -> None:
+    stats = {1: 1, "x" * 501: 1, "x" * 500: 1, "\ud800": 1} | {str(number): number for number in range(6_000)}
+    sent = numbers(stats)  # type: ignore[arg-type]
+    assert len(sent) == 5_000
+    assert list(sent)[:2] == ["x" * 500, "0"]
+
+
+def test_a_receipt_of_another_size_is_refused() -> None:
+    text = a_receipt().to_json()
+    assert Receipt.from_json(text, size=4) == Receipt.from_json(text)
+    with pytest.raises(WireError, match="it speaks of 4 requests, sent were 5"):
+        Receipt.from_json(text, size=5)
 
 
 def test_positions_are_those_of_all_reasons() -> None:

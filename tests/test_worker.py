@@ -30,8 +30,10 @@ from twisted.internet import error as network
 from scrapy_distributed.batch import bits
 from scrapy_distributed.outcomes import LOST, Outcomes, reason_of
 from scrapy_distributed.receipt import Receipt
+from scrapy_distributed.wire import url_of
 
 SPIDERS = Path(__file__).with_name("worker_spiders.py")
+CRAWL_SPIDER = Path(__file__).with_name("worker_crawl_spider.py")
 SECONDS = 30
 
 
@@ -140,6 +142,66 @@ def test_what_is_open_at_the_end_is_lost_and_named() -> None:
     assert outcomes.clean
 
 
+def test_what_failed_before_its_callback_and_put_out_nothing_may_be_tried_again() -> None:
+    outcomes = Outcomes(7)
+    tickets = [outcomes.start(position) for position in range(7)]
+    outcomes.note(tickets[0], "failed", "refused", early=True)
+    outcomes.note(tickets[1], "failed", "callback ValueError")
+    outcomes.note(tickets[1], "failed", "refused", early=True)  # the first note wins
+    outcomes.note(tickets[2], "filtered", "robots.txt", early=True)
+    for position in (3, 4, 5, 6):
+        outcomes.note(tickets[position], "failed", "refused", early=True)
+    outcomes.item(3)
+    outcomes.found(4)
+    below = outcomes.follow(5)
+    outcomes.note(below, "failed", "refused", early=True)
+    outcomes.end(below)
+    for ticket in tickets[:6]:
+        outcomes.end(ticket)
+    assert outcomes.settled == 0b0111111
+    assert outcomes.again == 0b0000001
+    outcomes.end(tickets[6])
+    assert outcomes.again == 0b1000001
+    outcomes.item(0)
+    assert outcomes.again == 0b1000000
+
+
+def test_what_is_lost_is_not_tried_again() -> None:
+    outcomes = Outcomes(2)
+    outcomes.start(0)
+    outcomes.lose_open()
+    assert outcomes.again == 0
+
+
+@given(data=st.data())
+def test_again_is_what_a_plain_model_says(data: st.DataObject) -> None:
+    """A model of one start request: it may be tried again if its first note was an early failure, and that is all."""
+    outcomes = Outcomes(3)
+    start = outcomes.start(1)
+    tickets, noted, gave = [start], "", False
+    steps = st.sampled_from(["follow", "item", "found", "end", "early", "late", "filtered"])
+    for step in data.draw(st.lists(steps, max_size=12)):
+        before = outcomes.steps
+        ticket = data.draw(st.sampled_from(tickets))
+        if step == "follow":
+            tickets.append(outcomes.follow(1))
+        elif step == "end":
+            outcomes.end(ticket)
+        elif step in ("item", "found"):
+            getattr(outcomes, step)(1)
+        else:
+            outcomes.note(ticket, "filtered" if step == "filtered" else "failed", step, early=step != "late")
+            noted = noted or (step if ticket == start else "")
+        if step in ("follow", "item", "found"):
+            gave = True
+            assert outcomes.steps > before
+        assert outcomes.steps >= before
+        assert bool(outcomes.again) == (noted == "early" and not gave and outcomes.settled == 0b010)
+        assert outcomes.again in (0, 0b010)
+        if outcomes.again:
+            assert outcomes.by_reason("failed") == {"early": [1]}
+
+
 @given(data=st.data())
 def test_settled_is_what_a_plain_model_says(data: st.DataObject) -> None:
     size = data.draw(st.integers(0, 6))
@@ -200,9 +262,11 @@ class Handler(BaseHTTPRequestHandler):
     site: Site
 
     def do_GET(self) -> None:
-        site, path = self.site, self.path.partition("?")[0]
+        site = self.site
+        path, _, query = self.path.partition("?")
         site.asked.append(self.path)
-        status, headers, body = 200, {}, b"<html>hello</html>"
+        links = "".join(f"<a href='{to}'>{to}</a>" for to in query.split(",")) if path == "/links" else ""
+        status, headers, body = 200, {}, f"<html>hello{links}</html>".encode()
         if path == "/robots.txt":
             body = b"User-agent: *\nDisallow: /private\n"
         elif path.strip("/").isdigit():
@@ -273,10 +337,12 @@ class Crawl:
 class Running:
     """A worker in a child process, started as Scrapyd does."""
 
-    def __init__(self, folder: Path, site: Site, requests: Any, **settings: str) -> None:
+    def __init__(
+        self, folder: Path, site: Site, requests: Any, *, spiders: Path = SPIDERS, job: str = "job", **settings: str
+    ) -> None:
         self.log = folder / "logs" / "p" / "s" / "job.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.receipt_file = folder / "logs" / "p" / "s.receipts" / "job.json"
+        self.receipt_file = folder / "logs" / "p" / "s.receipts" / f"{job or 'job'}.json"
         self.feed = folder / "items.jl"
         self.said = folder / "said"
         with socket.socket() as probe:
@@ -286,11 +352,11 @@ class Running:
         settings = {
             "LOG_FILE": str(self.log), "DISTRIBUTED_START_URL": value, "FEED_URI": f"file://{self.feed}", "FEEDS": "{}",
         } | settings  # fmt: skip
-        command = [sys.executable, "-W", "ignore", "-m", "scrapy", "runspider", str(SPIDERS)]
+        command = [sys.executable, "-W", "ignore", "-m", "scrapy", "runspider", str(spiders)]
         for name, text in settings.items():
             command += ["-s", f"{name}={text}"]
-        for name, text in {"_job": "job", "batch": "7", "refused": self.refused, "ok": f"{site.url}/ok"}.items():
-            command += ["-a", f"{name}={text}"]
+        for name, text in {"_job": job, "batch": "7", "refused": self.refused, "ok": f"{site.url}/ok"}.items():
+            command += ["-a", f"{name}={text}"] if text else []
         environment = {name: text for name, text in os.environ.items() if not name.startswith("SCRAPY")}
         with self.said.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
@@ -372,7 +438,7 @@ ENDINGS = [  # path (or URL), callback, errback, meta -> outcome
     ("REFUSED?7", None, "errback_async_raises", {}, "failed: refused"),
     ("/silent", None, None, {"download_timeout": 0.3, "dont_retry": True}, "failed: timeout"),
     ("/drop", None, None, {"dont_retry": True}, "failed: connection lost"),
-    ("foo://127.0.0.1/", None, None, {}, "failed: unsupported scheme"),
+    ("/other_scheme", None, None, {}, "failed: unsupported scheme"),
     ("http://elsewhere.invalid/start", None, None, {}, "filtered: offsite"),
     ("/private", None, "errback_none", {}, "filtered: robots.txt"),
     ("/ignored", None, None, {}, "filtered: ignored"),
@@ -383,12 +449,22 @@ ENDINGS = [  # path (or URL), callback, errback, meta -> outcome
     ("/ok?13", "follow_offsite", None, {}, "crawled"),
     ("/ok?14", "follow_raises", None, {}, "crawled"),
     ("/ok?15", "follow_down", None, {}, "crawled"),
+    ("/ok?16", "follow_twice", None, {}, "crawled"),
     ("/ok?farextra", None, None, {}, "crawled"),
     ("/ok?nearextra", None, None, {}, "crawled"),
     ("/ok?farrecovered", "raises", None, {}, "crawled"),
     ("/ok?nearrecovered", "raises", None, {}, "failed: callback ValueError"),
     ("/ok?farrecovered_async", "raises_async", None, {}, "crawled"),
+    ("/404?farrecovered", None, None, {}, "failed: http 404"),
+    ("/404?nearrecovered", None, None, {}, "failed: http 404"),
 ]
+
+
+ERRBACKS_WITH_OUTPUT = ("errback_item", "errback_async", "errback_coroutine", "errback_async_raises")
+
+
+def again_of(receipt: Receipt) -> list[bool]:
+    return [bool(receipt.again >> position & 1) for position in range(receipt.size)]
 
 
 def requests_of(site: Site) -> list[Any]:
@@ -413,13 +489,21 @@ def test_every_ending_has_its_name(tmp_path: Path, site: Site, mode: dict[str, s
     assert receipt.stored
     assert receipt.clean
     assert receipt.settled == (1 << len(ENDINGS)) - 1
-    assert receipt.feeds == (f"file://{tmp_path}/items.jl",)
-
     assert receipt.items == len(crawl.items)
+    assert receipt.feeds == ((f"file://{tmp_path}/items.jl", len(crawl.items)),)
+    assert receipt.targets == ()
+    expected_again = [
+        outcome.startswith("failed: ") and callback is None and errback not in ERRBACKS_WITH_OUTPUT
+        and "item" not in outcome and "recovered" not in path
+        for path, callback, errback, _, outcome in ENDINGS
+    ]  # fmt: skip
+    assert again_of(receipt) == expected_again
+    assert 10 < sum(expected_again) < 20
     urls = [item["url"].removeprefix(site.url) for item in crawl.items if "url" in item]
     expected_urls = ["/ok?0", "/ok?2", "/ok?3", "/ok?4", "/ok?6", "/ok?7", "/ok?8", "/ok?redirected", "/404?8",
                      "/ok?from404", "/ok?errback_item", "/ok?errback_async",
-                     "/ok?15", "/ok?down0", "/ok?down1", "/ok?down2", "/ok?farextra", "/ok?nearextra"]  # fmt: skip
+                     "/ok?15", "/ok?down0", "/ok?down1", "/ok?down2", "/ok?twice",
+                     "/ok?farextra", "/ok?nearextra"]  # fmt: skip
     assert sorted(set(urls)) == sorted({*expected_urls, "/ok?farrecovered_async"})
     failures = [item["failed"] for item in crawl.items if "failed" in item]
     assert len(failures) == 9  # errback_item, errback_async, errback_coroutine, errback_async_raises; one followed
@@ -433,7 +517,7 @@ def test_every_ending_has_its_name(tmp_path: Path, site: Site, mode: dict[str, s
         "distributed/followed/failed/refused": 2,
         "distributed/followed/failed/http 404": 1,
         "distributed/followed/filtered/offsite": 1,
-        "distributed/followed/filtered/duplicate": 2,  # two errbacks of the same name lead to one page each
+        "distributed/followed/filtered/duplicate": 3,  # two errbacks of the same name lead to one page each; twice
         "distributed/followed/failed/callback ValueError": 1,
     }
     assert receipt.pages == receipt.stats["response_received_count"] > 20
@@ -467,6 +551,7 @@ def test_interrupted_it_reports_what_is_done_and_whether_its_feed_is_clean(
     assert receipt is not None
     assert (receipt.final, receipt.stored, receipt.finish_reason) == (True, True, "shutdown")
     assert receipt.sequence > later.sequence
+    assert receipt.activity > later.activity >= first.activity > 0
     assert receipt.items == len(crawl.items)
     # What had been asked for is answered and taken to its end; nothing is lost without a name.
     for position, outcome in enumerate(outcome_of(receipt)):
@@ -589,3 +674,184 @@ def test_a_receipt_that_cannot_be_written_does_not_stop_the_crawl(tmp_path: Path
     assert (crawl.code, crawl.receipt) == (0, None)
     assert crawl.items == [{"url": f"{site.url}/ok"}]
     assert "Can't write the receipt" in crawl.log
+
+
+# Activity
+
+
+def test_activity_stands_while_nothing_happens_and_never_falls(tmp_path: Path, site: Site) -> None:
+    requests = [f"{site.url}/ok?1", {"url": f"{site.url}/hold", "callback": "follow_down"}]
+    running = Running(tmp_path, site, requests, DISTRIBUTED_RECEIPT_INTERVAL="0.05")
+    since: dict[int, int] = {}  # activity -> the first sequence with it
+    standing = running.when(
+        lambda receipt: receipt.sequence >= since.setdefault(receipt.activity, receipt.sequence) + 5
+    )
+    assert site.held.is_set()
+    assert standing.activity == max(since)
+    assert sorted(since, key=since.__getitem__) == sorted(since)
+    site.release.set()
+    receipt = running.end().receipt
+    assert receipt is not None
+    assert receipt.activity > standing.activity
+
+
+# Targets that a worker finds
+
+
+def found_in(receipt: Receipt, site: Site) -> list[str]:
+    """The targets in *receipt*, without the site's address, sorted."""
+    return sorted(url_of(element).removeprefix(site.url) for element in receipt.found())
+
+
+TARGETS = {"DISTRIBUTED_TARGET_RULE": "1", "DISTRIBUTED_TARGET_CALLBACKS": "target"}
+
+
+def target_requests(site: Site) -> list[Any]:
+    return [
+        {"url": f"{site.url}/target?own", "callback": "target", "priority": 9},  # its own start matches, and is crawled
+        {"url": f"{site.url}/ok?1,2,3", "callback": "targets"},
+        {"url": f"{site.url}/ok?2,3,4,own", "callback": "targets", "meta": {"depth": 5}},
+        {"url": f"{site.url}/ok?a", "callback": "targets_by_meta"},
+        {"url": f"{site.url}/ok?b", "callback": "targets_of_all_kinds"},
+        {"url": f"{site.url}/ok?c", "callback": "targets_by_copies", "errback": "errback_item"},
+        {"url": f"{site.url}/404?0", "errback": "errback_target", "meta": {"page": "404"}},
+        {"url": f"{site.url}/404?1", "errback": "errback_target_async", "meta": {"page": "404_async"}},
+        {"url": "REFUSED?0", "errback": "errback_target", "meta": {"page": "refused"}},
+        {"url": "REFUSED?1", "errback": "errback_target_async", "meta": {"page": "refused_async"}},
+        {"url": f"{site.url}/redirect", "callback": "target", "meta": {"rule": 1}},
+        {"url": f"{site.url}/500", "callback": "target", "meta": {"rule": 1}},
+    ]
+
+
+def check_that_targets_are_as_the_spider_meant_them(receipt: Receipt, site: Site) -> None:
+    found = {url_of(element).removeprefix(site.url): element for element in receipt.found()}
+    assert "distributed_" not in json.dumps(found)
+    assert found["/target?1"]["meta"] == {"page": "1", "depth": 1}
+    assert found["/target?4"]["meta"] == {"page": "4", "depth": 6}  # as deep as on the coordinator
+    assert found["/target?1"]["headers"] == {"Referer": [f"{site.url}/ok?1,2,3"]}
+    assert found["/target?meta"]["meta"] == {"depth": 1}
+    assert found["/target?meta"]["cb_kwargs"] == {"a": 1}
+    assert found["/target?rule"]["errback"] == "errback_item"
+    assert found["/target?copy"]["errback"] == "errback_item"
+    assert "errback" not in found["/target?copied_meta"]
+    assert found["/target?refused"] == {"url": f"{site.url}/target?refused", "callback": "target"}
+    assert {found[name]["callback"] for name in ("/target?1", "/target?copy", "/target?copied_meta")} == {"target"}
+
+
+@MODES
+def test_targets_that_it_finds_are_reported_and_not_crawled(tmp_path: Path, site: Site, mode: dict[str, str]) -> None:
+    crawl = Running(tmp_path, site, target_requests(site), **TARGETS, **mode).end()
+    receipt = crawl.receipt
+    assert receipt is not None, crawl.said + crawl.log
+    assert found_in(receipt, site) == [
+        "/target?1", "/target?2", "/target?3", "/target?4", "/target?404", "/target?404_async", "/target?again",
+        "/target?again", "/target?copied_meta", "/target?copy", "/target?meta", "/target?refused",
+        "/target?refused_async", "/target?rule",
+    ]  # fmt: skip
+    check_that_targets_are_as_the_spider_meant_them(receipt, site)
+    asked = sorted(path for path in site.asked if path.startswith("/target"))
+    assert asked == ["/target?own", "/target?tuple"]  # the second can't travel
+    items = [item for item in crawl.items if "target" in item]
+    urls = sorted(item["target"].removeprefix(site.url) for item in items)
+    assert urls == ["/ok?redirected", "/target?own", "/target?tuple"]
+
+    failed, refused = "failed: http 404", "failed: refused"
+    assert outcome_of(receipt) == [*["crawled"] * 6, failed, failed, refused, refused, "crawled", "failed: http 500"]
+    assert (receipt.final, receipt.stored, receipt.clean) == (True, True, True)
+    assert again_of(receipt) == [False] * 11 + [True]  # the others have led to requests, which the receipt reports
+    stats = {name: value for name, value in receipt.stats.items() if name.startswith("distributed/")}
+    assert stats == {
+        "distributed/requests": 12,
+        "distributed/targets_reported": 14,
+        "distributed/targets_duplicates": 4,  # 2, 3, and the batch's own page twice
+        "distributed/offsite": 1,
+        "distributed/unsupported_scheme": 1,
+        "distributed/local/not_serializable": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("job", "settings"),
+    [("job", {"DISTRIBUTED_WORKER_TARGETS": "follow"}), ("", {})],
+    ids=["if it is told so", "if nobody takes its receipt"],
+)
+def test_targets_that_it_finds_are_crawled(tmp_path: Path, site: Site, job: str, settings: dict[str, str]) -> None:
+    crawl = Running(tmp_path, site, target_requests(site), job=job, **TARGETS, **settings).end()
+    asked = {path for path in site.asked if path.startswith("/target")}
+    pages = ["1", "2", "3", "4", "404", "404_async", "again", "copied_meta", "copy", "meta", "own", "refused",
+             "refused_async", "rule", "tuple"]  # fmt: skip
+    assert asked == {f"/target?{page}" for page in pages}
+    assert len([item for item in crawl.items if "target" in item]) >= len(asked)
+    if job:
+        assert crawl.receipt is not None
+        assert crawl.receipt.targets == ()
+        assert not [name for name in crawl.receipt.stats if "targets" in name]
+    else:
+        assert crawl.receipt is None
+
+
+def test_targets_are_in_the_final_receipt_alone_also_of_a_crawl_that_ends_early(tmp_path: Path, site: Site) -> None:
+    requests = [{"url": f"{site.url}/ok?1", "callback": "targets"}, *(f"{site.url}/hold?{n}" for n in range(4))]
+    running = Running(tmp_path, site, requests, DISTRIBUTED_RECEIPT_INTERVAL="0.05", CONCURRENT_REQUESTS="2", **TARGETS)
+    first = running.when(lambda receipt: receipt.settled == 0b00001)
+    assert first.targets == ()
+    assert site.held.wait(SECONDS)
+    running.process.send_signal(signal.SIGINT)
+    running.when(lambda receipt: "Received SIGINT" in running.log.read_text())
+    site.release.set()
+    receipt = running.end().receipt
+    assert receipt is not None
+    assert (receipt.final, receipt.finish_reason, found_in(receipt, site)) == (True, "shutdown", ["/target?1"])
+
+
+@MODES
+def test_rules_find_targets_on_a_worker(tmp_path: Path, site: Site, mode: dict[str, str]) -> None:
+    """What another rule finds is crawled on the worker, and the targets on those pages are reported as well."""
+    requests = [{"url": f"{site.url}/links?item1,item2,more1,links%3Fmore,item4", "meta": {"rule": 1}}]
+    crawl = Running(tmp_path, site, requests, spiders=CRAWL_SPIDER, DISTRIBUTED_TARGET_RULE="1", **mode).end()
+    receipt = crawl.receipt
+    assert receipt is not None, crawl.said + crawl.log
+    assert found_in(receipt, site) == ["/item1", "/item2", "/item4"]
+    assert {path for path in site.asked if path != "/robots.txt"} >= {"/more1"}
+    assert not [path for path in site.asked if path.startswith("/item")]
+    (element, *_) = receipt.found()
+    assert element["meta"] == {"rule": 1, "link_text": "item1", "depth": 1}
+    assert not {"callback", "errback"} & set(element)  # CrawlSpider's own
+    assert outcome_of(receipt) == ["crawled"]
+
+
+# One job, one worker
+
+
+def test_a_second_worker_of_the_same_job_is_refused_and_touches_nothing(tmp_path: Path, site: Site) -> None:
+    """Scrapyd runs a job twice that it is told twice."""
+    requests = [f"{site.url}/ok", f"{site.url}/hold"]
+    first = Running(tmp_path, site, requests, DISTRIBUTED_RECEIPT_INTERVAL="600")
+    claimed = first.when(lambda receipt: receipt.sequence == 2)
+    assert site.held.wait(SECONDS)
+    asked = list(site.asked)
+    written = first.receipt_file.read_bytes()
+    second = Running(tmp_path, site, requests, LOG_FILE=str(first.log.with_name("second.log"))).end()
+    assert "ConfigError: _job: found 'job', whose receipt" in first.log.with_name("second.log").read_text()
+    assert site.asked == asked
+    assert first.receipt_file.read_bytes() == written
+    assert [file.name for file in first.receipt_file.parent.iterdir()] == ["job.json"]
+    assert second.items == []
+    site.release.set()
+    crawl = first.end()
+    receipt = crawl.receipt
+    assert receipt is not None
+    assert (receipt.final, receipt.settled, receipt.items, len(crawl.items)) == (True, 0b11, 2, 2)
+    assert receipt.sequence > claimed.sequence
+
+    third = Running(tmp_path, site, requests).end()  # and when the first has ended
+    assert third.receipt == receipt
+    assert third.items == crawl.items
+
+
+def test_a_worker_that_is_refused_for_another_reason_claims_nothing(tmp_path: Path, site: Site) -> None:
+    Running(tmp_path, site, [f"{site.url}/ok"], FEED_URI="gopher://host/7.jl").end()
+    assert not (tmp_path / "logs" / "p" / "s.receipts").exists()
+    receipt = Running(tmp_path, site, [f"{site.url}/ok"]).end().receipt
+    assert receipt is not None
+    assert receipt.final

@@ -16,6 +16,8 @@ class Fresh:
     def process_request(self, request):
         if "/swapped" in request.url:
             return Request(request.url.replace("/swapped", "/ok"), callback=request.callback)
+        if "/other_scheme" in request.url:
+            return request.replace(url="foo://127.0.0.1/")
         return None
 
     def process_response(self, request, response):
@@ -148,12 +150,51 @@ class Endings(scrapy.Spider):
         if depth < 3:
             yield response.follow(f"/ok?down{depth}", callback=self.follow_down, meta=response.meta)
 
+    def follow_twice(self, response):
+        request = response.follow("/ok?twice")
+        return [request, request]
+
     def follow_to_hold(self, response):
         yield {"url": response.url}
         yield response.follow("/hold?followed")
 
     def closes(self, response):
         raise CloseSpider("enough")
+
+    # Targets, by callback, rule or meta
+
+    def targets(self, response):
+        for page in response.url.partition("?")[2].split(","):
+            yield response.follow(f"/target?{page}", callback=self.target, meta={"page": page})
+
+    def target(self, response):
+        yield {"target": response.url}
+
+    def targets_by_meta(self, response):
+        yield response.follow("/target?meta", meta={"distributed": True}, cb_kwargs={"a": 1})
+        yield response.follow("/ok?not_meant", meta={"distributed": "yes"})
+        yield {"url": response.url}
+
+    async def targets_of_all_kinds(self, response):
+        yield response.follow("/target?rule", meta={"rule": 1}, errback=self.errback_item)
+        for _ in range(2):
+            yield response.follow("/target?again", callback=self.target, dont_filter=True)
+        yield response.follow("/target?own", callback=self.target)
+        yield Request("http://elsewhere.invalid/target", callback=self.target)
+        yield Request("ftp://127.0.0.1/target", callback=self.target)
+        yield response.follow("/target?tuple", callback=self.target, meta={"rule": 1, "key": (1, 2)})
+
+    def targets_by_copies(self, response):
+        yield response.request.replace(url=response.urljoin("/target?copy"), callback=self.target)
+        yield response.follow("/target?copied_meta", callback=self.target, meta=response.meta)
+        yield response.follow("/ok?copied_meta", meta=response.meta)
+        yield response.request.replace(url=response.urljoin("/ok?copy"), callback=self.parse)
+
+    def errback_target(self, failure):
+        yield Request(self.ok.replace("/ok", "/target?") + failure.request.meta["page"], callback=self.target)
+
+    async def errback_target_async(self, failure):
+        yield Request(self.ok.replace("/ok", "/target?") + failure.request.meta["page"], callback=self.target)
 
     def errback_none(self, failure):
         return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from scrapy.exceptions import UsageError
@@ -55,6 +56,7 @@ def run_in_reactor(main: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
     Twisted's ``task.react`` would end the process."""
     from twisted.internet import reactor
     from twisted.internet.defer import Deferred
+    from twisted.internet.error import ReactorNotRunning
     from twisted.python.failure import Failure
 
     loop: Any = reactor
@@ -63,7 +65,8 @@ def run_in_reactor(main: Callable[[], Coroutine[Any, Any, T]]) -> T | None:
     def end(result: T | Failure) -> None:
         ended.append(result)
         if loop.running:
-            loop.stop()
+            with suppress(ReactorNotRunning):  # Ctrl-C has stopped it, and what it has to await has made *main* end
+                loop.stop()
 
     loop.callWhenRunning(lambda: Deferred.fromCoroutine(main()).addBoth(end))
     loop.run()

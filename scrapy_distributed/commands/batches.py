@@ -1,4 +1,4 @@
-"""``scrapy batches``: what the ledger of a run says."""
+"""``scrapy batches``: what the ledger of a run says, and what is done with a run that is over."""
 
 from __future__ import annotations
 
@@ -6,34 +6,62 @@ import argparse
 import json
 import os
 import sys
+import time
+from collections import Counter
+from contextlib import ExitStack, closing
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-if TYPE_CHECKING:
-    from scrapy_distributed.ledger import LedgerReader
+from scrapy_distributed.commands import refuse_options
 
-ACTIONS = ("list", "check", "failed")
+if TYPE_CHECKING:
+    from scrapy_distributed.accounting import Balance
+    from scrapy_distributed.ledger_reader import LedgerReader
+    from scrapy_distributed.merge import Merged
+
+    Run = tuple[LedgerReader, dict[str, Any]]
+
+ACTIONS = ("list", "show", "failed", "check", "retry", "merge")
+#: What an action takes besides its name, in the words of an error message; the others take nothing.
+WORDS = {"show": "the number of a batch", "merge": "the folders with the feeds"}
+#: Options that not every action has: attribute -> option and actions.
+OPTIONS = {
+    "all_runs": ("--all-runs", ("list", "failed", "check")),
+    "reason": ("--reason", ("failed", "retry")),
+    "state": ("--state", ("failed", "retry")),
+    "output": ("-O", ("merge",)),
+    "feeds": ("--feeds", ("merge",)),
+    "partial": ("--partial", ("merge",)),
+}
+#: Actions on one run.
+OF_ONE_RUN = ("show", "retry", "merge")
+STATES = ("failed", "filtered", "dead")
+COUNTS = ("crawled", *STATES, "moved")
+FAULTS_SHOWN = 10  # of each kind
 
 
 class Command(ScrapyCommand):
-    """Reads ledgers only; a coordinator may be writing them meanwhile."""
+    """Only ``retry`` writes a ledger; a coordinator may be writing those that the others read."""
 
     requires_crawler_process = False
     default_settings = {"LOG_ENABLED": False}
 
     def syntax(self) -> str:
-        return "[list|check|failed] [options]"
+        return "[list|show N|failed|check|retry|merge DIR... -O FILE] [options]"
 
     def short_desc(self) -> str:
-        return "Show the batches of distributed crawls, check that no URL is lost, list those that failed"
+        return "Show the batches of distributed crawls, check that no URL is lost, try again what failed, merge feeds"
 
     def long_desc(self) -> str:
         return (
-            "list: the last run of each ledger and its batches. check: exit code 0 only where the run is over and every"
-            " diverted request is crawled, failed, filtered or dead. failed: URLs with their reasons."
+            "list: the last run of each ledger and its batches. show: one batch with its attempts. failed: URLs with"
+            " their reasons. check: exit code 0 only where the run is over and every diverted request is crawled,"
+            " failed, filtered or dead. retry: what is dead, or failed before its callback, goes into new batches for"
+            " the next crawl. merge: the feeds that count, found in the folders DIR, as one file."
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -43,26 +71,43 @@ class Command(ScrapyCommand):
         )
         parser.add_argument("--all-runs", action="store_true", help="not only the last run of a ledger")
         parser.add_argument("--json", action="store_true", help="for programs")
+        parser.add_argument("--reason", metavar="PATTERN", help="failed, retry: only these, for example 'http 5*'")
+        parser.add_argument("--state", choices=STATES, help="failed, retry: only these")
+        parser.add_argument("-O", dest="output", metavar="FILE", help="merge: into this file, in place of what it is")
+        parser.add_argument("--feeds", metavar="PATTERN", help="merge: only feeds with such URLs, for example '*.csv'")
+        parser.add_argument("--partial", action="store_true", help="merge: what is there, even if something is missing")
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
-        from scrapy_distributed.errors import LedgerError
-        from scrapy_distributed.ledger import LedgerReader
+        from scrapy_distributed.errors import ConfigError, LedgerError
 
-        action = args[0] if args else "list"
-        if action not in ACTIONS or len(args) > 1:
-            raise UsageError(f"found {' '.join(args)!r}, expected one of {', '.join(ACTIONS)}")
+        refuse_options(args)
+        action, *words = args or ["list"]
+        _check_usage(action, words, opts)
         try:
-            ledgers = [LedgerReader(path) for path in self._paths(opts.ledger)]
-        except LedgerError as error:
-            print(error, file=sys.stderr)
-            self.exitcode = 2
-            return
-        runs = [(ledger, run) for ledger in ledgers for run in (ledger.runs() if opts.all_runs else ledger.runs()[-1:])]
-        try:
-            getattr(self, f"_{action}")(runs, as_json=opts.json)
-            sys.stdout.flush()
+            with ExitStack() as stack:
+                runs = self._runs(action, opts, stack)
+                self.exitcode = getattr(self, f"_{action}")(runs, words, opts)
+                sys.stdout.flush()
         except BrokenPipeError:  # "| head" has seen enough; nothing is to be written at exit either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (ConfigError, LedgerError) as error:
+            print(error, file=sys.stderr)
+            self.exitcode = 2
+
+    def _runs(self, action: str, opts: argparse.Namespace, stack: ExitStack) -> list[Run]:
+        """The runs that are meant, in open ledgers: one for an action on one run. Raises ``LedgerError``."""
+        from scrapy_distributed.errors import LedgerError
+        from scrapy_distributed.ledger_reader import LedgerReader
+
+        paths = self._paths(opts.ledger)
+        if action in OF_ONE_RUN and len(paths) > 1:
+            names = ", ".join(path.name for path in paths)
+            raise LedgerError(f"{paths[0].parent}: found {names}, expected one ledger: say which with --ledger")
+        ledgers = [stack.enter_context(closing(LedgerReader(path))) for path in paths]
+        runs = [(ledger, run) for ledger in ledgers for run in (ledger.runs() if opts.all_runs else ledger.runs()[-1:])]
+        if action in OF_ONE_RUN and not runs:
+            raise LedgerError(f"{paths[0]}: found no run in it, so there is nothing to {action}")
+        return runs
 
     def _paths(self, given: str | None) -> list[Path]:
         from scrapy.utils.project import data_path
@@ -79,53 +124,206 @@ class Command(ScrapyCommand):
             raise LedgerError(f"{folder}: no ledger there; a distributed crawl makes one, --ledger names another")
         return paths
 
-    def _list(self, runs: list[tuple[LedgerReader, dict[str, Any]]], *, as_json: bool) -> None:
-        if as_json:
+    # Each action returns the exit code.
+
+    def _list(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        if opts.json:
             shown = [
                 run | {"ledger": str(ledger.path), "balance": ledger.balance(run["id"]).as_dict(),
                        "batches": ledger.batches(run["id"]), "feeds": ledger.feeds(run["id"])}
                 for ledger, run in runs
             ]  # fmt: skip
             print(json.dumps({"runs": shown}))
-            return
+            return 0
         for ledger, run in runs:
             print(_title(ledger, run))
-            for batch in ledger.batches(run["id"]):
-                done = ", ".join(
-                    f"{batch[name]} {name}" for name in ("crawled", "failed", "filtered", "dead") if batch[name]
-                )
-                where = f" on {batch['node']}, attempt {batch['attempts']}" if batch["attempts"] else ""
-                why = f" ({batch['reason']})" if batch["reason"] not in (None, "", "finished") else ""
-                print(f"  batch {batch['number']}: {batch['size']} requests, {batch['state']}{where}{why}")
-                if done:
-                    print(f"    {done}")
+            for batch in ledger.each_batch(run["id"]):
+                print(_batch_lines(batch))
+        return 0
 
-    def _check(self, runs: list[tuple[LedgerReader, dict[str, Any]]], *, as_json: bool) -> None:
+    def _show(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        from scrapy_distributed.errors import LedgerError
+
+        ((ledger, run),) = runs
+        number = int(words[0])
+        batch = next(ledger.each_batch(run["id"], number, number), None)
+        if batch is None:
+            raise LedgerError(f"{ledger.path}: found no batch {number} in run {run['name']}; list shows those it has")
+        batch["children"] = ledger.children(run["id"], number)
+        attempts = ledger.attempts(run, number)
+        outcomes = ledger.outcomes(run["id"], batch=number)
+        if opts.json:
+            print(json.dumps({"run": run["name"], **batch, "attempts": attempts, "outcomes": list(outcomes)}))
+            return 0
+        print(f"{_title(ledger, run)}\n{_batch_lines(batch)}")
+        for attempt in attempts:
+            print(_attempt_lines(attempt))
+        for outcome in outcomes:
+            print(f"  {_outcome_line(outcome)}")
+        return 0
+
+    def _failed(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        wanted = _Wanted(opts)
+        for ledger, run in runs:
+            for outcome in ledger.outcomes(run["id"], wanted=wanted):
+                print(json.dumps({"run": run["name"], **outcome}) if opts.json else _outcome_line(outcome))
+        return 0
+
+    def _check(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         balances = [(ledger, run, ledger.balance(run["id"])) for ledger, run in runs]
-        good = [balance.settled and run["walked"] is not None for _, run, balance in balances]
-        self.exitcode = 0 if good and all(good) else 1
-        if as_json:
+        verdicts = [_verdict(run, balance) for _, run, balance in balances]
+        good = bool(verdicts) and all(verdict == "settled" for verdict in verdicts)
+        if opts.json:
             shown = [
-                {"name": run["name"], "ledger": str(ledger.path), **balance.as_dict()}
-                for ledger, run, balance in balances
+                {"name": run["name"], "ledger": str(ledger.path), "verdict": verdict, **balance.as_dict()}
+                for (ledger, run, balance), verdict in zip(balances, verdicts, strict=True)
             ]
-            print(json.dumps({"settled": self.exitcode == 0, "runs": shown}))
-            return
-        for (ledger, run, balance), settled in zip(balances, good, strict=True):
-            verdict = "settled" if settled else "not finished" if balance.holds else f"OFF BY {balance.difference}"
+            print(json.dumps({"settled": good, "runs": shown}))
+            return 0 if good else 1
+        for (ledger, run, balance), verdict in zip(balances, verdicts, strict=True):
             print(f"{_title(ledger, run)}\n  {balance}\n  {verdict}")
         if not runs:
             print("no runs")
+        return 0 if good else 1
 
-    def _failed(self, runs: list[tuple[LedgerReader, dict[str, Any]]], *, as_json: bool) -> None:
-        for ledger, run in runs:
-            for outcome in ledger.outcomes(run["id"]):
-                if as_json:
-                    print(json.dumps({"run": run["name"], **outcome}))
-                else:
-                    print(f"{outcome['state']}\t{outcome['reason']}\t{outcome['url']}")
+    def _retry(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        from scrapy_distributed.ledger import Ledger
+
+        ((reader, run),) = runs  # so there is a ledger: Ledger would make one
+        with closing(Ledger(reader.path)) as ledger:
+            taken, left_out = ledger.retry(_Wanted(opts))
+        spider = run["identity"]["spider"]
+        if opts.json:
+            print(json.dumps({"run": run["name"], "spider": spider, "again": taken, "left_out": left_out}))
+            return 0 if taken else 1
+        print(f"{_title(reader, run)}\n  {taken} requests to be tried again, {left_out} left out")
+        if left_out:
+            print("    left out: their callback had begun, so items of them may be in a feed")
+        if taken:
+            print(f"  the command that began the run takes it up again: scrapy crawl {spider}, with its arguments")
+        return 0 if taken else 1
+
+    def _merge(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        from scrapy_distributed.merge import merge
+
+        ((ledger, run),) = runs
+        balance = ledger.balance(run["id"])  # before the feeds: once it is settled, no more are accepted
+        verdict = _verdict(run, balance)
+        merged = merge(
+            ledger.accepted(run["id"]),
+            [Path(word) for word in words],
+            Path(opts.output),
+            pattern=opts.feeds or "*",
+            unsettled="" if verdict == "settled" else f"the run is {verdict}: {balance}",
+            partial=opts.partial,
+        )
+        if opts.json:
+            faults = [{"kind": fault.kind.value, "message": fault.message} for fault in merged.faults]
+            print(json.dumps({"run": run["name"], **vars(merged), "faults": faults}))
+        else:
+            _print_merged(merged, opts.output)
+        return 1 if merged.faults else 0
+
+
+class _Wanted:
+    """Whether a request with this state and reason is asked for."""
+
+    def __init__(self, opts: argparse.Namespace) -> None:
+        self.state: str | None = opts.state
+        self.reason: str = opts.reason or "*"
+
+    def __call__(self, state: str, reason: str) -> bool:
+        return self.state in (None, state) and fnmatchcase(reason, self.reason)
+
+
+def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> None:
+    """Raise ``UsageError`` for words and options that are not of this action."""
+    wrong = ""
+    if action not in ACTIONS or (words and action not in WORDS):
+        wrong = f"found {' '.join([action, *words])!r}, expected one of {', '.join(ACTIONS)}"
+    elif action in WORDS and not words:
+        wrong = f"{action}: expected {WORDS[action]}"
+    elif action == "show" and not (len(words) == 1 and words[0].isascii() and words[0].isdigit()):
+        wrong = f"show: found {' '.join(words)!r}, expected {WORDS['show']}, like 12"
+    elif action == "merge" and not opts.output:
+        wrong = "merge: expected -O FILE, the file to be written"
+    elif action == "retry" and opts.state == "filtered":
+        wrong = "retry: found --state filtered, expected failed or dead: what was filtered would be filtered again"
+    for name, (option, actions) in OPTIONS.items():
+        if not wrong and getattr(opts, name) and action not in actions:
+            wrong = f"{option} is an option of {', '.join(actions)}, found {action}"
+    if wrong:
+        raise UsageError(wrong, print_help=False)
+
+
+def _verdict(run: dict[str, Any], balance: Balance) -> str:
+    if not balance.holds:
+        return f"OFF BY {balance.difference}"
+    if balance.settled and run["walked"] is not None:
+        return "settled"
+    return "not finished" if run["ended"] is None else "given up"
 
 
 def _title(ledger: LedgerReader, run: dict[str, Any]) -> str:
     identity = run["identity"]
     return f"run {run['name']}, spider {identity['spider']} of {identity['project']} ({ledger.path})"
+
+
+def _batch_lines(batch: dict[str, Any]) -> str:
+    origin = f", from batch {batch['parent']}" if batch["parent"] else ""
+    where = f" on {batch['node']}, attempt {batch['attempts']}" if batch["attempts"] else ""
+    why = f" ({_shown(batch['reason'])})" if batch["reason"] not in (None, "", "finished") else ""
+    lines = [f"  batch {batch['number']}: {batch['size']} requests, {batch['state']}{where}{why}{origin}"]
+    if done := ", ".join(f"{batch[name]} {name}" for name in COUNTS if batch[name]):
+        children = ", ".join(map(str, batch.get("children", ())))
+        lines.append(f"    {done}{' to batch ' + children if children else ''}")
+    if batch["avoid"] and "children" in batch:
+        lines.append(f"    its requests failed on {batch['avoid']} before")
+    return "\n".join(lines)
+
+
+def _attempt_lines(attempt: dict[str, Any]) -> str:
+    where = f"{attempt['node']} at {_shown(attempt['url'])}" if attempt["url"] else attempt["node"]
+    why = f" ({_shown(attempt['reason'])})" if attempt["reason"] else ""
+    lines = [
+        f"  attempt {attempt['label']}: {attempt['size']} requests on {where}, {attempt['state']}{why}",
+        f"    job {attempt['job']}, bound {_when(attempt['bound'])}, ended {_when(attempt['ended'])}",
+    ]
+    if attempt["items"] is not None:
+        lines.append(f"    {attempt['items']} items")
+    lines += [f"    {items} in {_shown(url)}" for url, items in attempt["feeds"]]
+    if attempt["log"]:
+        lines.append(f"    log {_shown(attempt['log'])}")
+    return "\n".join(lines)
+
+
+def _outcome_line(outcome: dict[str, Any]) -> str:
+    return f"{outcome['state']}\t{_shown(outcome['reason'])}\t{_shown(outcome['url'])}"
+
+
+def _print_merged(merged: Merged, output: str) -> None:
+    """Faults to standard error, what was written to standard output."""
+    shown: Counter[str] = Counter()
+    for fault in merged.faults:
+        shown[fault.kind.value] += 1
+        if shown[fault.kind.value] <= FAULTS_SHOWN:
+            print(f"{fault.kind.value}: {_shown(fault.message)}", file=sys.stderr)
+    for kind, count in shown.items():
+        if count > FAULTS_SHOWN:
+            print(f"{kind}: {count - FAULTS_SHOWN:,} more; --json names all", file=sys.stderr)
+    what = f"{merged.items:,} items of {merged.feeds:,} feeds"
+    if not merged.written:
+        print(f"nothing written: {len(merged.faults):,} faults; --partial writes the {what} that are there")
+    elif merged.faults:
+        print(f"{what} in {output}, NOT COMPLETE: {len(merged.faults):,} faults")
+    else:
+        print(f"{what} in {output}, no start URL in two of them")
+
+
+def _shown(text: str) -> str:
+    """*text* as one line that can't control a terminal: reasons and URLs come from nodes and pages."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def _when(seconds: float | None) -> str:
+    return "-" if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

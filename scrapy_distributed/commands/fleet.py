@@ -1,4 +1,4 @@
-"""``scrapy fleet``: local nodes for development, and one egg for all nodes."""
+"""``scrapy fleet``: local nodes for development, one egg for all nodes, and a check of all that a crawl needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
@@ -20,8 +20,10 @@ from scrapy_distributed.commands import at_least, chosen_addresses, refuse_optio
 
 if TYPE_CHECKING:
     from scrapy_distributed.deploy import Deployed
+    from scrapy_distributed.job_template import JobTemplate
     from scrapy_distributed.local_node import LocalNode
     from scrapy_distributed.node import NodeAddress
+    from scrapy_distributed.preflight import Finding, Survey
 
 _WATCH_SECONDS = 0.2
 
@@ -31,10 +33,11 @@ class Command(ScrapyCommand):
     requires_crawler_process = False
 
     def syntax(self) -> str:
-        return "up N [options]  |  deploy [NAME | PATTERN | HOST:PORT ...] [options]"
+        nodes = "[NAME | PATTERN | HOST:PORT ...] [options]"
+        return f"up N [options]  |  deploy {nodes}  |  doctor {nodes}"
 
     def short_desc(self) -> str:
-        return "Run local Scrapyd nodes (up), or deploy the project to all nodes (deploy)"
+        return "Run local Scrapyd nodes (up), deploy the project to all nodes (deploy), check the fleet (doctor)"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
@@ -47,9 +50,19 @@ class Command(ScrapyCommand):
         )
         up.add_argument("--username", default="", help="ask for it, and for the password in --password-env")
         up.add_argument("--password-env", metavar="VARIABLE", help="environment variable that holds the password")
-        deploy = parser.add_argument_group("fleet deploy: the project, to all nodes in parallel")
-        deploy.add_argument("--project", help="name on Scrapyd (default: scrapy.cfg's, else BOT_NAME)")
-        deploy.add_argument("--version", help="(default: the time, UTC, like 20261121114836)")
+        both = parser.add_argument_group("fleet deploy: the project, to all nodes in parallel; and fleet doctor")
+        both.add_argument("--project", help="name on Scrapyd (default: scrapy.cfg's, else BOT_NAME)")
+        both.add_argument(
+            "--version", help="deploy: (default: the time, UTC, like 20261121114836); doctor: expected on every node"
+        )
+        doctor = parser.add_argument_group("fleet doctor: is all in place for a crawl? Exit code 0 if it is")
+        doctor.add_argument("--spider", metavar="NAME", help="(default: the first of the project that is distributed)")
+        doctor.add_argument("-a", metavar="NAME=VALUE", action="append", help="a spider argument, as of scrapy crawl")
+        doctor.add_argument(
+            "--timeout", type=at_least(float, 0.1), default=60.0, metavar="SECONDS",
+            help="for the receipt of the probe (default: 60)",
+        )  # fmt: skip
+        doctor.add_argument("--json", action="store_true", help="one JSON object")
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.errors import ConfigError, NodeError
@@ -60,9 +73,12 @@ class Command(ScrapyCommand):
                 self._up(args[1:], opts)
             elif args[:1] == ["deploy"]:
                 self._deploy(args[1:], opts)
+            elif args[:1] == ["doctor"]:
+                self._doctor(args[1:], opts)
             else:
                 found = f"found {args[0]!r}" if args else "found nothing"
-                raise UsageError(f"{found}, expected: scrapy fleet up N, or: scrapy fleet deploy", print_help=False)
+                expected = "scrapy fleet up N, scrapy fleet deploy, or scrapy fleet doctor"
+                raise UsageError(f"{found}, expected: {expected}", print_help=False)
         except ConfigError as error:
             raise UsageError(str(error), print_help=False) from None
         except NodeError as error:
@@ -117,6 +133,38 @@ class Command(ScrapyCommand):
             )
         self.exitcode = 0 if results and not any(result.problem for result in results) else 1
 
+    def _doctor(self, args: Sequence[str], opts: argparse.Namespace) -> None:
+        from scrapy_distributed.config import Config
+        from scrapy_distributed.doctor import all_well, as_json, found_here, job_of, plain, subject
+        from scrapy_distributed.errors import ConfigError
+        from scrapy_distributed.fleet import project_of, targets_from_cfg
+        from scrapy_distributed.preflight import Survey
+
+        assert self.settings is not None
+        patient = subject(self.settings, opts.spider)
+        config = Config.from_settings(patient.settings)
+        targets = targets_from_cfg()
+        where = chosen_addresses(args, patient.settings, targets)
+        project = opts.project or project_of(targets, patient.settings)
+        version, feed = opts.version or config.version, bool(config.target_feed_url)
+        survey = Survey(project=project, spider=patient.name, version=version, feed=feed)
+        try:
+            job: JobTemplate | ConfigError = job_of(patient, config, project, _spider_arguments(opts.a or ()))
+        except ConfigError as error:
+            job = error
+        found = found_here(patient, job, config)
+        to_send = job if not isinstance(job, ConfigError) else None
+        examined = run_in_reactor(lambda: _examined(where, survey, to_send, config.timeout, opts.timeout))
+        found += examined or []
+        print("\n".join([as_json(survey, found)] if opts.json else plain(found)))
+        self.exitcode = 0 if examined and all_well(found) else 1
+
+
+def _spider_arguments(options: Sequence[str]) -> dict[str, str]:
+    if wrong := [option for option in options if not option.partition("=")[0] or "=" not in option]:
+        raise UsageError(f"-a {wrong[0]}: expected -a NAME=VALUE", print_help=False)
+    return dict(option.split("=", 1) for option in options)
+
 
 def _local_nodes(args: Sequence[str], opts: argparse.Namespace) -> list[LocalNode]:
     from scrapy_distributed.local_node import LocalNode
@@ -170,3 +218,23 @@ async def _deploy_all(where: Sequence[NodeAddress], project: str, version: str, 
     for node in nodes:
         await node.close()
     return results
+
+
+async def _examined(
+    where: Sequence[NodeAddress], survey: Survey, job: JobTemplate | None, deadline: float, timeout: float
+) -> list[Finding]:
+    """*deadline* is that of one call to a node, *timeout* that of the probe's receipt; both in seconds."""
+    from twisted.internet import reactor
+
+    from scrapy_distributed.doctor import Probe, examine
+    from scrapy_distributed.node import Node
+
+    loop: Any = reactor
+    nodes = [Node(address=address, deadline_seconds=deadline) for address in where]
+    probe = Probe(job=job, timeout=timeout, clock=loop) if job else None
+    if probe:  # Ctrl-C must not leave a job behind
+        loop.addSystemEventTrigger("before", "shutdown", probe.stop)
+    findings = await examine(nodes, survey, probe)
+    for node in nodes:
+        await node.close()
+    return findings

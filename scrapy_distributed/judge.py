@@ -1,0 +1,180 @@
+"""What becomes of an attempt: accepted, rejected, lost, given back; and what that says of its node and its batch."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from scrapy import Spider
+from scrapy.statscollectors import StatsCollector
+
+from scrapy_distributed.batch import AttemptState, Blame, Fate
+from scrapy_distributed.config import Config
+from scrapy_distributed.errors import WireError, shortened
+from scrapy_distributed.health import Fleet, Flight, Member, Proof
+from scrapy_distributed.ledger import Ledger, Settlement
+from scrapy_distributed.receipt import Receipt
+
+logger = logging.getLogger(__name__)
+
+
+class Judge:
+    """Enters into *ledger* what has become of attempts. Each method is told of a flight that its member still has.
+
+    *read_targets* makes ledger entries of the targets in a receipt (raises ``WireError``), *found* gets those that are
+    new to the run, encoded.
+    """
+
+    def __init__(
+        self, *, ledger: Ledger, fleet: Fleet, config: Config, spider: Spider, stats: StatsCollector,
+        read_targets: Callable[[Receipt], Iterable[tuple[bytes, str]]], found: Callable[[Sequence[str]], None],
+    ) -> None:  # fmt: skip
+        self.ledger = ledger
+        self.fleet = fleet
+        self.config = config
+        self.stats = stats
+        self.read_targets = read_targets
+        self.found = found
+        self._extra = {"spider": spider}
+
+    def final(self, member: Member, flight: Flight, receipt: Receipt, now: float) -> None:
+        """Its final receipt is here: it counts as a whole, or not at all."""
+        if flight.fenced:
+            del member.flights[flight.attempt.job]
+            return
+        objection = self.ledger.objection(flight.attempt, receipt) or self._overtaken(flight, receipt)
+        settlement = objection or self._settle(member, flight, receipt)
+        if isinstance(settlement, Settlement):
+            self._accept(member, flight, receipt, settlement)
+        else:
+            self._reject(member, flight, *settlement, now)
+
+    def died(self, member: Member, flight: Flight, why: str, now: float) -> None:
+        """It has ended without a final receipt. If it was at work, one of its requests may have killed it."""
+        blame = Blame.BATCH if flight.sequence else Blame.NODE
+        self._reject(member, flight, f"no receipt: {why}", blame, now)
+
+    def lost(self, member: Member, flight: Flight, reason: str, now: float) -> None:
+        """No sign of life: its requests go to another attempt. Its receipt is welcome, if it comes first."""
+        self._warn("Batch %s: %s; its requests are to go out again", flight.attempt.label, reason)
+        self.stats.inc_value("distributed/attempts/lost")
+        blame = Blame.NOBODY if member.silent else Blame.BATCH if flight.sequence else Blame.NODE
+        fate = self.ledger.lose(
+            flight.attempt, reason, counts=self._counts(blame), max_attempts=self.config.max_attempts
+        )
+        flight.lost = True
+        flight.attempt = replace(flight.attempt, state=AttemptState.UNKNOWN)
+        self._doubt(member, blame, reason, now)
+        self._ended(flight, fate, reason)
+
+    def unsent(self, member: Member, flight: Flight, reason: str) -> None:
+        """It never ran and never will."""
+        self.ledger.unsent(flight.attempt, reason)
+        del member.flights[flight.attempt.job]
+
+    def worked(self, member: Member, proof: Proof) -> None:
+        """A node has shown *proof* that it works."""
+        if member.worked(proof):
+            logger.info("%s: is used again", member.name, extra=self._extra)
+
+    def _overtaken(self, flight: Flight, receipt: Receipt) -> tuple[str, Blame] | None:
+        """A lost attempt that comes home with a part only is not worth a replacement that is at work."""
+        others = self._of_batch(flight.attempt.batch)
+        at_work = flight.lost and any(other.started and not other.lost for other in others)
+        if at_work and receipt.settled.bit_count() < receipt.size:
+            return "it ended early, and another attempt is at work", Blame.NOBODY
+        return None
+
+    def _settle(self, member: Member, flight: Flight, receipt: Receipt) -> Settlement | tuple[str, Blame]:
+        """Enter it into the ledger as a whole; or why that can't be done, and who is to blame. Raises ``sqlite3.Error``
+        where the ledger can't be written: then it is tried again."""
+        try:
+            return self.ledger.settle(
+                flight.attempt, receipt, max_attempts=self.config.max_attempts, found=self.read_targets(receipt),
+                again=self._again(member, receipt),
+            )  # fmt: skip
+        except sqlite3.Error:
+            raise
+        except WireError as error:
+            return f"targets that it reports can't be read: {error}", Blame.NODE
+        except Exception as error:  # the next time it would be the same: the batch must not wait for ever
+            logger.exception("Receipt of job %s on %s", flight.attempt.job, member.name, extra=self._extra)
+            return f"its receipt can't be settled: {shortened(f'{type(error).__name__}: {error}')}", Blame.NODE
+
+    def _accept(self, member: Member, flight: Flight, receipt: Receipt, settlement: Settlement) -> None:
+        attempt = flight.attempt
+        del member.flights[attempt.job]  # not before: what the ledger could not write is tried again
+        self.stats.inc_value("distributed/attempts/accepted")
+        logger.info(
+            "Batch %s from %s accepted (%s): %d of %d requests settled, %d failed, %d items", attempt.label,
+            member.name, receipt.finish_reason, receipt.settled.bit_count(), receipt.size,
+            len(receipt.positions(receipt.failed)), receipt.items, extra=self._extra,
+        )  # fmt: skip
+        if settlement.again:
+            self.stats.inc_value("distributed/tried_again", settlement.again)
+        if receipt.unexported:
+            self.stats.inc_value("distributed/items_unexported", receipt.unexported)
+            self._warn("Batch %s from %s: %d items are not in its feed, the log of job %s on the node tells why",
+                       attempt.label, member.name, receipt.unexported, attempt.job)  # fmt: skip
+        if receipt.settled or not receipt.size:
+            self.worked(member, Proof.DELIVERS)
+        if settlement.found:
+            self.stats.inc_value("distributed/found_by_workers", len(settlement.found))
+            self.found(settlement.found)
+        self._ended(flight, settlement.fate, receipt.finish_reason)
+
+    def _reject(self, member: Member, flight: Flight, reason: str, blame: Blame, now: float) -> None:
+        attempt = flight.attempt
+        counts, most = self._counts(blame), self.config.max_attempts
+        fate = self.ledger.reject(attempt, reason, counts=counts, max_attempts=most)
+        del member.flights[attempt.job]
+        self.stats.inc_value("distributed/attempts/rejected")
+        self._warn("Batch %s from %s rejected: %s (job %s)", attempt.label, member.name, reason, attempt.job)
+        self._doubt(member, blame, reason, now)
+        self._ended(flight, fate, reason)
+
+    def _counts(self, blame: Blame) -> bool:
+        """Whether it is a failure of the batch. Where no node works it is not at fault, and waits until one does."""
+        return blame is Blame.BATCH or (blame is Blame.NODE and any(member.well for member in self.fleet.members))
+
+    def _doubt(self, member: Member, blame: Blame, reason: str, now: float) -> None:
+        if blame is Blame.NODE and member.job_failed(reason, now):
+            self._warn("%s: its jobs come to nothing, the last one: %s; it gets one at a time until one is accepted",
+                       member.name, reason)  # fmt: skip
+
+    def _again(self, member: Member, receipt: Receipt) -> int:
+        """The failed requests of *receipt* to be tried on another node: bitmap of positions in its payload."""
+        if not any(other.well for other in self.fleet.members if other is not member):
+            return 0
+        return sum(
+            1 << position
+            for reason, positions in receipt.failed.items()
+            if any(fnmatch.fnmatchcase(reason, pattern) for pattern in self.config.retry_failed)
+            for position in positions
+        )
+
+    def _ended(self, flight: Flight, fate: Fate, reason: str) -> None:
+        """What is still under way for its batch is fenced where it can't count any more."""
+        if fate is Fate.HALVED:
+            self.stats.inc_value("distributed/batches_halved")
+            self._warn("Batch %s has failed twice: its requests go out as two halves", flight.attempt.batch)
+        elif fate is Fate.DEAD:
+            self._warn("Batch %s: its attempts are used up, what is left is dead: %s", flight.attempt.batch, reason)
+        settled = self.ledger.settled_positions(flight.attempt.batch)
+        for other in self._of_batch(flight.attempt.batch):
+            if other.attempt.positions & settled:
+                other.fenced = True
+                self.ledger.reject(
+                    other.attempt, "what it was sent is settled, or in another batch, already", counts=False,
+                    max_attempts=self.config.max_attempts,
+                )  # fmt: skip
+
+    def _of_batch(self, batch: int) -> list[Flight]:
+        return [flight for _, flight in self.fleet.flights() if flight.attempt.batch == batch and not flight.fenced]
+
+    def _warn(self, message: str, *values: Any) -> None:
+        logger.warning(message, *values, extra=self._extra)

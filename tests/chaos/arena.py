@@ -1,0 +1,293 @@
+"""Where chaos happens: three real nodes that can be struck and mended, and a run that is begun again until it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from crawling import SCRAPY, Crawl, Project, SiteChild, call, wait_for, with_urls
+from gate import Gate, Weather, gate
+from scrapyd_child import ScrapydChild, start
+
+from scrapy_distributed.errors import LedgerError
+
+LAUNCHER = Path(__file__).with_name("launcher.py")
+INDEX_LINKS = 30
+UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+
+
+def processes(group: int) -> list[int]:
+    """The processes of a process group, without those that are over."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, in_group = path.read_text().rpartition(")")[2].split()[:3]
+        except OSError:
+            continue
+        if int(in_group) == group and state not in "ZX":
+            found.append(int(path.parent.name))
+    return found
+
+
+def strike(pid: int, number: int) -> bool:
+    """Send a signal; returns whether the process was still there."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+class StruckNode:
+    """A real Scrapyd and the gate before it, with all that can happen to them."""
+
+    def __init__(self, child: ScrapydChild, before: Gate) -> None:
+        self.child = child
+        self.gate = before
+        self.name = child.name
+        self.address = child.url.removeprefix("http://")
+        self.stopped = False
+        self._groups = [child.process.pid]
+
+    @property
+    def alive(self) -> bool:
+        return self.child.process.poll() is None
+
+    def workers(self) -> list[int]:
+        """Its workers, also those that outlive a Scrapyd that was killed here."""
+        return [pid for group in self._groups for pid in processes(group) if pid != self.child.process.pid]
+
+    def jobs(self) -> dict[str, list[dict[str, Any]]]:
+        jobs: dict[str, list[dict[str, Any]]] = call(f"{self.child.url}/listjobs.json?project=trial")
+        return jobs
+
+    def kill(self, number: int = signal.SIGKILL, *, workers: bool = False) -> None:
+        """End Scrapyd alone, and its workers with it if *workers*."""
+        if workers:
+            os.killpg(self.child.process.pid, number)
+        else:
+            strike(self.child.process.pid, number)
+        self.child.process.wait(10)
+        self.stopped = False
+
+    def restart(self) -> None:
+        if not self.alive:
+            self.child.restart()
+            self._groups.append(self.child.process.pid)
+
+    def stop(self, *, workers: bool = False) -> None:
+        """It takes connections, and never answers; its workers go on, or stop as well."""
+        for pid in [self.child.process.pid, *(self.workers() if workers else [])]:
+            strike(pid, signal.SIGSTOP)
+        self.stopped = True
+
+    def go_on(self) -> None:
+        for pid in [self.child.process.pid, *self.workers()]:
+            strike(pid, signal.SIGCONT)
+        self.stopped = False
+
+    def fill_disk(self, file_bytes: int) -> None:
+        """From now on no file of it, or of a worker that it starts, can grow beyond so many bytes."""
+        resource.prlimit(self.child.process.pid, resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
+
+    def free_disk(self) -> None:
+        """Also for the workers that run already."""
+        for pid in [self.child.process.pid, *self.workers()]:
+            try:
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, UNLIMITED)
+            except ProcessLookupError:
+                continue
+
+    def mend(self) -> None:
+        """As good as new: it runs, and has no job."""
+        self.gate.turn(Weather.FAIR)
+        self.gate.deliver_twice(0)
+        self.gate.doubled = 0
+        self.go_on()
+        if self.alive:
+            self.free_disk()
+        self.restart()
+        wait_for(self._is_empty)
+
+    def _is_empty(self) -> bool:
+        for job in self.jobs()["pending"]:
+            call(f"{self.child.url}/cancel.json", project="trial", job=job["id"])
+        for pid in self.workers():
+            strike(pid, signal.SIGKILL)
+        status = call(f"{self.child.url}/daemonstatus.json")
+        return not (status["pending"] or status["running"] or self.workers())
+
+
+class Fleet:
+    """Three nodes and a project: ``scrapyd1`` to ``scrapyd3`` are the nodes, ``gate1`` to ``gate3`` the gates."""
+
+    def __init__(self, nodes: Sequence[StruckNode], project: Project, names: Sequence[str] | None = None) -> None:
+        self.nodes = list(nodes)
+        self.project = project
+
+    def mend(self) -> None:
+        for node in self.nodes:
+            node.mend()
+
+    def workers(self) -> list[int]:
+        return [pid for node in self.nodes for pid in node.workers()]
+
+
+def log_tail(crawl: Crawl, characters: int = 3000) -> str:
+    """The end of its log without the stats."""
+    before, dumped, after = crawl.log.partition("INFO: Dumping Scrapy stats:")
+    return before[-characters:] + dumped + after[-200:]
+
+
+@contextmanager
+def fleet(folder: Path, *, conf: str = "", count: int = 3, max_proc: int = 2) -> Iterator[Fleet]:
+    """*conf*: lines for the nodes' configuration. What they and their workers leave behind is in *folder*."""
+    for name in ("project", "deploy", "tmp"):
+        (folder / name).mkdir()
+    (folder / ".scrapyd.conf").write_text(f"[scrapyd]\n{conf}\n")
+    environment = patch.dict(os.environ, HOME=str(folder), TMPDIR=str(folder / "tmp"))
+    with ExitStack() as stack, environment:
+        children = [
+            stack.enter_context(start(folder, name=f"scrapyd{number}", max_proc=max_proc))
+            for number in range(1, count + 1)
+        ]
+        nodes = [StruckNode(child, stack.enter_context(gate(child.port))) for child in children]
+        gates = {f"gate{n}": f"url = http://127.0.0.1:{node.gate.port}" for n, node in enumerate(nodes, 1)}
+        project = Project(folder / "project", with_urls(children) | gates, settings="trial.chaos_settings")
+        stack.callback(project.end)
+        project.deploy("scrapyd*", folder=folder / "deploy")
+        try:
+            yield Fleet(nodes, project)
+        finally:
+            for node in nodes:
+                node.go_on()  # else what is stopped could not end
+
+
+class Run:
+    """A run of *spider*, however often its coordinator dies. *note* is shown where something is wrong with it."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        site: SiteChild,
+        folder: Path,
+        *,
+        properties: int,
+        spider: str = "distr",
+        args: Mapping[str, Any] | None = None,
+        hosts: Sequence[str] = ("scrapyd1", "scrapyd2", "scrapyd3"),
+        scheme: str = "file",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.fleet = fleet
+        self.site = site
+        self.folder = folder
+        self.properties = properties
+        self.spider = spider
+        self.args = {"site": site.url, **(args or {"pages": -(-properties // INDEX_LINKS)})}
+        self.hosts = list(hosts)
+        self.grants = folder / "grants"
+        self.grants.mkdir()
+        self.settings = {
+            "DISTRIBUTED_WORKER_SETTINGS": json.dumps({"CHAOS_FOLDER": str(self.grants)}),
+            "DISTRIBUTED_TARGET_FEED_URL": f"{scheme}://{folder}/items/%(batch)s_%(name)s_%(time)s.jl",
+            **(settings or {}),
+        }
+        self.crawls: list[Crawl] = []
+        self.note: Callable[[], str] = str
+        self.began = 0.0
+        self.seconds = 0.0
+
+    def grant(self, fault: str, times: int = 1) -> None:
+        """Let *fault* happen in so many workers."""
+        for _ in range(times):
+            (self.grants / f"{fault}.{len(list(self.grants.iterdir()))}.grant").touch()
+
+    def taken(self, fault: str = "*") -> list[str]:
+        """The faults that have happened in workers."""
+        return [path.name.partition(".")[0] for path in sorted(self.grants.glob(f"{fault}.*.taken"))]
+
+    @property
+    def crawl(self) -> Crawl:
+        """The newest coordinator."""
+        return self.crawls[-1]
+
+    def begin(self, point: str | None = None, number: int = 1, **settings: Any) -> Crawl:
+        """Give the command; with *point* the coordinator kills itself there, the *number*-th time (``launcher.py``)."""
+        self.began = self.began or time.monotonic()
+        crawl = self.fleet.project.crawl(
+            self.spider,
+            folder=self.folder,
+            args=self.args,
+            settings={"DISTRIBUTED_TARGET_HOSTS": ",".join(self.hosts), **self.settings, **settings},
+            program=SCRAPY if point is None else (str(LAUNCHER), point, str(number)),
+        )
+        self.crawls.append(crawl)
+        return crawl
+
+    def dies(self, point: str, number: int = 1, seconds: float = 30, **settings: Any) -> None:
+        """Give the command, and see that the coordinator dies at *point*."""
+        crawl = self.begin(point, number, **settings).wait(seconds)
+        assert crawl.process.returncode == -signal.SIGKILL, f"{point} was not reached:\n{self.describe()}"
+
+    def state(self) -> dict[str, Any] | None:
+        """The run as the ledger has it; ``None`` while there is none."""
+        try:
+            return self.crawls[-1].run()
+        except (LedgerError, IndexError):
+            return None
+
+    @property
+    def over(self) -> bool:
+        state = self.state()
+        return state is not None and state["ended"] is not None
+
+    def settled(self) -> int:
+        """Requests that the ledger has settled so far."""
+        state = self.state()
+        return 0 if state is None else sum(batch["crawled"] for batch in state["batches"])
+
+    def attempts(self) -> int:
+        state = self.state()
+        return 0 if state is None else sum(batch["attempts"] for batch in state["batches"])
+
+    def goes_on(self) -> bool:
+        """Whether it is not over. A coordinator that has died, or has given up, is begun again."""
+        if self.crawl.process.poll() is None:
+            return True
+        if self.over:
+            self.seconds = time.monotonic() - self.began
+            return False
+        self.begin()
+        return True
+
+    def finish(self, seconds: float = 60, *, begun_again: int | None = None) -> Run:
+        """Wait for the end; *begun_again* says how many more coordinators this may take, if not any number."""
+        deadline, before = time.monotonic() + seconds, len(self.crawls)
+        while self.goes_on():
+            assert time.monotonic() < deadline, f"not over after {seconds} s\n{self.describe()}"
+            if begun_again is not None:
+                assert len(self.crawls) - before <= begun_again, f"it does not end\n{self.describe()}"
+            time.sleep(0.05)
+        return self
+
+    def describe(self) -> str:
+        """What is needed to see why it went wrong."""
+        state = self.state()
+        unsettled = [] if state is None else [batch for batch in state["batches"] if batch["state"] != "settled"]
+        lines = [
+            self.note(),
+            f"folder {self.folder}, coordinators: {[crawl.process.poll() for crawl in self.crawls]}",
+            f"balance: {state and state['balance']}",
+            *(f"not settled: {batch}" for batch in unsettled[:10]),
+            *(f"--- log {number}\n{log_tail(crawl)}" for number, crawl in list(enumerate(self.crawls))[-3:]),
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""A coordinator that dies at every arrow of the journey, and the same command that goes on."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+from arena import Fleet, Run
+from crawling import site, wait_for
+from launcher import POINTS
+from oracle import no_repetition, prove
+
+SMALL = {"DISTRIBUTED_BATCH_SIZE": 20, "DISTRIBUTED_NODE_BACKLOG": 1}
+JOURNEY = [
+    "after-divert", "after-close", "after-bind", "after-post", "after-mark", "after-walked", "before-settle",
+    "after-settle", "before-end",
+]  # fmt: skip
+
+
+def test_it_dies_at_one_arrow_after_the_other(struck: Fleet, tmp_path: Path) -> None:
+    """``after-bind`` is before the POST and after the ledger row; ``after-post`` before the mark that it was sent."""
+    with site(240) as child:
+        run = Run(struck, child, tmp_path, properties=240, settings=SMALL)
+        for point in JOURNEY:
+            run.dies(point)
+        prove(run)
+    assert len(run.crawls) == len(JOURNEY) + 1
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize("point", [point for point in POINTS if not point.endswith(("-end", "-walked"))])
+def test_it_dies_at_an_arrow(struck: Fleet, tmp_path: Path, point: str, number: int) -> None:
+    with site(120) as child:
+        run = Run(struck, child, tmp_path, properties=120, settings=SMALL)
+        if point == "during-post":
+            for node in struck.nodes[1:]:
+                node.stop()
+        run.dies(point, number)
+        for node in struck.nodes:
+            node.go_on()
+        prove(run)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("point", ["before-walked", "after-walked", "before-end", "after-end"])
+def test_it_dies_where_it_comes_once(struck: Fleet, tmp_path: Path, point: str) -> None:
+    with site(120) as child:
+        run = Run(struck, child, tmp_path, properties=120, settings=SMALL)
+        run.dies(point)
+        prove(run)
+        no_repetition(run)
+
+
+def test_it_dies_while_a_post_is_under_way_that_is_carried_out_later(struck: Fleet, tmp_path: Path) -> None:
+    """Two nodes are stopped: what was posted to them lies there until they go on, and runs then."""
+    with site(120) as child:
+        settings = {**SMALL, "DISTRIBUTED_TIMEOUT": 1, "DISTRIBUTED_LEASE": 20}
+        run = Run(struck, child, tmp_path, properties=120, settings=settings)
+        crawl = run.begin("during-post", 2)
+        wait_for(lambda: "on 3 nodes" in crawl.log)  # they have answered so far
+        for node in struck.nodes[1:]:
+            node.stop()
+        crawl.wait(30)
+        again = run.begin()
+        wait_for(lambda: "Run " in again.log)
+        for node in struck.nodes[1:]:
+            node.go_on()
+        prove(run)
+        no_repetition(run)
+
+
+def test_its_disk_is_full_while_it_walks(struck: Fleet, tmp_path: Path) -> None:
+    """It closes by itself; the same command goes on when there is room again."""
+    with site(900) as child:
+        run = Run(struck, child, tmp_path, properties=900, settings={"DISTRIBUTED_BATCH_SIZE": 150})
+        crawl = run.begin()
+        fill_disk(crawl.process.pid, 60_000)
+        crawl.wait(60)
+        assert "can't be written" in crawl.log, run.describe()
+        prove(run)
+
+
+def test_its_disk_is_full_while_receipts_come_in(struck: Fleet, tmp_path: Path) -> None:
+    """It closes by itself and the same command goes on, or it goes on by itself as soon as there is room."""
+    with site(120, latency=0.2) as child:
+        run = Run(struck, child, tmp_path, properties=120, settings={"DISTRIBUTED_BATCH_SIZE": 20})
+        crawl = run.begin()
+        wait_for(lambda: child.stats()["properties_served"] > 20)
+        fill_disk(crawl.process.pid, max(path.stat().st_size for path in tmp_path.iterdir() if path.is_file()))
+        wait_for(lambda: crawl.process.poll() is not None or "disk" in crawl.log)
+        settled = run.settled()
+        wait_for(lambda: crawl.process.poll() is not None or not run.fleet.workers())
+        if crawl.process.poll() is None:
+            assert run.settled() == settled, "it has written more than there was room for"
+            fill_disk(crawl.process.pid, resource.RLIM_INFINITY)
+        prove(run)
+
+
+def fill_disk(pid: int, file_bytes: int) -> None:
+    """No file of *pid* can grow beyond so many bytes any more."""
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))

@@ -1,0 +1,91 @@
+"""Ledgers as coordinators leave them, made by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from scrapy_distributed.batch import Attempt
+from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.receipt import Receipt
+
+IDENTITY: dict[str, Any] = {"project": "p", "spider": "s", "arguments": "", "targets": [[1], []]}
+NODE = ("n1", "http://n1:6800")
+
+
+def divert(ledger: Ledger, *numbers: int) -> list[str]:
+    return ledger.divert([(number.to_bytes(20, "big"), json.dumps(f"http://a/{number}")) for number in numbers])
+
+
+def a_batch(ledger: Ledger, *numbers: int) -> Attempt:
+    """One closed batch of the requests *numbers*, 0 to 3 if there are none, bound to a node."""
+    ledger.close_batches([divert(ledger, *(numbers or range(4)))], [])
+    return bind(ledger)
+
+
+def bind(ledger: Ledger) -> Attempt:
+    return ledger.bind(ledger.ready()[0][0], *NODE)[0]
+
+
+def receipt(attempt: Attempt, settled: int | None = None, **values: Any) -> Receipt:
+    settled = (1 << attempt.size) - 1 if settled is None else settled
+    usual = {"sequence": 9, "final": True, "size": attempt.size, "stored": True, "finish_reason": "finished"}
+    return Receipt(job=attempt.job, settled=settled, **(usual | values))
+
+
+def settled(path: Path, *, walked: bool = True, again: int = 0) -> str:
+    """A run of one batch: two requests crawled, one failed, one filtered. *again*: bitmap, as in a receipt."""
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        attempt = a_batch(ledger)
+        if walked:
+            ledger.walked()
+        report = receipt(attempt, failed={"http 404": [1]}, filtered={"offsite": [2]}, again=again, items=2,
+                         feeds=(("ftp://h/1.jl", 2),))  # fmt: skip
+        ledger.settle(attempt, report, max_attempts=1)
+        ledger.end()
+        return ledger.run
+
+
+def unfinished(path: Path, identity: dict[str, Any] = IDENTITY) -> str:
+    """A run of one batch, whose first attempt has died, and of one request that is in no batch."""
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(identity, resume=True)
+        attempt = a_batch(ledger)
+        ledger.reject(attempt, "no receipt: MemoryError", counts=True, max_attempts=3)
+        divert(ledger, 9)
+        ledger.walked()
+        return ledger.run
+
+
+def halved(path: Path) -> str:
+    """A run of one batch of three that has died twice; request 2 is dead, the others are crawled."""
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        attempt = a_batch(ledger, 0, 1, 2)
+        ledger.walked()
+        for _ in range(2):
+            ledger.reject(attempt, "no receipt: killed", counts=True, max_attempts=3)
+            attempt = bind(ledger)
+        ledger.settle(attempt, receipt(attempt, items=2, feeds=(("file:///feeds/2.jl", 2),)), max_attempts=3)
+        while ledger.ready():
+            ledger.reject(bind(ledger), "no receipt: killed", counts=True, max_attempts=3)
+        assert ledger.end()
+        return ledger.run
+
+
+def of_feeds(path: Path, *attempts: Sequence[tuple[str, int]], items: int | None = None) -> str:
+    """A settled run of a batch of one request for each of *attempts*, which are its feeds: (URL, items). *items*: what
+    each job has scraped, if that is not the sum of them."""
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        for number, feeds in enumerate(attempts):
+            attempt = a_batch(ledger, number)
+            scraped = sum(count for _, count in feeds) if items is None else items
+            ledger.settle(attempt, receipt(attempt, items=scraped, feeds=tuple(feeds)), max_attempts=1)
+        ledger.walked()
+        assert ledger.end()
+        return ledger.run

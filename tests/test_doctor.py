@@ -1,0 +1,407 @@
+"""``scrapy fleet doctor``: its probe against a fake that can do everything wrong, and the whole against real nodes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from crawling import call, wait_for
+from fake_scrapyd import FakeJob, FakeScrapyd, Fault
+from scrapy import Spider
+from scrapy.settings import Settings
+from scrapyd_child import ScrapydChild, start
+from test_commands_fleet import environment, scrapy
+from tiny_project import write_project
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from until import until
+
+from scrapy_distributed.config import Config
+from scrapy_distributed.doctor import Probe, Subject, examine, found_here, job_of, subject
+from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.job_template import JobTemplate
+from scrapy_distributed.node import Node
+from scrapy_distributed.preflight import Finding, Survey, Verdict
+from scrapy_distributed.receipt import Receipt
+
+SECRET = "s3cr3t-Pa55"
+
+
+# The probe
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeScrapyd]:
+    fake = FakeScrapyd(projects={"p": {"r1": ["s"]}}).listen()
+    yield fake
+    pytest_twisted.blockon(Deferred.fromCoroutine(fake.close()))
+
+
+def probe_of(timeout: float = 10.0) -> Probe:
+    settings = {"FEED_URI": "file:///items/%(batch)s.jl", "FEEDS": "{}", "A": "1"}
+    job = JobTemplate(project="p", spider="s", version="", settings=settings, args={"site": "x"})
+    return Probe(job=job, timeout=timeout, clock=reactor)
+
+
+async def probed(
+    fake: FakeScrapyd, act: Callable[[FakeJob], None] | None = None, probe: Probe | None = None
+) -> Finding:
+    """What the probe finds, if *act* is done with its job as soon as the node has it."""
+    node = Node(address=fake.address, deadline_seconds=5)
+    survey = Survey(project="p", spider="s")
+    examined = Deferred.fromCoroutine(examine([node], survey, probe or probe_of()))
+    if act is not None:
+
+        async def sent() -> bool:
+            return bool(fake.jobs)
+
+        await until(sent)
+        act(fake.jobs[0])
+    findings = await examined
+    await node.close()
+    assert [finding.check for finding in findings][-1] == "probe"
+    assert not [job for job in fake.jobs if job.state != "finished"], "a job was left behind"
+    return findings[-1]
+
+
+def receipt_of(job: FakeJob, **more: Any) -> str:
+    values = {"final": True, "stored": True, "finish_reason": "finished", **more}
+    return Receipt(job=job.id, sequence=1, size=0, settled=0, **values).to_json()
+
+
+def ends(fake: FakeScrapyd, text: Callable[[FakeJob], str] | None = None, log: str = "") -> Callable[[FakeJob], None]:
+    """The job runs and ends, with the receipt *text* and the log *log*."""
+
+    def act(job: FakeJob) -> None:
+        if text is not None:
+            fake.files[f"p/s.receipts/{job.id}.json"] = text(job).encode()
+        if log:
+            fake.files[f"p/s/{job.id}.log"] = log.encode()
+        job.state = "finished"
+
+    return act
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_receipt_comes_home(fake: FakeScrapyd) -> None:
+    finding = await probed(fake, ends(fake, receipt_of))
+    assert (finding.verdict, finding.words[:27]) == (Verdict.OK, "its receipt came home after")
+    (job,) = fake.jobs
+    assert job.id.startswith("doctor-")
+    assert (job.version, job.args) == ("r1", {"site": "x", "batch": "doctor"})
+    assert job.settings == {
+        "A": "1",
+        "DISTRIBUTED_START_URL": "[]",
+        "FEED_URI": "file:///items/%(batch)s.jl",
+        "FEEDS": "{}",
+        "FEED_STORE_EMPTY": "False",
+        "URLLENGTH_LIMIT": "1",
+    }
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("text", "log", "words"),
+    [
+        (None, "", "It has no log either, so it died at its start: most often scrapy_distributed"),
+        (
+            None,
+            "ModuleNotFoundError: No module named 'scrapy_distributed'",
+            "ended without a receipt. Its log says: ModuleNotFoundError: No module named 'scrapy_distributed': install"
+            " scrapy-distributed-batches on this node",
+        ),
+        (None, "ModuleNotFoundError: No module named 'boto3'", "'boto3': install on this node what the project"),
+        (None, "TypeError: __init__() missing 1 required argument: 'x'", "give it with -a NAME=VALUE"),
+        (None, "INFO: Spider closed (finished)", "(ADDONS): then deploy again: scrapy fleet deploy"),
+        (lambda job: '{"format": 0}', "", "install the same version of scrapy_distributed on this node and here (0.1"),
+        (lambda job: "[]", "", "install the same version"),
+        (lambda job: receipt_of(job, stored=False), "", "could not store its feed"),
+        (lambda job: receipt_of(job, finish_reason="shutdown"), "", "ended as 'shutdown', expected 'finished'"),
+        (lambda job: receipt_of(job, final=False), "INFO: stop", "ended without a receipt"),
+    ],
+)
+async def test_a_job_that_ends_badly(
+    fake: FakeScrapyd, text: Callable[[FakeJob], str] | None, log: str, words: str
+) -> None:
+    finding = await probed(fake, ends(fake, text, log))
+    assert finding.verdict is Verdict.FAIL
+    assert words in finding.words
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_stays_pending_is_taken_back(fake: FakeScrapyd) -> None:
+    finding = await probed(fake, probe=probe_of(timeout=0.1))
+    assert finding.verdict is Verdict.FAIL
+    assert finding.words == (
+        "the job was still pending after 0.1 s, and was taken back: it runs nothing and starts nothing, restart Scrapyd"
+    )
+    assert fake.jobs == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_behind_others_is_taken_back(fake: FakeScrapyd) -> None:
+    node = Node(address=fake.address)
+    survey = Survey(project="p", spider="s")
+    fake.jobs.append(FakeJob(id="j", project="q", spider="s", version=None, settings={}, args={}, state="running"))
+    findings = await examine([node], survey, probe_of(timeout=0.1))
+    await node.close()
+    assert "1 jobs run there and may hold all slots" in findings[-1].words
+    assert [job.id for job in fake.jobs] == ["j"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_runs_on_is_ended(fake: FakeScrapyd) -> None:
+    finding = await probed(fake, lambda job: setattr(job, "state", "running"), probe_of(timeout=0.5))
+    assert "the job was still running after 0.5 s, and was ended" in finding.words
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_the_node_loses(fake: FakeScrapyd) -> None:
+    finding = await probed(fake, fake.jobs.remove, probe_of(timeout=0.5))
+    assert "the node took the job and knows nothing of it after 0.5 s: restart Scrapyd" in finding.words
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("endpoint", ["schedule.json", "status.json"])
+async def test_a_broken_line_leaves_no_job(fake: FakeScrapyd, endpoint: str) -> None:
+    fake.faults[endpoint] = Fault.DROP_AFTER
+    finding = await probed(fake)
+    assert finding.verdict is Verdict.FAIL
+    assert "broke before a complete answer" in finding.words
+    assert "may still start there; it ends by itself" in finding.words
+    assert fake.jobs == []
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_interrupt_takes_the_job_back(fake: FakeScrapyd) -> None:
+    probe = probe_of(timeout=60)
+    stopped: list[Deferred[None]] = []
+    finding = await probed(fake, lambda job: stopped.append(probe.stop()), probe)
+    assert finding.words == "interrupted, the job was taken back"
+    await stopped[0]
+    assert (await probed(fake, probe=probe)).words == "interrupted before it was sent"
+    assert fake.requests.count("POST schedule.json") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_no_job_is_sent_where_its_receipt_can_not_come_home(fake: FakeScrapyd) -> None:
+    fake.logs_dir = False
+    assert (await probed(fake)).words == "not checked (no way home)"
+    assert fake.jobs == []
+
+
+# Without a node
+
+
+class Sited(Spider):
+    name = "sited"
+    town = "x"
+    custom_settings = {"DISTRIBUTED_WORKER_ARGS": ["site", "town"], "DISTRIBUTED_TARGET_CALLBACKS": ["parse"]}
+
+
+def here(settings: dict[str, Any], given: dict[str, str] | None = None) -> tuple[list[Finding], Any]:
+    """What is found without a node, and the job."""
+    own = Settings(settings)
+    Sited.update_settings(own)
+    about, config = Subject(name="sited", kind=Sited, settings=own), Config.from_settings(own)
+    try:
+        job: Any = job_of(about, config, "p", given or {})
+    except ConfigError as error:
+        job = error
+    return found_here(about, job, config), job
+
+
+def test_the_job_is_that_of_a_crawl() -> None:
+    findings, job = here({"DISTRIBUTED_TARGET_FEED_URL": "file:///%(batch)s.jl"}, {"site": "s", "other": "o"})
+    assert {finding.verdict for finding in findings} == {Verdict.OK}
+    assert job.args == {"site": "s", "town": "x"}
+    assert job.settings["DISTRIBUTED_TARGET_CALLBACKS"] == "parse"
+    assert job.settings["FEED_URI"] == "file:///%(batch)s.jl"
+
+
+def test_an_argument_that_only_a_crawl_knows_is_named() -> None:
+    findings, job = here({})
+    assert findings[-1].verdict is Verdict.OK
+    assert findings[-1].words.endswith("; not given: -a site=VALUE")
+    assert job.args == {"town": "x"}
+
+
+@pytest.mark.parametrize("settings", [{"A": "x" * 131_071}, {f"A{n}": "x" * 100_000 for n in range(9)}])
+def test_settings_that_leave_no_room_for_a_batch(settings: dict[str, str]) -> None:
+    findings, _ = here({"DISTRIBUTED_WORKER_SETTINGS": settings})
+    assert findings[-1].verdict is Verdict.FAIL
+    assert "shorten DISTRIBUTED_WORKER_SETTINGS" in findings[-1].words
+
+
+def test_the_spider_is_the_first_that_is_distributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "spiders_of_doctor.py").write_text(
+        "import scrapy\n"
+        "class A(scrapy.Spider):\n    name = 'a'\n    custom_settings = {'DISTRIBUTED_ENABLED': False}\n"
+        "class C(scrapy.Spider):\n    name = 'c'\n"
+        "class B(scrapy.Spider):\n    name = 'b'\n    custom_settings = {'DISTRIBUTED_VERSION': 'r1'}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = Settings({"SPIDER_MODULES": ["spiders_of_doctor"]})
+    found = subject(settings, None)
+    assert (found.name, found.settings["DISTRIBUTED_VERSION"]) == ("b", "r1")
+    assert "the first of 2" in found.note
+    assert (subject(settings, "a").name, subject(settings, "a").note) == ("a", "")
+    assert subject(settings, "elsewhere").kind is None
+    with pytest.raises(ConfigError, match="no spider: expected one"):
+        subject(Settings(), None)
+
+
+# As a user types it, and real nodes
+
+
+def active(folder: Path, *, addon: bool = True) -> Path:
+    """A project with the spider ``quick`` for the fleet; without *addon* it has all but the line that activates us."""
+    write_project(folder)
+    (folder / "tiny" / "settings.py").write_text(
+        'BOT_NAME = "tiny"\nSPIDER_MODULES = ["tiny.spiders"]\n'
+        f'DISTRIBUTED_TARGET_FEED_URL = "file://{folder}/items/%(batch)s.jl"\n'
+        + ('ADDONS = {"scrapy_distributed.Addon": 500}\n' if addon else "")
+    )
+    return folder
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return active(tmp_path / "project")
+
+
+def deployed(project: Path, node: ScrapydChild) -> str:
+    """The node's host and port; it has the project."""
+    place = f"127.0.0.1:{node.port}"
+    assert scrapy(project, "fleet", "deploy", place, "--version", "r1").returncode == 0
+    return place
+
+
+def pending(node: ScrapydChild) -> int:
+    return int(call(f"{node.url}/daemonstatus.json")["pending"])
+
+
+def test_all_is_well(project: Path, tmp_path: Path) -> None:
+    with start(tmp_path, name="n1") as one, start(tmp_path, name="n2") as two:
+        places = [deployed(project, one), deployed(project, two)]
+        result = scrapy(project, "fleet", "doctor", *places)
+        assert result.returncode == 0, result.stdout + result.stderr
+        lines = [line.split(None, 3) for line in result.stdout.splitlines()]
+        checks = ["answers:", "credentials:", "project:", "version:", "spider:", "logs_dir:", "items_dir:", "probe:"]
+        expected = [("here", check) for check in ("spider:", "job:")]
+        assert [(line[0], line[2]) for line in lines] == expected + [(p, check) for p in places for check in checks]
+        assert {line[1] for line in lines} == {"ok"}
+        told = scrapy(project, "fleet", "doctor", *places, "--json", "--spider", "waiting", "--timeout", "8")
+        answer = json.loads(told.stdout)
+    assert told.returncode == 1  # a spider that waits for ever when it is idle
+    assert (answer["project"], answer["spider"], answer["version"], answer["well"]) == ("tiny", "waiting", "r1", False)
+    assert [check["node"] for check in answer["checks"] if check["verdict"] == "fail"] == places
+    assert not (project / "items").exists()
+
+
+def test_what_is_wrong_with_a_node(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line for each of them, with what mends it, and 1 as exit code."""
+    with socket.socket() as down, start(tmp_path, name="locked", username="user-x", password=SECRET) as locked:
+        down.bind(("127.0.0.1", 0))
+        (tmp_path / ".scrapyd.conf").write_text("[scrapyd]\nitems_dir = items\n")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        with start(tmp_path, name="items") as items:
+            place = deployed(project, items)
+            (project / "scrapy.cfg").write_text(
+                f"[settings]\ndefault = tiny.settings\n[deploy:items]\nurl = http://{place}\n"
+                f"[deploy:down]\nurl = http://127.0.0.1:{down.getsockname()[1]}\n"
+                f"[deploy:locked]\nurl = {locked.url}\nusername = user-x\npassword = wrong-{SECRET}\n"
+            )
+            result = scrapy(project, "fleet", "doctor")
+    assert result.returncode == 1
+    assert SECRET not in result.stdout + result.stderr
+    failed = [line.split(None, 2) for line in result.stdout.splitlines() if " FAIL " in line]
+    assert [line[0] for line in failed] == ["items", "down", "locked"]
+    assert failed[0][2].startswith("items_dir: items_dir is set, so Scrapyd gives every job a second feed")
+    assert failed[1][2].startswith("answers: connection refused at http://127.0.0.1:")
+    assert failed[2][2].startswith("credentials: wrong or missing credentials (HTTP 401): set username and password")
+    assert "down    -     spider: not checked (does not answer)\n" in result.stdout
+    assert "items   ok    probe: " in result.stdout
+
+
+def test_the_plugin_is_missing(tmp_path: Path) -> None:
+    """Its job would be a crawl of the spider's own; it must fetch nothing."""
+    project = active(tmp_path / "project", addon=False)
+    with socket.socket() as site, start(tmp_path) as node:
+        site.bind(("127.0.0.1", 0))
+        site.listen()
+        (project / "tiny" / "spiders.py").write_text(
+            "import scrapy\nclass Own(scrapy.Spider):\n    name = 'own'\n"
+            f"    start_urls = ['http://127.0.0.1:{site.getsockname()[1]}/']\n"
+        )
+        result = scrapy(project, "fleet", "doctor", deployed(project, node))
+        site.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            site.accept()
+    assert result.returncode == 1
+    (line,) = [line for line in result.stdout.splitlines() if " FAIL " in line]
+    assert "probe: the job ended without a receipt. " in line
+    assert "see that scrapy_distributed is activated in the project (ADDONS): then deploy again" in line
+
+
+def test_a_node_whose_slots_are_full(project: Path, tmp_path: Path) -> None:
+    with start(tmp_path, max_proc=1) as node:
+        place = deployed(project, node)
+        settings = "DISTRIBUTED_ENABLED=False"
+        call(f"{node.url}/schedule.json", project="tiny", spider="waiting", jobid="w1", setting=settings)
+        wait_for(lambda: call(f"{node.url}/daemonstatus.json")["running"] == 1)
+        result = scrapy(project, "fleet", "doctor", place, "--timeout", "0.5")
+        assert pending(node) == 0
+    assert result.returncode == 1
+    assert "still pending after 0.5 s, and was taken back: 1 jobs run there" in result.stdout
+
+
+def test_ctrl_c_takes_the_job_back(project: Path, tmp_path: Path) -> None:
+    with start(tmp_path, poll_interval=3600) as node:
+        doctor = subprocess.Popen(
+            [sys.executable, "-m", "scrapy", "fleet", "doctor", deployed(project, node)],
+            cwd=project,
+            env=environment(project),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: pending(node))
+        doctor.send_signal(signal.SIGINT)
+        output, errors = doctor.communicate(timeout=60)
+        assert pending(node) == 0
+    assert (doctor.returncode, errors) == (1, "")
+    assert "probe: interrupted, the job was taken back" in output
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["127.0.0.1:1", "-a", "site"], "-a site: expected -a NAME=VALUE"),
+        (["127.0.0.1:1", "--timeout", "0"], "expected at least 0.1"),
+        (["127.0.0.1:1", "-s", "DISTRIBUTED_WAIT=maybe"], "DISTRIBUTED_WAIT: found 'maybe', expected True or False"),
+        ([], "no nodes: set DISTRIBUTED_TARGET_HOSTS"),
+    ],
+)
+def test_wrong_command_lines(project: Path, args: list[str], words: str) -> None:
+    result = scrapy(project, "fleet", "doctor", *args)
+    assert result.returncode == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_without_a_project(tmp_path: Path) -> None:
+    result = scrapy(tmp_path, "fleet", "doctor", "127.0.0.1:1")
+    assert result.returncode == 2
+    assert "no spider: expected one in the project of this folder" in result.stderr
+    result = scrapy(tmp_path, "fleet", "doctor", "127.0.0.1:1", "--spider", "s", "--project", "p")
+    assert result.returncode == 1
+    assert "FAIL  answers: " in result.stdout

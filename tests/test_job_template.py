@@ -1,0 +1,68 @@
+"""What every job of a run gets besides its batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from scrapy import Spider
+from scrapy.settings import Settings
+
+from scrapy_distributed.batch import Attempt, AttemptState
+from scrapy_distributed.config import Config
+from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.job_template import JobTemplate
+from scrapy_distributed.wire import MAX_ARGUMENT_BYTES
+
+
+def template(spider: Spider | None = None, rules: tuple[int, ...] = (), **settings: Any) -> JobTemplate:
+    given = {f"DISTRIBUTED_{name.upper()}": value for name, value in settings.items()}
+    config = Config.from_settings(Settings(given))
+    return JobTemplate.from_config(config, spider or Spider(name="s"), project="p", rules=rules, version="r1")
+
+
+def test_a_template_that_can_not_travel_is_refused() -> None:
+    with pytest.raises(ConfigError, match="at most 131071"):
+        JobTemplate(project="p", spider="s", version="", settings={"KEY": "x" * MAX_ARGUMENT_BYTES}, args={})
+    with pytest.raises(ConfigError, match="at most 131071"):
+        template(worker_settings={"KEY": "x" * MAX_ARGUMENT_BYTES})
+
+
+def test_the_label_of_an_attempt_travels_as_argument() -> None:
+    job = JobTemplate(project="p", spider="s", version="", settings={"A": "1"}, args={"site": "x"})
+    attempt = Attempt(run="r", batch=12, number=2, node="n", state=AttemptState.BOUND, positions=1)
+    assert job.args_of(attempt) == {"site": "x", "batch": "12.2"}
+    assert job.settings_of("[]") == {"A": "1", "DISTRIBUTED_START_URL": "[]"}
+    assert job.settings == {"A": "1"}
+
+
+def test_without_more_a_job_gets_what_it_does_with_targets_alone() -> None:
+    job = template()
+    assert (job.project, job.spider, job.version, job.args) == ("p", "s", "r1", {})
+    assert job.settings == {"DISTRIBUTED_WORKER_TARGETS": "report"}
+
+
+def test_the_targets_the_feed_and_the_users_settings_travel() -> None:
+    job = template(
+        rules=(1, 3), target_callbacks=["parse_a", "parse_b"], target_feed_url="ftp://h/%(batch)s.jl",
+        worker_settings={"CONCURRENT_REQUESTS": 4, "DISTRIBUTED_WORKER_TARGETS": "whatever"}, worker_targets="follow",
+    )  # fmt: skip
+    assert job.settings == {
+        "CONCURRENT_REQUESTS": "4", "DISTRIBUTED_TARGET_RULE": "1,3", "DISTRIBUTED_TARGET_CALLBACKS": "parse_a,parse_b",
+        "FEED_URI": "ftp://h/%(batch)s.jl", "FEEDS": "{}", "DISTRIBUTED_WORKER_TARGETS": "follow",
+    }  # fmt: skip
+
+
+def test_where_nobody_waits_for_receipts_workers_follow_what_they_find() -> None:
+    assert template(wait=False).settings["DISTRIBUTED_WORKER_TARGETS"] == "follow"
+    assert template(wait=True).settings["DISTRIBUTED_WORKER_TARGETS"] == "report"
+
+
+def test_named_spider_arguments_travel_as_text() -> None:
+    spider = Spider(name="s", site="x", pages=3, secret="no")
+    assert template(spider, worker_args="site, pages").args == {"site": "x", "pages": "3"}
+
+
+def test_a_spider_argument_that_is_not_there_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"DISTRIBUTED_WORKER_ARGS: the spider has no site, page; give it with -a"):
+        template(worker_args="site,page,name")

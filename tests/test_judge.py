@@ -1,0 +1,385 @@
+"""What becomes of attempts, and what that says of their nodes and batches. A real ledger, no network, no clock."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ledgers import IDENTITY, divert, receipt
+from scrapy import Spider
+from scrapy.settings import Settings
+from scrapy.statscollectors import MemoryStatsCollector
+
+from scrapy_distributed.batch import AttemptState
+from scrapy_distributed.config import Config
+from scrapy_distributed.errors import WireError
+from scrapy_distributed.health import Fleet, Flight, Member, Proof
+from scrapy_distributed.judge import Judge
+from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.ledger_reader import LedgerReader
+from scrapy_distributed.node import Node, NodeAddress
+from scrapy_distributed.receipt import Receipt
+
+NOW = 1000.0
+
+
+class Nobody:
+    """A client that is never asked."""
+
+
+class Court:
+    """A judge with a ledger at *path*, and members n0, n1 ... that are well."""
+
+    def __init__(self, path: Path, *, members: int = 2, **settings: Any) -> None:
+        self.ledger = Ledger(path)
+        self.ledger.begin(IDENTITY, resume=True)
+        self.members = [
+            Member(node=Node(address=NodeAddress(name=f"n{number}", url=f"http://n{number}:6800"),
+                             client=Nobody(), clock=Nobody()))  # type: ignore[arg-type]
+            for number in range(members)
+        ]  # fmt: skip
+        self.stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
+        self.targets: list[tuple[bytes, str]] = []
+        self.found: list[str] = []
+        self.judge = Judge(
+            ledger=self.ledger, fleet=Fleet(self.members), config=Config.from_settings(Settings(settings)),
+            spider=Spider(name="s"), stats=self.stats, read_targets=self.read_targets, found=self.found.extend,
+        )  # fmt: skip
+
+    def read_targets(self, report: Receipt) -> list[tuple[bytes, str]]:
+        if "rubbish" in report.targets:
+            raise WireError("no payload")
+        return self.targets
+
+    def batch(self, *numbers: int) -> None:
+        self.ledger.close_batches([divert(self.ledger, *numbers)], [])
+
+    def send(self, member: Member, batch: int | None = None, **values: Any) -> Flight:
+        """The next ready batch, or *batch*, is on *member* now."""
+        number = self.ledger.ready()[0][0] if batch is None else batch
+        attempt, _ = self.ledger.bind(number, member.name, member.node.address.url)
+        self.ledger.sent(attempt)
+        flight = Flight(attempt=attempt, sent_at=NOW, evidence=NOW, **values)
+        member.flights[attempt.job] = flight
+        return flight
+
+    def final(self, member: Member, flight: Flight, settled: int | None = None, **values: Any) -> None:
+        self.judge.final(member, flight, receipt(flight.attempt, settled, **values), NOW)
+
+    def count(self, stat: str) -> int:
+        return int(self.stats.get_value(f"distributed/{stat}", 0))
+
+    def balance(self) -> dict[str, int]:
+        """The states that are not empty."""
+        balance = self.ledger.balance()
+        assert balance.holds
+        return {name: count for name, count in balance.as_dict().items() if count}
+
+    def attempts(self, batch: int = 1) -> list[tuple[str, str]]:
+        """State and reason of the attempts at *batch*."""
+        with closing(LedgerReader(self.ledger.path)) as reader:
+            return [(found["state"], found["reason"]) for found in reader.attempts(reader.runs()[0], batch)]
+
+
+@pytest.fixture
+def court(tmp_path: Path) -> Iterator[Court]:
+    court = Court(tmp_path / "s.sqlite")
+    yield court
+    court.ledger.close()
+
+
+# One attempt
+
+
+def test_a_final_receipt_is_accepted_and_proves_the_node(court: Court) -> None:
+    court.batch(0, 1, 2)
+    n0 = court.members[0]
+    flight = court.send(n0)
+    n0.bad_jobs = 1
+    n0.fail("no receipt", 0, needs=Proof.DELIVERS)
+    court.final(n0, flight, items=3, unexported=1)
+    assert court.balance() == {"diverted": 3, "crawled": 3}
+    assert n0.flights == {}
+    assert (n0.well, n0.bad_jobs) == (True, 0)
+    assert (court.count("attempts/accepted"), court.count("items_unexported")) == (1, 1)
+
+
+def test_an_attempt_that_settles_nothing_is_no_proof(court: Court) -> None:
+    court.batch(0, 1)
+    n0 = court.members[0]
+    flight = court.send(n0)
+    n0.fail("no receipt", 0, needs=Proof.DELIVERS)
+    court.final(n0, flight, 0, finish_reason="shutdown")
+    assert not n0.well
+    assert court.balance() == {"diverted": 2, "queued": 2}
+
+
+@pytest.mark.parametrize(
+    ("values", "reason", "bad_jobs"),
+    [
+        ({"stored": False}, "its feed was not stored, the log of the job tells why", 1),
+        ({"size": 5}, "its receipt speaks of 5 requests, sent were 2", 1),
+        ({"targets": ("rubbish",)}, "targets that it reports can't be read: no payload", 1),
+        ({"clean": False}, "it ended early (finished) with items of unfinished requests in its feed", 0),
+    ],
+)
+def test_a_receipt_that_cannot_count_is_rejected_and_says_who_is_to_blame(
+    court: Court, values: dict[str, Any], reason: str, bad_jobs: int
+) -> None:
+    court.batch(0, 1)
+    n0 = court.members[0]
+    court.targets = [(b"k", '"http://a/k"')]
+    court.final(n0, court.send(n0), **values)
+    assert court.attempts() == [("rejected", reason)]
+    assert court.balance() == {"diverted": 2, "queued": 2}
+    assert (n0.bad_jobs, n0.flights, court.count("attempts/rejected")) == (bad_jobs, {}, 1)
+    assert court.found == []
+
+
+def test_what_the_ledger_can_not_write_is_tried_again(court: Court) -> None:
+    court.batch(0, 1)
+    n0 = court.members[0]
+    flight = court.send(n0)
+    court.targets = [(b"k", '"http://a/k"')]
+    court.ledger._db.execute("CREATE TEMP TRIGGER no BEFORE UPDATE ON batch BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(sqlite3.Error):
+        court.final(n0, flight)
+    assert list(n0.flights.values()) == [flight]
+    assert (court.found, court.count("attempts/accepted")) == ([], 0)
+    court.ledger._db.execute("DROP TRIGGER no")
+    court.final(n0, flight)
+    assert court.found == ['"http://a/k"']
+    assert court.balance() == {"diverted": 3, "crawled": 2, "queued": 1}
+
+
+def test_targets_that_are_new_are_told_once(court: Court) -> None:
+    court.batch(0, 1)
+    n0 = court.members[0]
+    court.targets = [(b"k", '"http://a/k"'), ((1).to_bytes(20, "big"), '"http://a/1"')]
+    court.final(n0, court.send(n0))
+    assert court.found == ['"http://a/k"']
+    assert court.count("found_by_workers") == 1
+    court.batch(7)
+    court.final(n0, court.send(n0))
+    assert court.found == ['"http://a/k"']
+
+
+def test_a_job_that_never_ran_is_no_failure(court: Court) -> None:
+    court.batch(0)
+    for member in court.members * 3:
+        court.judge.unsent(member, court.send(member), "taken back")
+        assert member.flights == {}
+        assert member.bad_jobs == 0
+    assert court.balance() == {"diverted": 1, "queued": 1}
+
+
+# Blame
+
+
+def test_a_job_that_died_at_work_is_its_batchs_failure_and_one_that_never_began_its_nodes(court: Court) -> None:
+    court.batch(0, 1)
+    n0, n1 = court.members
+    court.judge.died(n0, court.send(n0, sequence=3), "MemoryError", NOW)
+    assert (n0.bad_jobs, court.attempts()) == (0, [("rejected", "no receipt: MemoryError")])
+    court.judge.died(n1, court.send(n1), "no log", NOW)
+    assert n1.bad_jobs == 1
+    assert court.count("batches_halved") == 1  # both count while a node is well
+    assert [number for number, _ in court.ledger.ready()] == [2, 3]
+
+
+def test_what_nodes_are_to_blame_for_kills_no_batch_while_none_is_well(court: Court) -> None:
+    court.batch(0, 1)
+    n0, n1 = court.members
+    n1.fail("down", NOW)
+    n0.fail("down", NOW)
+    for _ in range(5):
+        court.judge.died(n0, court.send(n0), "no log", NOW)
+    assert court.balance() == {"diverted": 2, "queued": 2}
+    assert court.ledger.ready() == [(1, "n0")]
+    for _ in range(2):  # at work: these are the batch's own
+        court.judge.died(n0, court.send(n0, sequence=1), "MemoryError", NOW)
+    assert [number for number, _ in court.ledger.ready()] == [2, 3]
+
+
+def test_two_bad_jobs_in_a_row_and_a_node_is_doubted_until_one_is_accepted(
+    court: Court, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(6):
+        court.batch(number)
+    n0, n1 = court.members
+    court.judge.died(n0, court.send(n0), "ImportError", NOW)
+    court.final(n0, court.send(n0, 2))
+    court.judge.died(n0, court.send(n0, 3), "ImportError", NOW)
+    assert n0.well  # not in a row
+    court.judge.died(n0, court.send(n0, 4), "ImportError", NOW)
+    assert (n0.well, n0.needs) == (False, Proof.DELIVERS)
+    assert "its jobs come to nothing" in caplog.text
+    assert n1.well
+    court.judge.worked(n0, Proof.STARTS)
+    assert not n0.well
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        court.final(n0, court.send(n0, 5))
+    assert n0.well
+    assert "is used again" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("silent", "sequence", "bad_jobs", "failures"), [(True, 5, 0, 0), (False, 5, 0, 1), (False, 0, 1, 1)]
+)
+def test_a_lost_job_is_the_batchs_failure_unless_the_node_is_gone_and_the_nodes_if_it_never_began(
+    court: Court, silent: bool, sequence: int, bad_jobs: int, failures: int
+) -> None:
+    court.batch(0)
+    n0 = court.members[0]
+    flight = court.send(n0, sequence=sequence)
+    n0.silent = silent
+    court.judge.lost(n0, flight, "no sign of life", NOW)
+    assert (flight.lost, flight.attempt.state) == (True, AttemptState.UNKNOWN)
+    assert list(n0.flights.values()) == [flight]  # its receipt is welcome
+    assert n0.bad_jobs == bad_jobs
+    assert court.ledger._db.execute("SELECT failures FROM batch").fetchone() == (failures,)
+    assert court.count("attempts/lost") == 1
+
+
+# Orphans and replacements
+
+
+def orphan_and_replacement(court: Court, **values: Any) -> tuple[Flight, Flight]:
+    """A lost attempt on n0 and the next one on n1, at the same three requests."""
+    court.batch(0, 1, 2)
+    n0, n1 = court.members
+    orphan = court.send(n0, sequence=3, started=True)
+    court.judge.lost(n0, orphan, "no sign of life", NOW)
+    return orphan, court.send(n1, **values)
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_an_orphan_with_everything_wins_and_its_replacement_is_fenced(court: Court, started: bool) -> None:
+    orphan, replacement = orphan_and_replacement(court, started=started)
+    n0, n1 = court.members
+    court.final(n0, orphan)
+    assert court.balance() == {"diverted": 3, "crawled": 3}
+    assert replacement.fenced
+    assert [state for state, _ in court.attempts()] == ["accepted", "rejected"]
+    assert list(n1.flights.values()) == [replacement]  # to be ended
+    court.final(n1, replacement)
+    assert n1.flights == {}
+    assert n1.bad_jobs == 0
+    assert court.balance() == {"diverted": 3, "crawled": 3}
+
+
+def test_an_orphan_with_a_part_is_not_worth_a_replacement_that_is_at_work(court: Court) -> None:
+    orphan, replacement = orphan_and_replacement(court, started=True)
+    n0, n1 = court.members
+    court.final(n0, orphan, 0b011, finish_reason="shutdown")
+    assert not replacement.fenced
+    assert court.attempts()[0] == ("rejected", "it ended early, and another attempt is at work")
+    assert n0.bad_jobs == 0
+    assert court.balance() == {"diverted": 3, "in_flight": 3}
+    court.final(n1, replacement)
+    assert court.balance() == {"diverted": 3, "crawled": 3}
+
+
+def test_an_orphan_with_a_part_is_worth_a_replacement_that_still_waits(court: Court) -> None:
+    orphan, replacement = orphan_and_replacement(court)
+    court.final(court.members[0], orphan, 0b011, finish_reason="shutdown")
+    assert replacement.fenced
+    assert court.balance() == {"diverted": 3, "crawled": 2, "queued": 1}
+    assert court.ledger.ready() == [(1, "n1")]
+
+
+def test_a_replacement_with_a_part_is_accepted_while_the_orphan_may_live(court: Court) -> None:
+    """Else a job that always ends early would be sent again for as long as nobody knows what became of the orphan."""
+    orphan, replacement = orphan_and_replacement(court, started=True)
+    court.final(court.members[1], replacement, 0b011, finish_reason="memusage_exceeded")
+    assert [state for state, _ in court.attempts()] == ["rejected", "accepted"]  # the orphan can't count any more
+    assert orphan.fenced
+    assert court.balance() == {"diverted": 3, "crawled": 2, "queued": 1}
+
+
+def test_an_orphan_whose_batch_was_halved_is_fenced_itself_too(court: Court) -> None:
+    orphan, replacement = orphan_and_replacement(court, sequence=1)
+    court.judge.lost(court.members[1], replacement, "no sign of life", NOW)
+    assert (orphan.fenced, replacement.fenced) == (True, True)
+    assert court.count("batches_halved") == 1
+    assert [state for state, _ in court.attempts()] == ["rejected", "rejected"]
+    court.final(court.members[0], orphan)
+    assert court.balance() == {"diverted": 3, "queued": 3}
+
+
+def test_an_orphan_that_dies_leaves_its_replacement_alone(court: Court) -> None:
+    orphan, replacement = orphan_and_replacement(court, started=True)
+    court.judge.died(court.members[0], orphan, "Killed", NOW)
+    assert not replacement.fenced
+    assert court.balance() == {"diverted": 3, "in_flight": 3}
+    court.final(court.members[1], replacement)
+    assert court.balance() == {"diverted": 3, "crawled": 3}
+
+
+# Another node
+
+
+FAILED = {"failed": {"dns": [0], "http 404": [1]}, "again": 0b11}
+
+
+def test_failed_requests_are_tried_elsewhere_where_the_reason_is_listed(court: Court) -> None:
+    court.batch(0, 1, 2)
+    n0, n1 = court.members
+    court.final(n0, court.send(n0), **FAILED)
+    assert court.balance() == {"diverted": 3, "crawled": 1, "failed": 1, "queued": 1}
+    assert court.count("tried_again") == 1
+    court.ledger.close_again(1, all_of_it=True)
+    assert court.ledger.ready() == [(2, "n0")]
+    court.final(n1, court.send(n1), failed={"dns": [0]}, again=0b1)
+    assert court.balance() == {"diverted": 3, "crawled": 1, "failed": 2}  # once
+
+
+@pytest.mark.parametrize(("others", "tried"), [("well", 1), ("in doubt", 0), ("none", 0)])
+def test_failed_requests_are_tried_elsewhere_only_if_another_node_is_well(
+    tmp_path: Path, others: str, tried: int
+) -> None:
+    court = Court(tmp_path / "s.sqlite", members=1 if others == "none" else 2)
+    with closing(court.ledger):
+        court.batch(0, 1, 2)
+        if others == "in doubt":
+            court.members[1].fail("down", 0)
+            court.members[1].recover(NOW)
+        court.final(court.members[0], court.send(court.members[0]), **FAILED)
+        assert court.count("tried_again") == tried
+        assert court.balance().get("queued", 0) == tried
+
+
+@pytest.mark.parametrize(("patterns", "tried"), [("http *", 1), ("*", 2), ("", 0), ("DNS", 0), ("dns,http 40?", 2)])
+def test_reasons_to_try_again_are_patterns(tmp_path: Path, patterns: str, tried: int) -> None:
+    court = Court(tmp_path / "s.sqlite", DISTRIBUTED_RETRY_FAILED=patterns)
+    with closing(court.ledger):
+        court.batch(0, 1, 2)
+        court.final(court.members[0], court.send(court.members[0]), **FAILED)
+        assert court.count("tried_again") == tried
+
+
+def test_a_request_that_may_have_left_items_is_not_tried_again(court: Court) -> None:
+    court.batch(0, 1, 2)
+    n0 = court.members[0]
+    court.final(n0, court.send(n0), failed={"dns": [0, 1]}, again=0b10)
+    assert court.balance() == {"diverted": 3, "crawled": 1, "failed": 1, "queued": 1}
+
+
+# The end of a batch
+
+
+def test_what_is_dead_is_told_with_the_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    court = Court(tmp_path / "s.sqlite", DISTRIBUTED_MAX_ATTEMPTS=1)
+    with closing(court.ledger):
+        court.batch(0, 1)
+        n0 = court.members[0]
+        court.judge.died(n0, court.send(n0, sequence=1), "MemoryError", NOW)
+        assert court.balance() == {"diverted": 2, "dead": 2}
+        assert "what is left is dead: no receipt: MemoryError" in caplog.text

@@ -1,0 +1,137 @@
+"""The targets that a worker reports, and the payloads that they are written in. Pure: no crawl."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scrapy import Request, Spider
+from scrapy.settings import Settings
+from scrapy.statscollectors import MemoryStatsCollector
+
+from scrapy_distributed import targets as module
+from scrapy_distributed import wire
+from scrapy_distributed.config import Config
+from scrapy_distributed.fingerprint import quick_fingerprint
+from scrapy_distributed.offsite import Offsite
+from scrapy_distributed.receipt import MAX_BYTES, MAX_TARGETS_BYTES, Receipt
+from scrapy_distributed.targets import Targets
+
+
+class Plain(Spider):
+    name = "plain"
+
+
+class Fingerprinter:
+    """One of the project's own that does not take every request."""
+
+    def fingerprint(self, request: Request) -> bytes:
+        if "odd" in request.url:
+            raise ValueError("odd")
+        return quick_fingerprint(request)
+
+
+def targets_of(*own: Request) -> Targets:
+    stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
+    engine = SimpleNamespace(downloader=SimpleNamespace(middleware=SimpleNamespace(middlewares=[])))
+    crawler: Any = SimpleNamespace(spider=Plain(), stats=stats, engine=engine, request_fingerprinter=Fingerprinter())
+    return Targets(crawler, config=Config.from_settings(Settings()), own=own, offsite=Offsite(crawler))
+
+
+def counted(targets: Targets) -> tuple[int, int]:
+    assert targets.stats is not None
+    reported = targets.stats.get_value("distributed/targets_reported", 0)
+    return reported, targets.stats.get_value("distributed/targets_duplicates", 0)
+
+
+def found(targets: Targets) -> list[Any]:
+    return [element for payload in targets.payloads() for element in wire.decode_payload(payload)]
+
+
+def test_each_is_reported_once_and_in_order() -> None:
+    targets = targets_of()
+    for number in (3, 1, 3, 2, 1):
+        assert targets.take(Request(f"http://a/{number}")) is None
+    assert found(targets) == ["http://a/3", "http://a/1", "http://a/2"]
+    assert counted(targets) == (3, 2)
+
+
+def test_what_is_not_to_be_filtered_is_reported_each_time() -> None:
+    targets = targets_of()
+    for dont_filter in (False, True, True, False):
+        targets.take(Request("http://a/", dont_filter=dont_filter))
+    assert [isinstance(element, dict) for element in found(targets)] == [False, True, True]
+    assert counted(targets) == (3, 1)
+
+
+def test_those_of_its_own_batch_are_not_reported() -> None:
+    own = [Request("http://a/odd"), Request("http://a/1"), Request("http://a/2", dont_filter=True)]
+    targets = targets_of(*own)
+    for number in (1, 2):
+        targets.take(Request(f"http://a/{number}"))
+    assert found(targets) == ["http://a/2"]
+    assert counted(targets) == (1, 1)
+
+
+def test_what_can_not_travel_comes_back() -> None:
+    targets = targets_of()
+    for request in (Request("http://a/", meta={"key": (1, 2)}), Request("http://a/odd")):
+        assert targets.take(request) is request
+    assert targets.take(Request("ftp://a/")) is None
+    assert (found(targets), targets.payloads(), counted(targets)) == ([], (), (0, 0))
+
+
+@given(st.lists(st.integers(0, 40), max_size=30))
+def test_payloads_hold_everything_in_order_and_stay_under_their_limits(sizes: list[int]) -> None:
+    targets = targets_of()
+    urls = [f"http://a/{number:02d}{'x' * size}" for number, size in enumerate(sizes)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "PAYLOAD_REQUESTS", 4)
+        patch.setattr(module, "PAYLOAD_BYTES", 50)
+        assert [targets.take(Request(url)) for url in urls] == [None] * len(urls)
+    chunks = [wire.decode_payload(payload) for payload in targets.payloads()]
+    assert [url for chunk in chunks for url in chunk] == urls
+    for chunk in chunks:
+        assert 0 < len(chunk) <= 4
+        assert len(chunk) == 1 or sum(len(url) + 2 for url in chunk) <= 50
+
+
+def test_every_payload_can_be_unpacked() -> None:
+    """The longest is one of ``PAYLOAD_BYTES`` with its commas, or one request that is allowed to travel."""
+    assert module.PAYLOAD_BYTES + module.PAYLOAD_REQUESTS + 2 < wire.MAX_JSON_BYTES
+    targets = targets_of()
+    for number in range(2 * module.PAYLOAD_REQUESTS + 1):
+        targets.take(Request(f"http://a/{number}"))
+    assert [len(wire.decode_payload(payload)) for payload in targets.payloads()] == [5000, 5000, 1]
+    assert all(payload.isascii() for payload in targets.payloads())
+
+
+@pytest.mark.parametrize(("limit", "reported"), [("ROOM_BYTES", 6), ("ROOM_PACKED_BYTES", 7)])
+def test_what_is_more_than_a_receipt_holds_is_crawled_here_and_counted(
+    limit: str, reported: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, limit, 80)
+    targets = targets_of()
+    requests = [Request(f"http://a/{number}") for number in range(9)]  # of 12 bytes, and a comma
+    assert [targets.take(request) for request in requests] == [None] * reported + requests[reported:]
+    assert targets.take(requests[-1]) is None  # it is crawled here already
+    assert found(targets) == [request.url for request in requests[:reported]]
+    assert targets.stats is not None
+    assert targets.stats.get_value("distributed/local/receipt_full") == 9 - reported
+    assert len([record for record in caplog.records if "the receipt is full" in record.getMessage()]) == 1
+
+
+def test_what_is_reported_can_be_read() -> None:
+    """Whatever is not packed well, or is packed very well: the receipt stays under its limits, with room to spare."""
+    worst = module.ROOM_PACKED_BYTES * 5 // 4 + wire.MAX_ARGUMENT_BYTES
+    assert worst < MAX_BYTES * 3 // 4
+    assert module.ROOM_BYTES * 21 // 20 < MAX_TARGETS_BYTES
+    targets = targets_of()
+    for number in range(3):
+        targets.take(Request(f"http://a/{number}" + "x" * 5_000_000))
+    report = Receipt(job="j", sequence=1, final=True, size=0, settled=0, targets=targets.payloads())
+    assert len(report.targets) == 3
+    assert [len(url) for url in Receipt.from_json(report.to_json()).found()] == [5_000_010] * 3
