@@ -268,11 +268,14 @@ class Coordinator:
 
     def _read_targets(self, found: Receipt) -> list[tuple[bytes, str]]:
         """Ledger entries of the targets in a receipt, by the same rules as for the coordinator's own."""
-        requests = [request for payload in found.targets for request in wire.decode_requests(payload, self.spider)]
-        entries, here = self.diverter.entries(requests, source=found.job.encode())
         assert self.crawler.engine is not None
-        for request in here:
-            self.crawler.engine.crawl(request)
+        entries = []
+        for payload in found.targets:
+            requests = wire.decode_requests(payload, self.spider)
+            to_send, here = self.diverter.entries(requests, source=found.job.encode())
+            entries += to_send
+            for request in here:
+                self.crawler.engine.crawl(request)
         return entries
 
     def _found(self, bodies: Sequence[str]) -> None:

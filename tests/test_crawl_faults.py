@@ -248,8 +248,8 @@ REFUSALS: dict[str, tuple[str, Mapping[str, Any], str]] = {
     "no spider": (
         "new",
         {},
-        "spider 'new' is not in project 'trial' there (it has blocked, deep, distr, easy, failing, long, plain, poison, rules, stuck): "
-        "scrapy fleet deploy",
+        "spider 'new' is not in project 'trial' there (it has blocked, deep, distr, easy, failing, long, plain, "
+        "poison, rules, stuck): scrapy fleet deploy",
     ),
     "no such argument": (
         "distr",

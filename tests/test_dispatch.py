@@ -472,7 +472,7 @@ async def test_jobs_that_wait_on_a_slow_node_go_to_one_with_nothing_to_do(rig: R
 
 
 @pytest_twisted.ensureDeferred
-async def test_nothing_is_taken_back_while_the_other_node_is_busy_or_batches_wait(make_rig: Callable[..., Rig]) -> None:
+async def test_nothing_is_taken_back_for_a_node_where_jobs_wait_as_well(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(NODE_BACKLOG=1)
     rig.batches(1, 1, 1)
     await rig.start()

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scrapy_distributed.batch import Attempt, AttemptState
-from scrapy_distributed.health import BAD_JOBS, FIRST_PAUSE, LONGEST_PAUSE, Fleet, Flight, Member, Proof
+from scrapy_distributed.health import (
+    BAD_JOBS,
+    FIRST_PAUSE,
+    LARGEST_BACKLOG,
+    LONGEST_PAUSE,
+    Fleet,
+    Flight,
+    Member,
+    Proof,
+)
 from scrapy_distributed.node import DaemonStatus, Node, NodeAddress
 
 
@@ -103,6 +112,8 @@ def test_the_backlog_is_twice_the_most_that_ran_and_at_least_eight() -> None:
     node.seen(status(running=20), 0)
     node.seen(status(running=2), 0)
     assert node.backlog == 40
+    node.seen(status(running=10_000), 0)
+    assert node.backlog == LARGEST_BACKLOG
     node.fixed_backlog = 1
     assert node.backlog == 1
 

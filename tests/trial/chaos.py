@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -36,6 +37,7 @@ STORE_CUT_OFF = "store-cut-off"
 """The line breaks when half of the feed is there."""
 
 MIDWAY_ITEMS = 5
+UPLOAD_SECONDS = 0.5  # that an upload takes, where it matters
 DETAILS = 3
 
 
@@ -109,6 +111,7 @@ class Upload(BlockingFeedStorage):
             raise ConnectionResetError("the line broke")
         if self.grants.take(TERM_STORING):
             os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(UPLOAD_SECONDS)
         self.path.write_bytes(content)
 
 
