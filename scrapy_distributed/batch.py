@@ -50,9 +50,9 @@ class Blame(Enum):
     BATCH = "batch"
     """It died at work, so one of its requests may have killed it: that counts for the batch."""
     NODE = "node"
-    """It never began, or its feed could not be stored: that counts for the batch only while other nodes are well."""
+    """It never began, or its feed could not be stored: that counts for the batch only while some node is well."""
     NOBODY = "nobody"
-    """Another attempt was first."""
+    """Another attempt was first, or its node went away before it had begun."""
 
 
 def label(batch: int, attempt: int) -> str:

@@ -103,20 +103,22 @@ class Dispatcher:
     async def drain(self, seconds: float) -> None:
         """Send what is ready, as far as nodes answer, for at most *seconds*; then look no more."""
         deadline = self._now() + seconds
-        self.send_ready()
-        while self._now() < deadline and (
-            self._posting or (not self.ledger.posted() and any(member.has_room for member in self.fleet.members))
-        ):
-            await self._sleep(0.05)
+        try:
             self.send_ready()
-        self._closing = True
-        for watch in self._watches:
-            watch.cancel()
-        await DeferredList(self._watches)
-        if self.ledger.settled():
-            await self._end_the_rest(deadline)
-        for member in self.fleet.members:
-            await member.node.close()
+            while self._now() < deadline and (
+                self._posting or (not self.ledger.posted() and any(member.has_room for member in self.fleet.members))
+            ):
+                await self._sleep(0.05)
+                self.send_ready()
+            if self.ledger.settled():
+                await self._end_the_rest(deadline)
+        finally:
+            self._closing = True
+            for watch in self._watches:
+                watch.cancel()
+            await DeferredList(self._watches)
+            for member in self.fleet.members:
+                await member.node.close()
 
     # Sending
 
@@ -241,6 +243,7 @@ class Dispatcher:
         if receipt.sequence <= flight.sequence:
             return False
         flight.sequence, flight.progress = receipt.sequence, receipt.settled.bit_count()
+        flight.at_work = receipt.activity > 0
         if ended:
             return False
         self._confirm(flight)
@@ -315,7 +318,8 @@ class Dispatcher:
         for flight in waiting[-free:]:
             if await member.node.status(flight.attempt.job, self.job.project) == "pending":
                 member.passed_on = True  # else two nodes that start nothing would play catch
-                await self._cancel(member, flight)
+                with suppress(NodeRefusedError):  # to one job: nothing against the node
+                    await self._cancel(member, flight)
 
     def _end_leases(self, member: Member) -> None:
         now = self._now()

@@ -37,6 +37,7 @@ class Flight:
     confirmed: bool = False  # the node has said that it has it
     pending: bool = False  # the node said so when it was asked last
     started: bool = False
+    at_work: bool = False  # a receipt of it tells of something done
     sequence: int = 0  # of its newest receipt
     progress: int = 0  # requests that it had settled by then
     activity: int = -1  # what it had done by then

@@ -55,14 +55,15 @@ class Judge:
 
     def died(self, member: Member, flight: Flight, why: str, now: float) -> None:
         """It has ended without a final receipt. If it was at work, one of its requests may have killed it."""
-        blame = Blame.BATCH if flight.sequence else Blame.NODE
-        self._reject(member, flight, f"no receipt: {why}", blame, now)
+        blame = Blame.BATCH if flight.at_work else Blame.NODE
+        # One that is alone may kill its worker sooner, and be all that is left for the nodes to prove themselves.
+        self._reject(member, flight, f"no receipt: {why}", blame, now, alone=flight.attempt.size == 1)
 
     def lost(self, member: Member, flight: Flight, reason: str, now: float) -> None:
         """No sign of life: its requests go to another attempt. Its receipt is welcome, if it comes first."""
         self._warn("Batch %s: %s; its requests are to go out again", flight.attempt.label, reason)
         self.stats.inc_value("distributed/attempts/lost")
-        blame = Blame.NOBODY if member.silent else Blame.BATCH if flight.sequence else Blame.NODE
+        blame = Blame.BATCH if flight.at_work else Blame.NOBODY if member.silent else Blame.NODE
         fate = self.ledger.lose(
             flight.attempt, reason, counts=self._counts(blame), max_attempts=self.config.max_attempts
         )
@@ -127,9 +128,11 @@ class Judge:
             self.found(settlement.found)
         self._ended(flight, settlement.fate, receipt.finish_reason)
 
-    def _reject(self, member: Member, flight: Flight, reason: str, blame: Blame, now: float) -> None:
+    def _reject(
+        self, member: Member, flight: Flight, reason: str, blame: Blame, now: float, *, alone: bool = False
+    ) -> None:
         attempt = flight.attempt
-        counts, most = self._counts(blame), self.config.max_attempts
+        counts, most = self._counts(blame, alone=alone), self.config.max_attempts
         fate = self.ledger.reject(attempt, reason, counts=counts, max_attempts=most)
         del member.flights[attempt.job]
         self.stats.inc_value("distributed/attempts/rejected")
@@ -137,9 +140,10 @@ class Judge:
         self._doubt(member, blame, reason, now)
         self._ended(flight, fate, reason)
 
-    def _counts(self, blame: Blame) -> bool:
+    def _counts(self, blame: Blame, *, alone: bool = False) -> bool:
         """Whether it is a failure of the batch. Where no node works it is not at fault, and waits until one does."""
-        return blame is Blame.BATCH or (blame is Blame.NODE and any(member.well for member in self.fleet.members))
+        well = alone or any(member.well for member in self.fleet.members)
+        return blame is Blame.BATCH or (blame is Blame.NODE and well)
 
     def _doubt(self, member: Member, blame: Blame, reason: str, now: float) -> None:
         if blame is Blame.NODE and member.job_failed(reason, now):
