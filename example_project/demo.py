@@ -355,7 +355,7 @@ class Progress:
         except UNREADABLE as error:
             return f"  no progress to show: {error}"
         done = f"{self.seconds:6.1f} s  {served:,}/{self._total:,} properties  {served / self.seconds:,.0f}/s"
-        return "  |  ".join([done, *map(node_state, self._hosts)])
+        return " | ".join([done, *map(node_state, self._hosts)])
 
     def close(self) -> None:
         """Leave the line as it is and go on below."""
@@ -364,12 +364,13 @@ class Progress:
 
 
 def node_state(host: str) -> str:
-    """What a node says about its jobs."""
+    """What a node says about its jobs. On this machine its port is name enough, and the line stays short."""
+    name = host.partition("127.0.0.1")[2] or host
     try:
         state = fetch(f"http://{host}/daemonstatus.json")
-        return f"{host} running {state['running']}, pending {state['pending']}, finished {state['finished']}"
+        return f"{name} running {state['running']:,}, pending {state['pending']:,}, done {state['finished']:,}"
     except UNREADABLE:
-        return f"{host} does not answer"
+        return f"{name} does not answer"
 
 
 def say(what: str, text: str) -> None:
@@ -390,7 +391,7 @@ def report(result: Result, work: Path) -> None:
     say("items", f"{result.items:,} for {result.properties:,} properties: {said}")
     speed = result.pages / result.seconds
     say("speed", f"{speed:,.0f} pages/s ({result.pages:,} pages in {result.seconds:.1f} s)")
-    say("batches", ", ".join(f"{node}: {count}" for node, count in result.batches.items()) or "none")
+    say("batches", ", ".join(f"{node}: {count:,}" for node, count in result.batches.items()) or "none")
     say("balance", result.balance.replace("\n", "\n" + 11 * " "))
     say("file", shown(work / ITEMS) + ("" if result.merged else f", NOT COMPLETE: see {shown(work / 'merge.log')}"))
     say("result", "complete" if result.good else "NOT COMPLETE")

@@ -7,15 +7,18 @@
 | divert      | is it the fleet's? what the ledger gets of it                            |
 | wire        | request <-> JSON, batch <-> setting value, the byte ceiling              |
 | ledger      | new? queued, in a batch, given to an attempt, settled: one SQLite file   |
+|             | (schema: its tables; ledger_reader: what the commands show of it)        |
 | batch       | a batch, its attempts, their states                                      |
 | fleet       | where the nodes are; health: which can be used, whose turn it is         |
-| preflight   | does every node answer, know us, and have the project?                   |
-| dispatch    | send, ask, take receipts, send again                                     |
+| preflight   | does every node answer, know us, and have the project? doctor: and more  |
+| dispatch    | send, ask, take receipts, take back, end; job_template: what a job gets  |
 | node        | one Scrapyd over HTTP                                                    |
 | worker      | the batch becomes the start; ticket, outcomes: each request's end;       |
 |             | targets: what it finds for the fleet; feeds: is everything stored?       |
 | receipt     | what the worker reports, and the way home                                |
-| accounting  | every request in exactly one state                                       |
+| judge       | does an attempt count? who is to blame if not?                           |
+| accounting  | every request in exactly one state; report: the summary                  |
+| merge       | the feeds that count become one file                                     |
 """
 
 from typing import Any

@@ -42,6 +42,11 @@ class Balance:
     def __str__(self) -> str:
         sign = "=" if self.holds else "!="
         return (
-            f"{self.diverted} diverted {sign} {self.queued} queued + {self.in_flight} in flight"
-            f" + {self.crawled} crawled + {self.failed} failed + {self.filtered} filtered + {self.dead} dead"
+            f"{self.diverted:,} diverted {sign} {self.queued:,} queued + {self.in_flight:,} in flight"
+            f" + {self.crawled:,} crawled + {self.failed:,} failed + {self.filtered:,} filtered + {self.dead:,} dead"
         )
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 item``, ``1,000 items``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

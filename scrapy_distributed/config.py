@@ -8,15 +8,22 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from scrapy.settings import BaseSettings
 
-from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.errors import ConfigError, shortened
+from scrapy_distributed.receipt import without_password
 
 logger = logging.getLogger(__name__)
+
+PREFIX = "DISTRIBUTED_"
+LEASE_INTERVALS = 3  # a lease shorter than so many polls or receipts ends jobs that are well
+# A feed URL that may be shown: no @ in it, or one behind a user. Anywhere else, what is before it may be a password.
+_NO_PASSWORD = re.compile(r"[^@]*|[^:/?#@]+://[^:/?#@]*@[^@]*")
 
 
 def _boolean(value: Any) -> bool:
@@ -120,9 +127,7 @@ class Setting:
 def _setting(
     field: str, default: Any, read: Callable[[Any], Any], doc: str, *, unit: str = "", name: str = ""
 ) -> Setting:
-    return Setting(
-        name="DISTRIBUTED_" + (name or field).upper(), field=field, default=default, read=read, unit=unit, doc=doc
-    )
+    return Setting(name=PREFIX + (name or field).upper(), field=field, default=default, read=read, unit=unit, doc=doc)
 
 
 SETTINGS = (
@@ -202,13 +207,34 @@ SETTINGS = (
 )
 
 
-def warn_unknown(settings: BaseSettings) -> None:
-    """Log the ``DISTRIBUTED_*`` settings that nothing reads: most often a slip of the pen."""
-    known = [setting.name for setting in SETTINGS]
-    for name in settings:
-        if isinstance(name, str) and name.startswith("DISTRIBUTED_") and name not in known:
+def unknown(settings: BaseSettings) -> list[str]:
+    """A sentence on each ``DISTRIBUTED_*`` setting that nothing reads: most often a slip of the pen."""
+    known = [setting.name.removeprefix(PREFIX) for setting in SETTINGS]  # else the prefix alone makes any two alike
+    names = (name.removeprefix(PREFIX) for name in settings if isinstance(name, str) and name.startswith(PREFIX))
+    found = []
+    for name in names:
+        if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
-            logger.warning("%s is no setting of scrapy_distributed%s", name, f", {close[0]} is" if close else "")
+            meant = f", {PREFIX}{close[0]} is" if close else ""
+            found.append(f"{PREFIX}{name} is no setting of scrapy_distributed{meant}")
+    return found
+
+
+def warn_unknown(settings: BaseSettings) -> None:
+    """Log what is ``unknown``."""
+    for sentence in unknown(settings):
+        logger.warning("%s", sentence)
+
+
+def warn_lease(config: Config) -> None:
+    """Log a lease that a few late answers or receipts would end."""
+    longest = max(config.poll_interval, config.receipt_interval)
+    if config.lease < LEASE_INTERVALS * longest:
+        logger.warning(
+            "DISTRIBUTED_LEASE: found %g s, expected at least %g: %d times the longer of DISTRIBUTED_POLL_INTERVAL and"
+            " DISTRIBUTED_RECEIPT_INTERVAL; with less, jobs that are well are sent again",
+            config.lease, LEASE_INTERVALS * longest, LEASE_INTERVALS,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +284,12 @@ def _read(setting: Setting, settings: BaseSettings) -> Any:
     try:
         return setting.read(value)
     except ValueError as error:
-        # A host list may hold passwords, a feed URL as well.
-        found = "a value" if setting.field in ("target_hosts", "target_feed_url", "worker_settings") else repr(value)
-        raise ConfigError(f"{setting.name}: found {found}, expected {error}") from None
+        raise ConfigError(f"{setting.name}: found {_found(setting, value)}, expected {error}") from None
+
+
+def _found(setting: Setting, value: Any) -> str:
+    """*value* without what may be a password in it."""
+    if setting.field == "target_feed_url" and isinstance(value, str):
+        shown = without_password(value)
+        return repr(shortened(shown)) if _NO_PASSWORD.fullmatch(shown) else "a value"
+    return "a value" if setting.field in ("target_hosts", "worker_settings") else repr(value)

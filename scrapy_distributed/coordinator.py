@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 
 from scrapy_distributed import wire
 from scrapy_distributed.batch import Batcher
-from scrapy_distributed.config import Config, warn_unknown
+from scrapy_distributed.config import Config, warn_lease, warn_unknown
 from scrapy_distributed.dispatch import Dispatcher
 from scrapy_distributed.divert import Diverter, check_targets
 from scrapy_distributed.errors import ConfigError
@@ -64,6 +64,7 @@ class Coordinator:
         self._taken: list[Request] = []  # of the pages that are being parsed
         self._walked = False
         self._walk_failed = False
+        self._rest_since = 0.0  # since then something waits for a batch of its own
         self._closing = False
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
@@ -72,7 +73,9 @@ class Coordinator:
     def from_crawler(cls, crawler: Crawler) -> Coordinator:
         settings, spider = crawler.settings, crawler.spider
         assert spider is not None
+        warn_unknown(settings)  # first: a refusal may be of what was meant to be set
         config = Config.from_settings(settings)
+        warn_lease(config)
         if not settings.getbool("TWISTED_REACTOR_ENABLED", True):
             raise ConfigError(
                 "TWISTED_REACTOR_ENABLED: found False, expected True on the coordinator; workers may go without"
@@ -83,7 +86,6 @@ class Coordinator:
                 " run had seen and not fetched; leave it out, the same command resumes the run"
             )
         _check(config, spider)
-        warn_unknown(settings)
         targets = targets_from_cfg()
         nodes = [Node(address=address, deadline_seconds=config.timeout)
                  for address in addresses(config.target_hosts, targets=targets)]  # fmt: skip
@@ -112,8 +114,9 @@ class Coordinator:
         to_walk = self.ledger.begin(identity, resume=self.config.resume, wait=self.config.wait)
         if others := self.ledger.others():
             logger.warning(
-                "Unfinished in the same ledger, of other spider arguments or targets: %s. Only the command that began a"
-                " run takes it up again", ", ".join(others), extra=self._extra,
+                "Unfinished in the same ledger, of other spider arguments or targets, or of a spider whose attributes"
+                " (text or number) have another value: %s. Only the command that began a run takes it up again",
+                ", ".join(others), extra=self._extra,
             )  # fmt: skip
         logger.info(
             "Run %s of project %s on %d nodes, egg version %s%s", self.ledger.run, self.project, len(nodes),
@@ -157,7 +160,12 @@ class Coordinator:
 
     def _job_template(self, *, version: str) -> JobTemplate:
         return JobTemplate.from_config(
-            self.config, self.spider, project=self.project, rules=self.diverter.rules, version=version
+            self.config,
+            self.spider,
+            settings=self.crawler.settings,
+            project=self.project,
+            rules=self.diverter.rules,
+            version=version,
         )
 
     # Diverting
@@ -253,12 +261,18 @@ class Coordinator:
             self._close_the_rest()
         except sqlite3.Error as error:
             self._ledger_failed(error)
+        except Exception:  # the next tick is due all the same
+            logger.exception("Closing batches failed, trying again", extra=self._extra)
 
     def _close_the_rest(self) -> None:
         """Send what is to be tried on another node, if that makes a batch; and after the walk, when only workers find
-        more, all that there is as soon as a node has nothing to do."""
+        more, all that there is as soon as a node has nothing to do, or when it has waited for long enough."""
         assert self.dispatcher is not None
-        all_of_it = self._walked and self.dispatcher.idle and not self.ledger.ready()
+        now = self.clock.seconds()
+        if not self.ledger.has_queued():
+            self._rest_since = now
+        starving = self.dispatcher.idle and not self.ledger.ready()
+        all_of_it = self._walk_over and (starving or now - self._rest_since >= self.config.batch_max_age)
         if all_of_it:
             self._close_batches(self.batcher.take_all())
         if self.ledger.close_again(self.config.batch_size, all_of_it=all_of_it):
@@ -289,7 +303,7 @@ class Coordinator:
         """Nothing is left to crawl here: close the open batch, and wait for the run."""
         try:
             self._divert_and_crawl()
-            if self._walked and self.dispatcher is not None:
+            if self._walk_over and self.dispatcher is not None:
                 self._close_the_rest()
             else:
                 self._close_batches(self.batcher.take_all())
@@ -302,6 +316,10 @@ class Coordinator:
             self.ledger.walked()
         if not self._done():
             raise DontCloseSpider
+
+    @property
+    def _walk_over(self) -> bool:
+        return self._walked or self._walk_failed
 
     def _request_scheduled(self) -> None:
         if self._walked:  # it goes on: a spider may have more to crawl when it is idle
@@ -353,7 +371,7 @@ class Coordinator:
                 self._divert()
                 self._close_batches(self.batcher.take_all())
                 await self.dispatcher.drain(self.config.shutdown_timeout)
-                report(self.ledger, self.crawler, reason, targets=str(self.diverter))
+                report(self.ledger, self.crawler, reason, targets=str(self.diverter), wait=self.config.wait)
         except sqlite3.Error as error:
             logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
         finally:

@@ -18,18 +18,25 @@ from twisted.python.failure import Failure
 
 from scrapy_distributed.batch import AttemptState
 from scrapy_distributed.config import Config
-from scrapy_distributed.errors import NodeAmbiguousError, NodeError, NodeRefusedError, WireError
+from scrapy_distributed.errors import (
+    NodeAmbiguousError,
+    NodeError,
+    NodeRefusedError,
+    NodeUnreachableError,
+    WireError,
+)
 from scrapy_distributed.health import Fleet, Flight, Member, Proof
 from scrapy_distributed.job_template import JobTemplate
 from scrapy_distributed.judge import Judge
 from scrapy_distributed.ledger import Ledger
 from scrapy_distributed.node import Node
-from scrapy_distributed.post_mortem import cause_of_death
+from scrapy_distributed.post_mortem import cause_of_death, last_error
 from scrapy_distributed.receipt import Receipt
 
 logger = logging.getLogger(__name__)
 
 KILL_AFTER = 30.0  # seconds between INT and KILL for a job that is to end
+PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none back, unless something moves there
 
 
 class Dispatcher:
@@ -97,8 +104,8 @@ class Dispatcher:
 
     @property
     def idle(self) -> bool:
-        """Whether a node could start a job at once."""
-        return any(member.idle_slots for member in self.fleet.members)
+        """Whether a node has nothing to do."""
+        return any(member.idle_slots or (member.pause and member.has_room) for member in self.fleet.members)
 
     async def drain(self, seconds: float) -> None:
         """Send what is ready, as far as nodes answer, for at most *seconds*; then look no more."""
@@ -106,7 +113,7 @@ class Dispatcher:
         try:
             self.send_ready()
             while self._now() < deadline and (
-                self._posting or (not self.ledger.posted() and any(member.has_room for member in self.fleet.members))
+                self._posting or (self.ledger.ready() and any(member.has_room for member in self.fleet.members))
             ):
                 await self._sleep(0.05)
                 self.send_ready()
@@ -176,26 +183,43 @@ class Dispatcher:
                     member.unchecked = False
                 member.recover(self._now())
                 self._check_wedged(member)
-                for flight in list(member.flights.values()):
-                    await self._inspect(member, flight)
+                await self._inspect_all(member)
                 await self._take_back(member)
             except NodeError as error:
                 if self._closing:  # we have cut the line ourselves
                     return
                 member.silent = True
                 self._fail(member, error)
-        self._end_leases(member)
+        if member.silent:
+            for flight in list(member.flights.values()):
+                self._end_lease(member, flight)
         self._check_usable()
         self._moved_on()
 
+    async def _inspect_all(self, member: Member) -> None:
+        """Each of its flights. One that can't be inspected is no reason to leave the others; three in a row are."""
+        in_a_row = 0
+        for flight in list(member.flights.values()):
+            try:
+                await self._inspect(member, flight)
+                in_a_row = 0
+            except NodeRefusedError as error:  # to one job: no sign of life, and nothing against the node
+                if not flight.refused:
+                    flight.refused = True
+                    logger.warning("Job %s: %s", flight.attempt.job, error, extra=self._extra)
+            except NodeError as error:
+                in_a_row += 1
+                if isinstance(error, NodeUnreachableError) or in_a_row == 3:
+                    raise
+            except (CancelledError, sqlite3.Error):
+                raise
+            except Exception:
+                logger.exception("Looking after job %s failed", flight.attempt.job, extra=self._extra)
+            self._end_lease(member, flight)
+
     async def _inspect(self, member: Member, flight: Flight) -> None:
-        try:
-            if not await self._ended_by_us(member, flight) and not await self._take_receipt(member, flight):
-                await self._ask(member, flight)
-        except NodeRefusedError as error:  # to one job: it counts as no sign of life, and nothing against the node
-            if not flight.refused:
-                flight.refused = True
-                logger.warning("Job %s: %s", flight.attempt.job, error, extra=self._extra)
+        if not await self._ended_by_us(member, flight) and not await self._take_receipt(member, flight):
+            await self._ask(member, flight)
 
     async def _ask(self, member: Member, flight: Flight) -> None:
         """``status.json`` unpacks a node's whole queue, so it is asked where a receipt can't tell, and not always."""
@@ -218,7 +242,7 @@ class Dispatcher:
         elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
             log = await member.node.log_tail(self.job.project, self.job.spider, attempt.job)
             if attempt.job in member.flights:  # else it was settled meanwhile
-                self.judge.died(member, flight, cause_of_death(log), self._now())
+                self.judge.died(member, flight, cause_of_death(log, began=flight.sequence > 0), self._now())
                 self._moved_on()
 
     async def _take_receipt(self, member: Member, flight: Flight, *, ended: bool = False) -> bool:
@@ -237,7 +261,9 @@ class Dispatcher:
                 logger.warning("%s: receipt of job %s: %s", member.name, attempt.job, error, extra=self._extra)
             return False
         if receipt.final:
-            self.judge.final(member, flight, receipt, self._now())
+            why = "" if receipt.stored else await self._why_not_stored(member, flight)
+            if attempt.job in member.flights:
+                self.judge.final(member, flight, receipt, self._now(), why)
             self._moved_on()
             return True
         if receipt.sequence <= flight.sequence:
@@ -249,6 +275,10 @@ class Dispatcher:
         self._confirm(flight)
         self._started(member, flight)
         return self._is_active(flight, receipt)
+
+    async def _why_not_stored(self, member: Member, flight: Flight) -> str:
+        log = await member.node.log_tail(self.job.project, self.job.spider, flight.attempt.job, max_bytes=20_000)
+        return last_error(log)
 
     def _is_active(self, flight: Flight, receipt: Receipt) -> bool:
         """A receipt is a sign of life while what the worker has done grows."""
@@ -277,19 +307,20 @@ class Dispatcher:
     async def _ended_by_us(self, member: Member, flight: Flight) -> bool:
         """End a job that is not wanted: INT, so that it can report what it has done, then KILL. Returns whether that
         was all."""
-        in_doubt = member.pause and member.needs >= Proof.STARTS  # only the job that is to prove it may wait there
-        if not (flight.lost or flight.fenced or flight.stalled or (in_doubt and flight.waiting and not flight.trial)):
-            return False
+        if not (flight.lost or flight.fenced or flight.stalled):
+            # In doubt only the job that is to prove it may wait there.
+            in_doubt = member.pause and member.needs >= Proof.STARTS
+            return bool(in_doubt and flight.waiting and not flight.trial) and await self._back(member, flight)
         now = self._now()
         if flight.killed or (flight.signalled_at is not None and now - flight.signalled_at < KILL_AFTER):
             return False
         return await self._cancel(member, flight, "KILL" if flight.signalled_at is not None else None)
 
     async def _cancel(self, member: Member, flight: Flight, signal: str | None = None) -> bool:
+        flight.signalled_at, flight.killed = self._now(), signal is not None  # before: the answer may be lost
         before = await member.node.cancel(self.job.project, flight.attempt.job, signal)
         if flight.attempt.job not in member.flights:
             return True
-        flight.signalled_at, flight.killed = self._now(), signal is not None
         if before == "running":
             self._started(member, flight)
             return False
@@ -312,22 +343,32 @@ class Dispatcher:
         patience = self.config.lease / 4
         waiting = [flight for flight in member.flights.values() if flight.pending and flight.waiting]
         waiting = [flight for flight in waiting if self._now() - flight.sent_at >= patience]
-        free = sum(other.idle_slots for other in self.fleet.members if other is not member)
-        if not free or not waiting or self.ledger.ready():
+        others = [other for other in self.fleet.members if other is not member]
+        takers = {other.name: other.idle_slots for other in others if other.idle_slots}
+        if not takers:
+            any_well = any(one.well for one in self.fleet.members)
+            takers = {other.name: 1 for other in others if other.would_try(any_well=any_well)}
+            if any_well:  # what was sent before is not for trying out a node
+                waiting = [flight for flight in waiting if flight.attempt.number == 1]
+        if not takers or any(name != last for name in takers for _, last in self.ledger.ready()):
             return
-        for flight in waiting[-free:]:
-            if await member.node.status(flight.attempt.job, self.job.project) == "pending":
-                member.passed_on = True  # else two nodes that start nothing would play catch
-                with suppress(NodeRefusedError):  # to one job: nothing against the node
-                    await self._cancel(member, flight)
+        for flight in waiting[-sum(takers.values()) :]:
+            with suppress(NodeRefusedError):  # to one job: nothing against the node
+                if await self._back(member, flight):
+                    # Else two nodes that start nothing would play catch.
+                    member.passed_until = self._now() + PASSED_LEASES * self.config.lease
 
-    def _end_leases(self, member: Member) -> None:
-        now = self._now()
-        for flight in list(member.flights.values()):
-            if not (flight.lost or flight.fenced or now - flight.evidence < self.config.lease):
-                self.judge.lost(
-                    member, flight, f"no sign of life on {member.name} for {now - flight.evidence:.0f} s", now
-                )
+    async def _back(self, member: Member, flight: Flight) -> bool:
+        """Take a job back, if it waits still. Returns whether that was so."""
+        if await member.node.status(flight.attempt.job, self.job.project) != "pending":
+            return False
+        return await self._cancel(member, flight)
+
+    def _end_lease(self, member: Member, flight: Flight) -> None:
+        silent = self._now() - flight.evidence
+        gone = flight.attempt.job not in member.flights
+        if not (gone or flight.lost or flight.fenced or silent < self.config.lease):
+            self.judge.lost(member, flight, f"no sign of life on {member.name} for {silent:.0f} s", self._now())
 
     def _moved_on(self) -> None:
         self.send_ready()
@@ -362,7 +403,7 @@ class Dispatcher:
         waiting = not self.ledger.posted()
         if any(member.usable(waiting=waiting) for member in self.fleet.members):
             self._usable_at = now
-        elif now - self._usable_at >= self.config.fleet_timeout:
+        elif now - self._usable_at >= self.config.fleet_timeout and not any(one.proving for one in self.fleet.members):
             self._usable_at = now
             self.stranded()
 

@@ -1,6 +1,6 @@
 """``scrapy fleet doctor``: all that preflight asks, and a job without requests, whose receipt must come home.
 
-Only such a job tells whether the plugin is active on a node: Scrapyd knows nothing of it.
+Only such a job tells whether the plugin is installed on a node: Scrapyd knows nothing of it.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from scrapy_distributed import __version__
+from scrapy_distributed.addon import Addon
 from scrapy_distributed.answer import shortened
-from scrapy_distributed.config import Config
+from scrapy_distributed.config import Config, unknown
 from scrapy_distributed.divert import target_rules
 from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError, NodeRefusedError, WireError
 from scrapy_distributed.job import MAX_ARGUMENTS_BYTES, check_job
 from scrapy_distributed.job_template import JobTemplate
+from scrapy_distributed.middleware import DistributedSpiderMiddleware
 from scrapy_distributed.node import Node
 from scrapy_distributed.post_mortem import cause_of_death
 from scrapy_distributed.preflight import CHECKS, Check, Finding, Survey, Verdict
@@ -44,6 +46,13 @@ PROBE_SETTINGS = {
 }
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 5.0  # for a probe that runs and is told to end
+#: What activates the plugin in a project, by the setting that names it.
+_ACTIVATION: dict[str, tuple[type | str, ...]] = {
+    "ADDONS": (Addon, "scrapy_distributed.Addon", "scrapy_distributed.addon.Addon"),
+    "SPIDER_MIDDLEWARES": (
+        DistributedSpiderMiddleware, "scrapy_distributed.middleware.DistributedSpiderMiddleware",
+    ),
+}  # fmt: skip
 #: What mends the usual causes of death, by what stands in their words.
 _REMEDIES = (
     (r"No module named '?scrapy_distributed", "install scrapy-distributed-batches on this node"),
@@ -73,7 +82,8 @@ def subject(settings: BaseSettings, name: str | None) -> Subject:
         raise ConfigError(f"the spiders of this project can't be loaded: {type(error).__name__}: {error}") from None
     of_spider = {one: _settings_of(kind, settings) for one, kind in kinds.items()}
     if name is not None:
-        note = "" if name in kinds else ", which is not in the project of this folder"
+        listed = shortened(", ".join(sorted(loader.list()))) or "none"
+        note = "" if name in kinds else f" is not in the project of this folder (it has {listed})"
         return Subject(name=name, kind=kinds.get(name), settings=of_spider.get(name, settings), note=note)
     found = [one for one, own in of_spider.items() if own.getbool("DISTRIBUTED_ENABLED", True)]
     if not found:
@@ -100,21 +110,41 @@ def job_of(subject: Subject, config: Config, project: str, given: Mapping[str, s
     config = replace(config, worker_args=tuple(name for name in config.worker_args if hasattr(spider, name)))
     spider.rules = getattr(subject.kind, "rules", ())
     rules = target_rules(config, spider)
-    job = JobTemplate.from_config(config, spider, project=project, rules=rules, version="")
+    job = JobTemplate.from_config(config, spider, settings=subject.settings, project=project, rules=rules, version="")
     check_job("job", job.settings_of("x" * MAX_VALUE_BYTES), job.args)
     return job
 
 
 def found_here(subject: Subject, job: JobTemplate | ConfigError, config: Config) -> list[Finding]:
     """What can be told without a node."""
-    spider = _here("spider", Verdict.OK, f"{subject.name}{subject.note}")
+    return [_plugin(subject), *_settings(subject), _spider(subject), _job(job, config)]
+
+
+def _plugin(subject: Subject) -> Finding:
+    for setting, names in _ACTIVATION.items():
+        components = subject.settings.getdict(setting)
+        if any(components.get(name) is not None for name in names):
+            return _here("plugin", Verdict.OK, f"activated by {setting}")
+    advice = 'ADDONS = {"scrapy_distributed.Addon": 500}'
+    return _here("plugin", Verdict.FAIL, f"not activated in this project: {advice}")
+
+
+def _settings(subject: Subject) -> list[Finding]:
+    return [_here("setting", Verdict.WARN, sentence) for sentence in unknown(subject.settings)]
+
+
+def _spider(subject: Subject) -> Finding:
+    return _here("spider", Verdict.OK if subject.kind else Verdict.FAIL, f"{subject.name}{subject.note}")
+
+
+def _job(job: JobTemplate | ConfigError, config: Config) -> Finding:
     if isinstance(job, ConfigError):
         advice = "shorten DISTRIBUTED_WORKER_SETTINGS and the values of DISTRIBUTED_WORKER_ARGS, or correct their names"
-        return [spider, _here("job", Verdict.FAIL, f"{job}: {advice}", job)]
+        return _here("job", Verdict.FAIL, f"{job}: {advice}", job)
     used = sum(len(f"{name}={value}".encode()) for name, value in [*job.settings.items(), *job.args.items()])
     words = f"settings and arguments of {used:,} bytes, at most {MAX_ARGUMENTS_BYTES - MAX_VALUE_BYTES:,} travel"
-    unknown = [f"-a {name}=VALUE" for name in config.worker_args if name not in job.args]
-    return [spider, _here("job", Verdict.OK, words + (f"; not given: {' '.join(unknown)}" if unknown else ""))]
+    missing = [f"-a {name}=VALUE" for name in config.worker_args if name not in job.args]
+    return _here("job", Verdict.OK, words + (f"; not given: {' '.join(missing)}" if missing else ""))
 
 
 def _here(check: str, verdict: Verdict, words: str, error: ConfigError | None = None) -> Finding:

@@ -73,8 +73,9 @@ class Member:
     running: int = 0  # jobs of all projects, at the last look
     peak_running: int = 0
     jobs_seen: tuple[int, int] = (0, 0)  # running and finished, at the last look
-    moved: bool = True  # a job has started or ended since the look before the last
-    passed_on: bool = False  # a job that waited here was given to another, and nothing has moved here since
+    changed: bool = True  # a job has started or ended since the last look
+    moved: bool = True  # or since the look before: a job that has ended may have written a receipt after that
+    passed_until: float = 0.0  # above 0: a job that waited here was given to another, and nothing has moved here since
     still_since: float = 0.0  # since then nothing runs there, and nothing has started or ended
 
     @property
@@ -107,29 +108,40 @@ class Member:
     @property
     def idle_slots(self) -> int:
         """Jobs that it could start at once, as far as we know."""
-        if not self.well or self.passed_on or any(flight.waiting for flight in self.flights.values()):
+        if not self.well or self.passed_until or any(flight.waiting for flight in self.flights.values()):
             return 0
         return max(self.peak_running - self.running, 0 if self.running else 1)
 
+    def would_try(self, *, any_well: bool) -> bool:
+        """Whether a job that waits elsewhere may come to it while it is in doubt: else nothing might ever end that."""
+        return bool(self.pause and self.has_room and not self.passed_until) and (
+            self.needs is Proof.TAKES or not any_well
+        )
+
     def usable(self, *, waiting: bool) -> bool:
-        """Whether it can be hoped for: it is well; or it has failed, and none is *waiting* or it has a job of ours that
-        may prove it. Where jobs of it fail, that is one that is at work."""
+        """Whether it can be hoped for: it is well; or it has failed, and none is *waiting* or it has a job of ours. To
+        have one says nothing where jobs come to nothing."""
         if self.trouble:
             return False
         if not (self.pause and waiting):
             return True
-        if self.needs is Proof.DELIVERS:
-            return self.trial is not None and self.trial.started
-        return any(flight.confirmed and not flight.lost for flight in self.flights.values())
+        has_job = any(flight.confirmed and not flight.lost for flight in self.flights.values())
+        return has_job and self.needs is not Proof.DELIVERS
+
+    @property
+    def proving(self) -> bool:
+        """Whether a job is at work there that may prove that it works."""
+        return self.trial is not None and self.trial.at_work
 
     def seen(self, status: DaemonStatus, now: float) -> None:
         was_silent, self.silent = self.silent, False
         self.running, self.peak_running = status.running, max(self.peak_running, status.running)
         jobs = (status.running, status.finished)
-        self.moved, self.jobs_seen = jobs != self.jobs_seen, jobs
-        if self.moved:
-            self.passed_on = False
-        if self.moved or self.running or was_silent:  # nobody knows how long it has been up
+        changed, self.jobs_seen = jobs != self.jobs_seen, jobs
+        self.moved, self.changed = changed or self.changed, changed
+        if changed or now >= self.passed_until:
+            self.passed_until = 0.0
+        if changed or self.running or was_silent:  # nobody knows how long it has been up
             self.still_since = now
 
     def wedged(self, now: float, seconds: float) -> bool:
@@ -149,8 +161,7 @@ class Member:
         return news
 
     def job_failed(self, reason: str, now: float) -> bool:
-        """A job of it came to nothing, and its batch is not to blame. Returns whether it is in doubt for it now, and
-        that is news."""
+        """A job of it came to nothing. Returns whether it is in doubt for it now, and that is news."""
         self.bad_jobs += 1
         return self.bad_jobs >= BAD_JOBS and self.fail(reason, now, needs=Proof.DELIVERS)
 

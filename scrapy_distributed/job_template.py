@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scrapy import Spider
+from scrapy.settings import BaseSettings
 
 from scrapy_distributed.batch import Attempt
 from scrapy_distributed.config import Config
@@ -31,27 +33,38 @@ class JobTemplate:
 
     @classmethod
     def from_config(
-        cls, config: Config, spider: Spider, *, project: str, rules: tuple[int, ...], version: str
-    ) -> JobTemplate:
-        """*rules*: the rules of *spider* whose requests are the fleet's."""
-        settings = dict(config.worker_settings)
+        cls, config: Config, spider: Spider, *, settings: BaseSettings, project: str, rules: tuple[int, ...],
+        version: str,
+    ) -> JobTemplate:  # fmt: skip
+        """*settings*: those of the crawl; *rules*: the rules of *spider* whose requests are the fleet's."""
+        # Without the plugin a job would crawl the whole site, from the spider's own start.
+        sent = {"ADDONS": _with_ours(settings), **config.worker_settings}
         if rules:
-            settings["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, rules))
+            sent["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, rules))
         if config.target_callbacks:
-            settings["DISTRIBUTED_TARGET_CALLBACKS"] = ",".join(config.target_callbacks)
+            sent["DISTRIBUTED_TARGET_CALLBACKS"] = ",".join(config.target_callbacks)
         if config.target_feed_url:
-            settings["FEED_URI"] = config.target_feed_url
-            settings["FEEDS"] = "{}"  # else the project's own would be written too
+            sent["FEED_URI"] = config.target_feed_url
+            sent["FEEDS"] = "{}"  # else the project's own would be written too
         # Where nobody waits for receipts, what a worker finds must not be left in one.
-        settings["DISTRIBUTED_WORKER_TARGETS"] = config.worker_targets if config.wait else "follow"
+        sent["DISTRIBUTED_WORKER_TARGETS"] = config.worker_targets if config.wait else "follow"
         missing = [name for name in config.worker_args if not hasattr(spider, name)]
         if missing:
             raise ConfigError(f"DISTRIBUTED_WORKER_ARGS: the spider has no {', '.join(missing)}; give it with -a")
         args = {name: str(getattr(spider, name)) for name in config.worker_args}
-        return cls(project=project, spider=spider.name, version=version, settings=settings, args=args)
+        return cls(project=project, spider=spider.name, version=version, settings=sent, args=args)
 
     def settings_of(self, payload: str) -> dict[str, str]:
         return {**self.settings, START_URL: payload}
 
     def args_of(self, attempt: Attempt) -> dict[str, str]:
         return {**self.args, "batch": attempt.label}
+
+
+def _with_ours(settings: BaseSettings) -> str:
+    """The add-ons of the project, and ours, as JSON."""
+    addons = {
+        addon if isinstance(addon, str) else f"{addon.__module__}.{addon.__qualname__}": order
+        for addon, order in settings.getdict("ADDONS").items()
+    }
+    return json.dumps({"scrapy_distributed.Addon": 500, **addons})

@@ -41,8 +41,8 @@ class Judge:
         self.found = found
         self._extra = {"spider": spider}
 
-    def final(self, member: Member, flight: Flight, receipt: Receipt, now: float) -> None:
-        """Its final receipt is here: it counts as a whole, or not at all."""
+    def final(self, member: Member, flight: Flight, receipt: Receipt, now: float, why_not: str = "") -> None:
+        """Its final receipt is here: it counts as a whole, or not at all. *why_not*: what its log says of its feed."""
         if flight.fenced:
             del member.flights[flight.attempt.job]
             return
@@ -51,7 +51,8 @@ class Judge:
         if isinstance(settlement, Settlement):
             self._accept(member, flight, receipt, settlement)
         else:
-            self._reject(member, flight, *settlement, now)
+            reason, blame = settlement
+            self._reject(member, flight, f"{reason}: {why_not}" if why_not else reason, blame, now)
 
     def died(self, member: Member, flight: Flight, why: str, now: float) -> None:
         """It has ended without a final receipt. If it was at work, one of its requests may have killed it."""
@@ -63,13 +64,14 @@ class Judge:
         """No sign of life: its requests go to another attempt. Its receipt is welcome, if it comes first."""
         self._warn("Batch %s: %s; its requests are to go out again", flight.attempt.label, reason)
         self.stats.inc_value("distributed/attempts/lost")
-        blame = Blame.BATCH if flight.at_work else Blame.NOBODY if member.silent else Blame.NODE
+        blame = self._blame_for_loss(member, flight)
         fate = self.ledger.lose(
             flight.attempt, reason, counts=self._counts(blame), max_attempts=self.config.max_attempts
         )
         flight.lost = True
         flight.attempt = replace(flight.attempt, state=AttemptState.UNKNOWN)
-        self._doubt(member, blame, reason, now)
+        if not member.silent:
+            self._doubt(member, blame, reason, now)
         self._ended(flight, fate, reason)
 
     def unsent(self, member: Member, flight: Flight, reason: str) -> None:
@@ -81,6 +83,15 @@ class Judge:
         """A node has shown *proof* that it works."""
         if member.worked(proof):
             logger.info("%s: is used again", member.name, extra=self._extra)
+
+    def _blame_for_loss(self, member: Member, flight: Flight) -> Blame:
+        members = self.fleet.members
+        if len(members) > 1 and all(one.silent for one in members):  # our own network is cut
+            return Blame.NOBODY
+        if flight.at_work:
+            return Blame.BATCH
+        never_ran = not flight.confirmed or (flight.signalled_at is not None and not flight.started)
+        return Blame.NOBODY if never_ran or member.silent else Blame.NODE
 
     def _overtaken(self, flight: Flight, receipt: Receipt) -> tuple[str, Blame] | None:
         """A lost attempt that comes home with a part only is not worth a replacement that is at work."""
@@ -96,7 +107,7 @@ class Judge:
         try:
             return self.ledger.settle(
                 flight.attempt, receipt, max_attempts=self.config.max_attempts, found=self.read_targets(receipt),
-                again=self._again(member, receipt),
+                again=self._again(member, receipt), counts=flight.signalled_at is None or flight.stalled,
             )  # fmt: skip
         except sqlite3.Error:
             raise
@@ -137,7 +148,8 @@ class Judge:
         del member.flights[attempt.job]
         self.stats.inc_value("distributed/attempts/rejected")
         self._warn("Batch %s from %s rejected: %s (job %s)", attempt.label, member.name, reason, attempt.job)
-        self._doubt(member, blame, reason, now)
+        if not flight.lost:  # that was told when it was lost
+            self._doubt(member, blame, reason, now)
         self._ended(flight, fate, reason)
 
     def _counts(self, blame: Blame, *, alone: bool = False) -> bool:
@@ -146,7 +158,7 @@ class Judge:
         return blame is Blame.BATCH or (blame is Blame.NODE and well)
 
     def _doubt(self, member: Member, blame: Blame, reason: str, now: float) -> None:
-        if blame is Blame.NODE and member.job_failed(reason, now):
+        if blame is not Blame.NOBODY and member.job_failed(reason, now):
             self._warn("%s: its jobs come to nothing, the last one: %s; it gets one at a time until one is accepted",
                        member.name, reason)  # fmt: skip
 
@@ -165,7 +177,7 @@ class Judge:
         """What is still under way for its batch is fenced where it can't count any more."""
         if fate is Fate.HALVED:
             self.stats.inc_value("distributed/batches_halved")
-            self._warn("Batch %s has failed twice: its requests go out as two halves", flight.attempt.batch)
+            self._warn("Batch %s has failed: its requests go out as two halves", flight.attempt.batch)
         elif fate is Fate.DEAD:
             self._warn("Batch %s: its attempts are used up, what is left is dead: %s", flight.attempt.batch, reason)
         settled = self.ledger.settled_positions(flight.attempt.batch)

@@ -67,6 +67,7 @@ COUNT_OCCURRENCE = """
 INSERT INTO occurrence VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET number = number + 1 RETURNING number
 """
 QUEUED = "SELECT bodies FROM queued WHERE run = ? AND avoid IS NULL ORDER BY id"
+HAS_QUEUED = "SELECT 1 FROM queued WHERE run = ? LIMIT 1"
 CLEAR_QUEUED = "DELETE FROM queued WHERE run = ? AND avoid IS NULL"
 ADD_AGAIN = "INSERT INTO queued (run, size, bodies, avoid) VALUES (?, ?, ?, ?)"
 AGAIN_SIZES = "SELECT avoid, sum(size) FROM queued WHERE run = ? AND avoid IS NOT NULL GROUP BY avoid"
@@ -74,14 +75,10 @@ AGAIN = "SELECT bodies FROM queued WHERE run = ? AND avoid = ? ORDER BY id"
 CLEAR_AGAIN = "DELETE FROM queued WHERE run = ? AND avoid = ?"
 NEXT_BATCH = "UPDATE run SET batches = batches + 1 WHERE id = ? RETURNING batches"
 ADD_BATCH = """
-INSERT INTO batch (run, number, size, payload, state, parent, avoid, failures) VALUES (?, ?, ?, ?, 'ready', ?, ?, ?)
+INSERT INTO batch (run, number, size, payload, state, parent, avoid, last, failures)
+VALUES (?, ?, ?, ?, 'ready', ?, ?, ?, ?)
 """
-READY = """
-SELECT number, coalesce(
-    (SELECT node FROM attempt WHERE run = batch.run AND batch = batch.number ORDER BY attempt.number DESC LIMIT 1),
-    avoid)
-FROM batch WHERE run = ? AND state = 'ready' ORDER BY number LIMIT 10
-"""
+READY = "SELECT min(number), last FROM batch WHERE run = ? AND state = 'ready' GROUP BY last ORDER BY 1"
 UNSETTLED = """
 SELECT 1 FROM batch WHERE run = :run AND state <> 'settled'
 UNION ALL SELECT 1 FROM queued WHERE run = :run LIMIT 1
@@ -92,7 +89,7 @@ UNION ALL SELECT 1 FROM attempt WHERE run = :run AND state = 'bound'
 UNION ALL SELECT 1 FROM queued WHERE run = :run LIMIT 1
 """
 BATCH = "SELECT size, payload, settled, attempts, failures, state, avoid FROM batch WHERE run = ? AND number = ?"
-BIND_BATCH = "UPDATE batch SET state = 'in flight', attempts = ? WHERE run = ? AND number = ?"
+BIND_BATCH = "UPDATE batch SET state = 'in flight', attempts = ?, last = ? WHERE run = ? AND number = ?"
 ADD_ATTEMPT = """
 INSERT INTO attempt (run, batch, number, node, url, state, positions, bound) VALUES (?, ?, ?, ?, ?, 'bound', ?, ?)
 """
@@ -245,7 +242,7 @@ class Ledger:
                 bodies = _texts(self._db.execute(AGAIN, (self._run, avoid)))
                 self._db.execute(CLEAR_AGAIN, (self._run, avoid))
                 for start in range(0, len(bodies), size):
-                    made += self._add_batches(bodies[start : start + size], avoid=avoid)
+                    made += self._add_batches(bodies[start : start + size], avoid=avoid, last=avoid)
         return made
 
     def walked(self) -> None:
@@ -253,8 +250,9 @@ class Ledger:
         self._db.execute(WALKED, (time.time(), self._run))
 
     def walk_on(self) -> None:
-        """It has not, after all."""
-        self._db.execute(WALK_ON, (self._run,))
+        """It has not, after all. Survives a power cut: what it finds from now on may not."""
+        with self._transaction(durable=True):
+            self._db.execute(WALK_ON, (self._run,))
 
     def end(self) -> bool:
         """Mark the run as ended, if its walk is done and it is settled. Returns whether it has ended."""
@@ -263,7 +261,7 @@ class Ledger:
     # Attempts
 
     def ready(self) -> list[tuple[int, str | None]]:
-        """The next batches to send, at most ten, each with the node of its last attempt."""
+        """The next batches to send, each with the node where it was last: for each such node the first one."""
         return self._db.execute(READY, (self._run,)).fetchall()
 
     def bind(self, batch: int, node: str, url: str = "") -> tuple[Attempt, str]:
@@ -271,7 +269,7 @@ class Ledger:
         with self._transaction(durable=True):
             size, payload, settled, attempts, *_ = self._batch(batch)
             positions = ((1 << size) - 1) & ~settled
-            self._db.execute(BIND_BATCH, (attempts + 1, self._run, batch))
+            self._db.execute(BIND_BATCH, (attempts + 1, node, self._run, batch))
             row = (self._run, batch, attempts + 1, node, url, bitmap_to_bytes(positions), time.time())
             self._db.execute(ADD_ATTEMPT, row)
         if settled:
@@ -315,14 +313,15 @@ class Ledger:
 
     def settle(
         self, attempt: Attempt, receipt: Receipt, *, max_attempts: int,
-        found: Iterable[tuple[bytes, str]] = (), again: int = 0,
+        found: Iterable[tuple[bytes, str]] = (), again: int = 0, counts: bool = True,
     ) -> Settlement:  # fmt: skip
         """Accept *attempt* as a whole by its final *receipt*, and divert the targets that it has *found*, as (key,
         encoded request) pairs. *again*: bitmap of its failed requests that may be tried on another node, each once.
+        *counts*: if nothing is settled, that is the batch's failure.
         Survives a power cut. There must be no ``objection``."""
         if objected := self.objection(attempt, receipt):
             raise ValueError(f"{attempt.job} can't be accepted: {objected[0]}")
-        counts = self._state(attempt) is not AttemptState.UNKNOWN and not receipt.settled
+        counts = counts and self._state(attempt) is not AttemptState.UNKNOWN and not receipt.settled
         with self._unseen(found) as unseen, self._transaction(durable=True):
             new = self._divert(*unseen)
             moved = self._accept(attempt, receipt, again & receipt.again)
@@ -341,6 +340,10 @@ class Ledger:
     def settled(self) -> bool:
         """Whether nothing is queued and every batch is settled."""
         return self._db.execute(UNSETTLED, {"run": self._run}).fetchone() is None
+
+    def has_queued(self) -> bool:
+        """Whether requests wait for a batch to be closed."""
+        return self._db.execute(HAS_QUEUED, (self._run,)).fetchone() is not None
 
     def posted(self) -> bool:
         """Whether every request has been taken by a node, those of the open batch included."""
@@ -376,10 +379,13 @@ class Ledger:
         return read_balance(self._db, self._run)
 
     def worker_stats(self) -> dict[str, float]:
-        """The numbers in the stats of accepted attempts, summed; of maxima the largest."""
+        """The numbers in the stats of accepted attempts, summed; of maxima the largest. Rates are left out: neither is
+        true of them."""
         total: dict[str, float] = {}
         for (text,) in self._db.execute(ACCEPTED_STATS, (self._run,)):
             for key, value in json.loads(text).items():
+                if key.endswith("_per_minute"):
+                    continue
                 merge = max if "max" in key or key.startswith("memusage/") else sum_of
                 total[key] = merge(total[key], value) if key in total else value
         return total
@@ -407,12 +413,13 @@ class Ledger:
         )
 
     def _add_batches(
-        self, bodies: Sequence[str], *, parent: int | None = None, avoid: str | None = None, failures: int = 0
-    ) -> int:
+        self, bodies: Sequence[str], *, parent: int | None = None, avoid: str | None = None, last: str | None = None,
+        failures: int = 0,
+    ) -> int:  # fmt: skip
         parts = list(wire.split(bodies))
         for part, payload in parts:
             (number,) = self._db.execute(NEXT_BATCH, (self._run,)).fetchone()
-            self._db.execute(ADD_BATCH, (self._run, number, len(part), payload, parent, avoid, failures))
+            self._db.execute(ADD_BATCH, (self._run, number, len(part), payload, parent, avoid, last, failures))
         return len(parts)
 
     def _make_seen(self) -> None:
@@ -485,7 +492,7 @@ class Ledger:
             middle = (len(bodies) + 1) // 2
             for half in (bodies[:middle], bodies[middle:]):
                 # One of them is suspect still, so the next death is enough to halve it again.
-                self._add_batches(half, parent=attempt.batch, avoid=avoid, failures=HALVED_AT - 1)
+                self._add_batches(half, parent=attempt.batch, avoid=avoid, last=attempt.node, failures=HALVED_AT - 1)
             self._settle_batch(attempt.batch, settled | left, moved=left.bit_count())
             return Fate.HALVED
         if failures + 1 < max_attempts:
@@ -578,7 +585,7 @@ def objection(attempt: Attempt, receipt: Receipt, settled: int) -> tuple[str, Bl
     if receipt.size != attempt.size:
         return f"its receipt speaks of {receipt.size} requests, sent were {attempt.size}", Blame.NODE
     if not receipt.stored:
-        return "its feed was not stored, the log of the job tells why", Blame.NODE
+        return "its feed was not stored", Blame.NODE
     if not receipt.clean:
         return f"it ended early ({receipt.finish_reason}) with items of unfinished requests in its feed", Blame.BATCH
     return None

@@ -172,7 +172,8 @@ class LedgerReader:
         names = (run["identity"]["project"], run["identity"]["spider"], attempt.job)
         ran = url and attempt.state is not AttemptState.UNSENT
         return {
-            "label": attempt.label, "job": attempt.job, "node": node, "url": url, "state": state, "reason": reason,
+            "number": number, "label": attempt.label, "job": attempt.job, "node": node, "url": url,
+            "state": state, "reason": reason,
             "size": attempt.size, "bound": bound, "ended": ended, "items": items, "feeds": _feeds(feeds),
             "log": f"{url}/logs/{'/'.join(quote(name, safe='') for name in names)}.log" if ran else None,
         }  # fmt: skip

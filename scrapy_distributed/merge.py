@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
+from scrapy_distributed.accounting import counted
 from scrapy_distributed.errors import ConfigError, DistributedError
 from scrapy_distributed.ledger_reader import AcceptedAttempt
 
@@ -158,13 +159,14 @@ def _feeds(attempts: Iterable[AcceptedAttempt], pattern: str, faults: list[Fault
         ]
         total = sum(feed.items for feed in feeds)
         if attempt.items and not feeds:
-            scraped = f"batch {attempt.label}: its job scraped {attempt.items:,} items"
+            scraped = f"batch {attempt.label}: its job scraped {counted(attempt.items, 'item')}"
             message = f"{scraped}, found no feed of it" + (f" that fits {pattern!r}" if attempt.feeds else "")
             faults.append(Fault(kind=FaultKind.NO_FEED, message=message))
         elif total > attempt.items:
             message = (
-                f"batch {attempt.label}: its job scraped {attempt.items:,} items, its {len(feeds)} feeds hold"
-                f" {total:,}; if each item is in several feeds, choose one of them with --feeds PATTERN"
+                f"batch {attempt.label}: its job scraped {counted(attempt.items, 'item')}, found {total:,} in"
+                f" {counted(len(feeds), 'feed')}; if each item is in several feeds, choose one of them with --feeds"
+                " PATTERN"
             )
             faults.append(Fault(kind=FaultKind.TOO_MANY, message=message))
         else:
@@ -199,7 +201,7 @@ def _files(
             yield None, feed
         elif not places:
             names = " or ".join(sorted(feed.names)) or "its file"
-            message = f"{feed}: found no file {names}, expected {feed.items:,} items"
+            message = f"{feed}: found no file {names}, expected {counted(feed.items, 'item')}"
             faults.append(Fault(kind=FaultKind.MISSING, message=message))
         elif len(places) > 1:
             message = f"{feed}: found {' and '.join(map(str, places.values()))}, expected one of them"
@@ -385,7 +387,7 @@ def _copy(files: Iterable[tuple[Path | None, _Feed]], file: BinaryIO, faults: li
             continue
         found = (writer.items if writer else 0) - before
         if found != feed.items:
-            message = f"{path}, {feed}: found {found:,} items, its receipt says {feed.items:,}"
+            message = f"{path}, {feed}: found {counted(found, 'item')}, its receipt says {feed.items:,}"
             faults.append(Fault(kind=FaultKind.COUNT, message=message))
     if writer is None:
         return 0

@@ -176,10 +176,19 @@ async def _spider(node: Node, survey: Survey) -> tuple[Verdict, str]:
     if survey.spider not in spiders:
         raise NodeRefusedError(
             node.name,
-            f"spider {survey.spider!r} is not in project {survey.project!r} there (it has {_listed(spiders)}): "
+            f"spider {survey.spider!r} is not in {_place(node, survey)} (it has {_listed(spiders)}): "
             "scrapy fleet deploy",
         )
     return Verdict.OK, survey.spider
+
+
+def _place(node: Node, survey: Survey) -> str:
+    """Where a spider was looked for. The version is named where a newer one is there, which may have it."""
+    project = f"project {survey.project!r} there"
+    if all(_natural(version) <= _natural(survey.chosen) for version in survey.versions[node.name]):
+        return project
+    why = "the one asked for" if survey.version else "the newest that every node has"
+    return f"version {shortened(survey.chosen)} of {project}, {why}"
 
 
 async def _logs_dir(node: Node, survey: Survey) -> tuple[Verdict, str]:

@@ -11,8 +11,9 @@ from scrapy_distributed.ledger import Ledger
 logger = logging.getLogger(__name__)
 
 
-def report(ledger: Ledger, crawler: Crawler, reason: str, *, targets: str) -> None:
-    """End the run in *ledger* if it is over, and tell. *reason*: why the crawl closes; *targets*: what was diverted."""
+def report(ledger: Ledger, crawler: Crawler, reason: str, *, targets: str, wait: bool) -> None:
+    """End the run in *ledger* if it is over, and tell. *reason*: why the crawl closes; *targets*: what was diverted;
+    *wait*: whether it was to wait for the workers."""
     extra = {"spider": crawler.spider}
     over = ledger.end()
     balance = ledger.balance()
@@ -30,7 +31,12 @@ def report(ledger: Ledger, crawler: Crawler, reason: str, *, targets: str) -> No
     if balance.dead:
         logger.warning("To try again what is dead: scrapy batches retry --state dead --ledger %s, then the same"
                        " command", ledger.path, extra=extra)  # fmt: skip
-    if not over:
+    if not over and not wait and not balance.queued:
+        logger.warning(
+            "Run %s is handed over: %d requests are with the nodes. The same command with DISTRIBUTED_WAIT=True looks"
+            " after them, with False it begins a new run", ledger.run, balance.in_flight, extra=extra,
+        )  # fmt: skip
+    elif not over:
         logger.warning(
             "Run %s is not finished (%s): %d requests are queued, %d in flight; %s, the same command takes it up"
             " again", ledger.run, reason, balance.queued, balance.in_flight,

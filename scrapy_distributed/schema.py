@@ -6,7 +6,7 @@
 ``queued``  requests whose batch is not closed: of the open batch, or (*avoid* set) to be tried on another node
 ``batch``   a closed batch. *settled*: bitmap of the positions that no later attempt has to do; of these *crawled*,
             *failed*, *filtered*, *dead* have that outcome, and *moved* are in another batch: a half, for another node,
-            or a retry
+            or a retry. *avoid*: its requests failed on that node before; *last*: where it was, or part of it, last
 ``attempt`` one job; *positions*: bitmap of what it was sent
 ``outcome`` a request that failed, was filtered or is dead; *again*: nothing of it is in a feed that counts
 =========== ===========================================================================================================
@@ -40,7 +40,7 @@ CREATE TABLE queued (
 CREATE TABLE batch (
     run INTEGER NOT NULL, number INTEGER NOT NULL, parent INTEGER, size INTEGER NOT NULL CHECK (size > 0),
     state TEXT NOT NULL CHECK (state IN ('ready', 'in flight', 'settled')),
-    avoid TEXT, settled BLOB NOT NULL DEFAULT x'',
+    avoid TEXT, last TEXT, settled BLOB NOT NULL DEFAULT x'',
     attempts INTEGER NOT NULL DEFAULT 0, failures INTEGER NOT NULL DEFAULT 0,
     crawled INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,
     filtered INTEGER NOT NULL DEFAULT 0, dead INTEGER NOT NULL DEFAULT 0, moved INTEGER NOT NULL DEFAULT 0,
@@ -50,7 +50,7 @@ CREATE TABLE batch (
     CHECK (crawled + failed + filtered + dead + moved <= size),
     CHECK ((state = 'settled') = (crawled + failed + filtered + dead + moved = size))
 );
-CREATE INDEX batch_open ON batch (run, state, number) WHERE state <> 'settled';
+CREATE INDEX batch_open ON batch (run, state, last, number) WHERE state <> 'settled';
 CREATE TABLE attempt (
     run INTEGER NOT NULL, batch INTEGER NOT NULL, number INTEGER NOT NULL, node TEXT NOT NULL, url TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ({", ".join(repr(state.value) for state in AttemptState)})),

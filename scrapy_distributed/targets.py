@@ -36,6 +36,7 @@ class Targets:
         assert crawler.spider is not None
         self.stats = crawler.stats
         self.own = own
+        self._unfiltered: list[tuple[int, str]] = []  # with the position of the start request
         self._open: list[str] = []
         self._open_bytes = 0
         self._packed: list[str] = []
@@ -50,9 +51,9 @@ class Targets:
         )  # fmt: skip
         self.is_target = self._diverter.is_target
 
-    def take(self, request: Request) -> Request | None:
-        """Report the target *request*. Returns it if it is to be crawled here, because it can't travel, or because no
-        more go into a receipt."""
+    def take(self, request: Request, position: int) -> Request | None:
+        """Report the target *request*, to which the start request at *position* has led. Returns it if it is to be
+        crawled here, because it can't travel, or because no more go into a receipt."""
         assert self.stats is not None
         if self._seen is None:  # not earlier: most workers find none
             self._seen = set(self._keys_of_own())
@@ -66,12 +67,20 @@ class Targets:
                 self._log_full()
                 self.stats.inc_value("distributed/local/receipt_full")
                 return request
-            self._add(body)
+            if request.dont_filter:
+                self._unfiltered.append((position, body))
+            else:
+                self._add(body)
             self.stats.inc_value("distributed/targets_reported")
         return here[0] if here else None
 
-    def payloads(self) -> tuple[str, ...]:
-        """Each of at most ``PAYLOAD_REQUESTS`` and ``PAYLOAD_BYTES``, or of one request."""
+    def payloads(self, settled: int) -> tuple[str, ...]:
+        """Each of at most ``PAYLOAD_REQUESTS`` and ``PAYLOAD_BYTES``, or of one request. *settled*: bitmap of start
+        requests; another attempt does the others, and finds again what is not to be filtered."""
+        unfiltered, self._unfiltered = self._unfiltered, []
+        for position, body in unfiltered:
+            if settled >> position & 1:
+                self._add(body)
         self._pack()
         return tuple(self._packed)
 

@@ -86,6 +86,7 @@ class Worker(BaseSpiderMiddleware):
         connect(worker._spider_opened, signals.spider_opened)
         connect(worker._request_scheduled, signals.request_scheduled)
         connect(worker._request_dropped, signals.request_dropped)
+        connect(worker._request_reached_downloader, signals.request_reached_downloader)
         connect(worker._item_scraped, signals.item_scraped)
         connect(worker._item_error, signals.item_error)
         connect(feeds.file_closed, signals.feed_slot_closed)
@@ -152,7 +153,7 @@ class Worker(BaseSpiderMiddleware):
         if isinstance(output, Request):
             request = self.tickets.without(output)
             if self.targets is not None and self.targets.is_target(request):
-                here = self.targets.take(request)
+                here = self.targets.take(request, ticket[0])
                 if here is None:
                     self.outcomes.found(ticket[0])
                     return None
@@ -237,6 +238,11 @@ class Worker(BaseSpiderMiddleware):
         if ticket is not None:
             self.outcomes.note(ticket, "failed", f"item {type(failure.value).__name__}")
 
+    def _request_reached_downloader(self) -> None:
+        """The first one: from here on a request may kill this worker, and the receipt tells that it was at work."""
+        self.crawler.signals.disconnect(self._request_reached_downloader, signals.request_reached_downloader)
+        self._write_receipt()
+
     def _spider_opened(self) -> None:
         self._heartbeat.start(self.interval, now=True)
 
@@ -304,7 +310,7 @@ class Worker(BaseSpiderMiddleware):
             items=self.items, pages=stats.get("response_received_count", 0), activity=self.activity,
             clean=outcomes.clean, stored=final and feeds.stored(stats), feeds=tuple(feeds.files) if final else (),
             unexported=feeds.unexported if final else 0,
-            targets=self.targets.payloads() if final and self.targets is not None else (),
+            targets=self.targets.payloads(outcomes.settled) if final and self.targets is not None else (),
             finish_reason=self.finish_reason or "", stats=self._numbers(stats) if final else {},
         )  # fmt: skip
 

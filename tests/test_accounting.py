@@ -34,6 +34,7 @@ def test_each_state_counts_and_a_difference_has_a_sign(state: str, number: int) 
 def test_it_says_itself_in_words_and_as_a_dict() -> None:
     balance = Balance(diverted=21, duplicates=9, queued=1, in_flight=2, crawled=3, failed=4, filtered=5, dead=6)
     assert str(balance) == "21 diverted = 1 queued + 2 in flight + 3 crawled + 4 failed + 5 filtered + 6 dead"
+    assert str(replace(balance, diverted=1000)).startswith("1,000 diverted != ")
     assert " != " in str(replace(balance, dead=7))
     assert balance.as_dict() == {
         "diverted": 21, "duplicates": 9, "queued": 1, "in_flight": 2, "crawled": 3, "failed": 4, "filtered": 5,

@@ -152,11 +152,10 @@ def test_list_shows_where_requests_have_been_moved(capsys: pytest.CaptureFixture
     said = Said(capsys, "list", "--ledger", "s.sqlite")
     assert said.out.splitlines() == [
         f"run {run}, spider s of p (s.sqlite)",
-        "  batch 1: 3 requests, settled on n1, attempt 2 (no receipt: killed)",
-        "    3 moved",
+        "  batch 1: 3 requests, given to batches 2 and 3 after attempt 2 on n1 (no receipt: killed)",
         "  batch 2: 2 requests, settled on n1, attempt 1, from batch 1",
         "    2 crawled",
-        "  batch 3: 1 requests, settled on n1, attempt 2 (no receipt: killed), from batch 1",
+        "  batch 3: 1 request, settled on n1, attempt 2 (no receipt: killed), from batch 1",
         "    1 dead",
     ]
     (shown,) = Said(capsys, "list", "--ledger", "s.sqlite", "--json").lines[0]["runs"]
@@ -270,7 +269,7 @@ def test_show_tells_all_of_a_batch(capsys: pytest.CaptureFixture[str], tmp_path:
         f"run {run}, spider s of p (s.sqlite)",
         "  batch 1: 4 requests, settled on n1, attempt 1",
         "    2 crawled, 1 failed, 1 filtered",
-        "  attempt 1: 4 requests on n1 at http://n1:6800, accepted (finished)",
+        "  attempt 1 (label 1): 4 requests on n1 at http://n1:6800, accepted (finished)",
         f"    job {run}-000001-1, bound 1970-01-01T00:00:00Z, ended 1970-01-01T00:01:01Z",
         "    2 items",
         "    2 in ftp://h/1.jl",
@@ -282,7 +281,7 @@ def test_show_tells_all_of_a_batch(capsys: pytest.CaptureFixture[str], tmp_path:
     assert (shown["run"], shown["number"], shown["size"], shown["children"]) == (run, 1, 4, [])
     (attempt,) = shown["attempts"]
     assert attempt == {
-        "label": "1", "job": f"{run}-000001-1", "node": "n1", "url": "http://n1:6800", "state": "accepted",
+        "number": 1, "label": "1", "job": f"{run}-000001-1", "node": "n1", "url": "http://n1:6800", "state": "accepted",
         "reason": "finished", "size": 4, "bound": 0, "ended": 61, "items": 2, "feeds": [["ftp://h/1.jl", 2]],
         "log": f"http://n1:6800/logs/p/s/{run}-000001-1.log",
     }  # fmt: skip
@@ -292,10 +291,10 @@ def test_show_tells_all_of_a_batch(capsys: pytest.CaptureFixture[str], tmp_path:
 def test_show_of_halves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = halved(tmp_path / "s.sqlite")
     first = Said(capsys, "show", "1", "--ledger", "s.sqlite").out.splitlines()
-    assert first[2] == "    3 moved to batch 2, 3"
-    assert [line for line in first if "attempt 1" in line] == [
-        "  attempt 1: 3 requests on n1 at http://n1:6800, rejected (no receipt: killed)",
-        "  attempt 1.2: 3 requests on n1 at http://n1:6800, rejected (no receipt: killed)",
+    assert first[1] == "  batch 1: 3 requests, given to batches 2 and 3 after attempt 2 on n1 (no receipt: killed)"
+    assert [line for line in first if "(label" in line] == [
+        "  attempt 1 (label 1): 3 requests on n1 at http://n1:6800, rejected (no receipt: killed)",
+        "  attempt 2 (label 1.2): 3 requests on n1 at http://n1:6800, rejected (no receipt: killed)",
     ]
     third = Said(capsys, "show", "3", "--ledger", "s.sqlite").out.splitlines()
     assert third[1].endswith("from batch 1")
@@ -339,7 +338,7 @@ def test_retry_makes_the_same_command_take_the_run_up_again(capsys: pytest.Captu
     assert said.code == 0
     assert said.out.splitlines() == [
         f"run {run}, spider s of p (s.sqlite)",
-        "  1 requests to be tried again, 1 left out",
+        "  1 request to be tried again, 1 left out",
         "    left out: their callback had begun, so items of them may be in a feed",
         "  the command that began the run takes it up again: scrapy crawl s, with its arguments",
     ]
@@ -418,7 +417,7 @@ def test_merge_writes_the_feeds_that_count(capsys: pytest.CaptureFixture[str], t
         (tmp_path / "items" / f"{name}.jl").write_text(f'{{"url": "{name}"}}\n' * 2)
     said = Said(capsys, "merge", "items", "-O", "out.jl", "--ledger", "s.sqlite")
     assert (said.code, said.error) == (0, "")
-    assert said.out == "2 items of 1 feeds in out.jl, no start URL in two of them\n"
+    assert said.out == "2 items of 1 feed in out.jl, each start URL in one feed only\n"
     assert (tmp_path / "out.jl").read_text() == '{"url": "2"}\n' * 2
 
 
@@ -428,14 +427,14 @@ def test_merge_of_what_is_not_complete_is_1(capsys: pytest.CaptureFixture[str], 
     words = ["merge", ".", "-O", "out.jl", "--ledger", "s.sqlite"]
     said = Said(capsys, *words)
     assert said.code == 1
-    assert said.out == "nothing written: 2 faults; --partial writes the 1 items of 1 feeds that are there\n"
+    assert said.out == "nothing written: 2 faults; --partial writes what is there: 1 item of 1 feed\n"
     assert said.error.splitlines() == [
-        "missing: feed 1.jl of batch 1: found no file 1.jl, expected 1 items",
-        "missing: feed 3.jl of batch 3: found no file 3.jl, expected 1 items",
+        "missing: feed 1.jl of batch 1: found no file 1.jl, expected 1 item",
+        "missing: feed 3.jl of batch 3: found no file 3.jl, expected 1 item",
     ]
     assert not (tmp_path / "out.jl").exists()
     said = Said(capsys, *words, "--partial")
-    assert (said.code, said.out) == (1, "1 items of 1 feeds in out.jl, NOT COMPLETE: 2 faults\n")
+    assert (said.code, said.out) == (1, "1 item of 1 feed in out.jl, NOT COMPLETE: 2 faults\n")
     assert (tmp_path / "out.jl").read_text() == '{"url": "2"}\n'
     (found,) = Said(capsys, *words, "--json").lines
     assert (found["written"], found["items"], found["feeds"]) == (False, 1, 1)

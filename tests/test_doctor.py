@@ -24,10 +24,12 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from until import until
 
+from scrapy_distributed.addon import Addon
 from scrapy_distributed.config import Config
 from scrapy_distributed.doctor import Probe, Subject, examine, found_here, job_of, subject
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.job_template import JobTemplate
+from scrapy_distributed.middleware import DistributedSpiderMiddleware
 from scrapy_distributed.node import Node
 from scrapy_distributed.preflight import Finding, Survey, Verdict
 from scrapy_distributed.receipt import Receipt
@@ -209,7 +211,7 @@ class Sited(Spider):
 
 def here(settings: dict[str, Any], given: dict[str, str] | None = None) -> tuple[list[Finding], Any]:
     """What is found without a node, and the job."""
-    own = Settings(settings)
+    own = Settings({"ADDONS": {"scrapy_distributed.Addon": 500}, **settings})
     Sited.update_settings(own)
     about, config = Subject(name="sited", kind=Sited, settings=own), Config.from_settings(own)
     try:
@@ -241,6 +243,34 @@ def test_settings_that_leave_no_room_for_a_batch(settings: dict[str, str]) -> No
     assert "shorten DISTRIBUTED_WORKER_SETTINGS" in findings[-1].words
 
 
+@pytest.mark.parametrize(
+    ("settings", "verdict"),
+    [
+        ({"ADDONS": {Addon: 500}}, Verdict.OK),
+        ({"ADDONS": '{"scrapy_distributed.addon.Addon": 500}'}, Verdict.OK),
+        ({"ADDONS": {}, "SPIDER_MIDDLEWARES": {DistributedSpiderMiddleware: 100}}, Verdict.OK),
+        (
+            {"ADDONS": {}, "SPIDER_MIDDLEWARES": {"scrapy_distributed.middleware.DistributedSpiderMiddleware": 100}},
+            Verdict.OK,
+        ),
+        ({"ADDONS": {"scrapy_distributed.Addon": None}}, Verdict.FAIL),
+        ({"ADDONS": {"another.Addon": 500}}, Verdict.FAIL),
+    ],
+)
+def test_whether_the_plugin_is_activated(settings: dict[str, Any], verdict: Verdict) -> None:
+    (plugin, *_), _ = here(settings)
+    assert (plugin.check, plugin.verdict) == ("plugin", verdict)
+    if verdict is Verdict.FAIL:
+        assert plugin.words == 'not activated in this project: ADDONS = {"scrapy_distributed.Addon": 500}'
+
+
+def test_a_misspelt_setting_is_told() -> None:
+    findings, _ = here({"DISTRIBUTED_BACH_SIZE": 3})
+    (setting,) = [finding for finding in findings if finding.verdict is not Verdict.OK]
+    assert (setting.check, setting.verdict) == ("setting", Verdict.WARN)
+    assert setting.words == "DISTRIBUTED_BACH_SIZE is no setting of scrapy_distributed, DISTRIBUTED_BATCH_SIZE is"
+
+
 def test_the_spider_is_the_first_that_is_distributed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "spiders_of_doctor.py").write_text(
         "import scrapy\n"
@@ -254,7 +284,11 @@ def test_the_spider_is_the_first_that_is_distributed(tmp_path: Path, monkeypatch
     assert (found.name, found.settings["DISTRIBUTED_VERSION"]) == ("b", "r1")
     assert "the first of 2" in found.note
     assert (subject(settings, "a").name, subject(settings, "a").note) == ("a", "")
-    assert subject(settings, "elsewhere").kind is None
+    strange = subject(settings, "nope")
+    assert strange.kind is None
+    finding = found_here(strange, ConfigError("x"), Config.from_settings(settings))[1]
+    assert (finding.check, finding.verdict) == ("spider", Verdict.FAIL)
+    assert finding.words == "nope is not in the project of this folder (it has a, b, c)"
     with pytest.raises(ConfigError, match="no spider: expected one"):
         subject(Settings(), None)
 
@@ -296,7 +330,7 @@ def test_all_is_well(project: Path, tmp_path: Path) -> None:
         assert result.returncode == 0, result.stdout + result.stderr
         lines = [line.split(None, 3) for line in result.stdout.splitlines()]
         checks = ["answers:", "credentials:", "project:", "version:", "spider:", "logs_dir:", "items_dir:", "probe:"]
-        expected = [("here", check) for check in ("spider:", "job:")]
+        expected = [("here", check) for check in ("plugin:", "spider:", "job:")]
         assert [(line[0], line[2]) for line in lines] == expected + [(p, check) for p in places for check in checks]
         assert {line[1] for line in lines} == {"ok"}
         told = scrapy(project, "fleet", "doctor", *places, "--json", "--spider", "waiting", "--timeout", "8")
@@ -332,8 +366,8 @@ def test_what_is_wrong_with_a_node(project: Path, tmp_path: Path, monkeypatch: p
     assert "items   ok    probe: " in result.stdout
 
 
-def test_the_plugin_is_missing(tmp_path: Path) -> None:
-    """Its job would be a crawl of the spider's own; it must fetch nothing."""
+def test_the_plugin_is_not_activated_here(tmp_path: Path) -> None:
+    """A job has it activated all the same. The probe must fetch nothing."""
     project = active(tmp_path / "project", addon=False)
     with socket.socket() as site, start(tmp_path) as node:
         site.bind(("127.0.0.1", 0))
@@ -348,8 +382,7 @@ def test_the_plugin_is_missing(tmp_path: Path) -> None:
             site.accept()
     assert result.returncode == 1
     (line,) = [line for line in result.stdout.splitlines() if " FAIL " in line]
-    assert "probe: the job ended without a receipt. " in line
-    assert "see that scrapy_distributed is activated in the project (ADDONS): then deploy again" in line
+    assert line.split(None, 3)[:3] == ["here", "FAIL", "plugin:"]
 
 
 def test_a_node_whose_slots_are_full(project: Path, tmp_path: Path) -> None:

@@ -184,6 +184,8 @@ def test_a_look_tells_whether_jobs_have_moved() -> None:
     node.seen(status(running=1), 0)
     assert (node.moved, node.silent) == (True, False)
     node.seen(status(running=1, pending=9), 0)
+    assert node.moved  # at the look before: it may have written a receipt after that
+    node.seen(status(running=1, pending=9), 0)
     assert not node.moved
     node.seen(status(running=0, finished=1), 0)
     assert node.moved
@@ -324,12 +326,31 @@ def test_free_slots_are_those_that_were_seen_busy_and_at_least_one_where_nothing
 def test_a_node_that_passed_a_job_on_has_no_free_slot_until_something_moves() -> None:
     node = member(0)
     node.seen(status(), 0)
-    node.passed_on = True
+    node.passed_until = 100
     node.seen(status(pending=4), 1)
     assert node.idle_slots == 0
     node.seen(status(running=1), 2)
     node.seen(status(finished=1), 3)
     assert node.idle_slots == 1
+    node.passed_until = 100
+    node.seen(status(finished=1), 99)
+    assert node.idle_slots == 0
+    node.seen(status(finished=1), 100)
+    assert node.idle_slots == 1
+
+
+def test_a_job_that_waits_may_come_to_a_node_in_doubt_where_calls_had_failed_or_none_is_well() -> None:
+    node = member(0)
+    assert not node.would_try(any_well=True)  # it is well
+    node.fail("down", 0)
+    assert not node.would_try(any_well=True)
+    node.recover(FIRST_PAUSE)
+    assert node.would_try(any_well=True)
+    node.needs = Proof.STARTS
+    assert not node.would_try(any_well=True)
+    assert node.would_try(any_well=False)
+    load(node)
+    assert not node.would_try(any_well=False)
 
 
 def test_a_node_is_wedged_where_jobs_wait_and_nothing_runs_or_starts_for_so_long() -> None:
@@ -395,7 +416,7 @@ def test_a_node_can_be_hoped_for_while_it_is_well_or_a_job_may_prove_it() -> Non
     assert not node.usable(waiting=True)
 
 
-def test_where_jobs_come_to_nothing_only_one_that_is_at_work_gives_hope() -> None:
+def test_where_jobs_come_to_nothing_one_more_gives_no_hope_but_at_work_it_is_waited_for() -> None:
     node = member(0)
     node.fail("no receipt", 0, needs=Proof.DELIVERS)
     node.recover(FIRST_PAUSE)
@@ -404,7 +425,10 @@ def test_where_jobs_come_to_nothing_only_one_that_is_at_work_gives_hope() -> Non
     (trial,) = load(node, confirmed=True, trial=True)
     assert not node.usable(waiting=True)
     trial.started = True
-    assert node.usable(waiting=True)
+    assert not node.proving
+    trial.at_work = True
+    assert node.proving
+    assert not node.usable(waiting=True)
 
 
 @given(data=st.data(), size=st.integers(1, 4))

@@ -14,11 +14,16 @@ from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.job_template import JobTemplate
 from scrapy_distributed.wire import MAX_ARGUMENT_BYTES
 
+ADDONS = '{"scrapy_distributed.Addon": 500, "shop.addons.Own": 7}'
+
 
 def template(spider: Spider | None = None, rules: tuple[int, ...] = (), **settings: Any) -> JobTemplate:
     given = {f"DISTRIBUTED_{name.upper()}": value for name, value in settings.items()}
     config = Config.from_settings(Settings(given))
-    return JobTemplate.from_config(config, spider or Spider(name="s"), project="p", rules=rules, version="r1")
+    settings_of_crawl = Settings({"ADDONS": {"shop.addons.Own": 7}})
+    return JobTemplate.from_config(
+        config, spider or Spider(name="s"), settings=settings_of_crawl, project="p", rules=rules, version="r1"
+    )
 
 
 def test_a_template_that_can_not_travel_is_refused() -> None:
@@ -39,7 +44,7 @@ def test_the_label_of_an_attempt_travels_as_argument() -> None:
 def test_without_more_a_job_gets_what_it_does_with_targets_alone() -> None:
     job = template()
     assert (job.project, job.spider, job.version, job.args) == ("p", "s", "r1", {})
-    assert job.settings == {"DISTRIBUTED_WORKER_TARGETS": "report"}
+    assert job.settings == {"DISTRIBUTED_WORKER_TARGETS": "report", "ADDONS": ADDONS}
 
 
 def test_the_targets_the_feed_and_the_users_settings_travel() -> None:
@@ -50,6 +55,7 @@ def test_the_targets_the_feed_and_the_users_settings_travel() -> None:
     assert job.settings == {
         "CONCURRENT_REQUESTS": "4", "DISTRIBUTED_TARGET_RULE": "1,3", "DISTRIBUTED_TARGET_CALLBACKS": "parse_a,parse_b",
         "FEED_URI": "ftp://h/%(batch)s.jl", "FEEDS": "{}", "DISTRIBUTED_WORKER_TARGETS": "follow",
+        "ADDONS": ADDONS,
     }  # fmt: skip
 
 

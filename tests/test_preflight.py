@@ -133,6 +133,19 @@ async def test_a_node_without_the_spider_is_named_with_what_it_has(fakes: list[F
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_spider_of_a_newer_version_is_not_said_to_be_missing_in_the_project(fakes: list[FakeScrapyd]) -> None:
+    for fake in fakes[:2]:
+        fake.projects["p"]["r11"] = ["s", "new"]
+    for version, why in (("", "the newest that every node has"), ("r10", "the one asked for")):
+        with pytest.raises(ConfigError) as caught:
+            await looked(fakes, spider="new", version=version)
+        told = str(caught.value).splitlines()[1:]
+        place = f"version r10 of project 'p' there, {why} (it has s, t): scrapy fleet deploy"
+        assert [f"spider 'new' is not in {place}" in line for line in told] == [True, True, False]
+        assert "is not in project 'p' there (it has s, t)" in told[2]
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_fleet_of_which_no_node_can_be_used_is_refused_with_all_reasons(fakes: list[FakeScrapyd]) -> None:
     for fake in fakes:
         fake.faults["daemonstatus.json"] = Fault.SERVER_ERROR

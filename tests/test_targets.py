@@ -48,13 +48,13 @@ def counted(targets: Targets) -> tuple[int, int]:
 
 
 def found(targets: Targets) -> list[Any]:
-    return [element for payload in targets.payloads() for element in wire.decode_payload(payload)]
+    return [element for payload in targets.payloads(0b1) for element in wire.decode_payload(payload)]
 
 
 def test_each_is_reported_once_and_in_order() -> None:
     targets = targets_of()
     for number in (3, 1, 3, 2, 1):
-        assert targets.take(Request(f"http://a/{number}")) is None
+        assert targets.take(Request(f"http://a/{number}"), 0) is None
     assert found(targets) == ["http://a/3", "http://a/1", "http://a/2"]
     assert counted(targets) == (3, 2)
 
@@ -62,7 +62,7 @@ def test_each_is_reported_once_and_in_order() -> None:
 def test_what_is_not_to_be_filtered_is_reported_each_time() -> None:
     targets = targets_of()
     for dont_filter in (False, True, True, False):
-        targets.take(Request("http://a/", dont_filter=dont_filter))
+        targets.take(Request("http://a/", dont_filter=dont_filter), 0)
     assert [isinstance(element, dict) for element in found(targets)] == [False, True, True]
     assert counted(targets) == (3, 1)
 
@@ -71,7 +71,7 @@ def test_those_of_its_own_batch_are_not_reported() -> None:
     own = [Request("http://a/odd"), Request("http://a/1"), Request("http://a/2", dont_filter=True)]
     targets = targets_of(*own)
     for number in (1, 2):
-        targets.take(Request(f"http://a/{number}"))
+        targets.take(Request(f"http://a/{number}"), 0)
     assert found(targets) == ["http://a/2"]
     assert counted(targets) == (1, 1)
 
@@ -79,9 +79,9 @@ def test_those_of_its_own_batch_are_not_reported() -> None:
 def test_what_can_not_travel_comes_back() -> None:
     targets = targets_of()
     for request in (Request("http://a/", meta={"key": (1, 2)}), Request("http://a/odd")):
-        assert targets.take(request) is request
-    assert targets.take(Request("ftp://a/")) is None
-    assert (found(targets), targets.payloads(), counted(targets)) == ([], (), (0, 0))
+        assert targets.take(request, 0) is request
+    assert targets.take(Request("ftp://a/"), 0) is None
+    assert (found(targets), targets.payloads(0b1), counted(targets)) == ([], (), (0, 0))
 
 
 @given(st.lists(st.integers(0, 40), max_size=30))
@@ -91,8 +91,8 @@ def test_payloads_hold_everything_in_order_and_stay_under_their_limits(sizes: li
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "PAYLOAD_REQUESTS", 4)
         patch.setattr(module, "PAYLOAD_BYTES", 50)
-        assert [targets.take(Request(url)) for url in urls] == [None] * len(urls)
-    chunks = [wire.decode_payload(payload) for payload in targets.payloads()]
+        assert [targets.take(Request(url), 0) for url in urls] == [None] * len(urls)
+    chunks = [wire.decode_payload(payload) for payload in targets.payloads(0b1)]
     assert [url for chunk in chunks for url in chunk] == urls
     for chunk in chunks:
         assert 0 < len(chunk) <= 4
@@ -104,9 +104,9 @@ def test_every_payload_can_be_unpacked() -> None:
     assert module.PAYLOAD_BYTES + module.PAYLOAD_REQUESTS + 2 < wire.MAX_JSON_BYTES
     targets = targets_of()
     for number in range(2 * module.PAYLOAD_REQUESTS + 1):
-        targets.take(Request(f"http://a/{number}"))
-    assert [len(wire.decode_payload(payload)) for payload in targets.payloads()] == [5000, 5000, 1]
-    assert all(payload.isascii() for payload in targets.payloads())
+        targets.take(Request(f"http://a/{number}"), 0)
+    assert [len(wire.decode_payload(payload)) for payload in targets.payloads(0b1)] == [5000, 5000, 1]
+    assert all(payload.isascii() for payload in targets.payloads(0b1))
 
 
 @pytest.mark.parametrize(("limit", "reported"), [("ROOM_BYTES", 6), ("ROOM_PACKED_BYTES", 7)])
@@ -116,8 +116,8 @@ def test_what_is_more_than_a_receipt_holds_is_crawled_here_and_counted(
     monkeypatch.setattr(module, limit, 80)
     targets = targets_of()
     requests = [Request(f"http://a/{number}") for number in range(9)]  # of 12 bytes, and a comma
-    assert [targets.take(request) for request in requests] == [None] * reported + requests[reported:]
-    assert targets.take(requests[-1]) is None  # it is crawled here already
+    assert [targets.take(request, 0) for request in requests] == [None] * reported + requests[reported:]
+    assert targets.take(requests[-1], 0) is None  # it is crawled here already
     assert found(targets) == [request.url for request in requests[:reported]]
     assert targets.stats is not None
     assert targets.stats.get_value("distributed/local/receipt_full") == 9 - reported
@@ -131,7 +131,7 @@ def test_what_is_reported_can_be_read() -> None:
     assert module.ROOM_BYTES * 21 // 20 < MAX_TARGETS_BYTES
     targets = targets_of()
     for number in range(3):
-        targets.take(Request(f"http://a/{number}" + "x" * 5_000_000))
-    report = Receipt(job="j", sequence=1, final=True, size=0, settled=0, targets=targets.payloads())
+        targets.take(Request(f"http://a/{number}" + "x" * 5_000_000), 0)
+    report = Receipt(job="j", sequence=1, final=True, size=0, settled=0, targets=targets.payloads(0b1))
     assert len(report.targets) == 3
     assert [len(url) for url in Receipt.from_json(report.to_json()).found()] == [5_000_010] * 3

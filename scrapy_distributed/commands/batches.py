@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -138,7 +139,8 @@ class Command(ScrapyCommand):
         for ledger, run in runs:
             print(_title(ledger, run))
             for batch in ledger.each_batch(run["id"]):
-                print(_batch_lines(batch))
+                children = ledger.children(run["id"], batch["number"]) if _all_moved(batch) else []
+                print(_batch_lines(batch, children))
         return 0
 
     def _show(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
@@ -155,7 +157,9 @@ class Command(ScrapyCommand):
         if opts.json:
             print(json.dumps({"run": run["name"], **batch, "attempts": attempts, "outcomes": list(outcomes)}))
             return 0
-        print(f"{_title(ledger, run)}\n{_batch_lines(batch)}")
+        print(f"{_title(ledger, run)}\n{_batch_lines(batch, batch['children'])}")
+        if batch["avoid"]:
+            print(f"    its requests failed on {batch['avoid']} before")
         for attempt in attempts:
             print(_attempt_lines(attempt))
         for outcome in outcomes:
@@ -187,6 +191,7 @@ class Command(ScrapyCommand):
         return 0 if good else 1
 
     def _retry(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        from scrapy_distributed.accounting import counted
         from scrapy_distributed.ledger import Ledger
 
         ((reader, run),) = runs  # so there is a ledger: Ledger would make one
@@ -196,7 +201,7 @@ class Command(ScrapyCommand):
         if opts.json:
             print(json.dumps({"run": run["name"], "spider": spider, "again": taken, "left_out": left_out}))
             return 0 if taken else 1
-        print(f"{_title(reader, run)}\n  {taken} requests to be tried again, {left_out} left out")
+        print(f"{_title(reader, run)}\n  {counted(taken, 'request')} to be tried again, {left_out:,} left out")
         if left_out:
             print("    left out: their callback had begun, so items of them may be in a feed")
         if taken:
@@ -269,29 +274,47 @@ def _title(ledger: LedgerReader, run: dict[str, Any]) -> str:
     return f"run {run['name']}, spider {identity['spider']} of {identity['project']} ({ledger.path})"
 
 
-def _batch_lines(batch: dict[str, Any]) -> str:
+def _batch_lines(batch: dict[str, Any], children: Sequence[int]) -> str:
+    """*children*: the batches that were made of it alone, as far as they are known."""
+    from scrapy_distributed.accounting import counted
+
     origin = f", from batch {batch['parent']}" if batch["parent"] else ""
     where = f" on {batch['node']}, attempt {batch['attempts']}" if batch["attempts"] else ""
     why = f" ({_shown(batch['reason'])})" if batch["reason"] not in (None, "", "finished") else ""
-    lines = [f"  batch {batch['number']}: {batch['size']} requests, {batch['state']}{where}{why}{origin}"]
-    if done := ", ".join(f"{batch[name]} {name}" for name in COUNTS if batch[name]):
-        children = ", ".join(map(str, batch.get("children", ())))
-        lines.append(f"    {done}{' to batch ' + children if children else ''}")
-    if batch["avoid"] and "children" in batch:
-        lines.append(f"    its requests failed on {batch['avoid']} before")
+    head = f"  batch {batch['number']}: {counted(batch['size'], 'request')}, "
+    if _all_moved(batch):
+        after = f" after attempt {batch['attempts']} on {batch['node']}" if batch["attempts"] else ""
+        return f"{head}given to {_numbers(children) or 'other batches'}{after}{why}{origin}"
+    lines = [f"{head}{batch['state']}{where}{why}{origin}"]
+    if done := ", ".join(f"{batch[name]:,} {name}" for name in COUNTS if batch[name]):
+        lines.append(f"    {done}{' to ' + _numbers(children) if children else ''}")
     return "\n".join(lines)
 
 
+def _all_moved(batch: dict[str, Any]) -> bool:
+    return bool(batch["moved"] == batch["size"])
+
+
+def _numbers(batches: Sequence[int]) -> str:
+    """``batch 2``, ``batches 2, 3 and 4``; '' for none."""
+    if len(batches) < 2:
+        return "".join(f"batch {number}" for number in batches)
+    return f"batches {', '.join(map(str, batches[:-1]))} and {batches[-1]}"
+
+
 def _attempt_lines(attempt: dict[str, Any]) -> str:
+    from scrapy_distributed.accounting import counted
+
     where = f"{attempt['node']} at {_shown(attempt['url'])}" if attempt["url"] else attempt["node"]
     why = f" ({_shown(attempt['reason'])})" if attempt["reason"] else ""
     lines = [
-        f"  attempt {attempt['label']}: {attempt['size']} requests on {where}, {attempt['state']}{why}",
+        f"  attempt {attempt['number']} (label {attempt['label']}): {counted(attempt['size'], 'request')} on {where},"
+        f" {attempt['state']}{why}",
         f"    job {attempt['job']}, bound {_when(attempt['bound'])}, ended {_when(attempt['ended'])}",
     ]
     if attempt["items"] is not None:
-        lines.append(f"    {attempt['items']} items")
-    lines += [f"    {items} in {_shown(url)}" for url, items in attempt["feeds"]]
+        lines.append(f"    {counted(attempt['items'], 'item')}")
+    lines += [f"    {items:,} in {_shown(url)}" for url, items in attempt["feeds"]]
     if attempt["log"]:
         lines.append(f"    log {_shown(attempt['log'])}")
     return "\n".join(lines)
@@ -303,6 +326,8 @@ def _outcome_line(outcome: dict[str, Any]) -> str:
 
 def _print_merged(merged: Merged, output: str) -> None:
     """Faults to standard error, what was written to standard output."""
+    from scrapy_distributed.accounting import counted
+
     shown: Counter[str] = Counter()
     for fault in merged.faults:
         shown[fault.kind.value] += 1
@@ -311,13 +336,14 @@ def _print_merged(merged: Merged, output: str) -> None:
     for kind, count in shown.items():
         if count > FAULTS_SHOWN:
             print(f"{kind}: {count - FAULTS_SHOWN:,} more; --json names all", file=sys.stderr)
-    what = f"{merged.items:,} items of {merged.feeds:,} feeds"
+    what = f"{counted(merged.items, 'item')} of {counted(merged.feeds, 'feed')}"
+    faults = counted(len(merged.faults), "fault")
     if not merged.written:
-        print(f"nothing written: {len(merged.faults):,} faults; --partial writes the {what} that are there")
+        print(f"nothing written: {faults}; --partial writes what is there: {what}")
     elif merged.faults:
-        print(f"{what} in {output}, NOT COMPLETE: {len(merged.faults):,} faults")
+        print(f"{what} in {output}, NOT COMPLETE: {faults}")
     else:
-        print(f"{what} in {output}, no start URL in two of them")
+        print(f"{what} in {output}, each start URL in one feed only")
 
 
 def _shown(text: str) -> str:

@@ -202,7 +202,7 @@ def _watch(nodes: Sequence[LocalNode]) -> None:
     while running:
         time.sleep(_WATCH_SECONDS)
         for node in [node for node in running if node.exited is not None]:
-            print(f"{node.name} has ended (status {node.exited}), {node.log_tail()}", file=sys.stderr, flush=True)
+            print(f"{node.name} has ended (status {node.exited}), see {node.log}", file=sys.stderr, flush=True)
             running.remove(node)
 
 

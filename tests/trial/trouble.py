@@ -78,6 +78,20 @@ class BlockedSpider(TroubleSpider):
         yield {"url": response.url}
 
 
+class BrokenStartSpider(TrialSpider):
+    """Its walk ends with an error."""
+
+    name = "broken_start"
+    custom_settings = {"RETRY_ENABLED": False}
+
+    async def start(self) -> AsyncIterator[Any]:
+        yield Request(f"{self.site}/", self.parse, meta=dict(MARK))
+        raise ValueError("no more")
+
+    def parse(self, response: Response) -> Iterator[Any]:
+        yield {"url": response.url}
+
+
 class DeepSpider(TroubleSpider):
     """Each page leads to two others and back to the first, so most are found on workers."""
 
