@@ -135,3 +135,12 @@ def test_what_is_reported_can_be_read() -> None:
     report = Receipt(job="j", sequence=1, final=True, size=0, settled=0, targets=targets.payloads(0b1))
     assert len(report.targets) == 3
     assert [len(url) for url in Receipt.from_json(report.to_json()).found()] == [5_000_010] * 3
+
+
+def test_what_is_not_to_be_filtered_is_left_to_the_next_attempt_where_its_start_request_is() -> None:
+    targets = targets_of()
+    for position in (0, 1):
+        targets.take(Request("http://a/again", dont_filter=True), position)
+        targets.take(Request(f"http://a/{position}"), position)
+    elements = [element for payload in targets.payloads(0b10) for element in wire.decode_payload(payload)]
+    assert [wire.url_of(element) for element in elements] == ["http://a/0", "http://a/1", "http://a/again"]
