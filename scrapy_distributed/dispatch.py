@@ -209,7 +209,7 @@ class Dispatcher:
                     logger.warning("Job %s: %s", flight.attempt.job, error, extra=self._extra)
             except NodeError as error:
                 in_a_row += 1
-                if isinstance(error, NodeUnreachableError) or in_a_row == 3:
+                if self._closing or isinstance(error, NodeUnreachableError) or in_a_row == 3:
                     raise
             except (CancelledError, sqlite3.Error):
                 raise
@@ -299,6 +299,8 @@ class Dispatcher:
     def _started(self, member: Member, flight: Flight) -> None:
         # Of a job that had started before nothing follows: a Scrapyd that was restarted leaves such jobs alone.
         proof = Proof.TAKES if flight.started else Proof.STARTS
+        if not flight.started:  # to have started is a sign of life, to run is none
+            flight.evidence = self._now()
         flight.started, flight.pending = True, False
         self.judge.worked(member, proof)
 

@@ -7,7 +7,7 @@ EXTENSIONS = {"trial.chaos.Faults": 0}
 FEED_STORAGES = {"upload": "trial.chaos.Upload"}
 # A call that hangs, a lost job and a node that is gone are noticed soon: the suite has minutes, not hours.
 DISTRIBUTED_TIMEOUT = 2
-DISTRIBUTED_LEASE = 4
+DISTRIBUTED_LEASE = 6
 DISTRIBUTED_SHUTDOWN_TIMEOUT = 3
 DISTRIBUTED_FLEET_TIMEOUT = 20
 # No request may end as dead only because we struck its workers too often.
