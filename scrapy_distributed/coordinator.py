@@ -311,7 +311,7 @@ class Coordinator:
             self._ledger_failed(error)
         assert self.crawler.engine is not None
         # Another handler of the signal may have given the engine more to do.
-        if not self._walked and not self._walk_failed and self.crawler.engine.spider_is_idle():
+        if not self._walk_over and self.crawler.engine.spider_is_idle():
             self._walked = True
             self.ledger.walked()
         if not self._done():

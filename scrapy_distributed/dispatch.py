@@ -238,7 +238,7 @@ class Dispatcher:
             flight.evidence = self._now()
             flight.signalled_at, flight.killed = None, False  # it has come late: it is to be taken back, if it was
         elif state == "running":
-            self._started(member, flight)  # no evidence: only a growing receipt is
+            self._started(member, flight)
         elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
             log = await member.node.log_tail(self.job.project, self.job.spider, attempt.job)
             if attempt.job in member.flights:  # else it was settled meanwhile
@@ -268,8 +268,7 @@ class Dispatcher:
             return True
         if receipt.sequence <= flight.sequence:
             return False
-        flight.sequence, flight.progress = receipt.sequence, receipt.settled.bit_count()
-        flight.at_work = receipt.activity > 0
+        flight.sequence, flight.at_work = receipt.sequence, receipt.activity > 0
         if ended:
             return False
         self._confirm(flight)

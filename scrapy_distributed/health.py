@@ -39,7 +39,6 @@ class Flight:
     started: bool = False
     at_work: bool = False  # a receipt of it tells of something done
     sequence: int = 0  # of its newest receipt
-    progress: int = 0  # requests that it had settled by then
     activity: int = -1  # what it had done by then
     active_at: float = 0.0  # when that grew last
     stalled: bool = False  # it writes receipts and does nothing

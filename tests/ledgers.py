@@ -36,6 +36,13 @@ def receipt(attempt: Attempt, settled: int | None = None, **values: Any) -> Rece
     return Receipt(job=attempt.job, settled=settled, **(usual | values))
 
 
+def states(ledger: Ledger) -> dict[str, int]:
+    """The counts of the balance, which must hold, without those that are 0."""
+    balance = ledger.balance()
+    assert balance.holds, str(balance)
+    return {name: count for name, count in balance.as_dict().items() if count}
+
+
 def settled(path: Path, *, walked: bool = True, again: int = 0) -> str:
     """A run of one batch: two requests crawled, one failed, one filtered. *again*: bitmap, as in a receipt."""
     with closing(Ledger(path)) as ledger:

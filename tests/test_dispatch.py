@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from fake_scrapyd import FakeJob, FakeScrapyd, Fault
-from ledgers import IDENTITY, divert
+from ledgers import IDENTITY, divert, states
 from scrapy import Spider
 from scrapy.settings import Settings
 from scrapy.statscollectors import MemoryStatsCollector
@@ -151,9 +151,7 @@ class Rig:
 
     def balance(self) -> dict[str, int]:
         """The states that are not empty."""
-        balance = self.ledger.balance()
-        assert balance.holds
-        return {name: count for name, count in balance.as_dict().items() if count}
+        return states(self.ledger)
 
     def attempts(self, batch: int = 1) -> list[tuple[str, str]]:
         """Node and state of the attempts at *batch*."""

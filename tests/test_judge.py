@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ledgers import IDENTITY, divert, receipt
+from ledgers import IDENTITY, divert, receipt, states
 from scrapy import Spider
 from scrapy.settings import Settings
 from scrapy.statscollectors import MemoryStatsCollector
@@ -82,9 +82,7 @@ class Court:
 
     def balance(self) -> dict[str, int]:
         """The states that are not empty."""
-        balance = self.ledger.balance()
-        assert balance.holds
-        return {name: count for name, count in balance.as_dict().items() if count}
+        return states(self.ledger)
 
     def attempts(self, batch: int = 1) -> list[tuple[str, str]]:
         """State and reason of the attempts at *batch*."""

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from ledgers import states as counts
 
 from scrapy_distributed import wire
 from scrapy_distributed.batch import Attempt, AttemptState, Blame, Fate, bits
@@ -98,13 +99,6 @@ def feeds(ledger: Ledger) -> list[str]:
 def outcomes(ledger: Ledger) -> list[tuple[str, str, str]]:
     with closing(LedgerReader(ledger.path)) as reader:
         return [(outcome["state"], outcome["reason"], outcome["url"]) for outcome in reader.outcomes(1)]
-
-
-def counts(ledger: Ledger) -> dict[str, int]:
-    """The states that are not empty."""
-    balance = ledger.balance()
-    assert balance.holds
-    return {name: count for name, count in balance.as_dict().items() if count}
 
 
 # De-duplication and batches
