@@ -129,8 +129,8 @@ class Coordinator:
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=self.fleet, judge=judge, job=self._job_template(version=version),
             config=self.config, spider=self.spider, stats=self._stats, clock=self.clock,
-            admit=partial(admit, version=version, **known), changed=self._changed, stranded=self._stranded,
-            ledger_failed=self._ledger_failed,
+            admit=partial(admit, version=version, **known), walk_over=lambda: self._walk_over, changed=self._changed,
+            stranded=self._stranded, ledger_failed=self._ledger_failed,
         )  # fmt: skip
         for fault in faults.values():
             self.dispatcher.leave_out(fault)

@@ -36,13 +36,16 @@ from scrapy_distributed.receipt import Receipt
 logger = logging.getLogger(__name__)
 
 KILL_AFTER = 30.0  # seconds between INT and KILL for a job that is to end
+LOOKS = 200  # at most so many looks a second at the whole fleet: one costs half a millisecond of CPU
+LAST_LOOKS = 20  # and so many while it is at work on the last batches
 PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none back, unless something moves there
 
 
 class Dispatcher:
     """Sends the ready batches of *ledger* to the members of *fleet* and brings home what becomes of them.
 
-    *admit* checks a node that failed the preflight again (raises ``NodeError``). *changed* is called whenever a batch
+    *admit* checks a node that failed the preflight again (raises ``NodeError``). *walk_over* tells whether no more
+    batches are to be expected but for what workers find. *changed* is called whenever a batch
     has been taken by a node or an attempt has ended, *stranded* once if no node could be used for ``fleet_timeout``
     seconds, *ledger_failed* if the ledger can't be written.
     """
@@ -50,7 +53,8 @@ class Dispatcher:
     def __init__(
         self, *, ledger: Ledger, fleet: Fleet, judge: Judge, job: JobTemplate, config: Config, spider: Spider,
         stats: StatsCollector, clock: IReactorTime, admit: Callable[[Node], Awaitable[None]],
-        changed: Callable[[], None], stranded: Callable[[], None], ledger_failed: Callable[[sqlite3.Error], None],
+        walk_over: Callable[[], bool], changed: Callable[[], None], stranded: Callable[[], None],
+        ledger_failed: Callable[[sqlite3.Error], None],
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self.fleet = fleet
@@ -60,12 +64,14 @@ class Dispatcher:
         self.stats = stats
         self.clock: Any = clock
         self.admit = admit
+        self.walk_over = walk_over
         self.changed = changed
         self.stranded = stranded
         self.ledger_failed = ledger_failed
         self._extra = {"spider": spider}
         self._closing = False
         self._posting = 0
+        self._patience = min(config.lease / 4, 5 * config.poll_interval)  # seconds a job is left alone without news
         self._usable_at = self._now()
         self._watches: list[Deferred[None]] = []
 
@@ -144,6 +150,7 @@ class Dispatcher:
             if attempt.job in member.flights:
                 self.judge.unsent(member, flight, str(error))
         else:
+            member.taken += 1
             self.judge.worked(member, Proof.TAKES)
             if attempt.job in member.flights:  # else its receipt was here before the answer
                 flight.evidence = self._now()
@@ -171,7 +178,13 @@ class Dispatcher:
                 return
             except Exception:
                 logger.exception("%s: looking after its jobs failed, trying again", member.name, extra=self._extra)
-            await self._sleep(self.config.poll_interval)
+            await self._sleep(self._pause())
+
+    def _pause(self) -> float:
+        """Seconds until the next look. The last batches are over when we see it, and idle slots wait for it."""
+        members = len(self.fleet.members)
+        usual = max(self.config.poll_interval, min(members / LOOKS, self.config.lease / 4))
+        return usual if self.ledger.ready() or not self.walk_over() else min(usual, members / LAST_LOOKS)
 
     async def _look(self, member: Member) -> None:
         if not member.silent or self._now() >= member.again_at:
@@ -197,9 +210,15 @@ class Dispatcher:
         self._moved_on()
 
     async def _inspect_all(self, member: Member) -> None:
-        """Each of its flights. One that can't be inspected is no reason to leave the others; three in a row are."""
+        """Each of its flights that may have news. One that can't be inspected is no reason to leave the others; three
+        in a row are."""
         in_a_row = 0
+        queue_stands = False
         for flight in list(member.flights.values()):
+            if not self._may_have_news(member, flight, queue_stands=queue_stands):
+                self._end_lease(member, flight)
+                continue
+            flight.looked_at = self._now()
             try:
                 await self._inspect(member, flight)
                 in_a_row = 0
@@ -216,6 +235,17 @@ class Dispatcher:
             except Exception:
                 logger.exception("Looking after job %s failed", flight.attempt.job, extra=self._extra)
             self._end_lease(member, flight)
+            stands = flight.pending and flight.waiting and flight.attempt.job in member.flights
+            queue_stands = queue_stands or stands
+
+    def _may_have_news(self, member: Member, flight: Flight, *, queue_stands: bool) -> bool:
+        """Where nothing has started or ended only heartbeats are due, and these only now and then. A node starts jobs
+        in the order in which it got them, so those behind one that waits wait as well."""
+        if self._now() - flight.looked_at >= self._patience or member.pause:
+            return True
+        if flight.lost or flight.fenced or flight.stalled or not flight.confirmed:
+            return True
+        return member.moved and not (queue_stands and flight.waiting)
 
     async def _inspect(self, member: Member, flight: Flight) -> None:
         if not await self._ended_by_us(member, flight) and not await self._take_receipt(member, flight):
@@ -225,8 +255,7 @@ class Dispatcher:
         """``status.json`` unpacks a node's whole queue, so it is asked where a receipt can't tell, and not always."""
         attempt = flight.attempt
         silent = self._now() - flight.evidence
-        patience = min(self.config.lease / 4, 5 * self.config.poll_interval)
-        if not (member.moved or not flight.confirmed or silent > patience or flight.fenced or flight.stalled):
+        if not (member.moved or not flight.confirmed or silent > self._patience or flight.fenced or flight.stalled):
             return
         state = await member.node.status(attempt.job, self.job.project)
         flight.pending = state == "pending"

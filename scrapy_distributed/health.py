@@ -33,6 +33,7 @@ class Flight:
     attempt: Attempt
     sent_at: float
     evidence: float
+    looked_at: float = float("-inf")
     trial: bool = False  # to see whether a member that has failed works again
     confirmed: bool = False  # the node has said that it has it
     pending: bool = False  # the node said so when it was asked last
@@ -71,7 +72,9 @@ class Member:
     bad_jobs: int = 0  # in a row
     running: int = 0  # jobs of all projects, at the last look
     peak_running: int = 0
+    taken: int = 0  # jobs, since the coordinator has started
     jobs_seen: tuple[int, int] = (0, 0)  # running and finished, at the last look
+    pending_seen: int = 0  # less what it had taken by then
     changed: bool = True  # a job has started or ended since the last look
     moved: bool = True  # or since the look before: a job that has ended may have written a receipt after that
     passed_until: float = 0.0  # above 0: a job that waited here was given to another, and nothing has moved here since
@@ -135,12 +138,14 @@ class Member:
     def seen(self, status: DaemonStatus, now: float) -> None:
         was_silent, self.silent = self.silent, False
         self.running, self.peak_running = status.running, max(self.peak_running, status.running)
-        jobs = (status.running, status.finished)
-        changed, self.jobs_seen = jobs != self.jobs_seen, jobs
+        jobs, pending = (status.running, status.finished), status.pending - self.taken
+        ran, self.jobs_seen = jobs != self.jobs_seen, jobs
+        # A node that remembers as many finished jobs as it will shows one that makes room for another by its queue.
+        changed, self.pending_seen = ran or pending != self.pending_seen, pending
         self.moved, self.changed = changed or self.changed, changed
-        if changed or now >= self.passed_until:
+        if ran or now >= self.passed_until:
             self.passed_until = 0.0
-        if changed or self.running or was_silent:  # nobody knows how long it has been up
+        if ran or self.running or was_silent:  # nobody knows how long it has been up
             self.still_since = now
 
     def wedged(self, now: float, seconds: float) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -25,7 +26,7 @@ from twisted.internet.task import Clock, deferLater
 
 from scrapy_distributed import wire
 from scrapy_distributed.config import Config
-from scrapy_distributed.dispatch import KILL_AFTER, Dispatcher
+from scrapy_distributed.dispatch import KILL_AFTER, LAST_LOOKS, LOOKS, Dispatcher
 from scrapy_distributed.errors import NodeError, NodeRefusedError, NodeUnreachableError
 from scrapy_distributed.health import Fleet, Member, Proof
 from scrapy_distributed.job_template import JobTemplate
@@ -38,6 +39,7 @@ from scrapy_distributed.receipt import Receipt
 POLL = 2.0
 LEASE = 60.0
 STALL = 100.0
+PATIENCE = 5 * POLL  # for so long a job without news is not asked for
 DEADLINE = 20.0  # seconds of the real clock, after which a test fails
 
 
@@ -59,6 +61,7 @@ class Rig:
         ]  # fmt: skip
         self.stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
         self.changes = self.stranded = 0
+        self.walk_over = False
         self.ended = False
         self.admitted: list[str] = []
         self.refusal: NodeError | None = None
@@ -71,8 +74,8 @@ class Rig:
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=fleet, judge=judge, config=config, spider=spider, stats=self.stats,
             job=JobTemplate(project="p", spider="s", version="1", settings={"A": "b"}, args={"site": "x"}),
-            clock=self.clock, admit=self._admit, changed=self._changed, stranded=self._stranded,
-            ledger_failed=self.errors.append,
+            clock=self.clock, admit=self._admit, walk_over=lambda: self.walk_over, changed=self._changed,
+            stranded=self._stranded, ledger_failed=self.errors.append,
         )  # fmt: skip
 
     async def _admit(self, node: Node) -> None:
@@ -208,11 +211,11 @@ def rig(make_rig: Callable[..., Rig]) -> Rig:
 async def test_batches_go_out_in_turn_and_come_home(rig: Rig) -> None:
     rig.batches(2, 2, 1, 1)
     await rig.start()
-    assert [[job.id[-8:] for job in rig.jobs(number)] for number in (0, 1)] == [
+    assert [sorted(job.id[-8:] for job in rig.jobs(number)) for number in (0, 1)] == [
         ["000001-1", "000003-1"],
         ["000002-1", "000004-1"],
     ]
-    job = rig.jobs(1)[0]
+    job = min(rig.jobs(1), key=lambda job: job.id)
     assert (job.project, job.spider, job.version, job.args) == ("p", "s", "1", {"site": "x", "batch": "2"})
     assert job.settings == {"A": "b", "DISTRIBUTED_START_URL": '["http://a/2","http://a/3"]'}
     assert rig.ledger.posted()
@@ -319,9 +322,92 @@ async def test_a_growing_receipt_is_a_sign_of_life_and_running_alone_is_none(rig
         rig.report(0, job, sequence=sequence, final=False, settled=0, activity=sequence)
         await rig.look()
     assert rig.attempts() == [("n0", "sent")]
-    await rig.look(LEASE + 2 * POLL)
+    await rig.look(LEASE + PATIENCE)
     assert rig.attempts() == [("n0", "unknown"), ("n1", "sent")]
     assert rig.fakes[0].signals[0] == (job.id, "INT")
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_nothing_moves_only_heartbeats_are_asked_for(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(nodes=1)
+    rig.batches(*[1] * 8)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending(1)
+    rig.report(0, job, sequence=1, final=False, settled=0, activity=1)
+    await rig.look(2 * POLL)
+    rig.fakes[0].requests.clear()
+    for sequence in range(2, 32):
+        rig.report(0, job, sequence=sequence, final=False, settled=0, activity=sequence)
+        await rig.look()
+    asked = Counter(request.rpartition("/")[0] or request for request in rig.fakes[0].requests)
+    assert asked.pop("GET daemonstatus.json") == 30
+    assert asked["GET logs/p/s.receipts"] == 30 * POLL / PATIENCE * 8
+    assert set(rig.attempts()) == {("n0", "sent")}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_last_batches_are_looked_at_more_often(rig: Rig) -> None:
+    rig.batches(1)
+    await rig.start()
+    rig.walk_over = True
+    await rig.look()
+    asked = len(rig.fakes[0].requests)
+    rig.clock.advance(2 / LAST_LOOKS)
+    await rig.quiet()
+    assert rig.fakes[0].requests[asked:] == ["GET daemonstatus.json"]
+    rig.batches(1)
+    rig.dispatcher.send_ready = lambda: None  # type: ignore[method-assign]
+    rig.clock.advance(2 / LAST_LOOKS)
+    await rig.quiet()
+    asked = len(rig.fakes[0].requests)
+    rig.clock.advance(POLL / 2)
+    await rig.quiet()
+    assert len(rig.fakes[0].requests) == asked
+
+
+def test_a_large_fleet_is_looked_at_less_often_and_always_within_a_lease(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig()
+    pauses = []
+    for size in (2, 400, 1000, 100_000):
+        rig.dispatcher.fleet.members = rig.members[:1] * size
+        pauses.append(rig.dispatcher._pause())
+    assert pauses == [POLL, POLL, 1000 / LOOKS, LEASE / 4]
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_jobs_that_wait_in_turn_only_the_first_is_asked_for_when_something_moves(
+    make_rig: Callable[..., Rig],
+) -> None:
+    rig = make_rig(nodes=1)
+    rig.batches(*[1] * 8)
+    await rig.start()
+    await rig.look(2 * POLL)
+    first, second = rig.fakes[0].start_pending(2)
+    for job in (first, second):
+        rig.report(0, job)
+    rig.fakes[0].finish()
+    rig.fakes[0].requests.clear()
+    await rig.look()
+    assert rig.balance() == {"diverted": 8, "crawled": 2, "in_flight": 6}
+    receipts = [request for request in rig.fakes[0].requests if "receipts" in request]
+    assert receipts == [f"GET logs/p/s.receipts/{job.id}.json" for job in rig.jobs(0)[:3]]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_makes_room_for_another_is_seen_by_the_queue(make_rig: Callable[..., Rig]) -> None:
+    """Where a node remembers no more finished jobs than it has, and as many run as before."""
+    rig = make_rig(nodes=1)
+    rig.fakes[0].jobs += [FakeJob(str(number), "q", "s", "1", {}, {}, state="finished") for number in range(100)]
+    rig.batches(1, 1, 1)
+    await rig.start()
+    (first,) = rig.fakes[0].start_pending(1)
+    await rig.look(4 * POLL)
+    rig.report(0, first)
+    rig.fakes[0].finish()
+    del rig.fakes[0].jobs[0]
+    rig.fakes[0].start_pending(1)
+    await rig.look()
+    assert rig.balance() == {"diverted": 3, "crawled": 1, "in_flight": 2}
 
 
 @pytest_twisted.ensureDeferred
@@ -647,11 +733,11 @@ async def test_a_job_that_does_nothing_is_told_to_end_and_then_killed(rig: Rig) 
     (job,) = rig.fakes[0].start_pending()
     await stall(rig, job, STALL)
     assert rig.fakes[0].signals == []
-    await stall(rig, job, 2 * POLL, sequence=100)
+    await stall(rig, job, PATIENCE, sequence=100)
     assert rig.fakes[0].signals == [(job.id, "INT")]
-    await stall(rig, job, KILL_AFTER - 2 * POLL, sequence=200)
+    await stall(rig, job, KILL_AFTER - PATIENCE, sequence=200)
     assert rig.fakes[0].signals == [(job.id, "INT")]
-    await stall(rig, job, 3 * POLL, sequence=300)
+    await stall(rig, job, PATIENCE + POLL, sequence=300)
     assert rig.fakes[0].signals == [(job.id, "INT"), (job.id, "KILL")]
     assert rig.attempts()[:1] == [("n0", "rejected")]
     assert rig.balance() == {"diverted": 2, "in_flight": 2}
@@ -659,10 +745,11 @@ async def test_a_job_that_does_nothing_is_told_to_end_and_then_killed(rig: Rig) 
 
 @pytest_twisted.ensureDeferred
 async def test_what_a_stalled_job_has_done_counts_if_it_ends_in_order(rig: Rig) -> None:
+    rig.fakes[0].deaf = True
     rig.batches(2)
     await rig.start()
     (job,) = rig.fakes[0].start_pending()
-    await stall(rig, job, STALL + POLL)
+    await stall(rig, job, STALL + PATIENCE)
     rig.report(0, job, sequence=900, settled=0b01, finish_reason="shutdown")
     await rig.look(2 * POLL)
     assert rig.fakes[0].signals == [(job.id, "INT")]

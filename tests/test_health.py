@@ -183,12 +183,23 @@ def test_a_look_tells_whether_jobs_have_moved() -> None:
     node = member(0, silent=True)
     node.seen(status(running=1), 0)
     assert (node.moved, node.silent) == (True, False)
-    node.seen(status(running=1, pending=9), 0)
+    node.seen(status(running=1), 0)
     assert node.moved  # at the look before: it may have written a receipt after that
+    node.taken += 9
     node.seen(status(running=1, pending=9), 0)
     assert not node.moved
-    node.seen(status(running=0, finished=1), 0)
+    node.seen(status(running=0, finished=1, pending=9), 0)
     assert node.moved
+
+
+def test_where_a_job_ends_as_another_starts_the_queue_tells_but_does_not_show_that_jobs_start() -> None:
+    node = member(0)
+    for _ in range(2):
+        node.seen(status(running=0, pending=5, finished=100), 7)
+    node.seen(status(running=0, pending=5, finished=100), 8)
+    assert not node.moved
+    node.seen(status(running=0, pending=4, finished=100), 9)
+    assert (node.moved, node.still_since) == (True, 7)  # it may have been taken back
 
 
 def test_members_are_found_by_name_and_all_flights_are_told() -> None:
