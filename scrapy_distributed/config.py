@@ -21,6 +21,7 @@ from scrapy_distributed.receipt import without_password
 logger = logging.getLogger(__name__)
 
 PREFIX = "DISTRIBUTED_"
+AUTO = "auto"
 LEASE_INTERVALS = 3  # a lease shorter than so many polls or receipts ends jobs that are well
 # A feed URL that may be shown: no @ in it, or one behind a user. Anywhere else, what is before it may be a password.
 _NO_PASSWORD = re.compile(r"[^@]*|[^:/?#@]+://[^:/?#@]*@[^@]*")
@@ -48,6 +49,15 @@ def _number(kind: type, minimum: float) -> Callable[[Any], Any]:
         return number
 
     return read
+
+
+def _batch_size(value: Any) -> Any:
+    if value == AUTO:
+        return AUTO
+    try:
+        return _number(int, 1)(value)
+    except ValueError as error:
+        raise ValueError(f"{error}, or {AUTO!r}") from None
 
 
 def _names(value: Any) -> tuple[str, ...]:
@@ -143,11 +153,20 @@ SETTINGS = (
         _feed_url,
         "Where each worker writes its items; has %(batch)s in it. Empty: FEEDS is left.",
     ),
-    _setting("batch_size", 1000, _number(int, 1), "Larger: fewer job starts. Smaller: shorter tail.", unit="requests"),
+    _setting(
+        "batch_size",
+        1000,
+        _batch_size,
+        'Larger: fewer job starts. Smaller: shorter tail. "auto": found out from what jobs report.',
+        unit="requests",
+    ),
     _setting(
         "batch_max_age", 30.0, _number(float, 0), "An open batch is sent after this time, full or not.", unit="seconds"
     ),
     _setting("worker_settings", {}, _mapping, "Settings that every job gets besides the project's own."),
+    _setting(
+        "fast_workers", False, _boolean, "True: the jobs get a preset that makes them cheaper, with the same results."
+    ),
     _setting("worker_args", (), _names, "Names of spider arguments that every job gets as the coordinator has them."),
     _setting(
         "worker_targets",
@@ -246,9 +265,10 @@ class Config:
     target_callbacks: tuple[str, ...]
     target_hosts: tuple[str, ...]
     target_feed_url: str
-    batch_size: int
+    batch_size: int | str
     batch_max_age: float
     worker_settings: Mapping[str, str]
+    fast_workers: bool
     worker_args: tuple[str, ...]
     worker_targets: str
     project: str

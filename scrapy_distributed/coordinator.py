@@ -18,8 +18,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
-from scrapy_distributed import wire
+from scrapy_distributed import fast, wire
 from scrapy_distributed.batch import Batcher
+from scrapy_distributed.batch_size import BatchSize
 from scrapy_distributed.config import Config, warn_lease, warn_unknown
 from scrapy_distributed.dispatch import Dispatcher
 from scrapy_distributed.divert import Diverter, check_targets
@@ -39,6 +40,7 @@ from scrapy_distributed.report import report
 
 logger = logging.getLogger(__name__)
 
+UNMEASURED = 2  # jobs that a node may hold and has not started, while no job has told how long it took
 BUFFER = 200  # requests of one page, or of the start, that are taken away before they are diverted
 
 
@@ -59,12 +61,17 @@ class Coordinator:
             config=config, spider=self.spider, stats=crawler.stats, offsite=Offsite(crawler),
             fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.occurrence,
         )  # fmt: skip
-        self.batcher = Batcher(size=config.batch_size, max_bytes=wire.MAX_JSON_BYTES // 4, max_age=config.batch_max_age)
+        self.batch_size = BatchSize(config.batch_size)
+        self.batcher = Batcher(
+            size=self.batch_size.fixed, max_bytes=wire.MAX_JSON_BYTES // 4, max_age=config.batch_max_age
+        )
         self.dispatcher: Dispatcher | None = None
         self._taken: list[Request] = []  # of the pages that are being parsed
         self._walked = False
+        self._walked_at = 0.0
         self._walk_failed = False
         self._rest_since = 0.0  # since then something waits for a batch of its own
+        self._began = clock.seconds()
         self._closing = False
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
@@ -93,6 +100,8 @@ class Coordinator:
 
         coordinator = cls(crawler, config=config, project=project_of(targets, settings), nodes=nodes, clock=reactor)
         coordinator._job_template(version="")  # what can't travel is refused before a node is asked
+        if config.fast_workers:
+            logger.info(fast.NOTICE, fast.ADDON, extra=coordinator._extra)
         crawler.signals.connect(coordinator._spider_idle, signals.spider_idle)
         crawler.signals.connect(coordinator._request_scheduled, signals.request_scheduled)
         crawler.signals.connect(coordinator._spider_closed, signals.spider_closed)
@@ -124,7 +133,7 @@ class Coordinator:
         )  # fmt: skip
         judge = Judge(
             ledger=self.ledger, fleet=self.fleet, config=self.config, spider=self.spider, stats=self._stats,
-            read_targets=self._read_targets, found=self._found,
+            read_targets=self._read, found=self._found,
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=self.fleet, judge=judge, job=self._job_template(version=version),
@@ -134,8 +143,9 @@ class Coordinator:
         )  # fmt: skip
         for fault in faults.values():
             self.dispatcher.leave_out(fault)
-        self.batcher.add(self.ledger.queued(), self.clock.seconds())
-        self._close_batches(self.batcher.take_full())
+        self._began = self.clock.seconds()
+        self.batcher.add(self.ledger.queued(), self._began)
+        self._cut()
         self.dispatcher.start()
         self._ticker.start(1.0, now=False)
         return self._start(start, walk=to_walk)
@@ -222,7 +232,7 @@ class Coordinator:
             if len(new) < len(entries):
                 self._stats.inc_value("distributed/duplicates", len(entries) - len(new))
             self.batcher.add(new, self.clock.seconds())
-            self._close_batches(self.batcher.take_full())
+            self._cut()
         except sqlite3.Error as error:
             self._ledger_failed(error)
         except Exception:
@@ -241,6 +251,59 @@ class Coordinator:
             assert self.crawler.engine is not None
             self.crawler.engine.crawl(request)
 
+    def _cut(self) -> None:
+        """Close the batches that are full. Without a fixed size the next one is cut off when those before it have been
+        taken: as late as can be, so that what jobs have reported and what is left at the end decide on its size."""
+        self._close_batches(self.batcher.take_full())
+        if self.batcher.size is not None:
+            return
+        while self.batcher.bodies and (self.batcher.too_long or self._wanted()):
+            uncut, size = len(self.batcher.bodies), self._next_size()
+            if uncut < size and not (self.batcher.too_long or self._due()):
+                return
+            rest_is_little = self._walk_over and uncut < 1.5 * size
+            self._close_batches(self.batcher.take(uncut if rest_is_little else size))
+
+    def _close_open(self) -> None:
+        """Close the open batch, full or not; without a fixed size what is due of it."""
+        if self.batcher.size is None:
+            self._cut()
+        else:
+            self._close_batches(self.batcher.take_all())
+
+    def _wanted(self) -> bool:
+        """Whether a node would take one more: nothing is ready but what waits for another node than its last. As long
+        as the right size is not known, only few wait on the nodes."""
+        if any(last_node is None for _, last_node in self.ledger.ready()):
+            return False
+        waiting = sum(flight.waiting for _, flight in self.fleet.flights()) if not self.batch_size.measured else 0
+        return waiting < UNMEASURED * len(self.fleet.members)
+
+    def _due(self) -> bool:
+        """Whether the open batch goes out though it is not full: after the walk only workers may add to it."""
+        nothing_added = self._walked and self.batcher.added <= self._walked_at
+        return nothing_added or (self._walk_over and self._idle) or self.batcher.overdue(self.clock.seconds())
+
+    @property
+    def _idle(self) -> bool:
+        return self.dispatcher is not None and self.dispatcher.idle
+
+    def _next_size(self) -> int:
+        uncut, diverted = len(self.batcher.bodies), self._stats.get_value("distributed/diverted", 0)
+        return self.batch_size.next(
+            uncut=uncut, unsettled=max(uncut, diverted - self.batch_size.requests), slots=self._slots,
+            elapsed=self._elapsed, walking=not self._walk_over,
+        )  # fmt: skip
+
+    @property
+    def _slots(self) -> int:
+        """Jobs that the fleet runs at once, as far as is known: a node does not tell how many it would."""
+        return max(1, sum(max(1, member.peak_running) for member in self.fleet.members if member.well))
+
+    @property
+    def _elapsed(self) -> float:
+        return float(self.clock.seconds() - self._began)
+
     def _close_batches(self, batches: list[list[str]]) -> None:
         if not batches:
             return
@@ -257,8 +320,9 @@ class Coordinator:
         try:
             self._divert_and_crawl()
             if self.batcher.overdue(self.clock.seconds()):
-                self._close_batches(self.batcher.take_all())
+                self._close_open()
             self._close_the_rest()
+            self.batch_size.idle(self._starving, self._elapsed)
         except sqlite3.Error as error:
             self._ledger_failed(error)
         except Exception:  # the next tick is due all the same
@@ -267,53 +331,63 @@ class Coordinator:
     def _close_the_rest(self) -> None:
         """Send what is to be tried on another node, if that makes a batch; and after the walk, when only workers find
         more, all that there is as soon as a node has nothing to do, or when it has waited for long enough."""
-        assert self.dispatcher is not None
         now = self.clock.seconds()
+        self._cut()
+        if self.batcher.size is None and self.batcher.bodies:
+            return  # what is to be tried again waits until all has been tried once
         if not self.ledger.has_queued():
             self._rest_since = now
-        starving = self.dispatcher.idle and not self.ledger.ready()
-        all_of_it = self._walk_over and (starving or now - self._rest_since >= self.config.batch_max_age)
+        all_of_it = self._starving or (self._walk_over and now - self._rest_since >= self.config.batch_max_age)
         if all_of_it:
-            self._close_batches(self.batcher.take_all())
-        if self.ledger.close_again(self.config.batch_size, all_of_it=all_of_it):
+            self._close_open()
+        size = self.batcher.size or self._next_size()
+        if self.ledger.close_again(size, all_of_it=all_of_it):
+            assert self.dispatcher is not None
             self.dispatcher.send_ready()
+
+    @property
+    def _starving(self) -> bool:
+        """Whether all has been found here, a node has nothing to do, and nothing is ready for it."""
+        return self._walk_over and self._idle and not self.ledger.ready()
 
     # What workers find
 
-    def _read_targets(self, found: Receipt) -> list[tuple[bytes, str]]:
-        """Ledger entries of the targets in a receipt, by the same rules as for the coordinator's own."""
+    def _read(self, receipt: Receipt) -> list[tuple[bytes, str]]:
+        """Of a receipt that is about to count: how long its job took, and ledger entries of the targets in it, by the
+        same rules as for the coordinator's own."""
         assert self.crawler.engine is not None
         entries = []
-        for payload in found.targets:
+        for payload in receipt.targets:
             requests = wire.decode_requests(payload, self.spider)
-            to_send, here = self.diverter.entries(requests, source=found.job.encode())
+            to_send, here = self.diverter.entries(requests, source=receipt.job.encode())
             entries += to_send
             for request in here:
                 self.crawler.engine.crawl(request)
+        self.batch_size.job_ended(receipt.stats, receipt.settled.bit_count(), self._elapsed)
         return entries
 
     def _found(self, bodies: Sequence[str]) -> None:
         self._stats.inc_value("distributed/diverted", len(bodies))
         self.batcher.add(list(bodies), self.clock.seconds())
-        self._close_batches(self.batcher.take_full())
+        self._cut()
 
     # The end
 
     def _spider_idle(self) -> None:
         """Nothing is left to crawl here: close the open batch, and wait for the run."""
+        assert self.crawler.engine is not None
         try:
             self._divert_and_crawl()
+            if not self._walk_over:
+                self._close_open()
+                # Another handler of the signal may have given the engine more to do.
+                if self.crawler.engine.spider_is_idle():
+                    self._walked, self._walked_at = True, self.clock.seconds()
+                    self.ledger.walked()
             if self._walk_over and self.dispatcher is not None:
                 self._close_the_rest()
-            else:
-                self._close_batches(self.batcher.take_all())
         except sqlite3.Error as error:
             self._ledger_failed(error)
-        assert self.crawler.engine is not None
-        # Another handler of the signal may have given the engine more to do.
-        if not self._walk_over and self.crawler.engine.spider_is_idle():
-            self._walked = True
-            self.ledger.walked()
         if not self._done():
             raise DontCloseSpider
 
@@ -369,9 +443,14 @@ class Coordinator:
         try:
             if self.dispatcher is not None:
                 self._divert()
-                self._close_batches(self.batcher.take_all())
+                self._close_open()
+                elapsed = self._elapsed
+                self.batch_size.idle(False, elapsed)
                 await self.dispatcher.drain(self.config.shutdown_timeout)
-                report(self.ledger, self.crawler, reason, targets=str(self.diverter), wait=self.config.wait)
+                report(
+                    self.ledger, self.crawler, reason, targets=str(self.diverter), wait=self.config.wait,
+                    batch_size=self.batch_size, slots=self._slots, elapsed=elapsed,
+                )  # fmt: skip
         except sqlite3.Error as error:
             logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
         finally:

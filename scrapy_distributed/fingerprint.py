@@ -21,6 +21,13 @@ _is_canonical = re.compile(
 ).fullmatch
 
 
+class QuickFingerprinter:
+    """A ``REQUEST_FINGERPRINTER_CLASS`` that gives what Scrapy's own gives."""
+
+    def fingerprint(self, request: Request) -> bytes:
+        return quick_fingerprint(request)
+
+
 def fingerprinter_of(crawler: Crawler) -> Callable[[Request], bytes]:
     """The function that gives a request's fingerprint in this crawl (``REQUEST_FINGERPRINTER_CLASS``)."""
     asked = crawler.request_fingerprinter

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from scrapy import Spider
 from scrapy.settings import BaseSettings
 
+from scrapy_distributed import fast
 from scrapy_distributed.batch import Attempt
 from scrapy_distributed.config import Config
 from scrapy_distributed.errors import ConfigError
@@ -38,7 +39,10 @@ class JobTemplate:
     ) -> JobTemplate:  # fmt: skip
         """*settings*: those of the crawl; *rules*: the rules of *spider* whose requests are the fleet's."""
         # Without the plugin a job would crawl the whole site, from the spider's own start.
-        sent = {"ADDONS": _with_ours(settings), **config.worker_settings}
+        sent = {"ADDONS": _with_ours(settings, with_preset=config.fast_workers)}
+        if config.fast_workers:
+            sent.update(fast.job_settings(settings))
+        sent.update(config.worker_settings)
         if rules:
             sent["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, rules))
         if config.target_callbacks:
@@ -61,10 +65,11 @@ class JobTemplate:
         return {**self.args, "batch": attempt.label}
 
 
-def _with_ours(settings: BaseSettings) -> str:
-    """The add-ons of the project, and ours, as JSON."""
+def _with_ours(settings: BaseSettings, *, with_preset: bool) -> str:
+    """The add-ons of the project, and ours, as JSON; *with_preset*: also that of fast workers."""
     addons = {
         addon if isinstance(addon, str) else f"{addon.__module__}.{addon.__qualname__}": order
         for addon, order in settings.getdict("ADDONS").items()
     }
-    return json.dumps({"scrapy_distributed.Addon": 500, **addons})
+    preset = {fast.ADDON: fast.LAST} if with_preset else {}
+    return json.dumps({"scrapy_distributed.Addon": 500, **addons, **preset})

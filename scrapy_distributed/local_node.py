@@ -31,6 +31,7 @@ max_proc = {max_proc}
 poll_interval = {poll_interval:g}
 jobs_to_keep = 100
 """
+_WARM = "launcher = scrapy_distributed.warm.launcher.WarmLauncher\n"
 _SCRAPY_CFG = """\
 # Scrapyd reads the nearest scrapy.cfg: this one keeps it from the project around this folder.
 [settings]
@@ -41,7 +42,8 @@ class LocalNode:
     """One Scrapyd child, reachable from this machine only, with everything it writes in *folder*.
 
     *port* 0 finds a free one. *max_proc* is the number of workers at once, *poll_interval* the seconds between two
-    looks at its queue. Pending jobs stay in *folder* and start when a node is started there again.
+    looks at its queue; with *warm* it has the launcher of ``scrapy_distributed.warm``. Pending jobs stay in *folder*
+    and start when a node is started there again.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class LocalNode:
         port: int = 0,
         max_proc: int = 2,
         poll_interval: float = 1.0,
+        warm: bool = False,
         username: str = "",
         password: str = "",
     ) -> None:
@@ -65,6 +68,7 @@ class LocalNode:
         self._node_name = ""
         self._max_proc = max_proc
         self._poll_interval = poll_interval
+        self._warm = warm
         self._username = username
         self._password = password
 
@@ -94,7 +98,7 @@ class LocalNode:
             max_proc=self._max_proc,
             poll_interval=self._poll_interval,
         )
-        (self.folder / "scrapyd.conf").write_text(conf)
+        (self.folder / "scrapyd.conf").write_text(conf + _WARM if self._warm else conf)
         (self.folder / "scrapy.cfg").write_text(_SCRAPY_CFG)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -257,8 +257,8 @@ class Node:
 
 
 class _Url(EncodedURL):
-    """hyperlink 21 encodes what is plain ASCII already, at a fifth of the price of a call, and fails to do so for an IPv6
-    literal, which it takes for a name."""
+    """hyperlink 21 encodes what is plain ASCII already, at a fifth of the price of a call, and fails to do so for an
+    IPv6 literal, which it takes for a name."""
 
     def to_uri(self) -> EncodedURL:
         return self if self.host.isascii() else super().to_uri()

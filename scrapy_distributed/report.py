@@ -6,14 +6,19 @@ import logging
 
 from scrapy.crawler import Crawler
 
+from scrapy_distributed.batch_size import BatchSize
 from scrapy_distributed.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
 
-def report(ledger: Ledger, crawler: Crawler, reason: str, *, targets: str, wait: bool) -> None:
+def report(
+    ledger: Ledger, crawler: Crawler, reason: str, *, targets: str, wait: bool, batch_size: BatchSize, slots: int,
+    elapsed: float,
+) -> None:  # fmt: skip
     """End the run in *ledger* if it is over, and tell. *reason*: why the crawl closes; *targets*: what was diverted;
-    *wait*: whether it was to wait for the workers."""
+    *wait*: whether it was to wait for the workers; *batch_size*: what was measured of the jobs; *slots*: how many the
+    fleet ran at once; *elapsed*: seconds that this coordinator was at it."""
     extra = {"spider": crawler.spider}
     over = ledger.end()
     balance = ledger.balance()
@@ -22,6 +27,7 @@ def report(ledger: Ledger, crawler: Crawler, reason: str, *, targets: str, wait:
         crawler.stats.set_value(f"distributed/{name}", count)
     for key, value in ledger.worker_stats().items():
         crawler.stats.set_value(f"distributed/workers/{key}", value)
+    _report_shares(crawler, batch_size, slots, elapsed, most_of_it=over and 2 * batch_size.requests >= balance.diverted)
     log = logger.info if balance.holds else logger.critical
     log("Run %s: %s", ledger.run, balance, extra=extra)
     if over and not balance.diverted:
@@ -42,3 +48,14 @@ def report(ledger: Ledger, crawler: Crawler, reason: str, *, targets: str, wait:
             " again", ledger.run, reason, balance.queued, balance.in_flight,
             "nothing is lost" if balance.holds else "THE BALANCE DOES NOT HOLD", extra=extra,
         )  # fmt: skip
+
+
+def _report_shares(crawler: Crawler, batch_size: BatchSize, slots: int, elapsed: float, *, most_of_it: bool) -> None:
+    """*most_of_it*: most of the run was measured, so the shares are those of the run."""
+    assert crawler.stats is not None
+    if (share := batch_size.startup_share()) is not None:
+        crawler.stats.set_value("distributed/startup_share", round(share, 3))
+    if most_of_it:
+        crawler.stats.set_value("distributed/tail_share", round(batch_size.tail_share(elapsed), 3))
+        if advice := batch_size.advice(slots=slots, elapsed=elapsed):
+            logger.info("%s", advice, extra={"spider": crawler.spider})

@@ -31,6 +31,7 @@ from scrapy_distributed.errors import ConfigError, WireError, shortened
 from scrapy_distributed.feeds import Feeds
 from scrapy_distributed.offsite import Offsite
 from scrapy_distributed.outcomes import MAX_REASON, Outcomes, reason_of
+from scrapy_distributed.process_age import process_age
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.targets import Targets
 from scrapy_distributed.ticket import Ticket, Tickets, ticket_of
@@ -241,6 +242,7 @@ class Worker(BaseSpiderMiddleware):
     def _request_reached_downloader(self) -> None:
         """The first one: from here on a request may kill this worker, and the receipt tells that it was at work."""
         self.crawler.signals.disconnect(self._request_reached_downloader, signals.request_reached_downloader)
+        self.crawler.stats.set_value("distributed/startup_seconds", round(process_age(), 3))
         self._write_receipt()
 
     def _spider_opened(self) -> None:
@@ -266,6 +268,7 @@ class Worker(BaseSpiderMiddleware):
             self._heartbeat.stop()
         for reason, count in self.outcomes.followed.items():
             self.crawler.stats.set_value(f"distributed/followed/{reason}", count)
+        self.crawler.stats.set_value("distributed/job_seconds", round(process_age(), 3))
         self._write_receipt(final=True)
 
     def _claim(self) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scrapy import Request
 from scrapy.utils.request import RequestFingerprinter, fingerprint
 
-from scrapy_distributed.fingerprint import _is_canonical, fingerprinter_of, quick_fingerprint
+from scrapy_distributed.fingerprint import QuickFingerprinter, _is_canonical, fingerprinter_of, quick_fingerprint
 
 HOSTS = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}(:[0-5]?[0-9]{1,4})?", fullmatch=True)
 PATHS = st.text("abcXYZ019/._~-", max_size=60)
@@ -24,7 +24,8 @@ ANYTHING = st.text(st.characters(min_codepoint=33, max_codepoint=0x24F), max_siz
 @example("http", "xn--bcher-kva.example", "a.html", "GET")
 def test_canonical_urls(scheme: str, host: str, path: str, method: str) -> None:
     request = Request(f"{scheme}://{host}/{path}", method=method)
-    assert quick_fingerprint(request) == fingerprint(Request(request.url, method=method))
+    expected = fingerprint(Request(request.url, method=method))
+    assert quick_fingerprint(request) == QuickFingerprinter().fingerprint(request) == expected
 
 
 @given(ANYTHING, ANYTHING, st.binary(max_size=20))

@@ -760,6 +760,7 @@ def test_targets_that_it_finds_are_reported_and_not_crawled(tmp_path: Path, site
     assert (receipt.final, receipt.stored, receipt.clean) == (True, True, True)
     assert again_of(receipt) == [False] * 11 + [True]  # the others have led to requests, which the receipt reports
     stats = {name: value for name, value in receipt.stats.items() if name.startswith("distributed/")}
+    assert 0 < stats.pop("distributed/startup_seconds") < stats.pop("distributed/job_seconds") < SECONDS
     assert stats == {
         "distributed/requests": 12,
         "distributed/targets_reported": 14,

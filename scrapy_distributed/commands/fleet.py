@@ -48,6 +48,7 @@ class Command(ScrapyCommand):
         up.add_argument(
             "--poll-interval", type=at_least(float, 0.05), default=1.0, help="seconds between job starts (default: 1)"
         )
+        up.add_argument("--warm", action="store_true", help="start workers at once, from a warm process")
         up.add_argument("--username", default="", help="ask for it, and for the password in --password-env")
         up.add_argument("--password-env", metavar="VARIABLE", help="environment variable that holds the password")
         both = parser.add_argument_group("fleet deploy: the project, to all nodes in parallel; and fleet doctor")
@@ -185,6 +186,7 @@ def _local_nodes(args: Sequence[str], opts: argparse.Namespace) -> list[LocalNod
             port=opts.port and opts.port + number,
             max_proc=opts.max_proc,
             poll_interval=opts.poll_interval,
+            warm=opts.warm,
             username=opts.username,
             password=password,
         )

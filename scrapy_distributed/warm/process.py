@@ -1,0 +1,140 @@
+"""The warm process as Scrapyd sees it: start it, let it fork a job, retire it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from scrapy_distributed.warm.fork_server import DESCRIPTORS, FORK, PING, READY, RETIRE
+from scrapy_distributed.warm.forked_job import ForkedJob
+
+log = Logger()
+
+START_SECONDS = 60.0
+"""A warm process that has not imported everything by then is killed."""
+ANSWER_SECONDS = 5.0
+"""A warm process that does not answer by then is killed. Scrapyd waits for the pid of a job, which takes some
+milliseconds, so that a job is always in one of its lists."""
+PING_SECONDS = 5.0
+
+
+class WarmProcessError(Exception):
+    """The warm process has not done what it was asked for; nothing of the job has run, or will."""
+
+
+class WarmProcess(ProcessProtocol):
+    """A child of Scrapyd that forks jobs. *on_ready* is called when it can, *on_end* with it when it has ended."""
+
+    transport: Any
+
+    def __init__(self, *, on_ready: Callable[[], None], on_end: Callable[[WarmProcess], None]) -> None:
+        self.ready = False
+        self._on_ready = on_ready
+        self._on_end = on_end
+        self._installed = installed()
+        self._deadline: Any = None
+        self._watch = LoopingCall(self._ping)
+        self._control, self._theirs = socket.socketpair()
+        self._control.settimeout(ANSWER_SECONDS)
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "scrapy_distributed.warm.fork_server"]
+        pipes: Any = {0: self._theirs.fileno(), 1: "r", 2: "r"}
+        loop: Any = reactor
+        loop.spawnProcess(self, sys.executable, command, env=os.environ, childFDs=pipes)
+        self._theirs.close()
+        self._deadline = loop.callLater(START_SECONDS, self.kill)
+
+    @property
+    def stale(self) -> bool:
+        """Whether packages were installed or removed since it has imported them."""
+        return self._installed != installed()
+
+    def fork(self, protocol: Any, job: bytes) -> None:
+        """Make a process for *job*, a ``job_process.payload``, and connect *protocol* to it.
+
+        Raises ``WarmProcessError``."""
+        with ExitStack() as opened:
+            pipes = []
+            for _ in range(DESCRIPTORS):
+                pipes.append(os.pipe())
+                for end in pipes[-1]:
+                    opened.callback(os.close, end)
+            (stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr), (from_status, status) = pipes
+            # Should it fork and not answer: the new process finds its standard input at its end, and ends.
+            pid = self._ask(FORK, [stdin, stdout, stderr, status])
+            if not pid:
+                raise WarmProcessError
+            opened.pop_all()
+        for descriptor in (stdin, stdout, stderr, status):
+            os.close(descriptor)
+        ForkedJob(protocol, pid, job, stdin=to_stdin, stdout=from_stdout, stderr=from_stderr, status=from_status)
+
+    def retire(self) -> None:
+        """Fork no more; it ends with the last of its jobs."""
+        self.ready = False
+        with suppress(OSError):
+            self._control.sendall(RETIRE)
+
+    def kill(self) -> None:
+        with suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
+
+    def _ping(self) -> None:
+        """It alone knows when a job has ended: were it stopped, that job would keep its slot."""
+        with suppress(WarmProcessError):
+            self._ask(PING)
+
+    def _ask(self, request: bytes, descriptors: Sequence[int] = ()) -> int:
+        try:
+            socket.send_fds(self._control, [request], descriptors)
+            answer = b""
+            while not answer.endswith(b"\n"):
+                part = self._control.recv(32)
+                if not part:
+                    raise ConnectionError("it has ended")
+                answer += part
+            return int(answer)
+        except (OSError, ValueError) as error:
+            log.error("The warm process is killed, as it did not answer: {error!r}", error=error)
+            self.ready = False
+            self.kill()
+            raise WarmProcessError from error
+
+    def outReceived(self, data: bytes) -> None:  # noqa: N802
+        if data.endswith(READY):  # an import may print something
+            self._deadline.cancel()
+            self._watch.start(PING_SECONDS, now=False)
+            self.ready = True
+            log.info("The warm process is ready: pid={pid}", pid=self.transport.pid)
+            self._on_ready()
+
+    def errReceived(self, data: bytes) -> None:  # noqa: N802
+        log.error("{text}", text=data.decode(errors="replace").rstrip(), log_system="Launcher,warm/stderr")
+
+    def processEnded(self, reason: Failure) -> None:  # noqa: N802
+        if self._deadline.active():
+            self._deadline.cancel()
+        if self._watch.running:
+            self._watch.stop()
+        self.ready = False
+        self._control.close()
+        self._on_end(self)
+
+
+def installed() -> dict[str, int]:
+    """When something was last installed to or removed from each folder of ``sys.path``, in nanoseconds."""
+    here = os.getcwd()
+    folders = [path for path in sys.path if path and os.path.isdir(path) and not os.path.samefile(path, here)]
+    return {path: os.stat(path).st_mtime_ns for path in folders}

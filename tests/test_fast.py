@@ -1,0 +1,172 @@
+"""Fast workers: what the preset changes, what it leaves, and that a crawl comes to the same with it."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scrapy import Spider
+from scrapy.settings import Settings
+from test_worker import MODES, Running, Site, outcome_of, requests_of, site  # noqa: F401
+
+from scrapy_distributed import fast
+from scrapy_distributed.config import Config
+from scrapy_distributed.job_template import JobTemplate
+
+HANDLERS = {"http": fast.HANDLER, "https": fast.HANDLER}
+
+
+class Quick:
+    """Item pipeline."""
+
+    def process_item(self, item: Any) -> Any:
+        return item
+
+
+class Waiting:
+    """Item pipeline."""
+
+    async def process_item(self, item: Any) -> Any:
+        return item
+
+
+def updated(caplog: pytest.LogCaptureFixture, settings: Settings) -> str:
+    """What the add-on says of *settings*, which it changes."""
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        fast.FastWorker().update_settings(settings)
+    return caplog.text
+
+
+def test_it_changes_what_nobody_has_set(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings({"ITEM_PIPELINES": {Quick: 1}})
+    said = updated(caplog, settings)
+    assert "changed: items of a page one by one; lean download handler" in said
+    assert settings["CONCURRENT_ITEMS"] == 1
+    assert settings.getdict("DOWNLOAD_HANDLERS") == HANDLERS
+    assert fast.REMOTE_CONTROL not in settings.getdict("EXTENSIONS_BASE")
+    assert "scrapy.extensions.feedexport.FeedExporter" in settings.getdict("EXTENSIONS_BASE")
+
+
+def test_what_somebody_has_set_stays(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(
+        {
+            "CONCURRENT_ITEMS": 7, "DOWNLOAD_HANDLERS": {"http": "a.B", "https": None}, "REMOTE_CONTROL_ENABLED": True,
+            "STATS_CLASS": "a.Stats", "REQUEST_FINGERPRINTER_CLASS": "a.Fingerprinter",
+        }
+    )  # fmt: skip
+    before = settings.copy_to_dict()
+    said = updated(caplog, settings)
+    assert settings.copy_to_dict() == before
+    assert "changed: nothing" in said
+    assert "items of a page one by one (CONCURRENT_ITEMS is set)" in said
+    assert "lean download handler (DOWNLOAD_HANDLERS has http and https)" in said
+
+
+def test_handlers_of_other_schemes_stay(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings()
+    settings.set("DOWNLOAD_HANDLERS", '{"ftp": null, "https": "a.B"}', priority="cmdline")
+    updated(caplog, settings)
+    assert settings.getdict("DOWNLOAD_HANDLERS") == {"ftp": None, "https": "a.B", "http": fast.HANDLER}
+
+
+@pytest.mark.parametrize(
+    "given", [{"TWISTED_REACTOR_ENABLED": "False"}, {"TWISTED_REACTOR": "twisted.internet.epollreactor.EPollReactor"}]
+)
+def test_without_the_asyncio_reactor_downloads_stay(given: dict[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings(given)
+    assert f"lean download handler ({next(iter(given))} is" in updated(caplog, settings)
+    assert settings.getdict("DOWNLOAD_HANDLERS") == {}
+
+
+@pytest.mark.parametrize("pipeline", [Waiting, f"{__name__}.Waiting", "scrapy.pipelines.files.FilesPipeline"])
+def test_items_stay_side_by_side_where_a_pipeline_may_wait(pipeline: Any, caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings({"ITEM_PIPELINES": {Quick: 1, pipeline: 2}})
+    said = updated(caplog, settings)
+    assert "items of a page one by one (the item pipeline" in said
+    assert settings["CONCURRENT_ITEMS"] == 100
+
+
+def test_the_collector_leaves_what_is_there() -> None:
+    before = gc.get_threshold()
+    try:
+        fast._spare_the_collector()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold()[0] == fast.COLLECT_AFTER
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({}, {"ASYNCIO_EVENT_LOOP": fast.EVENT_LOOP}),
+        ({"ASYNCIO_EVENT_LOOP": "asyncio.SelectorEventLoop"}, {}),
+        ({"TWISTED_REACTOR": "twisted.internet.epollreactor.EPollReactor"}, {}),
+    ],
+)
+def test_the_loop_travels_with_the_job(given: dict[str, str], sent: dict[str, str]) -> None:
+    assert fast.job_settings(Settings(given)) == sent
+
+
+def job(**given: Any) -> JobTemplate:
+    settings = Settings({f"DISTRIBUTED_{name.upper()}": value for name, value in given.items()})
+    config = Config.from_settings(settings)
+    return JobTemplate.from_config(config, Spider(name="s"), settings=settings, project="p", rules=(), version="")
+
+
+def test_one_line_switches_it_on() -> None:
+    settings = job(fast_workers=True).settings
+    assert json.loads(settings["ADDONS"]) == {"scrapy_distributed.Addon": 500, fast.ADDON: fast.LAST}
+    assert settings["ASYNCIO_EVENT_LOOP"] == fast.EVENT_LOOP
+    assert fast.ADDON not in job().settings["ADDONS"]
+    assert "ASYNCIO_EVENT_LOOP" not in job().settings
+
+
+def test_the_settings_for_workers_win() -> None:
+    settings = job(fast_workers=True, worker_settings={"ASYNCIO_EVENT_LOOP": "a.Loop", "CONCURRENT_ITEMS": 5}).settings
+    assert (settings["ASYNCIO_EVENT_LOOP"], settings["CONCURRENT_ITEMS"]) == ("a.Loop", "5")
+
+
+# Real crawls
+
+PRESET = {
+    "ADDONS": json.dumps({"scrapy_distributed.Addon": 500, fast.ADDON: fast.LAST}),
+    "ASYNCIO_EVENT_LOOP": fast.EVENT_LOOP,
+}
+# Times and memory; and some lines of the log: the preset says what it does, Twisted's client and the remote control
+# say nothing any more.
+DIFFERENT = ("elapsed", "_seconds", "per_minute", "memusage/", "log_count/INFO", "log_count/DEBUG")
+
+
+def stats_of(stats: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in stats.items() if not any(part in name for part in DIFFERENT)}
+
+
+@MODES
+def test_a_crawl_comes_to_the_same(tmp_path: Path, site: Site, mode: dict[str, str]) -> None:  # noqa: F811
+    crawls = {}
+    for name, settings in {"plain": {}, "fast": PRESET}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        site.asked.clear()
+        crawl = Running(folder, site, requests_of(site), **{**settings, **mode}).end()
+        assert crawl.receipt is not None, crawl.said + crawl.log
+        items = sorted(json.dumps(item).replace(crawl_port(item), "") for item in crawl.items)
+        crawls[name] = (
+            outcome_of(crawl.receipt), crawl.receipt.again, crawl.receipt.finish_reason, items, sorted(site.asked),
+            stats_of(dict(crawl.receipt.stats)),
+        )  # fmt: skip
+    assert crawls["fast"] == crawls["plain"]
+    assert "Fast worker, changed: items of a page one by one; " in crawl.log
+    assert ("; lean download handler;" in crawl.log) == (not mode)
+
+
+def crawl_port(item: dict[str, Any]) -> str:
+    """The port of the closed server, which is another one in each crawl."""
+    return item.get("failed", "").removeprefix("http://127.0.0.1:").partition("/")[0] or "no port"
