@@ -337,6 +337,7 @@ class Coordinator:
             return  # what is to be tried again waits until all has been tried once
         if not self.ledger.has_queued():
             self._rest_since = now
+            return
         all_of_it = self._starving or (self._walk_over and now - self._rest_since >= self.config.batch_max_age)
         if all_of_it:
             self._close_open()

@@ -373,6 +373,8 @@ class Dispatcher:
         patience = self.config.lease / 4
         waiting = [flight for flight in member.flights.values() if flight.pending and flight.waiting]
         waiting = [flight for flight in waiting if self._now() - flight.sent_at >= patience]
+        if not waiting:  # nearly always; what follows looks at all nodes
+            return
         others = [other for other in self.fleet.members if other is not member]
         takers = {other.name: other.idle_slots for other in others if other.idle_slots}
         if not takers:
@@ -380,7 +382,7 @@ class Dispatcher:
             takers = {other.name: 1 for other in others if other.would_try(any_well=any_well)}
             if any_well:  # what was sent before is not for trying out a node
                 waiting = [flight for flight in waiting if flight.attempt.number == 1]
-        if not takers or any(name != last for name in takers for _, last in self.ledger.ready()):
+        if not takers or any(name != last for _, last in self.ledger.ready() for name in takers):
             return
         for flight in waiting[-sum(takers.values()) :]:
             with suppress(NodeRefusedError):  # to one job: nothing against the node
@@ -430,8 +432,10 @@ class Dispatcher:
     def _check_usable(self) -> None:
         now = self._now()
         # To answer is not enough where batches wait: a member that has failed must have a job of ours, or take one.
-        waiting = not self.ledger.posted()
-        if any(member.usable(waiting=waiting) for member in self.fleet.members):
+        members = self.fleet.members
+        if any(one.usable(waiting=True) for one in members) or (
+            self.ledger.posted() and any(one.usable(waiting=False) for one in members)
+        ):
             self._usable_at = now
         elif now - self._usable_at >= self.config.fleet_timeout and not any(one.proving for one in self.fleet.members):
             self._usable_at = now

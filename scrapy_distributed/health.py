@@ -203,18 +203,21 @@ class Fleet:
     def take_turn(self, *, avoid: str | None = None) -> Member | None:
         """The next member with room, in round-robin order; *avoid* only if there is no other. *avoid* is where the
         batch was before: such a batch is not for trying out a member that has failed."""
-        turns = [(self._next + step) % len(self.members) for step in range(len(self.members))]
-        with_room = [turn for turn in turns if self.members[turn].has_room]
+        in_turn = self.members[self._next :] + self.members[: self._next]
         others_work = any(member.well and member.name != avoid for member in self.members)
-        if avoid and others_work:
-            with_room = [turn for turn in with_room if not self.members[turn].pause]
-        turn = next((turn for turn in with_room if self.members[turn].name != avoid), None)
-        if turn is None and with_room and not others_work:
-            turn = with_room[0]
-        if turn is None:
+        # One after the other: the next that has room is found sooner than all that have.
+        with_room = (one for one in in_turn if one.has_room and not (avoid and others_work and one.pause))
+        chosen = None
+        for member in with_room:
+            if member.name != avoid:
+                chosen = member
+                break
+            if not others_work:
+                chosen = chosen or member
+        if chosen is None:
             return None
-        self._next = (turn + 1) % len(self.members)
-        return self.members[turn]
+        self._next = (self.members.index(chosen) + 1) % len(self.members)
+        return chosen
 
     def flights(self) -> Iterable[tuple[Member, Flight]]:
         return [(member, flight) for member in self.members for flight in member.flights.values()]

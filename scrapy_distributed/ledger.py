@@ -38,37 +38,24 @@ from scrapy_distributed.batch import (
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.schema import check_format, check_sound, create, hold, read_balance
+from scrapy_distributed.seen import Occurrences, Seen
 
-SEE = 200  # keys a statement
+FILL = 10_000  # keys that are read at once
 HALVED_AT = 2  # failed attempts
 LIVE_STATES = (AttemptState.BOUND, AttemptState.SENT, AttemptState.UNKNOWN)
-
-# The seen-set, in a file of its own, made anew whenever the ledger is opened: an index over the keys takes random
-# writes, so it is kept out of the ledger, which only grows at its end, and lives in one transaction that never commits.
-SEEN = """
-PRAGMA journal_mode = OFF;
-PRAGMA synchronous = OFF;
-PRAGMA cache_size = -8192;
-CREATE TABLE seen (key BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE occurrence (key BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
-BEGIN EXCLUSIVE;
-"""
 
 FIND_RUN = "SELECT id, name, walked FROM run WHERE identity = ? AND ended IS NULL"
 ADD_RUN = "INSERT INTO run (name, identity, started) VALUES (?, ?, ?)"
 ABANDON_RUN = "UPDATE run SET ended = ? WHERE id = ?"
-ADD_SEEN = "INSERT OR IGNORE INTO seen VALUES (?)"
-DROP_SEEN = "DELETE FROM seen WHERE key = ?"
 ADD_REQUEST = "INSERT INTO request VALUES (?, ?)"
 KEYS = "SELECT key FROM request WHERE run = ?"
 ADD_QUEUED = "INSERT INTO queued (run, size, bodies) VALUES (?, ?, ?)"
 COUNT_DUPLICATES = "UPDATE run SET duplicates = duplicates + ? WHERE id = ?"
-COUNT_OCCURRENCE = """
-INSERT INTO occurrence VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET number = number + 1 RETURNING number
-"""
 QUEUED = "SELECT bodies FROM queued WHERE run = ? AND avoid IS NULL ORDER BY id"
 HAS_QUEUED = "SELECT 1 FROM queued WHERE run = ? LIMIT 1"
-CLEAR_QUEUED = "DELETE FROM queued WHERE run = ? AND avoid IS NULL"
+OPEN_SIZES = "SELECT id, size FROM queued WHERE run = ? AND avoid IS NULL ORDER BY id"
+CUT_QUEUED = "UPDATE queued SET size = ?, bodies = ? WHERE id = ?"
+CLEAR_QUEUED = "DELETE FROM queued WHERE run = ? AND avoid IS NULL AND id < ?"
 ADD_AGAIN = "INSERT INTO queued (run, size, bodies, avoid) VALUES (?, ?, ?, ?)"
 AGAIN_SIZES = "SELECT avoid, sum(size) FROM queued WHERE run = ? AND avoid IS NOT NULL GROUP BY avoid"
 AGAIN = "SELECT bodies FROM queued WHERE run = ? AND avoid = ? ORDER BY id"
@@ -78,17 +65,35 @@ ADD_BATCH = """
 INSERT INTO batch (run, number, size, payload, state, parent, avoid, last, failures)
 VALUES (?, ?, ?, ?, 'ready', ?, ?, ?, ?)
 """
-READY = "SELECT min(number), last FROM batch WHERE run = ? AND state = 'ready' GROUP BY last ORDER BY 1"
+# SQLite uses a partial index only where its condition is repeated: without it these walk through all batches of a run.
+# READY goes from each node where a ready batch was last to the next: as many steps as there are such nodes.
+READY = """
+WITH RECURSIVE node (last) AS (
+    SELECT min(last) FROM batch WHERE run = :run AND state = 'ready' AND state <> 'settled'
+    UNION ALL
+    SELECT (
+        SELECT min(batch.last) FROM batch
+        WHERE run = :run AND state = 'ready' AND state <> 'settled' AND batch.last > node.last
+    ) FROM node WHERE last IS NOT NULL  -- the last row is NULL: where a batch was that was nowhere yet
+), first (number, last) AS (
+    SELECT (
+        SELECT min(number) FROM batch
+        WHERE run = :run AND state = 'ready' AND state <> 'settled' AND batch.last IS node.last
+    ), last FROM node
+)
+SELECT number, last FROM first WHERE number IS NOT NULL ORDER BY number
+"""
 UNSETTLED = """
 SELECT 1 FROM batch WHERE run = :run AND state <> 'settled'
 UNION ALL SELECT 1 FROM queued WHERE run = :run LIMIT 1
 """
 UNPOSTED = """
-SELECT 1 FROM batch WHERE run = :run AND state = 'ready'
-UNION ALL SELECT 1 FROM attempt WHERE run = :run AND state = 'bound'
+SELECT 1 FROM batch WHERE run = :run AND state = 'ready' AND state <> 'settled'
+UNION ALL SELECT 1 FROM attempt WHERE run = :run AND state = 'bound' AND state IN ('bound', 'sent', 'unknown')
 UNION ALL SELECT 1 FROM queued WHERE run = :run LIMIT 1
 """
-BATCH = "SELECT size, payload, settled, attempts, failures, state, avoid FROM batch WHERE run = ? AND number = ?"
+BATCH = "SELECT size, settled, attempts, failures, state, avoid FROM batch WHERE run = ? AND number = ?"
+PAYLOAD = "SELECT payload FROM batch WHERE run = ? AND number = ?"
 BIND_BATCH = "UPDATE batch SET state = 'in flight', attempts = ?, last = ? WHERE run = ? AND number = ?"
 ADD_ATTEMPT = """
 INSERT INTO attempt (run, batch, number, node, url, state, positions, bound) VALUES (?, ?, ?, ?, ?, 'bound', ?, ?)
@@ -149,7 +154,6 @@ class Ledger:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.run = ""
-        self._seen_path = self.path.with_name(self.path.name + ".seen")
         self._run = 0
         if sqlite3.sqlite_version_info < (3, 35):
             raise LedgerError(f"found SQLite {sqlite3.sqlite_version}, expected 3.35 or newer: use a newer Python")
@@ -164,7 +168,8 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("PRAGMA wal_autocheckpoint = 4000")  # pages of 4 KiB: a sync for every 16 MiB written
-            self._make_seen()
+            self._seen = Seen(self.path.parent)
+            self._occurrences = Occurrences(self.path.parent)
         except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
             self.close()
             raise self._unusable(error) from None
@@ -173,11 +178,9 @@ class Ledger:
             raise
 
     def close(self) -> None:
-        for name in ("_db", "_seen", "_lock"):  # the lock last: what it guards is closed by then
+        for name in ("_db", "_seen", "_occurrences", "_lock"):  # the lock last: what it guards is closed by then
             if hasattr(self, name):
                 getattr(self, name).close()
-            if name == "_seen" and hasattr(self, name):
-                self._seen_path.unlink(missing_ok=True)
 
     # The run
 
@@ -197,7 +200,7 @@ class Ledger:
                 found = None
             if found:
                 self._run, self.run, walked = found
-                self._seen.executemany(ADD_SEEN, self._db.execute(KEYS, (self._run,)))
+                self._see_all()
                 return walked is None
             self.run = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
             self._run = int(self._db.execute(ADD_RUN, (self.run, text, time.time())).lastrowid or 0)
@@ -215,8 +218,7 @@ class Ledger:
 
     def occurrence(self, key: bytes) -> int:
         """How often this was called for *key* since the ledger was opened, this call included. Takes no memory."""
-        (number,) = self._seen.execute(COUNT_OCCURRENCE, (key,)).fetchone()
-        return int(number)
+        return self._occurrences.count(key)
 
     def queued(self) -> list[str]:
         """The requests of the open batch."""
@@ -224,11 +226,10 @@ class Ledger:
             return _texts(self._db.execute(QUEUED, (self._run,)))
 
     def close_batches(self, batches: Sequence[Sequence[str]], still_open: Sequence[str]) -> int:
-        """Make ready batches of *batches*, split where a payload is over the ceiling; returns their number."""
+        """Make ready batches of *batches*, split where a payload is over the ceiling; returns their number. They are
+        the first of what is queued; *still_open* is what is left of it."""
         with self._transaction():
-            self._db.execute(CLEAR_QUEUED, (self._run,))
-            if still_open:
-                self._db.execute(ADD_QUEUED, (self._run, len(still_open), _joined(still_open)))
+            self._unqueue(sum(map(len, batches)), still_open)
             return sum(self._add_batches(bodies) for bodies in batches)
 
     def close_again(self, size: int, *, all_of_it: bool) -> int:
@@ -262,12 +263,13 @@ class Ledger:
 
     def ready(self) -> list[tuple[int, str | None]]:
         """The next batches to send, each with the node where it was last: for each such node the first one."""
-        return self._db.execute(READY, (self._run,)).fetchall()
+        return self._db.execute(READY, {"run": self._run}).fetchall()
 
     def bind(self, batch: int, node: str, url: str = "") -> tuple[Attempt, str]:
         """A new attempt at what is not settled of *batch* on *node*, which is at *url*, and its payload. Durable."""
         with self._transaction(durable=True):
-            size, payload, settled, attempts, *_ = self._batch(batch)
+            size, settled, attempts, *_ = self._batch(batch)
+            payload = self._payload(batch)
             positions = ((1 << size) - 1) & ~settled
             self._db.execute(BIND_BATCH, (attempts + 1, node, self._run, batch))
             row = (self._run, batch, attempts + 1, node, url, bitmap_to_bytes(positions), time.time())
@@ -303,13 +305,13 @@ class Ledger:
 
     def settled_positions(self, batch: int) -> int:
         """Bitmap of the requests of *batch* that no attempt has to do any more."""
-        return self._batch(batch)[2]
+        return self._batch(batch)[1]
 
     def objection(self, attempt: Attempt, receipt: Receipt) -> tuple[str, Blame] | None:
         """Why the final *receipt* of *attempt* can't be accepted, and who is to blame."""
         if (state := self._state(attempt)) not in LIVE_STATES:
             return f"it was {state.value} before", Blame.NOBODY
-        return objection(attempt, receipt, self._batch(attempt.batch)[2])
+        return objection(attempt, receipt, self._batch(attempt.batch)[1])
 
     def settle(
         self, attempt: Attempt, receipt: Receipt, *, max_attempts: int,
@@ -400,12 +402,18 @@ class Ledger:
         """For what is done before a crawl starts: it can be refused with a sentence."""
         try:
             yield
-        except (sqlite3.Error, ValueError) as error:
+        except (sqlite3.Error, OSError, ValueError) as error:
             raise self._unusable(error) from None
 
-    def _batch(self, number: int) -> tuple[int, str, int, int, int, str, str | None]:
-        size, payload, settled, *rest = self._db.execute(BATCH, (self._run, number)).fetchone()
-        return size, payload, bitmap_from_bytes(settled), *rest
+    def _batch(self, number: int) -> tuple[int, int, int, int, str, str | None]:
+        """Size, settled positions, attempts, failures, state, and the node to avoid. The payload is as long as all of
+        these many times over."""
+        size, settled, *rest = self._db.execute(BATCH, (self._run, number)).fetchone()
+        return size, bitmap_from_bytes(settled), *rest
+
+    def _payload(self, number: int) -> str:
+        (payload,) = self._db.execute(PAYLOAD, (self._run, number)).fetchone()
+        return str(payload)
 
     def _attempt(self, batch: int, number: int, node: str, url: str, state: str, positions: int) -> Attempt:
         return Attempt(
@@ -422,31 +430,40 @@ class Ledger:
             self._db.execute(ADD_BATCH, (self._run, number, len(part), payload, parent, avoid, last, failures))
         return len(parts)
 
-    def _make_seen(self) -> None:
-        """The seen-set, with the keys of the run, if there is one yet."""
-        if hasattr(self, "_seen"):
-            self._seen.close()
-        self._seen_path.unlink(missing_ok=True)
-        self._seen: sqlite3.Connection = sqlite3.connect(self._seen_path, isolation_level=None)
-        self._seen.executescript(SEEN)
-        self._seen.executemany(ADD_SEEN, self._db.execute(KEYS, (self._run,)))
+    def _see_all(self) -> None:
+        """Enter the keys that the run has diverted so far."""
+        keys = self._db.execute(KEYS, (self._run,))
+        while some := keys.fetchmany(FILL):
+            self._seen.add(key for (key,) in some)
 
     @contextmanager
     def _unseen(self, requests: Iterable[tuple[bytes, str]]) -> Iterator[tuple[list[tuple[bytes, str]], int]]:
         """Those of *requests* whose keys were not in the seen-set, and the number of the others. After an error these
         keys are taken out again."""
         entries = list(requests)
-        unseen: list[tuple[bytes, str]] = []
         try:
-            if not self._seen.in_transaction:  # its disk was full: SQLite has rolled back every key
-                self._make_seen()
-            for start in range(0, len(entries), SEE):
-                unseen += self._see(entries[start : start + SEE])
+            is_new = self._seen.add(key for key, _ in entries)
+        except OSError as error:
+            raise sqlite3.OperationalError(f"its scratch file: {error}") from error
+        unseen = [entry for entry, new in zip(entries, is_new, strict=True) if new]
+        try:
             yield unseen, len(entries) - len(unseen)
         except BaseException:
-            if self._seen.in_transaction:
-                self._seen.executemany(DROP_SEEN, [(key,) for key, _ in unseen])
+            self._seen.discard(key for key, _ in unseen)
             raise
+
+    def _unqueue(self, count: int, still_open: Sequence[str]) -> None:
+        """Take the first *count* requests out of ``queued``. Rows behind them are left alone: there may be many."""
+        first_left = 0
+        for row, size in self._db.execute(OPEN_SIZES, (self._run,)):
+            first_left = row + 1
+            count -= size
+            if count < 0:
+                self._db.execute(CUT_QUEUED, (-count, _joined(still_open[:-count]), row))
+                first_left = row
+            if count <= 0:
+                break
+        self._db.execute(CLEAR_QUEUED, (self._run, first_left))
 
     def _divert(self, unseen: list[tuple[bytes, str]], duplicates: int) -> list[str]:
         new = [body for _, body in unseen]
@@ -456,15 +473,6 @@ class Ledger:
         if duplicates:
             self._db.execute(COUNT_DUPLICATES, (duplicates, self._run))
         return new
-
-    def _see(self, entries: list[tuple[bytes, str]]) -> Iterator[tuple[bytes, str]]:
-        """Enter the keys into the seen-set, all in one statement; yields the entries that are new, each key once."""
-        statement = f"{ADD_SEEN}{', (?)' * (len(entries) - 1)} RETURNING key"
-        unseen = {key for (key,) in self._seen.execute(statement, [key for key, _ in entries])}
-        for entry in entries:
-            if entry[0] in unseen:
-                unseen.remove(entry[0])
-                yield entry
 
     def _state(self, attempt: Attempt) -> AttemptState:
         row = self._db.execute(ATTEMPT_STATE, (self._run, attempt.batch, attempt.number)).fetchone()
@@ -480,7 +488,7 @@ class Ledger:
     def _fail_or_release(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
         """After an attempt has ended: its batch is settled, or ready again. One that has died twice is halved, so that
         one request that kills its worker stands alone in the end; one whose attempts are used up is dead."""
-        size, payload, settled, _, failures, state, avoid = self._batch(attempt.batch)
+        size, settled, _, failures, state, avoid = self._batch(attempt.batch)
         if state == BatchState.SETTLED.value:
             return Fate.SETTLED
         self._release(attempt, counts=counts)
@@ -488,7 +496,7 @@ class Ledger:
             return Fate.AGAIN
         left = ((1 << size) - 1) & ~settled
         if left.bit_count() > 1 and max_attempts > 1:
-            bodies = _bodies(payload, left)
+            bodies = _bodies(self._payload(attempt.batch), left)
             middle = (len(bodies) + 1) // 2
             for half in (bodies[:middle], bodies[middle:]):
                 # One of them is suspect still, so the next death is enough to halve it again.
@@ -503,11 +511,11 @@ class Ledger:
 
     def _accept(self, attempt: Attempt, receipt: Receipt, again: int) -> int:
         """Enter what *receipt* says; returns how many requests are to be tried on another node."""
-        _, payload, settled, *_, avoid = self._batch(attempt.batch)
+        _, settled, *_, avoid = self._batch(attempt.batch)
         own = list(bits(attempt.positions))  # position in the attempt's payload -> position in the batch
         moved = sum(1 << own[position] for position in bits(again)) if avoid is None else 0
         if moved:
-            bodies = _joined(_bodies(payload, moved))
+            bodies = _joined(_bodies(self._payload(attempt.batch), moved))
             self._db.execute(ADD_AGAIN, (self._run, moved.bit_count(), bodies, attempt.node))
         outcomes = [
             (own[position], state, reason, bool(receipt.again >> position & 1))
@@ -536,8 +544,9 @@ class Ledger:
         with self._transaction(durable=True):
             self._db.execute(REOPEN_RUN, (self._run,))
             for batch, outcomes in chosen.items():
-                _, payload, settled, *_ = self._batch(batch)
-                waiting += [(batch, body) for body in _bodies(payload, sum(1 << position for position, _ in outcomes))]
+                _, settled, *_ = self._batch(batch)
+                positions = sum(1 << position for position, _ in outcomes)
+                waiting += [(batch, body) for body in _bodies(self._payload(batch), positions)]
                 self._db.executemany(DROP_OUTCOME, [(self._run, batch, position) for position, _ in outcomes])
                 dead = sum(state == "dead" for _, state in outcomes)
                 self._settle_batch(batch, settled, moved=len(outcomes), dead=-dead, failed=dead - len(outcomes))

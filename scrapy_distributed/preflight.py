@@ -162,7 +162,7 @@ async def _version(node: Node, survey: Survey) -> tuple[Verdict, str]:
     survey.chosen = choose_version(dict(sorted(survey.versions.items())), survey.version, survey.project)
     if not survey.chosen:
         return Verdict.OK, "none, as of a project that is no egg"
-    newest = max((version for known in survey.versions.values() for version in known), key=_natural)
+    newest = max({version for known in survey.versions.values() for version in known}, key=_natural)
     if survey.version or newest in survey.versions[node.name] or _natural(newest) <= _natural(survey.chosen):
         return Verdict.OK, shortened(survey.chosen)
     return Verdict.WARN, (

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from file_limit import file_limit
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -26,10 +27,11 @@ from ledgers import states as counts
 from scrapy_distributed import wire
 from scrapy_distributed.batch import Attempt, AttemptState, Blame, Fate, bits
 from scrapy_distributed.errors import LedgerError
-from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.ledger import READY, UNPOSTED, UNSETTLED, Ledger
 from scrapy_distributed.ledger_reader import LedgerReader
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.schema import APPLICATION, FORMAT
+from scrapy_distributed.seen import BUCKET_BYTES, Seen
 
 TABLES = ("run", "queued", "batch", "attempt", "outcome")
 IDENTITY = {"project": "p", "spider": "s", "arguments": "", "targets": [[1], []]}
@@ -992,16 +994,39 @@ def shape(ledger: Ledger) -> Any:
     }  # fmt: skip
 
 
+def on_disk(ledger: Ledger) -> None:
+    """Give *ledger* a seen-set that has next to nothing in memory."""
+    ledger._seen.close()
+    ledger._seen = Seen(ledger.path.parent, memory_bytes=BUCKET_BYTES)
+
+
 def test_a_full_disk_of_the_seen_set_makes_no_duplicates_and_forgets_nothing(ledger: Ledger) -> None:
+    on_disk(ledger)
     divert(ledger, *range(100))
-    for pages in (4, 6, 9):
-        ledger._seen.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(sqlite3.OperationalError, match="full"):
+    for room in (4_096, 10_000, 50_000):
+        with file_limit(room), pytest.raises(sqlite3.OperationalError, match="scratch file"):
             divert(ledger, *range(50, 5000))
         assert ledger.balance().diverted == 100
-        assert divert(ledger, 0, 99) == []  # it was made anew
+        assert divert(ledger, 0, 99) == []
     assert len(divert(ledger, *range(50, 5000))) == 4900
     assert counts(ledger) == {"diverted": 5000, "duplicates": 56, "queued": 5000}
+
+
+def test_a_resumed_run_whose_keys_find_no_room_is_refused_with_a_sentence(ledger: Ledger, path: Path) -> None:
+    divert(ledger, *range(1000))
+    ledger.close()
+    refused = pytest.raises(LedgerError, match=r"can't be used as ledger: .*(large|space)")
+    with closing(Ledger(path)) as again, file_limit(20_000), refused:
+        on_disk(again)
+        again.begin(IDENTITY, resume=True)
+
+
+@pytest.mark.parametrize("statement", [READY, UNSETTLED, UNPOSTED])
+def test_what_is_asked_at_every_look_does_not_walk_through_what_is_settled(ledger: Ledger, statement: str) -> None:
+    plan = [row[3] for row in ledger._db.execute(f"EXPLAIN QUERY PLAN {statement}", {"run": 1})]
+    assert [line for line in plan if "batch" in line and "INDEX batch_open" not in line] == []
+    assert [line for line in plan if "attempt" in line and "INDEX attempt_live" not in line] == []
+    assert any("batch_open" in line for line in plan)
 
 
 def history(ledger: Ledger, seed: int) -> Iterator[bool]:
@@ -1121,7 +1146,8 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(keep=st.integers(0, 3))
     def close(self, keep: int) -> None:
-        closed, self.open = self.open[keep:], self.open[:keep]
+        middle = max(0, len(self.open) - keep)
+        closed, self.open = self.open[:middle], self.open[middle:]
         middle = len(closed) // 2
         self.ledger.close_batches([part for part in (closed[:middle], closed[middle:]) if part], self.open)
 
