@@ -1,6 +1,8 @@
 # make demo   a real-estate site, three Scrapyd nodes and one crawl spread over them
 # make test   the whole suite
 # make chaos  workers, nodes and coordinators are killed, stopped and shut off, for about 25 minutes
+# make bench  this project and others crawl the same site, side by side, for two to three hours
+#             (make bench SCENARIO=short ROUNDS=1: for a few minutes)
 # make lint   style and types
 # Each sets up .venv first if it is missing, or older than pyproject.toml or constraints.txt.
 
@@ -11,10 +13,13 @@ NODES = 3
 LATENCY = 0
 BATCH = 250
 
+SCENARIO = installed,best,short,scaling,latency
+ROUNDS = 3
+
 VENV = .venv
 READY = $(VENV)/ready
 
-.PHONY: demo test chaos lint clean
+.PHONY: demo test chaos bench lint clean
 
 demo: $(READY)
 	@exec $(VENV)/bin/python example_project/demo.py \
@@ -26,13 +31,16 @@ test: $(READY)
 chaos: $(READY)
 	@$(VENV)/bin/python -m pytest tests/chaos -m ""
 
+bench: $(READY)
+	@exec $(VENV)/bin/python benchmarks/side_by_side.py --scenario $(SCENARIO) --rounds $(ROUNDS) --write
+
 lint: $(READY)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info example_project/.demo
+	rm -rf $(VENV) build dist *.egg-info example_project/.demo benchmarks/.work
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \

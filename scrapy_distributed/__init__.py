@@ -7,8 +7,8 @@
 | divert      | is it the fleet's? what the ledger gets of it                            |
 | wire        | request <-> JSON, batch <-> setting value, the byte ceiling              |
 | ledger      | new? queued, in a batch, given to an attempt, settled: one SQLite file   |
-|             | (schema: its tables; ledger_reader: what the commands show of it)        |
-| batch       | a batch, its attempts, their states                                      |
+|             | (schema: its tables; seen: its seen-set; ledger_reader: what is shown)   |
+| batch       | a batch, its attempts, their states; batch_size: how large it should be  |
 | fleet       | where the nodes are; health: which can be used, whose turn it is         |
 | preflight   | does every node answer, know us, and have the project? doctor: and more  |
 | dispatch    | send, ask, take receipts, take back, end; job_template: what a job gets  |
@@ -19,6 +19,7 @@
 | judge       | does an attempt count? who is to blame if not?                           |
 | accounting  | every request in exactly one state; report: the summary                  |
 | merge       | the feeds that count become one file                                     |
+| fast, warm  | folders, optional: cheaper workers; nodes that start them at once        |
 """
 
 from typing import Any
