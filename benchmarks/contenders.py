@@ -33,7 +33,7 @@ TWISTED_BEST = {"CONCURRENT_ITEMS": 1, "LOG_LEVEL": "INFO", "ASYNCIO_EVENT_LOOP"
 @dataclass(frozen=True, kw_only=True)
 class Contender:
     """*settings* are those of every process that crawls, *coordinator* those of the coordinator alone, *scrapyd* lines
-    of ``scrapyd.conf``. *versions* are the packages worth naming, *batch* is the size of the first batch in requests."""
+    of ``scrapyd.conf``. *versions* are the packages worth naming, *batch* is the size of the first batch."""
 
     name: str
     form: str
