@@ -72,6 +72,7 @@ class Coordinator:
         self._walk_failed = False
         self._rest_since = 0.0  # since then something waits for a batch of its own
         self._began = clock.seconds()
+        self._slots = self._count_slots()  # as of the last tick: a fleet may be too large to count at each page
         self._closing = False
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
@@ -145,8 +146,8 @@ class Coordinator:
             self.dispatcher.leave_out(fault)
         self._began = self.clock.seconds()
         self.batcher.add(self.ledger.queued(), self._began)
+        self.dispatcher.start()  # before a batch is cut: it knows what is under way
         self._cut()
-        self.dispatcher.start()
         self._ticker.start(1.0, now=False)
         return self._start(start, walk=to_walk)
 
@@ -228,10 +229,10 @@ class Coordinator:
         try:
             entries, here = self.diverter.entries(taken)
             new = self.ledger.divert(entries)
+            self.batcher.add(new, self.clock.seconds())  # at once: it holds what the ledger has as queued
             self._stats.inc_value("distributed/diverted", len(new))
             if len(new) < len(entries):
                 self._stats.inc_value("distributed/duplicates", len(entries) - len(new))
-            self.batcher.add(new, self.clock.seconds())
             self._cut()
         except sqlite3.Error as error:
             self._ledger_failed(error)
@@ -295,8 +296,7 @@ class Coordinator:
             elapsed=self._elapsed, walking=not self._walk_over,
         )  # fmt: skip
 
-    @property
-    def _slots(self) -> int:
+    def _count_slots(self) -> int:
         """Jobs that the fleet runs at once, as far as is known: a node does not tell how many it would."""
         return max(1, sum(max(1, member.peak_running) for member in self.fleet.members if member.well))
 
@@ -309,7 +309,7 @@ class Coordinator:
             return
         try:
             made = self.ledger.close_batches(batches, self.batcher.bodies)
-        except sqlite3.Error:  # the ledger has them as queued still, so the open batch has
+        except BaseException:  # the ledger has them as queued still, so the open batch has
             self.batcher.put_back(batches)
             raise
         self._stats.inc_value("distributed/batches", made)
@@ -318,6 +318,7 @@ class Coordinator:
 
     def _tick(self) -> None:
         try:
+            self._slots = self._count_slots()
             self._divert_and_crawl()
             if self.batcher.overdue(self.clock.seconds()):
                 self._close_open()
@@ -333,12 +334,14 @@ class Coordinator:
         more, all that there is as soon as a node has nothing to do, or when it has waited for long enough."""
         now = self.clock.seconds()
         self._cut()
-        if self.batcher.size is None and self.batcher.bodies:
-            return  # what is to be tried again waits until all has been tried once
         if not self.ledger.has_queued():
             self._rest_since = now
             return
-        all_of_it = self._starving or (self._walk_over and now - self._rest_since >= self.config.batch_max_age)
+        uncut = self.batcher.size is None and bool(self.batcher.bodies)
+        if uncut:  # less than a batch of what is to be tried again waits until all has been tried once
+            self._rest_since = now
+        overdue = self._walk_over and now - self._rest_since >= self.config.batch_max_age
+        all_of_it = not uncut and (self._starving or overdue)
         if all_of_it:
             self._close_open()
         size = self.batcher.size or self._next_size()
@@ -368,8 +371,8 @@ class Coordinator:
         return entries
 
     def _found(self, bodies: Sequence[str]) -> None:
-        self._stats.inc_value("distributed/diverted", len(bodies))
         self.batcher.add(list(bodies), self.clock.seconds())
+        self._stats.inc_value("distributed/diverted", len(bodies))
         self._cut()
 
     # The end

@@ -216,7 +216,6 @@ class Dispatcher:
         queue_stands = False
         for flight in list(member.flights.values()):
             if not self._may_have_news(member, flight, queue_stands=queue_stands):
-                self._end_lease(member, flight)
                 continue
             flight.looked_at = self._now()
             try:
@@ -241,9 +240,13 @@ class Dispatcher:
     def _may_have_news(self, member: Member, flight: Flight, *, queue_stands: bool) -> bool:
         """Where nothing has started or ended only heartbeats are due, and these only now and then. A node starts jobs
         in the order in which it got them, so those behind one that waits wait as well."""
-        if self._now() - flight.looked_at >= self._patience or member.pause:
+        now = self._now()
+        ago = now - flight.looked_at
+        # No lease ends without a question. A clock that was set back makes it less than 0.
+        if not 0 <= ago < self._patience or now - flight.evidence >= self.config.lease:
             return True
-        if flight.lost or flight.fenced or flight.stalled or not flight.confirmed:
+        urgent = member.pause or flight.lost or flight.fenced or flight.stalled or not flight.confirmed
+        if urgent and ago >= self.config.poll_interval:  # also where looks are close together
             return True
         return member.moved and not (queue_stands and flight.waiting)
 

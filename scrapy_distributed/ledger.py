@@ -463,6 +463,8 @@ class Ledger:
                 first_left = row
             if count <= 0:
                 break
+        if count > 0:
+            raise sqlite3.IntegrityError(f"{count} requests of the open batch are not queued")
         self._db.execute(CLEAR_QUEUED, (self._run, first_left))
 
     def _divert(self, unseen: list[tuple[bytes, str]], duplicates: int) -> list[str]:

@@ -242,10 +242,14 @@ class Worker(BaseSpiderMiddleware):
     def _request_reached_downloader(self) -> None:
         """The first one: from here on a request may kill this worker, and the receipt tells that it was at work."""
         self.crawler.signals.disconnect(self._request_reached_downloader, signals.request_reached_downloader)
-        self.crawler.stats.set_value("distributed/startup_seconds", round(process_age(), 3))
+        self._has_started()
         self._write_receipt()
 
+    def _has_started(self) -> None:
+        self.crawler.stats.set_value("distributed/startup_seconds", round(process_age(), 3))
+
     def _spider_opened(self) -> None:
+        self._has_started()  # for a batch of which nothing has to be downloaded
         self._heartbeat.start(self.interval, now=True)
 
     def _feeds_closed(self) -> None:

@@ -16,6 +16,7 @@ from scrapy.utils.test import get_crawler
 from treq.client import HTTPClient
 from twisted.internet.task import Clock
 
+from scrapy_distributed import wire
 from scrapy_distributed.batch import Attempt
 from scrapy_distributed.batch_size import FIRST
 from scrapy_distributed.config import Config
@@ -283,3 +284,20 @@ def test_only_of_a_run_that_was_looked_after_it_is_said_how_large_batches_should
     assert stats.get_value("distributed/startup_share") == 0.5
     assert stats.get_value("distributed/tail_share") == (0.0 if told else None)
     assert any("Batches are too small: 50%" in message for message in caplog.messages) is told
+
+
+def test_a_batch_that_can_not_be_packed_stays_open(start: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    coordinator, taker = start()
+    taker.room = 9
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "encode_payload", fail)
+        with pytest.raises(MemoryError):
+            coordinator._found(divert(coordinator.ledger, *range(2 * FIRST)))
+    assert coordinator.batcher.bodies == coordinator.ledger.queued()
+    coordinator._cut()
+    assert taker.sizes == [FIRST, FIRST]
+    assert coordinator.ledger.queued() == coordinator.batcher.bodies == []

@@ -346,6 +346,21 @@ async def test_where_nothing_moves_only_heartbeats_are_asked_for(make_rig: Calla
 
 
 @pytest_twisted.ensureDeferred
+async def test_no_lease_ends_without_a_question(rig: Rig) -> None:
+    rig.batches(1)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    rig.report(0, job, sequence=1, final=False, settled=0, activity=1)
+    await rig.look(2 * POLL)
+    await rig.look(LEASE - PATIENCE)  # a callback blocks
+    rig.fakes[0].jobs.append(FakeJob("other", "q", "s", "1", {}, {}, state="running"))
+    await rig.look()  # so it is asked for, in vain
+    rig.report(0, job, sequence=2, final=False, settled=0, activity=2)
+    await rig.look(2 * PATIENCE)
+    assert rig.attempts() == [("n0", "sent")]
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_last_batches_are_looked_at_more_often(rig: Rig) -> None:
     rig.batches(1)
     await rig.start()

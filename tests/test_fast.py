@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +173,23 @@ def test_a_crawl_comes_to_the_same(tmp_path: Path, site: Site, mode: dict[str, s
 def crawl_port(item: dict[str, Any]) -> str:
     """The port of the closed server, which is another one in each crawl."""
     return item.get("failed", "").removeprefix("http://127.0.0.1:").partition("/")[0] or "no port"
+
+
+class KeepingFile(Spider):
+    """Leaves a file open that is part of a cycle."""
+
+    name = "keeping"
+
+    def __init__(self, path: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.file = open(path, "w")  # noqa: SIM115
+        self.file.spider = self  # type: ignore[attr-defined]
+        self.file.write("written")
+
+
+def test_what_was_opened_before_the_crawl_is_written_at_its_end(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "scrapy", "runspider", __file__, "-a", f"path={tmp_path}/file"]
+    command += ["-s", f'ADDONS={{"{fast.ADDON}": 1}}', "-s", "LOG_FILE=log"]
+    subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})
+    assert "Fast worker, changed" in (tmp_path / "log").read_text()
+    assert (tmp_path / "file").read_text() == "written"

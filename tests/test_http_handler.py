@@ -80,6 +80,13 @@ ANSWERS: dict[str, Sequence[Step]] = {
     "503": [sized(b"", b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n")],
     "302": [sized(b"", b"HTTP/1.1 302 Found\r\nLocation: /sized\r\n")],
     "repeated length": [OK + b"Content-Length: 2, 2\r\nContent-Length: 2\r\n\r\nab"],
+    "length written twice": [OK + b"Content-Length: 2, 02\r\n\r\nab"],
+    "bad length of chunks": [OK + b"Content-Length: -1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"],
+    "bad length of nothing": [b"HTTP/1.1 204 No Content\r\nContent-Length: x\r\n\r\n"],
+    "chunked twice": [
+        OK + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
+    ],
+    "endless length": [OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\nabc"],
     "two lengths": [OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nabc"],
     "negative length": [OK + b"Content-Length: -2\r\n\r\nabc"],
     "other encoding": [OK + b"Transfer-Encoding: rot13\r\n\r\nabc"],
@@ -308,6 +315,7 @@ EXPECTED: dict[str, Callable[[tuple[Any, ...]], None]] = {
     "chunked": _body(b"abcde"), "chunked byte by byte": _body(b"0123456789"), "interim": _body(b"after"),
     "until close": _body(b"all there is", ["partial"]), "new lines alone": _body(b"ab\r\n"),
     "too short": _is(http_connection.DataLoss), "no last chunk": _is(http_connection.DataLoss),
+    "length written twice": _body(b"ab"), "bad length of chunks": _body(b"ab"), "chunked twice": _body(b"ab"),
     "bad chunk": _is(http_connection.DataLoss), "not http": _is(http_connection.Failed),
     "two lengths": _is(http_connection.Failed), "long line": _is(http_connection.Failed),
     "nothing": _is(http_connection.NeverReceived), "slow head": _is(http_connection.Timeout),

@@ -361,6 +361,20 @@ def test_a_job_that_can_not_be_started_costs_no_slot(warm: Node) -> None:
     assert "Job '../../../../etc/x' could not be started, and is lost" in warm.log()
 
 
+def test_a_machine_that_can_start_no_job_now_costs_none(warm: Node) -> None:
+    logs, away = warm.local.folder / "logs", warm.local.folder / "logs-away"
+    logs.rename(away)
+    logs.touch()  # so that no log can be written
+    try:
+        jobs = [warm.schedule("quick") for _ in range(3)]  # on two slots
+        wait_for(lambda: f"Job {jobs[0]!r} can't be started now" in warm.log())
+    finally:
+        logs.unlink()
+        away.rename(logs)
+    for job in jobs:
+        assert "Process finished" in warm.wait(job)
+
+
 def test_the_warm_process_is_killed(tmp_path: Path) -> None:
     with node(tmp_path / "node") as one:
         (pid,) = wait_for(one.warm_pids)
@@ -368,7 +382,7 @@ def test_the_warm_process_is_killed(tmp_path: Path) -> None:
         running = one.pid(before)
         assert parent(running) == pid
         os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: "The warm process has ended; the next one starts in 1.0 s" in one.log())
+        wait_for(lambda: "There is no warm process; the next one starts in 1.0 s" in one.log())
         during = one.schedule("quick", payload="x" * 1_000_000)
         assert "Process finished" in one.wait(during)
         assert f"Cold start of job {during!r}: the warm process can't be used" in one.log()
@@ -441,7 +455,7 @@ def test_a_warm_process_that_is_not_fit_for_forking(tmp_path: Path, monkeypatch:
         job = one.schedule("quick")
         assert "Process finished" in one.wait(job)
         assert "RuntimeError: found the threads" in one.log()
-        assert "The warm process has ended; the next one starts in 1.0 s" in one.log()
+        assert "There is no warm process; the next one starts in 1.0 s" in one.log()
         assert f"Cold start of job {job!r}" in one.log()
         wait_for(lambda: "the next one starts in 2.0 s" in one.log())
 

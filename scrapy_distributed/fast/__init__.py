@@ -8,6 +8,7 @@ has changed, and one what it has left and why.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import logging
 from collections.abc import Callable
@@ -91,7 +92,9 @@ class FastWorker:
 def _spare_the_collector() -> None:
     """What is there when the crawl opens stays until it ends: the collector need not look at it again and again."""
     gc.collect()
-    gc.freeze()
+    if not gc.get_freeze_count():  # a warm start has done so; what is the job's own must be in sight at its end
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # what is part of a cycle then, an open file say, is taken down as ever
     gc.set_threshold(COLLECT_AFTER)
 
 
@@ -123,6 +126,9 @@ def _lean_downloads(settings: BaseSettings) -> str | None:
         return "TWISTED_REACTOR_ENABLED is False, and Scrapy's own handler shows other headers then"
     if settings["TWISTED_REACTOR"] != ASYNCIO_REACTOR:
         return "TWISTED_REACTOR is another one"
+    # The lean handler takes the addresses of a host one after the other: Scrapy's own resolver has one.
+    if reason := _is_set(settings, "DNS_RESOLVER", "TWISTED_DNS_RESOLVER", "DOWNLOAD_HANDLERS_BASE"):
+        return reason
     given = settings.getdict("DOWNLOAD_HANDLERS")
     ours = {scheme: HANDLER for scheme in ("http", "https") if scheme not in given}
     if not ours:

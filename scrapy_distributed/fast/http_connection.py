@@ -36,6 +36,7 @@ MAX_TRAILERS = 65_536  # bytes: Twisted's limit
 
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(rb"([^ /]+/\d+\.\d+) (\d{3})(?: .*)?", re.DOTALL)
+_LENGTH = re.compile(rb"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
 # Headers of the connection, not of the answer: Scrapy's own handler does not show them.
 _OF_CONNECTION = frozenset(
@@ -258,18 +259,20 @@ def _value(value: bytes) -> bytes:
 
 
 def _head(status: int, first: re.Match[bytes], fields: dict[bytes, list[bytes]], method: str) -> Head:
-    length = _length(fields)
     encoding = fields.get(b"Transfer-Encoding")
+    # Without a body, or beside chunks, a length says nothing, so it need not make sense.
+    says_nothing = status in _WITHOUT_BODY or (encoding is not None and method != "HEAD")
+    length = None if says_nothing else _length(fields)
     kept = first[1] == b"HTTP/1.1" and b"close" not in b",".join(fields.get(b"Connection", ())).lower()
     body: Sized | UntilClose | Chunked
     if method == "HEAD" or status in _WITHOUT_BODY:
-        shown, length, body = length if method == "HEAD" else 0, 0, Sized(0)
+        shown, length, body = length, 0, Sized(0)
     elif encoding is not None:
-        if b",".join(encoding).strip().lower() != b"chunked":
+        if {one.strip().lower() for one in encoding} != {b"chunked"}:
             raise ParseError(f"found the transfer encoding {encoding!r:.60}, expected chunked")
-        kept = kept and length is None  # both at once: the next answer may begin anywhere
-        shown = length = None
-        body = Chunked()
+        # Both at once, or twice: the next answer may begin anywhere.
+        kept = kept and b"Content-Length" not in fields and len(encoding) == 1
+        shown, body = None, Chunked()
     elif length is None:
         shown, body, kept = None, UntilClose(), False
     else:
@@ -289,11 +292,11 @@ def _length(fields: dict[bytes, list[bytes]]) -> int | None:
     found = fields.get(b"Content-Length")
     if found is None:
         return None
-    values = {part.strip() for value in found for part in value.split(b",")}
-    value = values.pop()
-    if values or not value.isdigit():
+    values = [part.strip() for value in found for part in value.split(b",")]
+    lengths = {int(value) for value in values if _LENGTH.fullmatch(value)}
+    if len(lengths) != 1 or not all(map(_LENGTH.fullmatch, values)):
         raise ParseError(f"found the content length {found!r:.60}, expected one number")
-    return int(value)
+    return lengths.pop()
 
 
 class Connection(asyncio.Protocol):

@@ -136,6 +136,12 @@ class ForkServer:
 
     def _fork(self, descriptors: list[int]) -> bool:
         """Whether this is the forked process, which then has nothing of the other ones."""
+        if len(descriptors) != DESCRIPTORS:  # at the limit of open files some do not arrive
+            print("too many open files", file=sys.stderr, flush=True)
+            for descriptor in descriptors:
+                os.close(descriptor)
+            self._control.sendall(b"0\n")
+            return False
         *standard, status = descriptors
         try:
             pid = os.fork()

@@ -37,7 +37,7 @@ class ForkedJob:
     def signalProcess(self, signal_id: str | int) -> None:  # noqa: N802
         """Send a signal, by number or by a name like ``INT``. Raises ``ProcessExitedAlready``."""
         number = getattr(signal, f"SIG{signal_id}") if isinstance(signal_id, str) else signal_id
-        if self._status:
+        if self._status or _STATUS not in self._pipes:  # its end tells that of the job: another may have the pid by now
             raise ProcessExitedAlready
         try:
             os.kill(self.pid, number)

@@ -27,6 +27,9 @@ LONGEST_ARGUMENT = 200
 """Characters of an argument that Scrapyd logs and keeps of a finished job."""
 RESTART_SECONDS = (1.0, 60.0)
 """The first pause before a warm process that has ended is replaced, and the longest; each is twice the one before."""
+START_TRIES = 60
+"""How often a job is tried to be started where the machine can't, with a pause of so many seconds:"""
+TRY_SECONDS = 1.0
 _RUNNER = "scrapyd.runner"
 
 
@@ -61,18 +64,24 @@ class WarmLauncher(Launcher):  # type: ignore[misc]
     # The warm process
 
     def _start_warm(self) -> None:
-        if not self._stopped:
+        if self._stopped:
+            return
+        self._warm = None
+        try:
             self._warm = WarmProcess(on_ready=self._warm_ready, on_end=self._warm_ended)
             self._warm.start()
+        except OSError as error:  # no memory, or no descriptor left
+            log.error("The warm process can't be started: {error}", error=error)
+            self._warm_ended(self._warm)
 
     def _warm_ready(self) -> None:
         self._pause = RESTART_SECONDS[0]
         self._open_slots()
 
-    def _warm_ended(self, warm: WarmProcess) -> None:
+    def _warm_ended(self, warm: WarmProcess | None) -> None:
         if warm is not self._warm or self._stopped:
             return
-        log.error("The warm process has ended; the next one starts in {seconds} s", seconds=self._pause)
+        log.error("There is no warm process; the next one starts in {seconds} s", seconds=self._pause)
         self._warm = None
         loop: Any = reactor
         loop.callLater(self._pause, self._start_warm)
@@ -114,11 +123,17 @@ class WarmLauncher(Launcher):  # type: ignore[misc]
         done = maybeDeferred(self.app.getComponent(IPoller).poll)
         done.addErrback(lambda failure: log.failure("The queues could not be read", failure))
 
-    def _spawn_process(self, message: dict[str, Any], slot: int) -> None:
-        """Scrapyd's own, except that no error costs the slot."""
+    def _spawn_process(self, message: dict[str, Any], slot: int, tries: int = START_TRIES) -> None:
+        """Scrapyd's own, except that no error costs the slot, and one of the machine not the job: a full disk would
+        empty the queue."""
         try:
             self.processes[slot] = self._job(message, slot)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OSError) and tries > 1:
+                log.error("Job {job!r} can't be started now: {error}", job=message.get("_job"), error=error)
+                loop: Any = reactor
+                loop.callLater(TRY_SECONDS, self._spawn_process, message, slot, tries - 1)
+                return
             log.failure("Job {job!r} could not be started, and is lost", job=message.get("_job"))
             self._get_message(slot)
 
