@@ -139,7 +139,7 @@ class Coordinator:
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=self.fleet, judge=judge, job=self._job_template(version=version),
             config=self.config, spider=self.spider, stats=self._stats, clock=self.clock,
-            admit=partial(admit, version=version, **known), walk_over=lambda: self._walk_over, changed=self._changed,
+            admit=partial(admit, version=version, **known), all_cut=self._all_cut, changed=self._changed,
             stranded=self._stranded, ledger_failed=self._ledger_failed,
         )  # fmt: skip
         for fault in faults.values():
@@ -178,6 +178,10 @@ class Coordinator:
             rules=self.diverter.rules,
             version=version,
         )
+
+    def _all_cut(self) -> bool:
+        """Whether no more batches are to be expected, but for what workers find."""
+        return self._walk_over and not self.batcher.bodies
 
     # Diverting
 

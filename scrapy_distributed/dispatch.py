@@ -44,7 +44,7 @@ PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none b
 class Dispatcher:
     """Sends the ready batches of *ledger* to the members of *fleet* and brings home what becomes of them.
 
-    *admit* checks a node that failed the preflight again (raises ``NodeError``). *walk_over* tells whether no more
+    *admit* checks a node that failed the preflight again (raises ``NodeError``). *all_cut* tells whether no more
     batches are to be expected but for what workers find. *changed* is called whenever a batch
     has been taken by a node or an attempt has ended, *stranded* once if no node could be used for ``fleet_timeout``
     seconds, *ledger_failed* if the ledger can't be written.
@@ -53,7 +53,7 @@ class Dispatcher:
     def __init__(
         self, *, ledger: Ledger, fleet: Fleet, judge: Judge, job: JobTemplate, config: Config, spider: Spider,
         stats: StatsCollector, clock: IReactorTime, admit: Callable[[Node], Awaitable[None]],
-        walk_over: Callable[[], bool], changed: Callable[[], None], stranded: Callable[[], None],
+        all_cut: Callable[[], bool], changed: Callable[[], None], stranded: Callable[[], None],
         ledger_failed: Callable[[sqlite3.Error], None],
     ) -> None:  # fmt: skip
         self.ledger = ledger
@@ -64,7 +64,7 @@ class Dispatcher:
         self.stats = stats
         self.clock: Any = clock
         self.admit = admit
-        self.walk_over = walk_over
+        self.all_cut = all_cut
         self.changed = changed
         self.stranded = stranded
         self.ledger_failed = ledger_failed
@@ -184,7 +184,7 @@ class Dispatcher:
         """Seconds until the next look. The last batches are over when we see it, and idle slots wait for it."""
         members = len(self.fleet.members)
         usual = max(self.config.poll_interval, min(members / LOOKS, self.config.lease / 4))
-        return usual if self.ledger.ready() or not self.walk_over() else min(usual, members / LAST_LOOKS)
+        return usual if self.ledger.ready() or not self.all_cut() else min(usual, members / LAST_LOOKS)
 
     async def _look(self, member: Member) -> None:
         if not member.silent or self._now() >= member.again_at:

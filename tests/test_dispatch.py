@@ -61,7 +61,7 @@ class Rig:
         ]  # fmt: skip
         self.stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
         self.changes = self.stranded = 0
-        self.walk_over = False
+        self.all_cut = False
         self.ended = False
         self.admitted: list[str] = []
         self.refusal: NodeError | None = None
@@ -74,7 +74,7 @@ class Rig:
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=fleet, judge=judge, config=config, spider=spider, stats=self.stats,
             job=JobTemplate(project="p", spider="s", version="1", settings={"A": "b"}, args={"site": "x"}),
-            clock=self.clock, admit=self._admit, walk_over=lambda: self.walk_over, changed=self._changed,
+            clock=self.clock, admit=self._admit, all_cut=lambda: self.all_cut, changed=self._changed,
             stranded=self._stranded, ledger_failed=self.errors.append,
         )  # fmt: skip
 
@@ -364,7 +364,7 @@ async def test_no_lease_ends_without_a_question(rig: Rig) -> None:
 async def test_the_last_batches_are_looked_at_more_often(rig: Rig) -> None:
     rig.batches(1)
     await rig.start()
-    rig.walk_over = True
+    rig.all_cut = True
     await rig.look()
     asked = len(rig.fakes[0].requests)
     rig.clock.advance(2 / LAST_LOOKS)
