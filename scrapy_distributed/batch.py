@@ -132,7 +132,7 @@ class Batcher:
         if self.size is not None:
             while len(self.bodies) >= self.size:
                 full += self.take(self.size)
-            if self.bodies and self._bytes >= self.max_bytes:
+            if self.bodies and self.too_long:
                 full += self.take_all()
         return full
 

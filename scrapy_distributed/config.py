@@ -184,7 +184,13 @@ SETTINGS = (
     _setting(
         "node_backlog", 0, _number(int, 0), "Unstarted jobs a node may hold. 0: found out from its pace.", unit="jobs"
     ),
-    _setting("poll_interval", 2.0, _number(float, 0.05), "Time between two looks at a node.", unit="seconds"),
+    _setting(
+        "poll_interval",
+        2.0,
+        _number(float, 0.05),
+        "Time between two looks at a node. Longer in large fleets, shorter at the end.",
+        unit="seconds",
+    ),
     _setting(
         "lease", 60.0, _number(float, 1), "A job without a sign of life for this long is sent again.", unit="seconds"
     ),
