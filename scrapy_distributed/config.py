@@ -165,7 +165,10 @@ SETTINGS = (
     ),
     _setting("worker_settings", {}, _mapping, "Settings that every job gets besides the project's own."),
     _setting(
-        "fast_workers", False, _boolean, "True: the jobs get a preset that makes them cheaper, with the same results."
+        "fast_workers",
+        True,
+        _boolean,
+        "The jobs get a preset that makes them cheaper, with the same results; False: not.",
     ),
     _setting("worker_args", (), _names, "Names of spider arguments that every job gets as the coordinator has them."),
     _setting(

@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scrapy import Spider
+from scrapy import Request, Spider
+from scrapy.downloadermiddlewares import redirect
+from scrapy.http import HtmlResponse
 from scrapy.settings import Settings
+from scrapy.utils.misc import load_object
+from scrapy.utils.test import get_crawler
 from test_worker import MODES, Running, Site, outcome_of, requests_of, site  # noqa: F401
 
 from scrapy_distributed import fast
 from scrapy_distributed.config import Config
+from scrapy_distributed.fast import meta_refresh
 from scrapy_distributed.job_template import JobTemplate
 
 HANDLERS = {"http": fast.HANDLER, "https": fast.HANDLER}
@@ -60,6 +65,7 @@ def test_what_somebody_has_set_stays(caplog: pytest.LogCaptureFixture) -> None:
         {
             "CONCURRENT_ITEMS": 7, "DOWNLOAD_HANDLERS": {"http": "a.B", "https": None}, "REMOTE_CONTROL_ENABLED": True,
             "STATS_CLASS": "a.Stats", "REQUEST_FINGERPRINTER_CLASS": "a.Fingerprinter",
+            "DOWNLOADER_MIDDLEWARES": {fast.META_REFRESH: 580},
         }
     )  # fmt: skip
     before = settings.copy_to_dict()
@@ -75,6 +81,57 @@ def test_handlers_of_other_schemes_stay(caplog: pytest.LogCaptureFixture) -> Non
     settings.set("DOWNLOAD_HANDLERS", '{"ftp": null, "https": "a.B"}', priority="cmdline")
     updated(caplog, settings)
     assert settings.getdict("DOWNLOAD_HANDLERS") == {"ftp": None, "https": "a.B", "http": fast.HANDLER}
+
+
+def test_a_project_that_names_the_meta_refresh_keeps_it(caplog: pytest.LogCaptureFixture) -> None:
+    for named in (fast.META_REFRESH, load_object(fast.META_REFRESH)):
+        settings = Settings({"DOWNLOADER_MIDDLEWARES": {named: None}})
+        assert "a quicker look for meta refresh (DOWNLOADER_MIDDLEWARES names it)" in updated(caplog, settings)
+        assert fast.META_REFRESH in settings.getdict("DOWNLOADER_MIDDLEWARES_BASE")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<p>nothing</p>",
+        b"<meta http-equiv='REFRESH' content='0; url=/there'>",
+        b"<meta http-equiv='&#114;efresh' content='0; url=/there'>",
+        b"<!-- <meta http-equiv='refresh' content='0; url=/there'> -->",
+        b" " * 4000 + b"<meta http-equiv='refresh' content='0; url=/there'>",
+        b" " * 4090 + b"<meta http-equiv='refresh' content='0; url=/there'>",
+        "<meta http-equiv='refresh' content='0; url=/there'>".encode("utf-16"),
+        b"",
+    ],
+)
+@pytest.mark.parametrize("meta", [{}, {"dont_redirect": True}])
+def test_the_quicker_look_finds_what_scrapy_finds(page: bytes, meta: dict[str, Any]) -> None:
+    found = []
+    for middleware in (redirect.MetaRefreshMiddleware, meta_refresh.MetaRefreshMiddleware):
+        crawler = get_crawler()
+        request = Request("http://x.test/here", meta=dict(meta))
+        response = HtmlResponse(request.url, body=page, headers={"Content-Type": "text/html"})
+        result = middleware.from_crawler(crawler).process_response(request, response)
+        found.append(result.url if isinstance(result, Request) else result is response)
+    assert found[0] == found[1]
+
+
+def test_records_that_nobody_keeps_are_not_made(caplog: pytest.LogCaptureFixture) -> None:
+    keeps = logging.Handler(logging.INFO)
+    own = [handler for handler in logging.root.handlers if handler is not keeps]
+    logger = logging.getLogger("some.spider")
+    logger.setLevel(logging.DEBUG)
+    try:
+        logging.root.handlers[:] = [keeps]
+        fast._spare_the_log()
+        assert not logger.isEnabledFor(logging.DEBUG)
+        assert logger.isEnabledFor(logging.INFO)
+        logger.addHandler(logging.Handler(logging.DEBUG))
+        fast._spare_the_log()
+        assert logger.isEnabledFor(logging.DEBUG)
+    finally:
+        logging.disable(logging.NOTSET)
+        logging.root.handlers[:] = own
+        logger.handlers.clear()
 
 
 @pytest.mark.parametrize(
@@ -123,16 +180,17 @@ def job(**given: Any) -> JobTemplate:
     return JobTemplate.from_config(config, Spider(name="s"), settings=settings, project="p", rules=(), version="")
 
 
-def test_one_line_switches_it_on() -> None:
-    settings = job(fast_workers=True).settings
+def test_one_line_switches_it_off() -> None:
+    settings = job().settings
     assert json.loads(settings["ADDONS"]) == {"scrapy_distributed.Addon": 500, fast.ADDON: fast.LAST}
     assert settings["ASYNCIO_EVENT_LOOP"] == fast.EVENT_LOOP
-    assert fast.ADDON not in job().settings["ADDONS"]
-    assert "ASYNCIO_EVENT_LOOP" not in job().settings
+    settings = job(fast_workers=False).settings
+    assert json.loads(settings["ADDONS"]) == {"scrapy_distributed.Addon": 500}
+    assert "ASYNCIO_EVENT_LOOP" not in settings
 
 
 def test_the_settings_for_workers_win() -> None:
-    settings = job(fast_workers=True, worker_settings={"ASYNCIO_EVENT_LOOP": "a.Loop", "CONCURRENT_ITEMS": 5}).settings
+    settings = job(worker_settings={"ASYNCIO_EVENT_LOOP": "a.Loop", "CONCURRENT_ITEMS": 5}).settings
     assert (settings["ASYNCIO_EVENT_LOOP"], settings["CONCURRENT_ITEMS"]) == ("a.Loop", "5")
 
 

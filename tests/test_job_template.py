@@ -8,6 +8,7 @@ import pytest
 from scrapy import Spider
 from scrapy.settings import Settings
 
+from scrapy_distributed import fast
 from scrapy_distributed.batch import Attempt, AttemptState
 from scrapy_distributed.config import Config
 from scrapy_distributed.errors import ConfigError
@@ -15,6 +16,7 @@ from scrapy_distributed.job_template import JobTemplate
 from scrapy_distributed.wire import MAX_ARGUMENT_BYTES
 
 ADDONS = '{"scrapy_distributed.Addon": 500, "shop.addons.Own": 7}'
+FAST_ADDONS = f'{ADDONS[:-1]}, "{fast.ADDON}": {fast.LAST}}}'
 
 
 def template(spider: Spider | None = None, rules: tuple[int, ...] = (), **settings: Any) -> JobTemplate:
@@ -44,13 +46,16 @@ def test_the_label_of_an_attempt_travels_as_argument() -> None:
 def test_without_more_a_job_gets_what_it_does_with_targets_alone() -> None:
     job = template()
     assert (job.project, job.spider, job.version, job.args) == ("p", "s", "r1", {})
-    assert job.settings == {"DISTRIBUTED_WORKER_TARGETS": "report", "ADDONS": ADDONS}
+    assert job.settings == {
+        "DISTRIBUTED_WORKER_TARGETS": "report", "ADDONS": FAST_ADDONS, "ASYNCIO_EVENT_LOOP": fast.EVENT_LOOP,
+    }  # fmt: skip
 
 
 def test_the_targets_the_feed_and_the_users_settings_travel() -> None:
     job = template(
         rules=(1, 3), target_callbacks=["parse_a", "parse_b"], target_feed_url="ftp://h/%(batch)s.jl",
         worker_settings={"CONCURRENT_REQUESTS": 4, "DISTRIBUTED_WORKER_TARGETS": "whatever"}, worker_targets="follow",
+        fast_workers=False,
     )  # fmt: skip
     assert job.settings == {
         "CONCURRENT_REQUESTS": "4", "DISTRIBUTED_TARGET_RULE": "1,3", "DISTRIBUTED_TARGET_CALLBACKS": "parse_a,parse_b",

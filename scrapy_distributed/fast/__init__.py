@@ -37,6 +37,8 @@ LAST = 1_000_000  # order of the add-on: after all others, so that it sees what 
 HANDLER = "scrapy_distributed.fast.http_handler.HTTPDownloadHandler"
 EVENT_LOOP = "scrapy_distributed.fast.EventLoop"
 ASYNCIO_REACTOR = "twisted.internet.asyncioreactor.AsyncioSelectorReactor"
+META_REFRESH = "scrapy.downloadermiddlewares.redirect.MetaRefreshMiddleware"
+QUICK_META_REFRESH = "scrapy_distributed.fast.meta_refresh.MetaRefreshMiddleware"
 REMOTE_CONTROL = "scrapy.extensions.remote_control.RemoteControl"
 STATS = "scrapy_distributed.fast.Stats"
 FINGERPRINTER = "scrapy_distributed.fingerprint.QuickFingerprinter"
@@ -73,6 +75,7 @@ class FastWorker:
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> FastWorker:
         crawler.signals.connect(_spare_the_collector, signals.spider_opened)
+        crawler.signals.connect(_spare_the_log, signals.spider_opened)
         return cls()
 
     def update_settings(self, settings: Settings) -> None:
@@ -96,6 +99,14 @@ def _spare_the_collector() -> None:
         gc.freeze()
         atexit.register(gc.unfreeze)  # what is part of a cycle then, an open file say, is taken down as ever
     gc.set_threshold(COLLECT_AFTER)
+
+
+def _spare_the_log() -> None:
+    """Scrapy makes a record of each page and each item, whatever ``LOG_LEVEL`` is: none is made that nobody keeps."""
+    loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+    handlers = [handler for found in loggers if isinstance(found, logging.Logger) for handler in found.handlers]
+    if handlers:
+        logging.disable(min(handler.level for handler in handlers) - 1)
 
 
 def _is_set(settings: BaseSettings, *names: str) -> str | None:
@@ -159,6 +170,18 @@ def _quick_fingerprints(settings: BaseSettings) -> str | None:
     return None
 
 
+def _quick_meta_refresh(settings: BaseSettings) -> str | None:
+    base = settings.getdict("DOWNLOADER_MIDDLEWARES_BASE")
+    if META_REFRESH not in base:
+        return "DOWNLOADER_MIDDLEWARES_BASE is set"
+    named = settings.getdict("DOWNLOADER_MIDDLEWARES")
+    if META_REFRESH in named or load_object(META_REFRESH) in named:
+        return "DOWNLOADER_MIDDLEWARES names it"
+    base[QUICK_META_REFRESH] = base.pop(META_REFRESH)
+    settings.set("DOWNLOADER_MIDDLEWARES_BASE", base, priority="addon")
+    return None
+
+
 def _no_remote_control(settings: BaseSettings) -> str | None:
     base = settings.getdict("EXTENSIONS_BASE")
     if REMOTE_CONTROL not in base:
@@ -176,5 +199,6 @@ CHANGES = (
     Change(name="uvloop", apply=_fast_loop),
     Change(name="stats without checks", apply=_plain_stats),
     Change(name="the same fingerprints, quicker", apply=_quick_fingerprints),
+    Change(name="a quicker look for meta refresh", apply=_quick_meta_refresh),
     Change(name="no remote control", apply=_no_remote_control),
 )
