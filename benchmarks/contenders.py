@@ -1,7 +1,7 @@
 """Who takes part, in which form, and in which scenarios. A new one is a line here.
 
-Two forms: *as installed* (defaults of each; ``CONCURRENT_ITEMS`` is the same for all that have it, because its default
-of 100 costs a third of the time of whoever has it), and *at its best* (what its documentation offers for speed).
+Two forms: *as installed* (defaults of each, but ``CONCURRENT_ITEMS = 1`` for all that have it: its default of 100 costs
+a third of their time, and this project sets it back), and *at its best* (what its documentation offers for speed).
 Equal for all: pages, items, the number of workers and of requests at once, ``ROBOTSTXT_OBEY`` and telnet off.
 """
 
@@ -26,8 +26,8 @@ INSTALLED = "as installed"
 BEST = "at its best"
 
 FAST = {"scrapy_distributed.Addon": 500, "scrapy_distributed.fast.FastWorker": 1_000_000}  # for the coordinator as well
-TWISTED = {"CONCURRENT_ITEMS": 100}
-TWISTED_BEST = {"CONCURRENT_ITEMS": 1, "LOG_LEVEL": "INFO", "ASYNCIO_EVENT_LOOP": "uvloop.Loop"}
+TWISTED = {"CONCURRENT_ITEMS": 1}
+TWISTED_BEST = {**TWISTED, "LOG_LEVEL": "INFO", "ASYNCIO_EVENT_LOOP": "uvloop.Loop"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +111,8 @@ OURS_QUICK = replace(OURS, form=f"{INSTALLED}, poll_interval 0.5", scrapyd={"pol
 OURS_BEST = replace(
     OURS,
     form=BEST,
-    settings={"CONCURRENT_ITEMS": 1, "LOG_LEVEL": "INFO"},
-    coordinator={"DISTRIBUTED_FAST_WORKERS": True, "DISTRIBUTED_BATCH_SIZE": "auto", "ADDONS": FAST},
+    settings={**TWISTED, "LOG_LEVEL": "INFO"},
+    coordinator={"DISTRIBUTED_BATCH_SIZE": "auto", "ADDONS": FAST},
     scrapyd={"launcher": "scrapy_distributed.warm.launcher.WarmLauncher"},
     batch=FIRST,
 )

@@ -105,8 +105,8 @@ def _spare_the_log() -> None:
     """Scrapy makes a record of each page and each item, whatever ``LOG_LEVEL`` is: none is made that nobody keeps."""
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     handlers = [handler for found in loggers if isinstance(found, logging.Logger) for handler in found.handlers]
-    if handlers:
-        logging.disable(min(handler.level for handler in handlers) - 1)
+    if levels := [handler.level for handler in handlers if not isinstance(handler, logging.NullHandler)]:
+        logging.disable(min(levels) - 1)
 
 
 def _is_set(settings: BaseSettings, *names: str) -> str | None:
