@@ -16,7 +16,8 @@
 | node        | one Scrapyd over HTTP                                                    |
 | worker      | the batch becomes the start; ticket, outcomes: each request's end;       |
 |             | targets: what it finds for the fleet; feeds: is everything stored?       |
-| receipt     | what the worker reports, and the way home                                |
+|             | (whole_file: a folder that shows whole feeds alone)                      |
+| receipt     | what the worker reports, and the way home (password: what it hides)      |
 | judge       | does an attempt count? who is to blame if not?                           |
 | accounting  | every request in exactly one state; report: the summary                  |
 | merge       | the feeds that count become one file                                     |

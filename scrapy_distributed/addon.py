@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
+from scrapy_distributed.password import hide_in_log
 
 if TYPE_CHECKING:
     from scrapy.settings import Settings
@@ -19,7 +20,8 @@ has passed UrlLength."""
 
 
 class Addon:
-    """Adds the spider middleware, unless the project has it already."""
+    """Adds the spider middleware, unless the project has it already, and hides the passwords of feeds in the log."""
 
     def update_settings(self, settings: Settings) -> None:
+        hide_in_log()  # here, and not on a worker alone: Scrapy logs the settings before it makes a middleware
         settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", DistributedSpiderMiddleware, ORDER)

@@ -11,12 +11,14 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from scrapy.settings import BaseSettings
+from scrapy.utils.misc import load_object
 
 from scrapy_distributed.errors import ConfigError, shortened
-from scrapy_distributed.receipt import without_password
+from scrapy_distributed.password import has_password, without_password
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +95,65 @@ def _text(value: Any) -> str:
 
 
 def _feed_url(value: Any) -> str:
-    if not isinstance(value, str) or (value and "%(batch)s" not in value):
+    if not isinstance(value, str) or (value and not _has_batch(value)):
         raise ValueError("a feed URL with %(batch)s in it, else the workers overwrite each other's items")
     return value
+
+
+def _has_batch(url: str) -> bool:
+    return "%(batch)s" in url.replace("%%", "")
+
+
+def _feeds(value: Any) -> dict[str, dict[str, Any]]:
+    """Scrapy's ``FEEDS`` as JSON knows it."""
+    feeds = _from_json(value)
+    rule = "a dict of feed URLs and their options, as Scrapy's FEEDS, or one as JSON"
+    if not isinstance(feeds, Mapping):
+        raise ValueError(rule)
+    if not all(isinstance(url, str | Path) and isinstance(options, Mapping) for url, options in feeds.items()):
+        raise ValueError(f"{rule}; found a URL that is no string, or options that are no dict")
+    return dict(_feed(str(url.absolute()) if isinstance(url, Path) else url, options) for url, options in feeds.items())
+
+
+def _feed(url: str, options: Mapping[Any, Any]) -> tuple[str, dict[str, Any]]:
+    shown = _shown(url) or "one feed"
+    if not _has_batch(url):
+        raise ValueError(f"%(batch)s in each feed URL, else the workers overwrite each other's items; {shown} has none")
+    feed: dict[str, Any] = {"format": Path(url).suffix.removeprefix(".")}  # Scrapy looks there since 2.19 only
+    for name, option in options.items():
+        try:
+            feed[name] = json.loads(json.dumps(option, default=_import_path))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"options that JSON knows, or classes and functions that can be imported by their name; {shown} has"
+                f" another {name!r}"
+            ) from None
+    if not feed["format"]:
+        raise ValueError(f"a format for each feed, or a URL that ends with one; {shown} has none")
+    if feed.get("batch_item_count") and not re.search(r"%\(batch_time\)s|%\(batch_id\)", url):
+        raise ValueError(f"%(batch_id)d or %(batch_time)s in a feed URL with batch_item_count; {shown} has none")
+    return url, feed
+
+
+def _import_path(component: Any) -> str:
+    """The name by which a worker imports *component*. Raises ``TypeError`` if there is none."""
+    path = f"{getattr(component, '__module__', '')}.{getattr(component, '__qualname__', '')}"
+    try:
+        if load_object(path) is component:
+            return path
+    except (ImportError, NameError, ValueError):  # of a function or an object: a lambda has no name
+        pass
+    raise TypeError(path)
+
+
+def _from_json(value: Any) -> Any:
+    """What a text says as JSON, ``None`` for what is none; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value or "{}")
+    except json.JSONDecodeError:
+        return None
 
 
 def _choice(*choices: str) -> Callable[[Any], Any]:
@@ -108,11 +166,7 @@ def _choice(*choices: str) -> Callable[[Any], Any]:
 
 
 def _mapping(value: Any) -> dict[str, str]:
-    if isinstance(value, str):
-        try:
-            value = json.loads(value or "{}")
-        except json.JSONDecodeError:
-            value = None
+    value = _from_json(value)
     rule = "a dict of setting names and values, or one as JSON"
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ValueError(rule)
@@ -152,6 +206,12 @@ SETTINGS = (
         "",
         _feed_url,
         "Where each worker writes its items; has %(batch)s in it. Empty: FEEDS is left.",
+    ),
+    _setting(
+        "target_feeds",
+        {},
+        _feeds,
+        "In its place: the workers' FEEDS, with format, fields and other options; each URL has %(batch)s in it.",
     ),
     _setting(
         "batch_size",
@@ -265,6 +325,27 @@ def warn_lease(config: Config) -> None:
         )  # fmt: skip
 
 
+def warn_passwords(config: Config) -> None:
+    """Log feed URLs with a password in them: a job's settings can be seen on its node."""
+    for url in filter(has_password, config.feed_urls):
+        logger.warning(
+            "%s: found a password in %s, and ps, Scrapyd's log and its listjobs.json show it on every node. Expected"
+            " credentials that the nodes have: a placeholder that FEED_URI_PARAMS fills in there (ftp), AWS_* in their"
+            " environment (s3); see Security in the README",
+            f"{PREFIX}TARGET_FEED{'_URL' if config.target_feed_url else 'S'}", _shown(url) or "a feed URL",
+        )  # fmt: skip
+
+
+def check_feeds(config: Config) -> None:
+    """For a coordinator; a worker is told what was chosen. Raises ``ConfigError`` if feeds are named in both ways."""
+    if config.target_feed_url and config.target_feeds:
+        raise ConfigError(
+            "DISTRIBUTED_TARGET_FEED_URL, DISTRIBUTED_TARGET_FEEDS: found both, expected one of them; to have format,"
+            " fields and other options travel keep DISTRIBUTED_TARGET_FEEDS and remove DISTRIBUTED_TARGET_FEED_URL (set"
+            ' it to "" where another file sets it), else remove DISTRIBUTED_TARGET_FEEDS'
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """All settings of a crawl, read and checked. Times in seconds, sizes in requests; see ``SETTINGS``."""
@@ -274,6 +355,7 @@ class Config:
     target_callbacks: tuple[str, ...]
     target_hosts: tuple[str, ...]
     target_feed_url: str
+    target_feeds: Mapping[str, Mapping[str, Any]]
     batch_size: int | str
     batch_max_age: float
     worker_settings: Mapping[str, str]
@@ -305,6 +387,11 @@ class Config:
         """
         return cls(**{setting.field: _read(setting, settings) for setting in SETTINGS})
 
+    @property
+    def feed_urls(self) -> tuple[str, ...]:
+        """Of the feeds that the workers are told to write; none: those of the project."""
+        return (self.target_feed_url,) if self.target_feed_url else tuple(self.target_feeds)
+
 
 def _read(setting: Setting, settings: BaseSettings) -> Any:
     value = settings.get(setting.name)
@@ -319,6 +406,11 @@ def _read(setting: Setting, settings: BaseSettings) -> Any:
 def _found(setting: Setting, value: Any) -> str:
     """*value* without what may be a password in it."""
     if setting.field == "target_feed_url" and isinstance(value, str):
-        shown = without_password(value)
-        return repr(shortened(shown)) if _NO_PASSWORD.fullmatch(shown) else "a value"
-    return "a value" if setting.field in ("target_hosts", "worker_settings") else repr(value)
+        return _shown(value) or "a value"
+    return "a value" if setting.field in ("target_hosts", "target_feeds", "worker_settings") else repr(value)
+
+
+def _shown(feed_url: str) -> str:
+    """For a message; '' if there may be a password in it that can't be told from the rest."""
+    shown = without_password(feed_url)
+    return repr(shortened(shown)) if _NO_PASSWORD.fullmatch(shown) else ""

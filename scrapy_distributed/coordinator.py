@@ -19,7 +19,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
 from scrapy_distributed import fast, wire
-from scrapy_distributed.config import Config, warn_lease, warn_unknown
+from scrapy_distributed.config import Config, check_feeds, warn_lease, warn_passwords, warn_unknown
 from scrapy_distributed.cutter import Cutter, Walk
 from scrapy_distributed.dispatch import Dispatcher
 from scrapy_distributed.divert import Diverter, check_targets
@@ -34,7 +34,7 @@ from scrapy_distributed.ledger import Ledger
 from scrapy_distributed.node import Node
 from scrapy_distributed.offsite import Offsite
 from scrapy_distributed.preflight import admit, preflight
-from scrapy_distributed.receipt import Receipt, without_password
+from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.report import report
 
 logger = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class Coordinator:
         warn_unknown(settings)  # first: a refusal may be of what was meant to be set
         config = Config.from_settings(settings)
         warn_lease(config)
+        warn_passwords(config)
         if not settings.getbool("TWISTED_REACTOR_ENABLED", True):
             raise ConfigError(
                 "TWISTED_REACTOR_ENABLED: found False, expected True on the coordinator; workers may go without"
@@ -109,7 +110,7 @@ class Coordinator:
         known: dict[str, Any] = {
             "project": self.project,
             "spider": self.spider.name,
-            "feed": bool(self.config.target_feed_url),
+            "feed": bool(self.config.feed_urls),
         }
         checks = preflight(nodes, version=self.config.version, **known)
         version, faults = await maybe_deferred_to_future(Deferred.fromCoroutine(checks))
@@ -382,11 +383,6 @@ def _check(config: Config, spider: Spider) -> None:
             " to crawl this spider on this machine alone set DISTRIBUTED_ENABLED = False"
         )
     check_targets(config, spider)
-    if without_password(config.target_feed_url) != config.target_feed_url:
-        logger.warning(
-            "DISTRIBUTED_TARGET_FEED_URL has a password: it is in the command line of every job and in the logs of the"
-            " nodes. A storage whose credentials are the node's own (s3: AWS_* in its environment) keeps it out",
-            extra={"spider": spider},
-        )
+    check_feeds(config)
     if "DISTRIBUTED_START_URL" in config.worker_settings:
         raise ConfigError("DISTRIBUTED_WORKER_SETTINGS: has DISTRIBUTED_START_URL, which is the batch's own")

@@ -39,7 +39,6 @@ from scrapy_distributed.wire import MAX_VALUE_BYTES
 HERE = "here"  # in the place of a node's name: what is checked on this machine
 #: What the probe gets besides the settings of a real job, so that it leaves nothing behind.
 PROBE_SETTINGS = {
-    "FEEDS": "{}",
     "FEED_STORE_EMPTY": "False",
     # Where the plugin is not active, the job is the spider's own crawl: Scrapy drops every request of it for this.
     "URLLENGTH_LIMIT": "1",
@@ -115,6 +114,13 @@ def job_of(subject: Subject, config: Config, project: str, given: Mapping[str, s
     return job
 
 
+def probe_of(job: JobTemplate, config: Config) -> JobTemplate:
+    """*job* as a job that leaves nothing behind. It has the feeds that a crawl would have, as a node may lack what they
+    need, but not those of the project: nobody knows what is in them."""
+    feeds = {url: {**options, "store_empty": False} for url, options in config.target_feeds.items()}
+    return replace(job, settings={**job.settings, **PROBE_SETTINGS, "FEEDS": json.dumps(feeds)})
+
+
 def found_here(subject: Subject, job: JobTemplate | ConfigError, config: Config) -> list[Finding]:
     """What can be told without a node."""
     return [_plugin(subject), *_settings(subject), _spider(subject), _job(job, config)]
@@ -159,8 +165,8 @@ async def examine(nodes: Sequence[Node], survey: Survey, probe: Probe | None) ->
 
 
 class Probe:
-    """Sends a job without requests to a node and waits for its final receipt, for at most *timeout* seconds. It is
-    taken back if it has not started by then, and ended if it runs."""
+    """Sends *job*, that of ``probe_of``, to a node without requests, and waits for its final receipt, for at most
+    *timeout* seconds. It is taken back if it has not started by then, and ended if it runs."""
 
     def __init__(self, *, job: JobTemplate, timeout: float, clock: Any) -> None:
         self.job = job
@@ -191,11 +197,10 @@ class Probe:
 
     async def _run(self, node: Node, job: str, survey: Survey) -> None:
         """Raises ``NodeError`` unless the final receipt comes and is good."""
-        settings = {**self.job.settings_of("[]"), **PROBE_SETTINGS}
         try:
             await node.schedule(
-                self.job.project, self.job.spider, jobid=job, version=survey.chosen or None, settings=settings,
-                args={**self.job.args, "batch": "doctor"},
+                self.job.project, self.job.spider, jobid=job, version=survey.chosen or None,
+                settings=self.job.settings_of("[]"), args={**self.job.args, "batch": "doctor"},
             )  # fmt: skip
             state, receipt = await self._wait(node, job)
             before = None if receipt or state == "finished" else await self._end(node, job)
@@ -243,7 +248,10 @@ class Probe:
 
     def _why_bad(self, receipt: Receipt) -> str:
         if not receipt.stored:
-            return "the job could not store its feed: see its log on the node, and DISTRIBUTED_TARGET_FEED_URL"
+            return (
+                "the job could not open or store its feed: see its log on the node, and DISTRIBUTED_TARGET_FEED_URL or"
+                " DISTRIBUTED_TARGET_FEEDS"
+            )
         if receipt.finish_reason != "finished":
             return (
                 f"the job ended as {shortened(receipt.finish_reason)!r}, expected 'finished': see its log on the node"

@@ -50,6 +50,9 @@ class JobTemplate:
         if config.target_feed_url:
             sent["FEED_URI"] = config.target_feed_url
             sent["FEEDS"] = "{}"  # else the project's own would be written too
+        elif config.target_feeds:
+            sent["FEEDS"] = json.dumps(dict(config.target_feeds))
+            sent["FEED_URI"] = ""  # likewise
         # Where nobody waits for receipts, what a worker finds must not be left in one.
         sent["DISTRIBUTED_WORKER_TARGETS"] = config.worker_targets if config.wait else "follow"
         missing = [name for name in config.worker_args if not hasattr(spider, name)]

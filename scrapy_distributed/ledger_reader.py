@@ -20,6 +20,7 @@ from scrapy_distributed import wire
 from scrapy_distributed.accounting import Balance
 from scrapy_distributed.batch import Attempt, AttemptState, bitmap_from_bytes, label
 from scrapy_distributed.errors import LedgerError, WireError
+from scrapy_distributed.receipt import FeedFile
 from scrapy_distributed.schema import check_format, read_balance
 
 PAGE = 1000  # rows
@@ -51,13 +52,13 @@ SELECT batch, number, items, feeds FROM attempt WHERE run = ? AND state = 'accep
 
 @dataclass(frozen=True, kw_only=True)
 class AcceptedAttempt:
-    """What an attempt that counts has brought: *items* that its job scraped, and its *feeds*, each as URL without
-    password and number of items. Both are a worker's words."""
+    """What an attempt that counts has brought: *items* that its job scraped, and the files of its *feeds*. Both are a
+    worker's words."""
 
     batch: int
     number: int
     items: int
-    feeds: tuple[tuple[str, int], ...]
+    feeds: tuple[FeedFile, ...]
 
     @property
     def label(self) -> str:
@@ -158,7 +159,7 @@ class LedgerReader:
 
     def feeds(self, run: int) -> list[str]:
         """The URLs of the feeds that count, without passwords."""
-        return [url for attempt in self.accepted(run) for url, _ in attempt.feeds]
+        return [file.url for attempt in self.accepted(run) for file in attempt.feeds]
 
     def close(self) -> None:
         self._db.close()
@@ -198,5 +199,6 @@ def _identity(text: str) -> dict[str, Any]:
     return identity | {name: str(identity[name]) for name in ("project", "spider")}
 
 
-def _feeds(text: str | None) -> tuple[tuple[str, int], ...]:
-    return tuple((str(url), int(items)) for url, items in json.loads(text or "[]"))
+def _feeds(text: str | None) -> tuple[FeedFile, ...]:
+    files = (FeedFile(*file) for file in json.loads(text or "[]"))
+    return tuple(FeedFile(str(file.url), int(file.items), int(file.feed)) for file in files)

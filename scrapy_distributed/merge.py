@@ -57,7 +57,7 @@ class FaultKind(Enum):
     NO_FEED = "no feed"
     """A job scraped items, and no feed of it is known."""
     TOO_MANY = "too many feeds"
-    """The feeds of a job hold more items than it scraped."""
+    """A job has several feeds, or one with more items than it scraped."""
     MISSING = "missing"
     """No file of this name is in the folders."""
     TWICE = "found twice"
@@ -152,25 +152,26 @@ class _Feed:
 
 def _feeds(attempts: Iterable[AcceptedAttempt], pattern: str, faults: list[Fault]) -> Iterator[_Feed]:
     for attempt in attempts:
-        feeds = [
-            _Feed(label=attempt.label, url=url, items=items)
-            for url, items in attempt.feeds
-            if fnmatchcase(url, pattern)
-        ]
-        total = sum(feed.items for feed in feeds)
-        if attempt.items and not feeds:
+        files = [file for file in attempt.feeds if fnmatchcase(file.url, pattern)]
+        first_of_each = {file.feed: file.url for file in reversed(files)}
+        total = sum(file.items for file in files)
+        if attempt.items and not files:
             scraped = f"batch {attempt.label}: its job scraped {counted(attempt.items, 'item')}"
             message = f"{scraped}, found no feed of it" + (f" that fits {pattern!r}" if attempt.feeds else "")
             faults.append(Fault(kind=FaultKind.NO_FEED, message=message))
-        elif total > attempt.items:
+        elif len(first_of_each) > 1:  # nobody knows which items are in both
+            found = " and ".join(url for _, url in sorted(first_of_each.items()))
             message = (
-                f"batch {attempt.label}: its job scraped {counted(attempt.items, 'item')}, found {total:,} in"
-                f" {counted(len(feeds), 'feed')}; if each item is in several feeds, choose one of them with --feeds"
-                " PATTERN"
+                f"batch {attempt.label}: its job has {len(first_of_each)} feeds, found {found}, expected one: choose it"
+                " with --feeds PATTERN, and merge the others into files of their own"
             )
             faults.append(Fault(kind=FaultKind.TOO_MANY, message=message))
+        elif total > attempt.items:
+            scraped = f"batch {attempt.label}: its job scraped {counted(attempt.items, 'item')}"
+            message = f"{scraped}, found {total:,} in its feed"
+            faults.append(Fault(kind=FaultKind.TOO_MANY, message=message))
         else:
-            yield from feeds
+            yield from (_Feed(label=attempt.label, url=file.url, items=file.items) for file in files)
 
 
 def _locate(feeds: Iterable[_Feed], folders: Sequence[Path]) -> dict[str, dict[str, Path]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from scrapy_distributed.errors import shortened
+from scrapy_distributed.password import without_passwords
 
 NOT_INSTALLED = (
     "It has no log either, so it died at its start: most often scrapy_distributed, or something else that the project"
@@ -15,7 +16,7 @@ def cause_of_death(log: str | None, *, began: bool = False) -> str:
     written receipts."""
     if log is None:
         return "It has no log any more" if began else NOT_INSTALLED
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    lines = [line.strip() for line in without_passwords(log).splitlines() if line.strip()]
     raised = _raised(lines)
     if not raised:
         end = f"The end of its log: {shortened((lines or ['(empty)'])[-1], 500)}"
@@ -30,7 +31,7 @@ def cause_of_death(log: str | None, *, began: bool = False) -> str:
 
 def last_error(log: str | None) -> str:
     """The last exception in the tail of a *log*, else the last line of level ERROR; '' if there is none."""
-    lines = [line.strip() for line in (log or "").splitlines()]
+    lines = [line.strip() for line in without_passwords(log or "").splitlines()]
     return shortened((_raised(lines) or _logged(lines) or [""])[-1], 500)
 
 

@@ -101,8 +101,8 @@ async def preflight(
 ) -> tuple[str, dict[str, NodeError]]:
     """The egg version that the run uses ('' if the project has none), and why which nodes can't be used now.
 
-    *version* is the one asked for, '' for the newest that every usable node has; *feed* tells whether jobs get a
-    ``FEED_URI``. Raises ``ConfigError`` if no node can be used, or if no version is on all of them.
+    *version* is the one asked for, '' for the newest that every usable node has; *feed* tells whether jobs get
+    feeds. Raises ``ConfigError`` if no node can be used, or if no version is on all of them.
     """
     survey = Survey(project=project, spider=spider, version=version, feed=feed)
     await survey.ask(nodes, CHECKS)
@@ -203,7 +203,7 @@ async def _logs_dir(node: Node, survey: Survey) -> tuple[Verdict, str]:
 
 async def _items_dir(node: Node, survey: Survey) -> tuple[Verdict, str]:
     if not survey.feed:
-        return Verdict.OK, "of no matter, as DISTRIBUTED_TARGET_FEED_URL is empty"
+        return Verdict.OK, "of no matter, as no feed is set (DISTRIBUTED_TARGET_FEED_URL, DISTRIBUTED_TARGET_FEEDS)"
     if await node.serves("items"):
         raise NodeRefusedError(
             node.name,

@@ -10,13 +10,11 @@ from __future__ import annotations
 import base64
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any, NamedTuple
 
 from scrapy_distributed import wire
 from scrapy_distributed.batch import bitmap_from_bytes, bitmap_to_bytes
@@ -39,6 +37,15 @@ MAX_STAT = 2**63  # sums of them stay far below the largest float
 MAX_TARGETS_BYTES = 64 * 1024 * 1024  # of all payloads together, unpacked
 
 
+class FeedFile(NamedTuple):
+    """A file of a worker's feed: URL without password, number of *items*, and which *feed* of its job it is of (several
+    where ``FEEDS`` has several; one may have several files)."""
+
+    url: str
+    items: int
+    feed: int = 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Receipt:
     """What a worker reports of its attempt. Positions and bitmaps are of the attempt's own payload.
@@ -47,11 +54,11 @@ class Receipt:
     seen; while a *finish_reason* is given and the receipt is not *final*, the feeds are being stored, which can't.
     *settled*: bitmap of requests with an outcome; *failed* and *filtered*: reason to positions, the rest of *settled*
     is crawled. *again*: bitmap of those that failed before their callback and have put nothing into a feed: they may be
-    tried elsewhere. *clean*: no request without an outcome has put an item into the feed. *feeds*: the files, each as
-    URL without password and number of items; only in the final receipt. *stored*: no feed was asked for, or all have
-    been stored. *unexported*: items that are missing in a feed that was stored, e.g. because its format can't express
-    them. *targets*: requests for the fleet that the worker has found and not crawled, as payloads of ``wire``; only in
-    the final receipt.
+    tried elsewhere. *clean*: no request without an outcome has put an item into the feed. *feeds*: the files, also
+    the one that a feed without items would have, stored or not; only in the final receipt. *stored*: no feed was asked
+    for, or all have been stored. *unexported*: items that are missing in a feed that was stored, e.g. because its
+    format can't express them. *targets*: requests for the fleet that the worker has found and not crawled, as payloads
+    of ``wire``; only in the final receipt.
     """
 
     job: str
@@ -67,7 +74,7 @@ class Receipt:
     activity: int = 0
     clean: bool = True
     stored: bool = False
-    feeds: tuple[tuple[str, int], ...] = ()
+    feeds: tuple[FeedFile, ...] = ()
     unexported: int = 0
     targets: tuple[str, ...] = ()
     finish_reason: str = ""
@@ -98,7 +105,7 @@ class Receipt:
             for name in ("feeds", "targets"):
                 if type(data[name]) is not list:
                     raise TypeError(f"{name} must be a list")
-            data["feeds"] = tuple((url, items) for url, items in data["feeds"])
+            data["feeds"] = tuple(FeedFile(*file) for file in data["feeds"])
             data["targets"] = tuple(data["targets"])
             receipt = cls(**data)
             receipt._check()
@@ -110,12 +117,11 @@ class Receipt:
 
     def _check(self) -> None:
         """What a forged or damaged receipt would break: types, ranges, lengths, one outcome each."""
-        counts = {name: getattr(self, name) for name in COUNTS}
-        for name, count in [*counts.items(), *((f"items of {url!r:.60}", items) for url, items in self.feeds)]:
-            _check_count(name, count)
+        for name in COUNTS:
+            _check_count(name, getattr(self, name))
         for value, kind in (
             (self.job, str), (self.final, bool), (self.clean, bool), (self.stored, bool), (self.finish_reason, str),
-            (self.stats, dict), *((url, str) for url, _ in self.feeds), *((payload, str) for payload in self.targets),
+            (self.stats, dict), *((payload, str) for payload in self.targets),
         ):  # fmt: skip
             if not isinstance(value, kind):
                 raise WireError(f"no receipt: found {value!r:.60}, expected a {kind.__name__}")
@@ -125,17 +131,23 @@ class Receipt:
                 raise WireError(f"no receipt: found {text!r:.60}, expected at most {MAX_REASON} printable characters")
         if numbers(self.stats) != self.stats:
             raise WireError(f"no receipt: expected at most {MAX_STATS:,} stats, numbers below 2**63, with short names")
-        if len(self.feeds) > MAX_FEEDS or any(not _is_text(url, MAX_URL) for url, _ in self.feeds):
-            raise WireError(
-                f"no receipt: expected at most {MAX_FEEDS:,} feeds (set FEED_EXPORT_BATCH_ITEM_COUNT higher), each with"
-                f" a URL of at most {MAX_URL:,} characters"
-            )
         if self.targets and not self.final:
             raise WireError("no receipt: found targets, expected them in the final one alone")
         if self.settled.bit_length() > self.size:
             raise WireError("no receipt: it settles requests that it never had")
+        self._check_feeds()
         self._check_outcomes()
         self._check_targets()
+
+    def _check_feeds(self) -> None:
+        if len(self.feeds) > MAX_FEEDS or not all(_is_text(file.url, MAX_URL) for file in self.feeds):
+            raise WireError(
+                f"no receipt: expected at most {MAX_FEEDS:,} feeds (set FEED_EXPORT_BATCH_ITEM_COUNT higher), each with"
+                f" a URL, a text of at most {MAX_URL:,} characters"
+            )
+        for file in self.feeds:
+            _check_count(f"items of {file.url!r:.60}", file.items)
+            _check_count(f"feed of {file.url!r:.60}", file.feed)
 
     def _check_outcomes(self) -> None:
         """Each position has to be settled and new. In bytes: a shift of a long bitmap copies it."""
@@ -207,19 +219,6 @@ def write(path: Path, receipt: Receipt) -> None:
             file.flush()
             os.fsync(file.fileno())
     draft.replace(path)
-
-
-def without_password(url: str) -> str:
-    """*url* without its password; the user stays."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port  # reading it checks it
-    except ValueError:  # a slash or a bracket in a password, as secrets of S3 have them
-        return re.sub("://.*@", "://", url)
-    if parts.password is None:
-        return url
-    user, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{user.partition(':')[0]}@{host}"))
 
 
 def numbers(stats: Mapping[str, Any]) -> dict[str, float]:

@@ -253,7 +253,7 @@ class Worker(BaseSpiderMiddleware):
         self._heartbeat.start(self.interval, now=True)
 
     def _feeds_closed(self) -> None:
-        self.feeds.closed = True
+        self.feeds.close()
         self._finish()
 
     def _spider_closed(self, reason: str) -> None:

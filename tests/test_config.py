@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from scrapy.settings import Settings
 
-from scrapy_distributed.config import SETTINGS, Config, warn_lease, warn_unknown
+from scrapy_distributed.config import SETTINGS, Config, check_feeds, warn_lease, warn_passwords, warn_unknown
 from scrapy_distributed.errors import ConfigError
 
 
@@ -97,6 +99,15 @@ def test_a_refusal_names_the_setting_the_value_and_the_rule(name: str, value: An
     [
         ("TARGET_HOSTS", {"http://user:s3cret@h": 1}, "a list of strings"),
         ("TARGET_HOSTS", [b"http://user:s3cret@h"], "a list of strings"),
+        (
+            "TARGET_FEEDS",
+            "ftp://user:s3cret@h/%(batch)s.jl",
+            "a dict of feed URLs and their options, as Scrapy's FEEDS",
+        ),
+        ("TARGET_FEEDS", ["ftp://user:s3cret@h/%(batch)s.jl"], "a dict of feed URLs and their options"),
+        ("TARGET_FEEDS", {"ftp://user:s3cret@h/%(batch)s.jl": "jl"}, "a dict of feed URLs and their options"),
+        ("TARGET_FEEDS", {b"ftp://user:s3cret@h/%(batch)s.jl": {}}, "a dict of feed URLs and their options"),
+        ("TARGET_FEEDS", {"s3://key:1/s3cret@h/1.jl": {}}, "%(batch)s in each feed URL"),
         ("TARGET_FEED_URL", "ftp//user:s3cret@h/items.jl", "a feed URL with %(batch)s in it"),
         ("TARGET_FEED_URL", "s3://key:1/s3cret@h/items.jl", "a feed URL with %(batch)s in it"),
         ("WORKER_SETTINGS", "FTP_PASSWORD=s3cret", "a dict of setting names and values, or one as JSON"),
@@ -129,6 +140,131 @@ def test_a_refused_feed_url_is_shown_without_its_password(value: Any, found: str
     with pytest.raises(ConfigError) as caught:
         read("TARGET_FEED_URL", value)
     assert str(caught.value).startswith(f"DISTRIBUTED_TARGET_FEED_URL: found {found}, expected a feed URL with %(batch")
+
+
+# Feeds
+
+
+class Filter:
+    """An item filter, by its class."""
+
+
+def params(given: dict[str, Any], spider: Any) -> dict[str, Any]:
+    return given
+
+
+URL = "ftp://user:s3cret@h/%(batch)s_%(time)s.csv"
+
+
+@pytest.mark.parametrize(
+    ("feeds", "expected"),
+    [
+        ({}, {}),
+        ("", {}),
+        ({URL: {}}, {URL: {"format": "csv"}}),
+        ({URL: {"format": "jl"}}, {URL: {"format": "jl"}}),
+        (f'{{"{URL}": {{"fields": {{"a": "A"}}, "overwrite": true}}}}',
+         {URL: {"format": "csv", "fields": {"a": "A"}, "overwrite": True}}),
+        ({Path("/items/%(batch)s.jl"): {"encoding": "latin-1", "indent": 4, "store_empty": False}},
+         {"/items/%(batch)s.jl": {"format": "jl", "encoding": "latin-1", "indent": 4, "store_empty": False}}),
+        ({Path("%(batch)s.jl"): {}}, {str(Path("%(batch)s.jl").absolute()): {"format": "jl"}}),
+        ({URL: {"item_filter": Filter, "item_classes": (Filter, "a.B"), "uri_params": params}},
+         {URL: {"format": "csv", "item_filter": "test_config.Filter", "item_classes": ["test_config.Filter", "a.B"],
+                "uri_params": "test_config.params"}}),
+        ({URL: {"postprocessing": [Path], "item_export_kwargs": {"delimiter": ";"}}},
+         {URL: {"format": "csv", "postprocessing": ["pathlib.Path"], "item_export_kwargs": {"delimiter": ";"}}}),
+        ({"%(batch)s-%(batch_id)03d.jl": {"batch_item_count": 10}},
+         {"%(batch)s-%(batch_id)03d.jl": {"format": "jl", "batch_item_count": 10}}),
+        ({"%(batch)s-%(batch_time)s.jl": {"batch_item_count": 10}},
+         {"%(batch)s-%(batch_time)s.jl": {"format": "jl", "batch_item_count": 10}}),
+        ({"%%%(batch)s.jl": {"batch_item_count": 0}}, {"%%%(batch)s.jl": {"format": "jl", "batch_item_count": 0}}),
+    ],
+)  # fmt: skip
+def test_feeds_are_read_as_json_knows_them(feeds: Any, expected: dict[str, Any]) -> None:
+    assert read("TARGET_FEEDS", feeds) == expected
+
+
+class Outer:
+    class Inner:
+        """Can't be imported by one name."""
+
+
+@pytest.mark.parametrize(
+    "feeds",
+    [
+        {"%(batch)s.jl": {"item_filter": lambda item: True}}, {"%(batch)s.jl": {"item_filter": Outer.Inner}},
+        {"%(batch)s.jl": {"item_filter": Filter()}}, {"%(batch)s.jl": {"postprocessing": [partial(params, {})]}},
+        {"%(batch)s.jl": {"item_classes": {Filter}}}, {"%(batch)s.jl": {"fields": {("a", "b"): "c"}}},
+        {"%(batch)s.jl": {"uri_params": Config.from_settings}},
+    ],
+)  # fmt: skip
+def test_options_that_can_not_travel_are_named(feeds: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read("TARGET_FEEDS", feeds)
+    ((name, _),) = feeds["%(batch)s.jl"].items()
+    assert str(caught.value) == (
+        "DISTRIBUTED_TARGET_FEEDS: found a value, expected options that JSON knows, or classes and functions that can"
+        f" be imported by their name; '%(batch)s.jl' has another {name!r}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "rule"),
+    [
+        ("ftp://user:s3cret@h/1.jl", {}, "else the workers overwrite each other's items; 'ftp://user@h/1.jl' has none"),
+        ("%%(batch)s.jl", {}, "%(batch)s in each feed URL, else"),
+        ("%(batch)s_%(name)s", {}, "a format for each feed, or a URL that ends with one; '%(batch)s_%(name)s' has no"),
+        ("%(batch)s.jl", {"format": None}, "a format for each feed"),
+        ("ftp://user:s3cret@h/%(batch)s.jl", {"batch_item_count": 5},
+         "%(batch_id)d or %(batch_time)s in a feed URL with batch_item_count; 'ftp://user@h/%(batch)s.jl' has none"),
+    ],
+)  # fmt: skip
+def test_a_feed_that_no_worker_could_write_is_named_without_its_password(url: str, options: Any, rule: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read("TARGET_FEEDS", {"%(batch)s.csv": {}, url: options})
+    assert rule in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_batch_that_is_written_as_text_is_none() -> None:
+    with pytest.raises(ConfigError, match="expected a feed URL with"):
+        read("TARGET_FEED_URL", "%%(batch)s.jl")
+    assert read("TARGET_FEED_URL", "100%%_%(batch)s.jl") == "100%%_%(batch)s.jl"
+
+
+def with_feeds(url: str, feeds: dict[str, Any]) -> Config:
+    return Config.from_settings(Settings({"DISTRIBUTED_TARGET_FEED_URL": url, "DISTRIBUTED_TARGET_FEEDS": feeds}))
+
+
+def test_one_way_to_name_feeds() -> None:
+    one, other = with_feeds(URL, {}), with_feeds("", {URL: {}, "%(batch)s.jl": {}})
+    for config, urls in ((one, (URL,)), (other, (URL, "%(batch)s.jl")), (with_feeds("", {}), ())):
+        check_feeds(config)
+        assert config.feed_urls == urls
+    with pytest.raises(ConfigError) as caught:
+        check_feeds(with_feeds(URL, {URL: {}}))
+    assert str(caught.value).startswith(
+        "DISTRIBUTED_TARGET_FEED_URL, DISTRIBUTED_TARGET_FEEDS: found both, expected one of them; to have format,"
+    )
+    assert "keep DISTRIBUTED_TARGET_FEEDS and remove DISTRIBUTED_TARGET_FEED_URL" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_passwords_of_feeds_are_warned_of_and_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    warn_passwords(with_feeds("ftp://user:%(word)s@h/%(batch)s.jl", {}))
+    warn_passwords(with_feeds("ftp://user@h/%(batch)s.jl", {}))
+    assert caplog.messages == []
+    warn_passwords(with_feeds(URL, {}))
+    warn_passwords(with_feeds("", {"%(batch)s.jl": {}, URL: {}, "s3://k:s3cr/et@b/%(batch)s.jl": {}}))
+    assert [text.partition(", and ps,")[0] for text in caplog.messages] == [
+        "DISTRIBUTED_TARGET_FEED_URL: found a password in 'ftp://user@h/%(batch)s_%(time)s.csv'",
+        "DISTRIBUTED_TARGET_FEEDS: found a password in 'ftp://user@h/%(batch)s_%(time)s.csv'",
+        "DISTRIBUTED_TARGET_FEEDS: found a password in 's3://b/%(batch)s.jl'",
+    ]
+    assert all("a placeholder that FEED_URI_PARAMS fills in" in text for text in caplog.messages)
+
+
+# Slips of the pen
 
 
 def test_a_misspelt_setting_is_named_with_the_one_that_is_meant(caplog: pytest.LogCaptureFixture) -> None:

@@ -26,7 +26,7 @@ from until import until
 
 from scrapy_distributed.addon import Addon
 from scrapy_distributed.config import Config
-from scrapy_distributed.doctor import Probe, Subject, examine, found_here, job_of, subject
+from scrapy_distributed.doctor import Probe, Subject, examine, found_here, job_of, probe_of, subject
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.job_template import JobTemplate
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
@@ -47,10 +47,10 @@ def fake() -> Iterator[FakeScrapyd]:
     pytest_twisted.blockon(Deferred.fromCoroutine(fake.close()))
 
 
-def probe_of(timeout: float = 10.0) -> Probe:
+def a_probe(timeout: float = 10.0) -> Probe:
     settings = {"FEED_URI": "file:///items/%(batch)s.jl", "FEEDS": "{}", "A": "1"}
     job = JobTemplate(project="p", spider="s", version="", settings=settings, args={"site": "x"})
-    return Probe(job=job, timeout=timeout, clock=reactor)
+    return Probe(job=probe_of(job, Config.from_settings(Settings())), timeout=timeout, clock=reactor)
 
 
 async def probed(
@@ -59,7 +59,7 @@ async def probed(
     """What the probe finds, if *act* is done with its job as soon as the node has it."""
     node = Node(address=fake.address, deadline_seconds=5)
     survey = Survey(project="p", spider="s")
-    examined = Deferred.fromCoroutine(examine([node], survey, probe or probe_of()))
+    examined = Deferred.fromCoroutine(examine([node], survey, probe or a_probe()))
     if act is not None:
 
         async def sent() -> bool:
@@ -125,7 +125,7 @@ async def test_a_receipt_comes_home(fake: FakeScrapyd) -> None:
         (None, "INFO: Spider closed (finished)", "(ADDONS): then deploy again: scrapy fleet deploy"),
         (lambda job: '{"format": 0}', "", "install the same version of scrapy_distributed on this node and here (0.1"),
         (lambda job: "[]", "", "install the same version"),
-        (lambda job: receipt_of(job, stored=False), "", "could not store its feed"),
+        (lambda job: receipt_of(job, stored=False), "", "could not open or store its feed"),
         (lambda job: receipt_of(job, finish_reason="shutdown"), "", "ended as 'shutdown', expected 'finished'"),
         (lambda job: receipt_of(job, final=False), "INFO: stop", "ended without a receipt"),
     ],
@@ -140,7 +140,7 @@ async def test_a_job_that_ends_badly(
 
 @pytest_twisted.ensureDeferred
 async def test_a_job_that_stays_pending_is_taken_back(fake: FakeScrapyd) -> None:
-    finding = await probed(fake, probe=probe_of(timeout=0.1))
+    finding = await probed(fake, probe=a_probe(timeout=0.1))
     assert finding.verdict is Verdict.FAIL
     assert finding.words == (
         "the job was still pending after 0.1 s, and was taken back: it runs nothing and starts nothing, restart Scrapyd"
@@ -153,7 +153,7 @@ async def test_a_job_behind_others_is_taken_back(fake: FakeScrapyd) -> None:
     node = Node(address=fake.address)
     survey = Survey(project="p", spider="s")
     fake.jobs.append(FakeJob(id="j", project="q", spider="s", version=None, settings={}, args={}, state="running"))
-    findings = await examine([node], survey, probe_of(timeout=0.1))
+    findings = await examine([node], survey, a_probe(timeout=0.1))
     await node.close()
     assert "1 jobs run there and may hold all slots" in findings[-1].words
     assert [job.id for job in fake.jobs] == ["j"]
@@ -161,13 +161,13 @@ async def test_a_job_behind_others_is_taken_back(fake: FakeScrapyd) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_job_that_runs_on_is_ended(fake: FakeScrapyd) -> None:
-    finding = await probed(fake, lambda job: setattr(job, "state", "running"), probe_of(timeout=0.5))
+    finding = await probed(fake, lambda job: setattr(job, "state", "running"), a_probe(timeout=0.5))
     assert "the job was still running after 0.5 s, and was ended" in finding.words
 
 
 @pytest_twisted.ensureDeferred
 async def test_a_job_that_the_node_loses(fake: FakeScrapyd) -> None:
-    finding = await probed(fake, fake.jobs.remove, probe_of(timeout=0.5))
+    finding = await probed(fake, fake.jobs.remove, a_probe(timeout=0.5))
     assert "the node took the job and knows nothing of it after 0.5 s: restart Scrapyd" in finding.words
 
 
@@ -184,7 +184,7 @@ async def test_a_broken_line_leaves_no_job(fake: FakeScrapyd, endpoint: str) -> 
 
 @pytest_twisted.ensureDeferred
 async def test_an_interrupt_takes_the_job_back(fake: FakeScrapyd) -> None:
-    probe = probe_of(timeout=60)
+    probe = a_probe(timeout=60)
     stopped: list[Deferred[None]] = []
     finding = await probed(fake, lambda job: stopped.append(probe.stop()), probe)
     assert finding.words == "interrupted, the job was taken back"
@@ -264,6 +264,26 @@ def test_whether_the_plugin_is_activated(settings: dict[str, Any], verdict: Verd
         assert plugin.words == 'not activated in this project: ADDONS = {"scrapy_distributed.Addon": 500}'
 
 
+def test_a_probe_has_the_feeds_of_a_crawl_and_leaves_no_file() -> None:
+    feeds = {"%(batch)s.jl": {"store_empty": True}, "%(batch)s.csv": {"item_filter": Sited}}
+    settings = {"DISTRIBUTED_TARGET_FEEDS": feeds, "DISTRIBUTED_WORKER_SETTINGS": {"FEED_STORE_EMPTY": True, "A": "1"}}
+    _, job = here(settings, {"site": "s"})
+    probe = probe_of(job, Config.from_settings(Settings(settings)))
+    assert (probe.spider, probe.args) == (job.spider, job.args)
+    changed = {"URLLENGTH_LIMIT": "1", "FEED_STORE_EMPTY": "False", "FEEDS": probe.settings["FEEDS"]}
+    assert probe.settings == {**job.settings, **changed}
+    assert json.loads(probe.settings["FEEDS"]) == {
+        "%(batch)s.jl": {"format": "jl", "store_empty": False},
+        "%(batch)s.csv": {"format": "csv", "item_filter": "test_doctor.Sited", "store_empty": False},
+    }
+
+
+def test_a_probe_does_not_have_the_feeds_of_the_project() -> None:
+    _, job = here({}, {"site": "s"})
+    assert "FEEDS" not in job.settings
+    assert probe_of(job, Config.from_settings(Settings())).settings["FEEDS"] == "{}"
+
+
 def test_a_misspelt_setting_is_told() -> None:
     findings, _ = here({"DISTRIBUTED_BACH_SIZE": 3})
     (setting,) = [finding for finding in findings if finding.verdict is not Verdict.OK]
@@ -339,6 +359,33 @@ def test_all_is_well(project: Path, tmp_path: Path) -> None:
     assert (answer["project"], answer["spider"], answer["version"], answer["well"]) == ("tiny", "waiting", "r1", False)
     assert [check["node"] for check in answer["checks"] if check["verdict"] == "fail"] == places
     assert not (project / "items").exists()
+
+
+def test_what_is_wrong_with_the_feeds(project: Path, tmp_path: Path) -> None:
+    url = f"file://u:{SECRET}@{tmp_path}/items/%(batch)s.jl"
+
+    def doctor(*settings: str) -> subprocess.CompletedProcess[str]:
+        result = scrapy(project, "fleet", "doctor", place, *(word for one in settings for word in ("-s", one)))
+        assert SECRET not in result.stdout + result.stderr
+        return result
+
+    def with_feed(url: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        feeds = json.dumps({url: options})
+        return doctor("DISTRIBUTED_TARGET_FEED_URL=", f"DISTRIBUTED_TARGET_FEEDS={feeds}")
+
+    with start(tmp_path) as node:
+        place = deployed(project, node)
+        assert with_feed(url, store_empty=True).returncode == 0
+        unknown = with_feed(url, format="nonsense")
+        lacking = with_feed(url, item_filter="tiny.nothing.Filter")
+        unfilled = with_feed(f"{url}/%(nobody)s", format="jl")
+    assert not (tmp_path / "items").exists()
+    assert "FEED_URI/FEEDS: Scrapy has disabled the feed file://u@" in unknown.stdout
+    assert "probe: the job ended without a receipt. Its log says: ModuleNotFoundError: No module" in lacking.stdout
+    assert "probe: the job could not open or store its feed" in unfilled.stdout
+    both = doctor(f"DISTRIBUTED_TARGET_FEEDS={json.dumps({url: {}})}")
+    assert both.returncode == 2
+    assert "DISTRIBUTED_TARGET_FEED_URL, DISTRIBUTED_TARGET_FEEDS: found both" in both.stderr
 
 
 def test_what_is_wrong_with_a_node(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -62,6 +63,16 @@ def test_the_targets_the_feed_and_the_users_settings_travel() -> None:
         "FEED_URI": "ftp://h/%(batch)s.jl", "FEEDS": "{}", "DISTRIBUTED_WORKER_TARGETS": "follow",
         "ADDONS": ADDONS,
     }  # fmt: skip
+
+
+def test_feeds_travel_in_place_of_those_of_the_project() -> None:
+    feeds = {"ftp://h/%(batch)s.jl": {"fields": ["a"]}, "ftp://h/%(batch)s.csv": {"item_filter": JobTemplate}}
+    job = template(target_feeds=feeds, worker_settings={"FEED_URI": "x", "FEEDS": "{}"})
+    assert job.settings["FEED_URI"] == ""
+    assert json.loads(job.settings["FEEDS"]) == {
+        "ftp://h/%(batch)s.jl": {"format": "jl", "fields": ["a"]},
+        "ftp://h/%(batch)s.csv": {"format": "csv", "item_filter": "scrapy_distributed.job_template.JobTemplate"},
+    }
 
 
 def test_where_nobody_waits_for_receipts_workers_follow_what_they_find() -> None:

@@ -15,6 +15,7 @@ from scrapy_distributed import merge as module
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.ledger_reader import AcceptedAttempt
 from scrapy_distributed.merge import Merged, merge
+from scrapy_distributed.receipt import FeedFile
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def output(tmp_path: Path) -> Path:
 def attempts(*feeds: tuple[str, int]) -> list[AcceptedAttempt]:
     """One attempt for each of *feeds*, as URL and items."""
     return [
-        AcceptedAttempt(batch=number, number=1, items=count, feeds=((url, count),))
+        AcceptedAttempt(batch=number, number=1, items=count, feeds=(FeedFile(url, count),))
         for number, (url, count) in enumerate(feeds, 1)
     ]
 
@@ -290,20 +291,51 @@ def test_items_that_no_feed_has(items: Path, output: Path) -> None:
 def test_each_item_in_two_feeds(items: Path, output: Path) -> None:
     export(items / "1.jl", JsonLinesItemExporter, ITEMS)
     export(items / "1.csv", CsvItemExporter, ITEMS)
-    both = [AcceptedAttempt(batch=1, number=1, items=4, feeds=(("1.jl", 4), ("1.csv", 4)))]
+    both = [AcceptedAttempt(batch=1, number=1, items=4, feeds=(FeedFile("1.jl", 4, 0), FeedFile("1.csv", 4, 1)))]
     merged = merge(both, [items], output)
     assert kinds(merged) == ["too many feeds"]
-    assert "choose one of them with --feeds PATTERN" in merged.faults[0].message
+    assert merged.faults[0].message == (
+        "batch 1: its job has 2 feeds, found 1.jl and 1.csv, expected one: choose it with --feeds PATTERN, and merge"
+        " the others into files of their own"
+    )
     assert merge(both, [items], output, pattern="*.csv").faults == ()
     assert output.read_bytes() == (items / "1.csv").read_bytes()
     assert "no feed of it that fits '*.xml'" in merge(both, [items], output, pattern="*.xml").faults[0].message
+
+
+def test_two_feeds_of_the_same_half_of_the_items_are_not_the_whole(items: Path, output: Path) -> None:
+    """Their counts add up to what the job has scraped, and yet some items are in both and some in none."""
+    for name in ("a-1.jl", "b-1.jl"):
+        export(items / name, JsonLinesItemExporter, ITEMS[:2])
+    both = [AcceptedAttempt(batch=1, number=1, items=4, feeds=(FeedFile("a-1.jl", 2, 0), FeedFile("b-1.jl", 2, 1)))]
+    assert kinds(merge(both, [items], output)) == ["too many feeds"]
+    assert not output.exists()
+
+
+def test_a_job_without_items_for_the_feed_that_is_chosen(items: Path, output: Path) -> None:
+    """With ``store_empty`` off it has no file."""
+    export(items / "1-a.jl", JsonLinesItemExporter, ITEMS[:3])
+    export(items / "1-b.jl", JsonLinesItemExporter, ITEMS[3:])
+    export(items / "2-a.jl", JsonLinesItemExporter, ITEMS)
+    jobs = [
+        AcceptedAttempt(batch=1, number=1, items=4, feeds=(FeedFile("1-a.jl", 3, 0), FeedFile("1-b.jl", 1, 1))),
+        AcceptedAttempt(batch=2, number=1, items=4, feeds=(FeedFile("2-a.jl", 4, 0), FeedFile("2-b.jl", 0, 1))),
+    ]
+    assert merge(jobs, [items], output, pattern="*-b.jl") == Merged(items=1, feeds=2, written=True, faults=())
+    assert merge(jobs, [items], output, pattern="*-a.jl") == Merged(items=7, feeds=2, written=True, faults=())
+
+
+def test_a_feed_with_more_items_than_its_job_has_scraped(items: Path, output: Path) -> None:
+    export(items / "1.jl", JsonLinesItemExporter, ITEMS)
+    merged = merge([AcceptedAttempt(batch=1, number=1, items=3, feeds=(FeedFile("1.jl", 4),))], [items], output)
+    assert [fault.message for fault in merged.faults] == ["batch 1: its job scraped 3 items, found 4 in its feed"]
 
 
 def test_the_parts_of_a_feed(items: Path, output: Path) -> None:
     """``FEED_EXPORT_BATCH_ITEM_COUNT``"""
     export(items / "1-1.jl", JsonLinesItemExporter, ITEMS[:2])
     export(items / "1-2.jl", JsonLinesItemExporter, ITEMS[2:])
-    parts = [AcceptedAttempt(batch=1, number=1, items=4, feeds=(("1-1.jl", 2), ("1-2.jl", 2)))]
+    parts = [AcceptedAttempt(batch=1, number=1, items=4, feeds=(FeedFile("1-1.jl", 2), FeedFile("1-2.jl", 2)))]
     assert merge(parts, [items], output) == Merged(items=4, feeds=2, written=True, faults=())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scrapy_distributed.post_mortem import cause_of_death
+from scrapy_distributed.post_mortem import cause_of_death, last_error
 
 DISABLED = """2026-11-21 [scrapy.extensions.feedexport] ERROR: Disabled feed storage scheme: s3. Reason: missing boto3
 2026-11-21 12:00:00 [twisted] CRITICAL: Unhandled error in Deferred:
@@ -23,6 +23,15 @@ def test_the_error_and_what_was_logged_before_it() -> None:
     assert "ConfigError: FEED_URI/FEEDS: Scrapy has disabled the feed" in said
     assert "after Disabled feed storage scheme: s3. Reason: missing boto3" in said
     assert "ADDONS" not in said
+
+
+def test_no_password_comes_home_with_an_error() -> None:
+    line = "2026 [storage] ERROR: no room at ftp://u:s3cret@h/1.jl"
+    assert cause_of_death(f"{line}\nOSError: no place at ftp://u:s3cret@h/1.jl\n") == (
+        "Its log says: OSError: no place at ftp://u@h/1.jl, after no room at ftp://u@h/1.jl"
+    )
+    assert "The end of its log: ftp://u@h/" in cause_of_death("ftp://u:s3cret@h/1.jl")
+    assert last_error(line) == "no room at ftp://u@h/1.jl"
 
 
 def test_the_last_of_several_errors_is_told() -> None:

@@ -332,6 +332,7 @@ class Crawl:
     log: str
     said: str
     items: list[dict[str, Any]]
+    command: list[str]
 
 
 class Running:
@@ -358,6 +359,7 @@ class Running:
         for name, text in {"_job": job, "batch": "7", "refused": self.refused, "ok": f"{site.url}/ok"}.items():
             command += ["-a", f"{name}={text}"] if text else []
         environment = {name: text for name, text in os.environ.items() if not name.startswith("SCRAPY")}
+        self.command = command
         with self.said.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
         site.crawls.append(self.process)
@@ -382,7 +384,8 @@ class Running:
         code = self.process.wait(SECONDS)
         items = [json.loads(line) for line in self.feed.read_text().splitlines()] if self.feed.exists() else []
         log = self.log.read_text() if self.log.exists() else ""
-        return Crawl(code=code, receipt=self.read(), log=log, said=self.said.read_text(), items=items)
+        said = self.said.read_text()
+        return Crawl(code=code, receipt=self.read(), log=log, said=said, items=items, command=self.command)
 
 
 def outcome_of(receipt: Receipt) -> list[str]:
@@ -490,7 +493,7 @@ def test_every_ending_has_its_name(tmp_path: Path, site: Site, mode: dict[str, s
     assert receipt.clean
     assert receipt.settled == (1 << len(ENDINGS)) - 1
     assert receipt.items == len(crawl.items)
-    assert receipt.feeds == ((f"file://{tmp_path}/items.jl", len(crawl.items)),)
+    assert receipt.feeds == ((f"file://{tmp_path}/items.jl", len(crawl.items), 0),)
     assert receipt.targets == ()
     expected_again = [
         outcome.startswith("failed: ") and callback is None and errback not in ERRBACKS_WITH_OUTPUT
@@ -634,7 +637,89 @@ def test_a_feed_that_was_not_stored_is_said_so(tmp_path: Path, site: Site) -> No
     (before,) = [line.partition("At store: ")[2] for line in crawl.log.splitlines() if "At store: " in line]
     assert not Receipt.from_json(before).final
     assert receipt.settled == 1
-    assert "s3cret" not in receipt.to_json()
+
+
+# Several feeds
+
+
+def test_each_feed_is_counted_by_itself(tmp_path: Path, site: Site) -> None:
+    feeds = {
+        f"file://{tmp_path}/%(batch)s.csv": {"format": "csv", "fields": ["url"]},
+        f"file://{tmp_path}/first-%(batch)s.jl": {"format": "jl", "item_filter": "worker_spiders.FirstOnly"},
+        f"file://{tmp_path}/part-%(batch_id)d-%(batch)s.jl": {"format": "jl", "batch_item_count": 2},
+        f"file://{tmp_path}/none-%(batch)s.jl": {
+            "format": "jl", "item_filter": "worker_spiders.NoneOf", "store_empty": False,
+        },
+    }  # fmt: skip
+    urls = [{"url": f"{site.url}/ok", "dont_filter": True} for _ in range(3)]
+    receipt = Running(tmp_path, site, urls, FEED_URI="", FEEDS=json.dumps(feeds)).end().receipt
+    assert receipt is not None
+    assert (receipt.stored, receipt.items, receipt.unexported) == (True, 3, 0)
+    names = {(file.url.removeprefix(f"file://{tmp_path}/"), file.items, file.feed) for file in receipt.feeds}
+    assert names == {
+        ("7.csv", 3, 0), ("first-7.jl", 1, 1), ("part-1-7.jl", 2, 2), ("part-2-7.jl", 1, 2), ("none-7.jl", 0, 3),
+    }  # fmt: skip
+    assert (tmp_path / "7.csv").read_text().split() == ["url", *[f"{site.url}/ok"] * 3]
+    assert len((tmp_path / "first-7.jl").read_text().splitlines()) == 1
+    assert not (tmp_path / "none-7.jl").exists()
+
+
+def test_an_item_that_one_feed_can_not_express_is_missing_in_both(tmp_path: Path, site: Site) -> None:
+    """Scrapy does not come to the second feed then."""
+    feeds = {
+        f"file://{tmp_path}/%(batch)s.jl": {"format": "jl"},
+        f"file://{tmp_path}/%(batch)s.csv": {"format": "csv", "item_filter": "worker_spiders.FirstOnly"},
+    }
+    request = {"url": f"{site.url}/ok", "callback": "not_for_json"}
+    receipt = Running(tmp_path, site, [request], FEED_URI="", FEEDS=json.dumps(feeds)).end().receipt
+    assert receipt is not None
+    assert (receipt.stored, receipt.items, receipt.unexported) == (True, 2, 2)
+    assert [file.items for file in sorted(receipt.feeds, key=lambda file: file.feed)] == [1, 1]
+
+
+def test_a_feed_with_a_placeholder_that_nothing_fills_in_is_not_stored(tmp_path: Path, site: Site) -> None:
+    feeds = {f"file://{tmp_path}/%(batch)s-{name}.jl": {"format": "jl"} for name in ("a", "%(nobody)s")}
+    receipt = Running(tmp_path, site, [f"{site.url}/ok"], FEED_URI="", FEEDS=json.dumps(feeds)).end().receipt
+    assert receipt is not None
+    assert (receipt.final, receipt.stored, receipt.items) == (True, False, 1)
+    probe = Running(tmp_path, site, [], job="probe", FEED_URI="", FEEDS=json.dumps(feeds)).end().receipt
+    assert probe is not None
+    assert (probe.final, probe.stored, probe.items) == (True, False, 0)
+
+
+# Passwords
+
+
+ACTIVE = {"ADDONS": '{"scrapy_distributed.Addon": 500}'}  # as each job has it
+
+
+@pytest.mark.parametrize("settings", [{"FEED_URI": "%s"}, {"FEED_URI": "", "FEEDS": '{"%s": {"format": "jl"}}'}])
+@pytest.mark.parametrize("stored", [True, False])
+def test_nothing_that_a_job_leaves_has_the_password_of_its_feed(
+    tmp_path: Path, site: Site, settings: dict[str, str], stored: bool
+) -> None:
+    uri = "nostore://u:s3cret@host/7.jl" if not stored else "keep://u:s3cret@host/7.jl"
+    settings = {name: text.replace("%s", uri) for name, text in settings.items()}
+    crawl = Running(tmp_path, site, [f"{site.url}/ok"], **ACTIVE, **settings).end()
+    assert crawl.receipt is not None
+    assert crawl.receipt.stored is stored
+    assert [file.url for file in crawl.receipt.feeds] == [uri.replace(":s3cret", "")]
+    assert f"{'Stored' if stored else 'Error storing'} jl" in crawl.log.replace("jsonlines", "jl")
+    assert "s3cret" not in crawl.log + crawl.said + crawl.receipt.to_json()
+    assert stored or "OSError: disk full at nostore://u@host/7.jl" in crawl.log
+
+
+def test_a_password_that_the_node_fills_in(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORD", "s3cret")
+    uri = "nostore://u:%(word)s@host/%(batch)s.jl"
+    crawl = Running(
+        tmp_path, site, [f"{site.url}/ok"], **ACTIVE, FEED_URI=uri, FEED_URI_PARAMS="worker_spiders.with_password"
+    ).end()
+    assert crawl.receipt is not None
+    assert [file.url for file in crawl.receipt.feeds] == ["nostore://u@host/7.jl"]
+    assert "s3cret" not in crawl.log + crawl.said + crawl.receipt.to_json()
+    assert "s3cret" not in " ".join(crawl.command)
+    assert (tmp_path / "uri").read_text() == "nostore://u:s3cret@host/7.jl"
 
 
 def test_a_feed_that_could_not_be_opened_is_not_stored(tmp_path: Path, site: Site) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import scrapy
@@ -63,11 +64,38 @@ class Far(Extra):
     mark = "far"
 
 
+class FirstOnly:
+    """Item filter that remembers: of items with the same ``url`` it takes the first."""
+
+    def __init__(self, feed_options):
+        self.seen = set()
+
+    def accepts(self, item):
+        new = item.get("url") not in self.seen
+        self.seen.add(item.get("url"))
+        return new
+
+
+class NoneOf:
+    """Item filter that takes nothing."""
+
+    def __init__(self, feed_options):
+        pass
+
+    def accepts(self, item):
+        return False
+
+
+def with_password(params, spider):
+    """``FEED_URI_PARAMS``"""
+    return {**params, "word": os.environ["WORD"]}
+
+
 class NoStore:
     """Feed storage that takes everything and stores nothing."""
 
     def __init__(self, uri, *, feed_options=None):
-        pass
+        self.uri = uri
 
     def open(self, spider):
         import tempfile
@@ -77,7 +105,15 @@ class NoStore:
     def store(self, file):
         file.close()
         logging.info("At store: %s", Path("logs/p/s.receipts/job.json").read_text())
-        raise OSError("disk full")
+        Path("uri").write_text(self.uri)
+        raise OSError(f"disk full at {self.uri}")
+
+
+class Keep(NoStore):
+    """The same, and says that it has stored it."""
+
+    def store(self, file):
+        file.close()
 
 
 class Endings(scrapy.Spider):
@@ -87,7 +123,7 @@ class Endings(scrapy.Spider):
         "SPIDER_MIDDLEWARES": {"scrapy_distributed.middleware.DistributedSpiderMiddleware": 100, Near: 50, Far: 500},
         "DOWNLOADER_MIDDLEWARES": {Fresh: 1},
         "ITEM_PIPELINES": {Picky: 1},
-        "FEED_STORAGES": {"nostore": NoStore},
+        "FEED_STORAGES": {"nostore": NoStore, "keep": Keep},
         "ROBOTSTXT_OBEY": True,
         "RETRY_TIMES": 1,
         "REDIRECT_MAX_TIMES": 3,
@@ -128,6 +164,10 @@ class Endings(scrapy.Spider):
     def bad_item(self, response):
         yield {"bad": True}
         yield {"url": response.url}
+
+    def not_for_json(self, response):
+        yield {"url": "a"}
+        yield {"url": "b", "thing": object()}
 
     def follow_refused(self, response):
         yield Request(self.refused)

@@ -314,7 +314,7 @@ def _attempt_lines(attempt: dict[str, Any]) -> str:
     ]
     if attempt["items"] is not None:
         lines.append(f"    {counted(attempt['items'], 'item')}")
-    lines += [f"    {items:,} in {_shown(url)}" for url, items in attempt["feeds"]]
+    lines += [f"    {file.items:,} in {_shown(file.url)}" for file in attempt["feeds"]]
     if attempt["log"]:
         lines.append(f"    log {_shown(attempt['log'])}")
     return "\n".join(lines)

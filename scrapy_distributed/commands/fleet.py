@@ -135,8 +135,8 @@ class Command(ScrapyCommand):
         self.exitcode = 0 if results and not any(result.problem for result in results) else 1
 
     def _doctor(self, args: Sequence[str], opts: argparse.Namespace) -> None:
-        from scrapy_distributed.config import Config
-        from scrapy_distributed.doctor import all_well, as_json, found_here, job_of, plain, subject
+        from scrapy_distributed.config import Config, check_feeds
+        from scrapy_distributed.doctor import all_well, as_json, found_here, job_of, plain, probe_of, subject
         from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet import project_of, targets_from_cfg
         from scrapy_distributed.preflight import Survey
@@ -144,17 +144,18 @@ class Command(ScrapyCommand):
         assert self.settings is not None
         patient = subject(self.settings, opts.spider)
         config = Config.from_settings(patient.settings)
+        check_feeds(config)
         targets = targets_from_cfg()
         where = chosen_addresses(args, patient.settings, targets)
         project = opts.project or project_of(targets, patient.settings)
-        version, feed = opts.version or config.version, bool(config.target_feed_url)
+        version, feed = opts.version or config.version, bool(config.feed_urls)
         survey = Survey(project=project, spider=patient.name, version=version, feed=feed)
         try:
             job: JobTemplate | ConfigError = job_of(patient, config, project, _spider_arguments(opts.a or ()))
         except ConfigError as error:
             job = error
         found = found_here(patient, job, config)
-        to_send = job if not isinstance(job, ConfigError) else None
+        to_send = probe_of(job, config) if not isinstance(job, ConfigError) else None
         examined = run_in_reactor(lambda: _examined(where, survey, to_send, config.timeout, opts.timeout))
         found += examined or []
         print("\n".join([as_json(survey, found)] if opts.json else plain(found)))
