@@ -1,0 +1,229 @@
+"""The landing place: a file is in the items folder as a whole, or it is not there.
+
+It arrives in the staging folder, under a name of its own, and is linked into the items folder when all of it is on the
+disk. Linking is atomic and never replaces a file, so no reader of the items folder ever sees a part, and a file there
+never changes. What does not land is kept in the staging folder, with its reason as the ending of its name, and is
+never landed later: the worker that has sent it was told, and its batch is crawled again under another name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gzip
+import json
+import logging
+import os
+import secrets
+import zlib
+from enum import Enum
+from functools import partial
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+PART = ".part"
+NOT_UTF_8 = "\N{REPLACEMENT CHARACTER}"
+LINES = (".jl", ".jsonl", ".jsonlines")
+GZIP = b"\x1f\x8b"
+MAX_LINE_BYTES = 64 * 1024 * 1024
+MAX_NAME_BYTES = 200  # a file system takes 255, and the name in the staging folder is longer
+
+
+class Reason(Enum):
+    """Why a file was set aside; the ending of its name in the staging folder."""
+
+    CUT = "cut"
+    """Client or server went away before all of it was here."""
+    DAMAGED = "damaged"
+    """Its content shows that it is cut off."""
+    TAKEN = "taken"
+    """Another file of this name has landed meanwhile."""
+    LEFT = "left"
+    """It was on its way when the server was killed."""
+
+
+class LandingError(Exception):
+    """The folders can't be used; the message says why."""
+
+
+class RefusedError(Exception):
+    """A file does not land. *code*: the FTP reply, as RFC 959 has it."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LandingPlace:
+    """Two folders on one file system. Raises ``LandingError`` where they can't be used."""
+
+    def __init__(self, staging: Path, items: Path) -> None:
+        self.staging = staging.resolve()
+        self.items = items.resolve()
+        for folder in (self.staging, self.items):
+            if not folder.is_dir():
+                raise LandingError(f"{folder}: found no folder there, expected one; make it first")
+        if self.staging == self.items or self.items in self.staging.parents:
+            raise LandingError(f"{self.staging}: it is in the items folder, expected a staging folder outside of it")
+        self._lock = os.open(self.staging, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LandingError(f"{self.staging}: another server uses it, expected a folder of our own") from None
+        self._try_link()
+        for path in sorted(self.staging.glob(f"*{PART}")):
+            if path.stat().st_nlink > 1:  # it has landed; the server was killed before it could remove this name
+                path.unlink()
+            else:
+                set_aside(path, Reason.LEFT, "it was on its way when the server ended")
+
+    def _try_link(self) -> None:
+        """Only trying tells: a mount inside a file system, and file systems without hard links, look like any other."""
+        probe = f".probe-{secrets.token_hex(4)}"
+        source, target = self.staging / probe, self.items / probe
+        try:
+            source.touch(exist_ok=False)
+            os.link(source, target)
+        except OSError as error:
+            raise LandingError(
+                f"{self.staging}: can't link a file of it into {self.items}: {error.strerror}; expected two folders"
+                " that can be written, on one file system with hard links"
+            ) from None
+        finally:
+            source.unlink(missing_ok=True)
+            target.unlink(missing_ok=True)
+
+    def check(self, name: str) -> None:
+        """Raises ``RefusedError`` for a name under which nothing can land."""
+        if "/" in name:
+            raise RefusedError(550, "no folders here, expected a file name alone")
+        if (
+            not name
+            or name.startswith(".")
+            or not name.isprintable()
+            or NOT_UTF_8 in name
+            or len(name.encode()) > MAX_NAME_BYTES
+        ):
+            raise RefusedError(
+                553, f"no name for a file here, expected {MAX_NAME_BYTES} bytes at most and no dot first"
+            )
+        if os.path.lexists(self.items / name):
+            raise RefusedError(553, "a file of this name has landed before, and stays as it is")
+
+    def receive(self, name: str) -> Arrival:
+        """A file that begins to arrive; its name has passed ``check``. Raises ``OSError`` where there is no room."""
+        try:
+            return Arrival(name, self.staging / f"{name}.{secrets.token_hex(4)}{PART}", self.items)
+        except OSError as error:
+            logger.error("refused %s: can't be stored: %s", name, error.strerror)
+            raise
+
+
+class Arrival:
+    """A file on its way. To be closed at the end: if it has not landed by then, that sets it aside."""
+
+    def __init__(self, name: str, path: Path, items: Path) -> None:
+        self.name = name
+        self.closed = False
+        self._path = path
+        self._items = items
+        self._file = path.open("xb")
+
+    def write(self, chunk: bytes) -> None:
+        """Raises ``RefusedError`` where there is no room."""
+        try:
+            self._file.write(chunk)
+        except OSError as error:
+            raise self._refused(Reason.CUT, 452, f"can't be stored: {error.strerror}") from None
+
+    def land(self) -> None:
+        """Bring it into the items folder, to stay there whatever happens then. Raises ``RefusedError``.
+
+        May be killed at any line: the file is in the items folder as a whole, or not at all.
+        """
+        try:
+            self._file.flush()
+            if fault := damage(self.name, self._path):
+                raise self._refused(Reason.DAMAGED, 554, fault)
+            os.fsync(self._file.fileno())
+            try:
+                os.link(self._path, self._items / self.name)
+            except FileExistsError:
+                # Two uploads at once, and this one is the second to end. One of the two workers must be told that its
+                # feed does not count, else both would; what it sent is kept, and its batch is crawled again.
+                raise self._refused(Reason.TAKEN, 553, "a file of this name has landed meanwhile") from None
+            self.closed = True
+            sync_folder(self._items)
+            logger.info("landed %s: %s bytes", self.name, f"{self._file.tell():,}")
+            self._file.close()
+            self._path.unlink()
+        except OSError as error:
+            raise self._refused(Reason.CUT, 451, f"can't be stored: {error.strerror}") from None
+
+    def close(self) -> None:
+        if not self.closed:
+            self._set_aside(Reason.CUT, "the upload was broken off")
+
+    def _refused(self, reason: Reason, code: int, message: str) -> RefusedError:
+        if not self.closed:
+            self._set_aside(reason, message)
+        return RefusedError(code, message)
+
+    def _set_aside(self, reason: Reason, message: str) -> None:
+        self.closed = True
+        with contextlib.suppress(OSError):  # on a full disk: then this is the part that it had room for
+            self._file.close()
+        set_aside(self._path, reason, message)
+
+
+def set_aside(path: Path, reason: Reason, message: str) -> None:
+    """Keep a part, under a name that says why."""
+    kept = path.with_suffix(f".{reason.value}")
+    try:
+        size = path.stat().st_size
+        path.rename(kept)
+    except OSError as error:
+        logger.error("can't set %s aside: %s", path, error.strerror)
+    else:
+        logger.warning("set aside %s: %s; %s bytes", kept.name, message, f"{size:,}")
+
+
+def damage(name: str, path: Path) -> str:
+    """What shows that the file at *path*, to be called *name*, is cut off; nothing if it is whole or can't tell.
+
+    A gzip file ends with a checksum, in JSON lines each line is an object and ends with a newline. Formats other than
+    these two can't tell.
+    """
+    with path.open("rb") as file:
+        compressed = file.read(len(GZIP)) == GZIP
+    lines = name.removesuffix(".gz").endswith(LINES)
+    if not compressed and not lines:
+        return ""
+    last = b""
+    try:
+        with gzip.open(path) if compressed else path.open("rb") as content:
+            for line in iter(partial(content.readline, MAX_LINE_BYTES), b""):
+                last = line
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        return f"found a gzip file that is cut off or damaged: {error}"
+    if lines and last and not (last.endswith(b"\n") and is_object(last)):
+        return f"found {last[:50]!a} as last line, expected a JSON object and a newline; is it cut off?"
+    return ""
+
+
+def is_object(line: bytes) -> bool:
+    """Whether this is a JSON object, in any encoding that is ASCII where it matters."""
+    try:
+        return isinstance(json.loads(line.decode("latin-1")), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that the names in *folder* outlive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,445 @@
+"""The example's FTP server, with Python's ftplib and Scrapy's feed storage as its clients."""
+
+from __future__ import annotations
+
+import ftplib
+import gzip
+import io
+import json
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from crawling import wait_for
+from file_limit import file_limit
+from ftp_child import FtpChild, command, ftp_server
+
+LINE = b'{"title": "2 bed flat, pool", "price": 1000.0}\n'
+LINES = LINE * 20_000
+"""More than sockets hold: a client that is cut off in it has not sent all."""
+BROKEN_OFF = r"^426 The upload was broken off"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FtpChild]:
+    with ftp_server(tmp_path_factory.mktemp("ftp")) as child:
+        yield child
+
+
+@pytest.fixture
+def server(running: FtpChild) -> FtpChild:
+    """The one that runs, with empty folders and an empty log."""
+    running.clear()
+    return running
+
+
+@contextmanager
+def client(server: FtpChild) -> Iterator[ftplib.FTP]:
+    with ftplib.FTP(timeout=10) as ftp:
+        ftp.connect("127.0.0.1", server.port)
+        ftp.login()
+        yield ftp
+
+
+def upload(server: FtpChild, name: str, content: bytes, verb: str = "STOR") -> str:
+    with client(server) as ftp:
+        return ftp.storbinary(f"{verb} {name}", io.BytesIO(content))
+
+
+class Upload:
+    """One by hand: data goes and connections end when the test says so."""
+
+    def __init__(self, server: FtpChild, name: str) -> None:
+        self.ftp = ftplib.FTP(timeout=10)
+        self.ftp.connect("127.0.0.1", server.port)
+        self.ftp.login()
+        self.ftp.voidcmd("TYPE I")
+        self.data = self.ftp.transfercmd(f"STOR {name}")
+
+    def __enter__(self) -> Upload:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.data.close()
+        self.ftp.close()
+
+
+def arrives(server: FtpChild, size: int) -> None:
+    """Wait until *size* bytes of one file are in the staging folder, but for what its writer has in its buffer."""
+    wait_for(lambda: [path for path in server.staged() if path.stat().st_size > size - io.DEFAULT_BUFFER_SIZE])
+
+
+def assert_set_aside(server: FtpChild, name: str, reason: str) -> Path:
+    (path,) = wait_for(lambda: server.staged(reason))
+    assert path.name.startswith(f"{name}.")
+    assert server.staged() == []
+    assert server.landed() == []
+    assert f"set aside {path.name}: " in server.log
+    return path
+
+
+@pytest.mark.parametrize("verb", ["STOR", "APPE"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("1_distr_2026-11-21T20-00-00+00-00.jl", LINES),
+        ("empty.jl", b""),
+        ("1.2_distr.jl.gz", gzip.compress(LINES)),
+        ("zipped.jl", gzip.compress(LINE)),
+        ("table.csv", b"title,price\r\nflat,1"),
+        ("é ü.jsonl", LINE),
+        ("latin.jl", '{"title": "é"}\n'.encode("latin-1")),
+    ],
+)
+def test_a_whole_upload_lands(server: FtpChild, name: str, content: bytes, verb: str) -> None:
+    assert upload(server, name, content, verb).startswith("226")
+    assert server.landed() == [name]
+    assert (server.items / name).read_bytes() == content
+    assert list(server.staging.iterdir()) == []
+    assert server.log.count("\n") == 1
+    assert f"landed {name}: {len(content):,} bytes" in server.log
+
+
+def test_nothing_is_to_be_seen_while_it_arrives(server: FtpChild) -> None:
+    with Upload(server, "1.jl") as one:
+        one.data.sendall(LINES)
+        arrives(server, len(LINES))
+        assert server.landed() == []
+        one.data.close()
+        assert one.ftp.voidresp().startswith("226")
+    assert (server.items / "1.jl").read_bytes() == LINES
+
+
+def close_both(one: Upload) -> None:
+    one.ftp.close()
+    one.data.close()
+
+
+def close_data_first(one: Upload) -> None:
+    one.data.close()
+    one.ftp.close()
+
+
+def say_quit(one: Upload) -> None:
+    """As ftplib does, whatever the error, at the end of its with block."""
+    one.data.close()
+    with pytest.raises(ftplib.error_temp, match=BROKEN_OFF):
+        one.ftp.sendcmd("QUIT")
+    assert one.ftp.voidresp().startswith("221")
+
+
+def abort(one: Upload) -> None:
+    with pytest.raises(ftplib.error_temp, match=BROKEN_OFF):
+        one.ftp.sendcmd("ABOR")
+    assert one.ftp.voidresp().startswith("225")
+
+
+def reset(one: Upload) -> None:
+    """An end that is none: RST in place of FIN, and the client still waits for its answer."""
+    one.data.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    one.data.close()
+    with pytest.raises(ftplib.error_temp, match=BROKEN_OFF):
+        one.ftp.voidresp()
+
+
+@pytest.mark.parametrize("name", ["1.jl", "1.csv"])
+@pytest.mark.parametrize("cut", [close_both, close_data_first, say_quit, abort, reset])
+def test_an_upload_that_is_cut_off_does_not_land(server: FtpChild, cut: Callable[[Upload], None], name: str) -> None:
+    """Although what has come is whole lines."""
+    with Upload(server, name) as one:
+        one.data.sendall(LINES)
+        arrives(server, len(LINES))
+        cut(one)
+        path = assert_set_aside(server, name, "cut")
+    assert path.read_bytes() == LINES
+    assert upload(server, name, LINES).startswith("226")
+
+
+def test_an_upload_whose_data_never_comes(server: FtpChild) -> None:
+    with Upload(server, "first.jl") as one:
+        one.data.close()
+        one.ftp.voidresp()
+        one.ftp.makepasv()
+        one.ftp.sendcmd("STOR 1.jl")
+        with pytest.raises(ftplib.error_temp, match=BROKEN_OFF):
+            one.ftp.sendcmd("PWD")
+    assert server.landed() == ["first.jl"]
+    assert [path.suffix for path in server.staging.iterdir()] == [".cut"]
+
+
+SLOW_CLIENT = """
+import ftplib, io, sys
+
+class Slow(io.BytesIO):
+    def read(self, size):
+        block = super().read(size)
+        if not block:
+            print("sent", flush=True)
+            sys.stdin.read()
+        return block
+
+ftp = ftplib.FTP()
+ftp.connect("127.0.0.1", int(sys.argv[1]))
+ftp.login()
+ftp.storbinary("STOR 1.jl", Slow(sys.argv[2].encode() * 20_000))
+"""
+
+
+def test_a_client_that_is_killed_between_two_lines(server: FtpChild) -> None:
+    """To the end of the data this is the same as a client that has sent all."""
+    args = [sys.executable, "-c", SLOW_CLIENT, str(server.port), LINE.decode()]
+    with subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "sent\n"
+        arrives(server, len(LINES))
+        process.kill()
+    assert assert_set_aside(server, "1.jl", "cut").read_bytes() == LINES
+
+
+def watched(server: FtpChild) -> int:
+    """How many sockets its loop looks at."""
+    return sum(path.read_text().count("tfd:") for path in Path(f"/proc/{server.process.pid}/fdinfo").iterdir())
+
+
+def test_a_server_that_was_busy_looks_again_before_it_lands_a_file(server: FtpChild) -> None:
+    """It is stopped while it waits for a word on the control connection, and for longer than it wants to wait."""
+    for number in range(20):  # one that is landed before it can be stopped proves nothing
+        with Upload(server, f"{number}.jl") as one:
+            before = watched(server)
+            one.data.close()
+            wait_for(lambda before=before: watched(server) < before)
+            server.send(signal.SIGSTOP)
+            stopped = bool(server.staged())
+            one.ftp.close()
+            time.sleep(0.3)  # as long as it would have waited, and more: nothing is to be seen from here
+            server.send(signal.SIGCONT)
+            if stopped:
+                break
+    wait_for(lambda: server.staged("cut"))
+    assert f"{number}.jl" not in server.landed()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("1.jl", LINES[:-1], "as last line"),
+        ("1.jl", LINES[:-10], "as last line"),
+        ("1.jsonl", b"title,price\r\n", "as last line"),
+        ("1.jl", b"17\n", "as last line"),
+        ("1.jl", b"\xff\n", "as last line"),
+        ("1.jl", b"[" * 100_000 + b"\n", "as last line"),
+        ("1.jl.gz", gzip.compress(LINES)[:-1], "cut off or damaged"),
+        ("1.jl.gz", gzip.compress(LINES)[:-9], "cut off or damaged"),
+        ("1.jl.gz", gzip.compress(LINES)[:5], "cut off or damaged"),
+        ("1.csv.gz", gzip.compress(LINES)[:-9], "cut off or damaged"),
+        ("1.csv.gz", gzip.compress(LINES)[:-8] + bytes(8), "cut off or damaged"),
+        ("1.jl.gz", gzip.compress(LINES[:-10]), "as last line"),
+    ],
+)
+def test_content_that_shows_a_cut_does_not_land(server: FtpChild, name: str, content: bytes, found: str) -> None:
+    with pytest.raises(ftplib.error_perm, match=rf"^554 .*{found}"):
+        upload(server, name, content)
+    assert assert_set_aside(server, name, "damaged").read_bytes() == content
+
+
+@pytest.mark.parametrize("verb", ["STOR", "APPE"])
+def test_a_name_that_is_taken_is_refused_before_the_transfer(server: FtpChild, verb: str) -> None:
+    upload(server, "1.jl", LINES)
+    with client(server) as ftp, pytest.raises(ftplib.error_perm, match=r"^553 .* has landed before"):
+        ftp.sendcmd(f"{verb} 1.jl")
+    assert (server.items / "1.jl").read_bytes() == LINES
+    assert list(server.staging.iterdir()) == []
+    assert "refused '1.jl': a file of this name" in server.log
+
+
+def test_of_two_at_once_the_first_to_end_lands_and_the_other_is_kept(server: FtpChild) -> None:
+    with Upload(server, "1.jl") as one, Upload(server, "1.jl") as other:
+        one.data.sendall(LINE)
+        other.data.sendall(LINES)
+        other.data.close()
+        assert other.ftp.voidresp().startswith("226")
+        one.data.close()
+        with pytest.raises(ftplib.error_perm, match=r"^553 .* has landed meanwhile"):
+            one.ftp.voidresp()
+    assert (server.items / "1.jl").read_bytes() == LINES
+    (kept,) = server.staged("taken")
+    assert kept.read_bytes() == LINE
+    assert f"set aside {kept.name}: " in server.log
+
+
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_ends_in_the_middle_and_starts_again(server: FtpChild, signum: int) -> None:
+    upload(server, "0.jl", LINE)
+    with Upload(server, "1.jl") as one:
+        one.data.sendall(LINES)
+        arrives(server, len(LINES))
+        killed = signum == signal.SIGKILL
+        assert server.end(signum) == (-signum if killed else 0)
+        assert len(server.staged()) == (1 if killed else 0)
+        server.restart()
+        assert len(server.staged("left" if killed else "cut")) == 1
+        assert server.landed() == ["0.jl"]
+    assert upload(server, "1.jl", LINES).startswith("226")
+    assert (server.items / "1.jl").read_bytes() == LINES
+
+
+def test_a_disk_that_is_full(server: FtpChild) -> None:
+    server.end()
+    with file_limit(len(LINES) // 2):
+        server.restart()
+    with pytest.raises(ftplib.error_temp, match=r"^452 can't be stored: File too large"):
+        upload(server, "1.jl", LINES)
+    assert_set_aside(server, "1.jl", "cut")
+    assert "can't be stored: File too large" in server.log
+    server.end()
+    server.restart()
+    assert upload(server, "1.jl", LINES).startswith("226")
+
+
+def test_a_server_that_was_killed_right_after_a_file_has_landed(server: FtpChild) -> None:
+    upload(server, "1.jl", LINE)
+    server.end(signal.SIGKILL)
+    (server.staging / "1.jl.0123abcd.part").hardlink_to(server.items / "1.jl")
+    server.restart()
+    assert list(server.staging.iterdir()) == []
+    assert (server.items / "1.jl").read_bytes() == LINE
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("RETR 1.jl", "DELE 1.jl", "RNFR 1.jl", "RNTO 2.jl", "REST 1", "SIZE 1.jl", "MDTM 1.jl", "STOU", "RMD /"),
+        *("LIST", "NLST", "MLSD", "MLST", "STAT", "STAT /", "SITE CHMOD 777 1.jl", "FEAT", "CDUP", "XMKD a"),
+    ],
+)
+def test_all_else_is_refused(server: FtpChild, line: str) -> None:
+    upload(server, "1.jl", LINE)
+    with client(server) as ftp:
+        ftp.makepasv()
+        with pytest.raises(ftplib.error_perm, match=r"^50[02] "):
+            ftp.sendcmd(line)
+    assert (server.items / "1.jl").read_bytes() == LINE
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        *((".1.jl", 553), ("/", 553), ("..", 553), ("a\0b.jl", 553), ("a\tb.jl", 553), ("x" * 201, 553)),
+        *(("a/1.jl", 550), ("/a/b/1.jl", 550), ("../../a/1.jl", 550)),
+    ],
+)
+def test_names_that_are_refused(server: FtpChild, name: str, code: int) -> None:
+    with client(server) as ftp, pytest.raises(ftplib.error_perm, match=rf"^{code} "):
+        ftp.sendcmd(f"STOR {name}")
+    assert server.landed() == list(server.staging.iterdir()) == []
+    assert server.log.count("refused") == 1
+
+
+def test_a_name_that_is_not_utf_8(server: FtpChild) -> None:
+    with client(server) as ftp:
+        ftp.encoding = "latin-1"
+        with pytest.raises(ftplib.error_perm, match=r"^553 "):
+            ftp.sendcmd("STOR é.jl")
+
+
+def test_only_anonymous_users(server: FtpChild) -> None:
+    with ftplib.FTP(timeout=10) as ftp:
+        ftp.connect("127.0.0.1", server.port)
+        with pytest.raises(ftplib.error_perm, match=r"^530 "):
+            ftp.login("root", "x")
+
+
+def refusal(port: int, staging: Path, items: Path) -> str:
+    """What a server that does not start says: one line."""
+    found = subprocess.run(command(port, staging, items), capture_output=True, text=True, timeout=30)
+    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (1, "", 1)
+    return found.stderr
+
+
+@pytest.mark.parametrize(
+    ("staging", "items", "message"),
+    [
+        ("none", "items", "none: found no folder there"),
+        ("staging", "none", "none: found no folder there"),
+        ("items/staging", "items", "items/staging: it is in the items folder"),
+        ("items", "items", "items: it is in the items folder"),
+        ("staging", "/proc", "staging: can't link a file of it into /proc: "),
+    ],
+)
+def test_folders_that_can_not_be_used(tmp_path: Path, staging: str, items: str, message: str) -> None:
+    for name in ("staging", "items", "items/staging"):
+        (tmp_path / name).mkdir()
+    assert refusal(0, tmp_path / staging, tmp_path / items).startswith(f"{tmp_path}/{message}")
+    assert list((tmp_path / "staging").iterdir()) == []
+
+
+def test_a_staging_folder_that_another_server_uses(server: FtpChild) -> None:
+    assert refusal(0, server.staging, server.items).startswith(f"{server.staging}: another server uses it")
+
+
+def test_a_port_that_is_taken(server: FtpChild, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    message = refusal(server.port, tmp_path / "other", server.items)
+    assert message.startswith(f"127.0.0.1:{server.port}: can't listen there: ")
+
+
+CRAWL = """
+import json
+import sys
+
+import scrapy
+from scrapy.crawler import CrawlerProcess
+
+class Items(scrapy.Spider):
+    name = "items"
+
+    async def start(self):
+        for number in range(1000):
+            yield {"number": number}
+
+url, options = sys.argv[1:]
+process = CrawlerProcess({"LOG_LEVEL": "INFO", "TELNETCONSOLE_ENABLED": False, "FEEDS": {url: json.loads(options)}})
+crawler = process.create_crawler(Items)
+process.crawl(crawler)
+process.start()
+print({key: value for key, value in crawler.stats.get_stats().items() if key.startswith("feedexport/")})
+"""
+
+
+def crawl(url: str, **options: object) -> str:
+    """The stats of the feed of a crawl with 1,000 items."""
+    args = [sys.executable, "-c", CRAWL, url, json.dumps({"format": "jsonlines", **options})]
+    return subprocess.run(args, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "user", "options"),
+    [
+        ("%(name)s_%(time)s.jl", "", {}),
+        ("%(name)s.jl", "anonymous@", {"overwrite": False}),
+        ("%(name)s.jl.gz", "anonymous:x@", {"postprocessing": ["scrapy.extensions.postprocessing.GzipPlugin"]}),
+    ],
+)
+def test_scrapy_stores_its_feed_once(server: FtpChild, name: str, user: str, options: dict[str, object]) -> None:
+    url = f"{server.url.replace('//', f'//{user}')}/{name}"
+    assert "'feedexport/success_count/FTPFeedStorage': 1" in crawl(url, **options)
+    (path,) = server.items.iterdir()
+    content = path.read_bytes()
+    lines = (gzip.decompress(content) if options.get("postprocessing") else content).splitlines()
+    assert len(lines) == 1000
+    if "time" not in name:
+        assert "'feedexport/failed_count/FTPFeedStorage': 1" in crawl(url, **options)
+        assert path.read_bytes() == content
+
+
+def test_scrapy_is_told_that_there_are_no_folders(server: FtpChild) -> None:
+    assert "'feedexport/failed_count/FTPFeedStorage': 1" in crawl(f"{server.url}/a/b.jl")
+    assert server.landed() == []
+    assert "refused the folder '/a': there are none here" in server.log
