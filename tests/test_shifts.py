@@ -1,0 +1,378 @@
+"""Which words move the price: what counts as an item, a word and a shift, and the command without Spark."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import combinations, groupby
+from pathlib import Path
+from statistics import pstdev
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shifts import Analysis, Shift, Tables, analyse, as_table
+from site_server import FACTORS, Site, make_property
+from words import Malformed, MalformedError, Sums, read_feed, read_item, shifts_of, words_of
+
+SHIFTS = Path(__file__).parents[1] / "example_project" / "shifts.py"
+
+EXAMPLE = [{"title": "Split Business Split", "price": 1.0}, {"title": "Need business", "price": 2.0}]
+ANSWER = [
+    {"word": "need", "shift": 4 / 9, "count": 1},
+    {"word": "business", "shift": 0.0, "count": 2},
+    {"word": "split", "shift": -4 / 9, "count": 1},
+]
+
+
+def feed(*items: object) -> str:
+    """JSON lines."""
+    return "".join(f"{json.dumps(item)}\n" for item in items)
+
+
+def line(**fields: object) -> bytes:
+    """One item as it stands in a feed."""
+    return json.dumps(fields).encode()
+
+
+def run(*argv: object) -> subprocess.CompletedProcess[str]:
+    """The command, to its end."""
+    return subprocess.run(
+        [sys.executable, str(SHIFTS), *map(str, argv)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@contextmanager
+def following(*argv: object) -> Iterator[subprocess.Popen[str]]:
+    """The command with ``--follow``, until the block ends."""
+    command = [sys.executable, str(SHIFTS), *map(str, argv), "--follow"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def printed(process: subprocess.Popen[str]) -> Any:
+    """The next list that it prints."""
+    assert process.stdout is not None
+    return json.loads(process.stdout.readline())
+
+
+def land(folder: Path, name: str, text: str) -> None:
+    """Put a feed into a folder as a whole."""
+    (folder / f".{name}").write_text(text)
+    (folder / f".{name}").rename(folder / name)
+
+
+# What a word is.
+
+
+@pytest.mark.parametrize(
+    ("title", "words"),
+    [
+        ("Split Business Split", ("split", "business")),
+        ("2 bed flat, sea-view; 60m²!", ("2", "bed", "flat", "sea", "view", "60m²")),
+        ("the owner's under_floor", ("the", "owner", "s", "under", "floor")),
+        ("ÉTAGE Élevé étage", ("étage", "élevé")),
+        ("STRASSE Straße", ("strasse", "straße")),
+        ("İstanbul ΟΔΟΣ 東京 ١٢", ("i\u0307stanbul", "οδος", "東京", "١٢")),
+        (" ,!_ ", ()),
+    ],
+)
+def test_words(title: str, words: tuple[str, ...]) -> None:
+    assert words_of(title) == words
+
+
+@given(st.text())
+def test_a_word_is_a_run_of_letters_and_digits(title: str) -> None:
+    runs = ["".join(run) for alphanumeric, run in groupby(title, str.isalnum) if alphanumeric]
+    assert set(words_of(title)) == {run.lower() for run in runs}
+    assert len(words_of(title)) == len(set(words_of(title)))
+
+
+# What an item is.
+
+
+@pytest.mark.parametrize(
+    ("price", "units"),
+    [
+        ("1", 10**12),
+        ("1.10", 1_100_000_000_000),
+        ("0", 0),
+        ("-0.0", 0),
+        ("0E+999999", 0),
+        ('"12.5e1"', 125 * 10**12),
+        ("0.0000000000005", 0),  # half to even
+        ("0.0000000000015", 2),
+        ("1E-400", 0),
+        ("123456789012.123456789012", 123456789012123456789012),
+        ("999999999999.9999999999999999", 10**24),
+    ],
+)
+def test_a_price_is_counted_exactly(price: str, units: int) -> None:
+    assert read_item(b'{"title": "", "price": %s}' % price.encode()).price == units
+
+
+@pytest.mark.parametrize(
+    "price",
+    [
+        "null",
+        "true",
+        "[1]",
+        '{"a": 1}',
+        "-1",
+        "-1e-30",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1000000000000",
+        "1e999999999999999999999",
+        '""',
+        '"1,200.00"',
+        '"£5"',
+        '" 5"',
+        '"5\\n"',
+        '"1_0"',
+        '"\u0665"',  # a digit five, but not JSON's
+        '"nan"',
+        '".5"',
+        '"0x10"',
+    ],
+)
+def test_no_price(price: str) -> None:
+    with pytest.raises(MalformedError, match=r"^price .* is not a number from 0 to below 1,000,000,000,000$"):
+        read_item(b'{"title": "", "price": %s}' % price.encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b'{"title": "cut of', "not JSON: Unterminated string"),
+        (b"\xff\xfe", "not JSON: 'utf-8' codec can't decode"),
+        (b"[" * 200_000, "not JSON: "),
+        (b'[{"title": "", "price": 1}]', "not a JSON object"),
+        (b"7", "not a JSON object"),
+        (b'{"price": 1}', "no title that is a string"),
+        (b'{"title": 1.5, "price": 1}', "no title that is a string"),
+        (b'{"title": ["flat"], "price": 1}', "no title that is a string"),
+        (b'{"title": "flat"}', "no price"),
+    ],
+)
+def test_no_item(text: bytes, reason: str) -> None:
+    with pytest.raises(MalformedError) as caught:
+        read_item(text)
+    assert str(caught.value).startswith(reason)
+
+
+def test_other_fields_may_hold_anything() -> None:
+    item = read_item(b'{"url": 5, "title": "A", "price": 1, "rating": NaN, "size": 1e999999999999999999999}')
+    assert (item.url, item.words, item.price) == (None, ("a",), 10**12)
+
+
+def test_malformed_lines_are_named_by_file_and_line() -> None:
+    lines = [line(title="a", price=1), b"\n", b" \r\n", b'{"title": "\xff\xe2\x82\xac\n', line(title="b", price=2)]
+    said = list(read_feed("1.jl", lines))
+    assert [number for number, _ in said] == [1, 4, 5]
+    malformed = said[1][1]
+    assert isinstance(malformed, Malformed)
+    assert str(malformed).startswith("1.jl:4: not JSON: 'utf-8' codec")
+    assert json.loads(malformed.as_json())["text"] == '{"title": "\\xff€'
+
+
+# What a shift is.
+
+
+def sums_of(titles: Sequence[tuple[set[str], int]]) -> Sums:
+    """The sums of titles, each as its words and its price."""
+    vocabulary = set().union(*(words for words, _ in titles))
+    return Sums(
+        items=len(titles),
+        price=sum(price for _, price in titles),
+        squares=sum(price**2 for _, price in titles),
+        words={
+            word: (sum(word in words for words, _ in titles), sum(price for words, price in titles if word in words))
+            for word in vocabulary
+        },
+    )
+
+
+TITLES = st.lists(st.tuples(st.sets(st.sampled_from("abcde")), st.integers(0, 10**24)), min_size=1)
+
+
+@given(TITLES)
+def test_a_shift_is_what_its_definition_says(titles: Sequence[tuple[set[str], int]]) -> None:
+    pairs = [(word, price) for words, price in titles for word in words]
+    shifts = shifts_of(sums_of(titles))
+    assert {shift.word for shift in shifts} == {word for word, _ in pairs}
+    assert list(shifts) == sorted(shifts, key=lambda shift: (-shift.shift, shift.word))
+    for shift in shifts:
+        own = [price for word, price in pairs if word == shift.word]
+        others = [price for word, price in pairs if word != shift.word]
+        prices = sum(own) + sum(others)
+        assert shift.count == len(own)
+        if not others or not prices:
+            assert shift.shift == 0.0
+        else:
+            difference = Fraction(sum(own), len(own)) - Fraction(sum(others), len(others))
+            assert shift.shift == float(difference / Fraction(prices, len(pairs)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6])
+def test_the_error_is_how_far_chance_shifts_a_word(count: int) -> None:
+    """Over all ways to put a word into so many of six titles; weighed by the mean price, which it moves as well."""
+    prices = [3, 1, 4, 1, 5, 9]
+    moved, errors = [], []
+    for chosen in combinations(range(6), count):
+        titles = [({"base", "word"} if place in chosen else {"base"}, price) for place, price in enumerate(prices)]
+        (shift,) = (shift for shift in shifts_of(sums_of(titles)) if shift.word == "word")
+        mean = (sum(prices) + sum(prices[place] for place in chosen)) / (6 + count)
+        moved.append(shift.shift * mean)
+        errors.append(shift.error * mean)
+    assert errors == pytest.approx([pstdev(moved)] * len(errors))
+
+
+def test_the_error_of_a_single_item_is_0() -> None:
+    assert [shift.error for shift in shifts_of(sums_of([({"a", "b"}, 5)]))] == [0.0, 0.0]
+
+
+# What a folder says.
+
+
+def test_each_file_is_read_once_and_each_url_counts_once(tmp_path: Path) -> None:
+    """Whatever the order in which files come: the feed of an attempt that was sent again may lie there as well."""
+    feeds = {
+        "1_distr.jl": feed({"url": "/1", "title": "flat", "price": 1}, {"url": "/1", "title": "later", "price": 9}),
+        "2.2_distr.jl": feed({"url": "/2", "title": "loft", "price": 2}, {"url": "/1", "title": "again", "price": 8}),
+        "2_distr.jsonl": feed({"url": "/2", "title": "again", "price": 7}, *EXAMPLE, *EXAMPLE) + "cut",
+    }
+    answers = []
+    for place, names in enumerate((sorted(feeds), sorted(feeds, reverse=True))):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        tables = Tables(folder)
+        assert not tables.read()
+        for name in names:
+            land(folder, name, feeds[name])
+            assert tables.read()
+            assert not tables.read()
+        assert tables.analysis() == analyse(folder)
+        answers.append(tables.analysis())
+    assert answers[0] == answers[1]
+    assert answers[0].files == 3
+    assert answers[0].items == 6
+    assert answers[0].malformed == 1
+    assert answers[0].first_malformed == "2_distr.jsonl:6: not JSON: Expecting value: line 1 column 1 (char 0)"
+    counts = {shift.word: shift.count for shift in answers[0].shifts}
+    assert counts == {"flat": 1, "loft": 1, "split": 2, "business": 4, "need": 2}
+
+
+@pytest.mark.parametrize("name", [".1.jl", "_1.jl", "1.json", "1.jl.part", "jl"])
+def test_what_is_no_feed_is_left_alone(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(feed(*EXAMPLE))
+    (tmp_path / "folder.jl").mkdir()
+    assert analyse(tmp_path) == Analysis(shifts=(), items=0, files=0, malformed=0)
+
+
+def test_table() -> None:
+    shifts = tuple(Shift(word=f"w{n}", shift=0.1 - n / 100, count=1000 + n, error=0.0123) for n in range(5))
+    analysis = Analysis(shifts=shifts, items=5000, files=7, malformed=1)
+    assert as_table(analysis, 1).splitlines() == [
+        "5,000 items in 7 files; malformed lines: 1",
+        "    shift   ± error   listings  word",
+        "  +10.00%     1.23%      1,000  w0",
+        "      ...",
+        "   +6.00%     1.23%      1,004  w4",
+    ]
+    assert len(as_table(analysis, 3).splitlines()) == 2 + 5
+
+
+# The command.
+
+
+def test_example(tmp_path: Path) -> None:
+    (tmp_path / "1.jl").write_text(feed(*EXAMPLE))
+    done = run(tmp_path, "--json")
+    assert (json.loads(done.stdout), done.stderr, done.returncode) == (ANSWER, "", 0)
+    assert json.loads(run(tmp_path, "--json", "--top", 1).stdout) == [ANSWER[0], ANSWER[2]]
+    assert run(tmp_path).stdout.splitlines()[2:] == [
+        "  +44.44%    33.33%          1  need",
+        "   +0.00%     0.00%          2  business",
+        "  -44.44%    33.33%          1  split",
+    ]
+
+
+def test_malformed_lines_are_told_and_set_aside(tmp_path: Path) -> None:
+    items, aside = tmp_path / "items", tmp_path / "bad.jl"
+    items.mkdir()
+    (items / "1.jl").write_text(feed(EXAMPLE[0], {"title": "no price"}) + '{"title": "cut')
+    done = run(items, "--malformed", aside)
+    assert done.stderr == "2 malformed lines, the first: 1.jl:2: no price\n"
+    assert [json.loads(text) for text in aside.read_text().splitlines()] == [
+        {"file": "1.jl", "line": 2, "reason": "no price", "text": '{"title": "no price"}'},
+        {
+            "file": "1.jl",
+            "line": 3,
+            "reason": "not JSON: Unterminated string starting at: line 1 column 11 (char 10)",
+            "text": '{"title": "cut',
+        },
+    ]
+    refused = run(items, "--malformed", items / "bad.jl")
+    assert refused.returncode == 2
+    assert "would lie among the items; name a file outside" in refused.stderr
+
+
+def test_no_answer(tmp_path: Path) -> None:
+    empty = run(tmp_path, "--json")
+    assert (empty.stdout, empty.returncode) == ("[]\n", 1)
+    assert empty.stderr.startswith(f"{tmp_path}: no file *.jl or *.jsonl; expected JSON lines")
+    (tmp_path / "1.jl").write_text(feed({"title": "flat"}))
+    no_price = run(tmp_path)
+    assert (no_price.stdout, no_price.returncode) == ("", 1)
+    assert "1 malformed line: 1.jl:1: no price\n" in no_price.stderr
+    assert "no item in 1 files; expected JSON lines" in no_price.stderr
+    nowhere = run(tmp_path / "nowhere")
+    assert nowhere.returncode == 2
+    assert "nowhere is not a folder; expected the one that the feeds land in" in nowhere.stderr
+    assert run(tmp_path, "--top", 0).returncode == 2
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_follow(signum: signal.Signals, tmp_path: Path) -> None:
+    with following(tmp_path, "--json") as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"{tmp_path}: no file *.jl or *.jsonl yet; waiting for the first\n"
+        land(tmp_path, "1.jl", feed(EXAMPLE[0]))
+        assert [shift["shift"] for shift in printed(process)] == [0.0, 0.0]
+        land(tmp_path, "2.jl", feed(EXAMPLE[1]))
+        assert printed(process) == ANSWER
+        process.send_signal(signum)
+        assert process.communicate(timeout=30) == ("", "")
+        assert process.returncode == 0
+
+
+# The truth.
+
+
+def test_shifts_of_50_000_properties_are_near_the_truth_and_soon_there(tmp_path: Path) -> None:
+    for batch in range(50):
+        properties = [(number, make_property(number)) for number in range(batch * 1000, batch * 1000 + 1000)]
+        items = [vars(made) | {"url": f"http://localhost:9312/{number}"} for number, made in properties]
+        (tmp_path / f"{batch}_distr_2026-01-01.jl").write_text(feed(*items))
+    with subprocess.Popen([sys.executable, str(SHIFTS), str(tmp_path), "--json"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        shifts = {shift["word"]: shift["shift"] for shift in json.load(process.stdout)}
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    truth: Any = Site(properties=50_000).truth()["shifts"]
+    assert {word: shifts[word] for word in FACTORS} == pytest.approx({word: truth[word] for word in FACTORS}, abs=0.01)
+    # Of CPU, since other work on the machine is none of ours; measured 0.75 s.
+    assert usage.ru_utime + usage.ru_stime < 2
