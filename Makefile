@@ -1,4 +1,4 @@
-# make demo   a real-estate site, three Scrapyd nodes and one crawl spread over them
+# make demo   a real-estate site, three Scrapyd nodes, one crawl spread over them, and a report of what it found
 # make test   the whole suite
 # make chaos  workers, nodes and coordinators are killed, stopped and shut off, for about 25 minutes
 # make bench  this project and others crawl the same site, side by side, for two to three hours
@@ -18,6 +18,8 @@ ROUNDS = 3
 
 VENV = .venv
 READY = $(VENV)/ready
+# Half a gigabyte, for one test; where there is no Java it is skipped.
+SPARK = $(if $(shell command -v java),$(VENV)/spark)
 
 .PHONY: demo test chaos bench lint clean
 
@@ -25,7 +27,7 @@ demo: $(READY)
 	@exec $(VENV)/bin/python example_project/demo.py \
 		--properties $(PROPERTIES) --nodes $(NODES) --latency $(LATENCY) --batch $(BATCH)
 
-test: $(READY)
+test: $(READY) $(SPARK)
 	@$(VENV)/bin/python -m pytest
 
 chaos: $(READY)
@@ -51,5 +53,12 @@ $(READY): pyproject.toml constraints.txt
 		echo "$(PYTHON) can't make a venv: on Debian and Ubuntu, install python3-venv" >&2; exit 1; }
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[dev]' 2> $(VENV)/pip.log || { \
+		cat $(VENV)/pip.log >&2; exit 1; }
+	@touch $@
+
+$(VENV)/spark: $(READY)
+	@echo "Adding Spark to $(VENV) (once)"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[spark]' 2> $(VENV)/pip.log || { \
 		cat $(VENV)/pip.log >&2; exit 1; }
 	@touch $@

@@ -1,0 +1,150 @@
+"""The whole demo, as ``make demo`` starts it: when all is well, when something is killed, and after Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from crawling import EXAMPLE, wait_for
+
+PROC = Path("/proc")
+MARK = "DEMO_OF_A_TEST"
+
+
+class Demo:
+    """A demo under way. All its processes inherit a mark, by which those that it has left are found."""
+
+    def __init__(self, work: Path, *options: str) -> None:
+        self.work = work
+        self.mark = uuid.uuid4().hex
+        self._output = work.with_name(f"{work.name}.txt")
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, str(EXAMPLE / "demo.py"), "--work", str(work), *options],
+                env={**os.environ, MARK: self.mark, "PYTHONDONTWRITEBYTECODE": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    def wait_for(self, pattern: str) -> None:
+        def has_come() -> bool:
+            assert self.process.poll() is None, self.output
+            return re.search(pattern, self.output, re.MULTILINE) is not None
+
+        wait_for(has_come, 60)
+
+    def wait(self) -> int:
+        return self.process.wait(120)
+
+    def pids(self, part: str = "") -> list[int]:
+        """Its processes, besides itself, with *part* in their command line or working folder."""
+        found = []
+        for folder in PROC.glob("[0-9]*"):
+            try:
+                marked = f"{MARK}={self.mark}".encode() in (folder / "environ").read_bytes()
+                told = (folder / "cmdline").read_text(errors="replace") + os.readlink(folder / "cwd")
+            except OSError:  # it has ended, or is not ours
+                continue
+            if marked and part in told and int(folder.name) != self.process.pid:
+                found.append(int(folder.name))
+        return found
+
+
+Start = Callable[..., Demo]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    demos: list[Demo] = []
+
+    def started(*options: str) -> Demo:
+        demos.append(Demo(tmp_path / "work", *options))
+        return demos[-1]
+
+    yield started
+    for demo in demos:
+        if demo.process.poll() is None:
+            demo.process.terminate()
+            demo.process.wait(60)
+    if PROC.is_dir():
+        assert not [pid for demo in demos for pid in demo.pids()]
+
+
+needs_proc = pytest.mark.skipif(not PROC.is_dir(), reason="needs /proc, to find a process of the demo")
+
+
+def test_from_the_empty_machine_to_the_report(start: Start) -> None:
+    demo = start("--properties", "90", "--nodes", "2", "--batch", "30", "--warm")
+    assert demo.wait() == 0, demo.output
+    said = demo.output
+    assert "items      90 items for 90 properties: each exactly once" in said
+    assert "failures   none" in said
+    assert re.search(r"^ +jacuzzi +\+17\.5% +[+-]\d+\.\d% +\d+\.\d% +\d+$", said, re.MULTILINE)
+    assert re.search(r"\d of 8 words have the truth within two standard errors", said)
+    assert re.search(r"^ +\w+ [+-].*\(90 items\)$", said, re.MULTILINE)
+    assert said.endswith("result     complete\n")
+    report = (demo.work / "report.html").read_text()
+    assert "Complete." in report
+    assert "jacuzzi" in report
+    assert len(list((demo.work / "items").iterdir())) == 3
+    assert not list((demo.work / "staging").iterdir())
+    assert len((demo.work / "merged" / "items.jl").read_text().splitlines()) == 90
+
+
+def test_one_property_is_too_few_to_tell_and_still_complete(start: Start) -> None:
+    demo = start("--properties", "1", "--nodes", "1", "--warm")
+    assert demo.wait() == 0, demo.output
+    assert "items      1 item for 1 property: each exactly once" in demo.output
+    assert "too few items to tell" in demo.output
+
+
+@needs_proc
+def test_a_node_that_is_gone_is_left_out(start: Start) -> None:
+    demo = start("--properties", "60", "--nodes", "2", "--batch", "30")
+    demo.wait_for("^crawl ")
+    (node,) = demo.pids("nodes/scrapyd1")
+    os.kill(node, signal.SIGKILL)
+    assert demo.wait() == 0, demo.output
+    assert "does not answer" in demo.output
+    assert re.search(r"^nodes +127\.0\.0\.1:\d+: 0, 127\.0\.0\.1:\d+: 60$", demo.output, re.MULTILINE)
+    assert demo.output.endswith("result     complete\n")
+
+
+@needs_proc
+def test_an_ftp_server_that_is_killed_ends_it(start: Start) -> None:
+    demo = start("--properties", "60", "--nodes", "1", "--latency", "1", "--batch", "20", "--warm")
+    demo.wait_for(r"[1-9]\d*/60 properties")
+    (pid,) = demo.pids("ftp_server.py")
+    os.kill(pid, signal.SIGKILL)
+    assert demo.wait() == 1
+    assert "ftp ended too early, coordinator can't go on without it: it ended by signal 9" in demo.output
+    assert "Everything that was started has ended; logs: " in demo.output
+    assert not (demo.work / "report.html").exists()
+
+
+def test_ctrl_c_ends_all(start: Start) -> None:
+    demo = start("--properties", "60", "--nodes", "1", "--latency", "1", "--batch", "20", "--warm")
+    demo.wait_for(r"[1-9]\d*/60 properties")
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.wait() == 130
+    assert "ended by SIGINT\nEverything that was started has ended" in demo.output
+
+
+@pytest.mark.parametrize(("option", "value"), [("--properties", "0"), ("--nodes", "0"), ("--batch", "-1")])
+def test_numbers_are_at_least_1(start: Start, option: str, value: str) -> None:
+    demo = start(option, value)
+    assert demo.wait() == 2
+    assert f"argument {option}: {value} is less than 1" in demo.output
+    assert not demo.work.exists()
