@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from scrapy.settings import BaseSettings, Settings
 
 try:
-    from uvloop import Loop as EventLoop  # type: ignore[import-not-found,unused-ignore]
+    from uvloop import Loop as EventLoop
 except ImportError:  # not every node has it
     EventLoop = asyncio.SelectorEventLoop
 
