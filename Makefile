@@ -13,6 +13,9 @@ NODES = 3
 LATENCY = 0
 BATCH = 250
 
+# Tests at the same time: most of them wait for processes.
+AT_ONCE = 3
+
 SCENARIO = installed,best,short,scaling,latency
 ROUNDS = 3
 
@@ -28,7 +31,7 @@ demo: $(READY)
 		--properties $(PROPERTIES) --nodes $(NODES) --latency $(LATENCY) --batch $(BATCH)
 
 test: $(READY) $(SPARK)
-	@$(VENV)/bin/python -m pytest
+	@$(VENV)/bin/python -m pytest -n $(AT_ONCE)
 
 chaos: $(READY)
 	@$(VENV)/bin/python -m pytest tests/chaos -m ""

@@ -27,7 +27,7 @@ from contenders import SCENARIOS, Entry
 from environments import HERE, ROOT
 from measurement import Measurement, measure
 from processes import ROLES, MeasurementError
-from report import markdown, svg, tables
+from tables import markdown, svg, tables
 
 WORK = HERE / ".work"
 RESULTS = "results.jsonl"

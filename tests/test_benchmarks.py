@@ -20,9 +20,9 @@ from contenders import PLAIN, SCENARIOS, Entry
 from environments import Environment
 from measurement import Measurement, check, measure
 from processes import COORDINATOR, DAEMON, MeasurementError, Processes, stats
-from report import markdown, svg, tables
 from side_by_side import turns
 from site_server import Request, make_property, property_path
+from tables import markdown, svg, tables
 from timed_site import TimedSite
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the benchmarks read /proc")
