@@ -8,8 +8,7 @@
 | wire        | request <-> JSON, batch <-> setting value, the byte ceiling              |
 | ledger      | new? queued, in a batch, given to an attempt, settled: one SQLite file   |
 |             | (schema: its tables; seen: its seen-set; ledger_reader: what is shown)   |
-| batch       | a batch, its attempts, their states; cutter: when and how large it is    |
-|             | cut (batch_size: by what jobs have reported)                             |
+| batch       | a batch, its attempts, their states; batch_size: how large it should be  |
 | fleet       | where the nodes are; health: which can be used, whose turn it is         |
 | preflight   | does every node answer, know us, and have the project? doctor: and more  |
 | dispatch    | send, ask, take receipts, take back, end; job_template: what a job gets  |

@@ -25,12 +25,10 @@ CLEARLY = 1.2  # a size is called too small or too large if another one is bette
 
 FIRST = 200  # requests, while nothing is known
 FIRST_PART = 64  # and no less than this part of what waits
-SHARES = 1.5  # a batch that is to wait for a slot is this part of a slot's share: the slot may be late
 LARGEST = 20_000  # requests: to compress as many takes a tenth of a second, and seldom can more travel in one argument
-LONG = 30.0  # seconds of crawling: longer jobs win nothing, and lose more when they are lost
+LONG = 60.0  # seconds of crawling: longer jobs win nothing, and lose more when they are lost
 LOW_SHARE = 0.03  # but where starts are slow, as long as keeps the start-up share here
-SHORT = 3.0  # seconds of crawling, while the walk goes on: nodes are looked at every two seconds
-STARTS = 4  # a job crawls for no less time than so many starts take: shorter ones would save less at the end
+SHARES = 2  # a batch leaves as much of what waits for the other slots as it takes
 RECENT = 100  # jobs whose median counts
 TINY = 1e-6  # seconds a request, at least: nobody divides by 0
 
@@ -88,30 +86,24 @@ class BatchSize:
 
     # The next batch
 
-    def next(self, *, uncut: int, slots: int, free: bool, walking: bool, elapsed: float) -> int:
-        """*uncut*: requests that are in no batch yet; *slots*: jobs that the fleet runs at once, as far as is known;
-        *free*: a slot waits for the batch; *walking*: more may come; *elapsed*: the age of the run.
+    def next(self, *, uncut: int, unsettled: int, slots: int, elapsed: float, walking: bool) -> int:
+        """*uncut*: requests that are in no batch yet; *unsettled*: known to be left, those included; *slots*: jobs that
+        the fleet runs at once; *walking*: more may come.
 
-        A slot's share of what waits: so each batch is smaller than the one before it when no more come, and slots that
-        are free at different times end together. While more come no less than the balanced job, as if the walk were
-        half done.
+        A job of a minute, if that is no more than a fair part of what waits: so batches get smaller to the end. But no
+        less than the balanced job of the run as far as it is known; a walk that goes on is taken to be half done. After
+        it, when batches do get smaller, a bit less is better.
         """
         if self.fixed is not None:
             return self.fixed
         if not self.measured:
             return max(FIRST, uncut // FIRST_PART)
-        startup, per_request = median(self._startups), self._seconds_per_request
-        fair = uncut * per_request / slots / (1 if free else SHARES)
-        least = max(SHORT, math.sqrt(2 * startup * 2 * elapsed)) if walking else STARTS * startup
-        return min(max(1, int(min(max(LONG, startup / LOW_SHARE), max(fair, least)) / per_request)), LARGEST)
-
-    def seconds_left(self, requests: int, slots: int) -> float:
-        """That it takes to crawl *requests*; infinite if nothing is measured."""
-        return requests * self._seconds_per_request / slots if self.measured else math.inf
-
-    @property
-    def _seconds_per_request(self) -> float:
-        return max(median(self._per_request), TINY)
+        startup, per_request = median(self._startups), max(median(self._per_request), TINY)
+        more = 2 if walking else 1
+        run = elapsed * more + unsettled * per_request / slots
+        fair = uncut * per_request / (SHARES * slots)
+        seconds = min(max(LONG, startup / LOW_SHARE), max(fair, math.sqrt(more * startup * run)))
+        return min(max(1, int(seconds / per_request)), LARGEST)
 
     # What to say at the end
 
@@ -127,7 +119,7 @@ class BatchSize:
         if not faults:
             return None
         seconds = math.sqrt(2 * median(self._startups) * elapsed)
-        balanced = min(seconds / self._seconds_per_request, LARGEST)
+        balanced = min(seconds / max(median(self._per_request), TINY), LARGEST)
         found = " and ".join(faults)
         if self.fixed is not None:
             best = max(1, int(float(f"{balanced:.2g}")))

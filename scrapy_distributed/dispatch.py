@@ -37,32 +37,23 @@ logger = logging.getLogger(__name__)
 
 KILL_AFTER = 30.0  # seconds between INT and KILL for a job that is to end
 LOOKS = 200  # at most so many looks a second at the whole fleet: one costs half a millisecond of CPU
-HURRIED_LOOKS = 20  # and so many while slots may be free until we look
+LAST_LOOKS = 20  # and so many while it is at work on the last batches
 PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none back, unless something moves there
-
-
-def free_slots(member: Member) -> int:
-    """Jobs that *member* could start at once, besides those that wait there, as far as we know. In doubt: the one that
-    it gets to prove itself."""
-    if not member.well:
-        return int(member.pause > 0 and member.has_room)
-    waiting = sum(flight.waiting for flight in member.flights.values())
-    return 0 if member.passed_until else max(0, max(1, member.peak_running) - member.running - waiting)
 
 
 class Dispatcher:
     """Sends the ready batches of *ledger* to the members of *fleet* and brings home what becomes of them.
 
-    *admit* checks a node that failed the preflight again (raises ``NodeError``). *hurry* tells whether slots may be
-    free until we look. *changed* is called whenever a batch has been taken by a node or an attempt has ended,
-    *stranded* once if no node could be used for ``fleet_timeout`` seconds, *ledger_failed* if the ledger can't be
-    written.
+    *admit* checks a node that failed the preflight again (raises ``NodeError``). *all_cut* tells whether no more
+    batches are to be expected but for what workers find. *changed* is called whenever a batch
+    has been taken by a node or an attempt has ended, *stranded* once if no node could be used for ``fleet_timeout``
+    seconds, *ledger_failed* if the ledger can't be written.
     """
 
     def __init__(
         self, *, ledger: Ledger, fleet: Fleet, judge: Judge, job: JobTemplate, config: Config, spider: Spider,
         stats: StatsCollector, clock: IReactorTime, admit: Callable[[Node], Awaitable[None]],
-        hurry: Callable[[], bool], changed: Callable[[], None], stranded: Callable[[], None],
+        all_cut: Callable[[], bool], changed: Callable[[], None], stranded: Callable[[], None],
         ledger_failed: Callable[[sqlite3.Error], None],
     ) -> None:  # fmt: skip
         self.ledger = ledger
@@ -73,7 +64,7 @@ class Dispatcher:
         self.stats = stats
         self.clock: Any = clock
         self.admit = admit
-        self.hurry = hurry
+        self.all_cut = all_cut
         self.changed = changed
         self.stranded = stranded
         self.ledger_failed = ledger_failed
@@ -104,7 +95,7 @@ class Dispatcher:
         """Give ready batches to nodes with room, in strict round robin where all have room."""
         while not self._closing:
             # A batch that should not go back to its last node does not hold up those behind it.
-            turns = ((batch, self._turn(last_node)) for batch, last_node in self.ledger.ready())
+            turns = ((batch, self.fleet.take_turn(avoid=last_node)) for batch, last_node in self.ledger.ready())
             batch, member = next(((batch, member) for batch, member in turns if member is not None), (0, None))
             if member is None:
                 return
@@ -117,25 +108,10 @@ class Dispatcher:
             self._posting += 1
             self._spawn(self._send(member, flight, payload))
 
-    def _turn(self, last_node: str | None) -> Member | None:
-        """The member that gets a batch which was on *last_node* before: the one with most free slots, where these
-        count."""
-        if self.hurry() and len(self.fleet.members) <= HURRIED_LOOKS:  # of more nodes it would be old news
-            others = (member for member in self.fleet.members if member.well and member.name != last_node)
-            most = max(others, key=free_slots, default=None)
-            if most is not None and free_slots(most):
-                return most
-        return self.fleet.take_turn(avoid=last_node)
-
     @property
     def idle(self) -> bool:
         """Whether a node has nothing to do."""
         return any(member.idle_slots or (member.pause and member.has_room) for member in self.fleet.members)
-
-    @property
-    def has_free_slot(self) -> bool:
-        """Whether one more job would start at once."""
-        return any(map(free_slots, self.fleet.members))
 
     async def drain(self, seconds: float) -> None:
         """Send what is ready, as far as nodes answer, for at most *seconds*; then look no more."""
@@ -205,10 +181,10 @@ class Dispatcher:
             await self._sleep(self._pause())
 
     def _pause(self) -> float:
-        """Seconds until the next look."""
+        """Seconds until the next look. The last batches are over when we see it, and idle slots wait for it."""
         members = len(self.fleet.members)
         usual = max(self.config.poll_interval, min(members / LOOKS, self.config.lease / 4))
-        return usual if self.ledger.ready() or not self.hurry() else min(usual, members / HURRIED_LOOKS)
+        return usual if self.ledger.ready() or not self.all_cut() else min(usual, members / LAST_LOOKS)
 
     async def _look(self, member: Member) -> None:
         if not member.silent or self._now() >= member.again_at:

@@ -26,7 +26,7 @@ from twisted.internet.task import Clock, deferLater
 
 from scrapy_distributed import wire
 from scrapy_distributed.config import Config
-from scrapy_distributed.dispatch import HURRIED_LOOKS, KILL_AFTER, LOOKS, Dispatcher, free_slots
+from scrapy_distributed.dispatch import KILL_AFTER, LAST_LOOKS, LOOKS, Dispatcher
 from scrapy_distributed.errors import NodeError, NodeRefusedError, NodeUnreachableError
 from scrapy_distributed.health import Fleet, Member, Proof
 from scrapy_distributed.job_template import JobTemplate
@@ -61,7 +61,7 @@ class Rig:
         ]  # fmt: skip
         self.stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
         self.changes = self.stranded = 0
-        self.hurry = False
+        self.all_cut = False
         self.ended = False
         self.admitted: list[str] = []
         self.refusal: NodeError | None = None
@@ -74,7 +74,7 @@ class Rig:
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=fleet, judge=judge, config=config, spider=spider, stats=self.stats,
             job=JobTemplate(project="p", spider="s", version="1", settings={"A": "b"}, args={"site": "x"}),
-            clock=self.clock, admit=self._admit, hurry=lambda: self.hurry, changed=self._changed,
+            clock=self.clock, admit=self._admit, all_cut=lambda: self.all_cut, changed=self._changed,
             stranded=self._stranded, ledger_failed=self.errors.append,
         )  # fmt: skip
 
@@ -361,44 +361,23 @@ async def test_no_lease_ends_without_a_question(rig: Rig) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_where_slots_may_be_free_nodes_are_looked_at_more_often(rig: Rig) -> None:
+async def test_the_last_batches_are_looked_at_more_often(rig: Rig) -> None:
     rig.batches(1)
     await rig.start()
-    rig.hurry = True
+    rig.all_cut = True
     await rig.look()
     asked = len(rig.fakes[0].requests)
-    rig.clock.advance(2 / HURRIED_LOOKS)
+    rig.clock.advance(2 / LAST_LOOKS)
     await rig.quiet()
     assert rig.fakes[0].requests[asked:] == ["GET daemonstatus.json"]
     rig.batches(1)
     rig.dispatcher.send_ready = lambda: None  # type: ignore[method-assign]
-    rig.clock.advance(2 / HURRIED_LOOKS)
+    rig.clock.advance(2 / LAST_LOOKS)
     await rig.quiet()
     asked = len(rig.fakes[0].requests)
     rig.clock.advance(POLL / 2)
     await rig.quiet()
     assert len(rig.fakes[0].requests) == asked
-
-
-def test_where_free_slots_count_the_member_with_most_of_them_gets_a_batch(rig: Rig) -> None:
-    first, second = rig.members
-    second.running, second.peak_running = 1, 4
-    turn = rig.dispatcher._turn
-    assert [free_slots(first), free_slots(second)] == [1, 3]
-    assert turn(None) is first  # in turn
-    rig.hurry = True
-    assert [turn(None), turn(None), turn("n1")] == [second, second, first]
-    first.running = 1
-    second.fail("it is down", 0)
-    assert not rig.dispatcher.has_free_slot
-    assert turn(None) is first  # in turn: it may hold jobs that wait
-    second.recover(9)
-    assert rig.dispatcher.has_free_slot  # it is to prove itself
-
-
-def test_a_member_whose_jobs_went_elsewhere_has_no_free_slot(rig: Rig) -> None:
-    rig.members[0].passed_until = 1.0
-    assert free_slots(rig.members[0]) == 0
 
 
 def test_a_large_fleet_is_looked_at_less_often_and_always_within_a_lease(make_rig: Callable[..., Rig]) -> None:
