@@ -98,7 +98,11 @@ BIND_BATCH = "UPDATE batch SET state = 'in flight', attempts = ?, last = ? WHERE
 ADD_ATTEMPT = """
 INSERT INTO attempt (run, batch, number, node, url, state, positions, bound) VALUES (?, ?, ?, ?, ?, 'bound', ?, ?)
 """
-SET_ATTEMPT = "UPDATE attempt SET state = ?, ended = ?, reason = ? WHERE run = ? AND batch = ? AND number = ?"
+SET_ATTEMPT = """\
+UPDATE attempt SET state = :state, ended = :ended,
+    reason = CASE state WHEN 'unknown' THEN reason || '; ' || :reason ELSE :reason END
+WHERE run = :run AND batch = :batch AND number = :number
+"""
 ATTEMPT_STATE = "SELECT state FROM attempt WHERE run = ? AND batch = ? AND number = ?"
 RELEASE_BATCH = """
 UPDATE batch SET state = 'ready', failures = failures + :counts
@@ -481,8 +485,10 @@ class Ledger:
         return AttemptState(row[0])
 
     def _set(self, attempt: Attempt, state: AttemptState, reason: str | None, *, ended: bool = False) -> None:
-        when = time.time() if ended else None
-        self._db.execute(SET_ATTEMPT, (state.value, when, reason, self._run, attempt.batch, attempt.number))
+        """What is told of an attempt that was lost begins with how: the rest followed from that."""
+        values = {"state": state.value, "ended": time.time() if ended else None, "reason": reason}
+        where = {"run": self._run, "batch": attempt.batch, "number": attempt.number}
+        self._db.execute(SET_ATTEMPT, values | where)
 
     def _release(self, attempt: Attempt, *, counts: bool) -> None:
         self._db.execute(RELEASE_BATCH, {"run": self._run, "batch": attempt.batch, "counts": counts})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from scrapy_distributed.errors import shortened
 from scrapy_distributed.password import without_passwords
 
@@ -36,7 +38,9 @@ def last_error(log: str | None) -> str:
 
 
 def _raised(lines: list[str]) -> list[str]:
-    return [line for line in lines if line.partition(":")[0].rpartition(".")[2].endswith(("Error", "Exception"))]
+    names = ((line, line.partition(":")[0].rpartition(".")[2]) for line in lines)
+    # ftplib calls its exceptions error_perm and the like
+    return [line for line, name in names if name.endswith(("Error", "Exception")) or re.fullmatch(r"error_\w+", name)]
 
 
 def _logged(lines: list[str]) -> list[str]:

@@ -290,7 +290,7 @@ def test_an_orphan_with_a_part_is_not_worth_a_replacement_that_is_at_work(court:
     n0, n1 = court.members
     court.final(n0, orphan, 0b011, finish_reason="shutdown")
     assert not replacement.fenced
-    assert court.attempts()[0] == ("rejected", "it ended early, and another attempt is at work")
+    assert court.attempts()[0] == ("rejected", "no sign of life; it ended early, and another attempt is at work")
     assert n0.bad_jobs == 1  # as it was lost
     assert court.balance() == {"diverted": 3, "in_flight": 3}
     court.final(n1, replacement)

@@ -34,6 +34,11 @@ def test_no_password_comes_home_with_an_error() -> None:
     assert last_error(line) == "no room at ftp://u@h/1.jl"
 
 
+def test_what_an_ftp_server_answers_is_told() -> None:
+    log = "2026 [feedexport] ERROR: Error storing\nTraceback:\nftplib.error_perm: 530 Authentication failed.\n"
+    assert last_error(log) == "ftplib.error_perm: 530 Authentication failed."
+
+
 def test_the_last_of_several_errors_is_told() -> None:
     said = cause_of_death("ValueError: first\n\nDuring handling of the above:\n  KeyError: 'indented'\nlater\n")
     assert "KeyError: 'indented'" in said

@@ -106,7 +106,7 @@ def _spare_the_log() -> None:
     loggers = [logging.root, *logging.root.manager.loggerDict.values()]
     handlers = [handler for found in loggers if isinstance(found, logging.Logger) for handler in found.handlers]
     if levels := [handler.level for handler in handlers if not isinstance(handler, logging.NullHandler)]:
-        logging.disable(min(levels) - 1)
+        logging.disable(max(min(levels) - 1, logging.root.manager.disable))  # a project may have disabled more
 
 
 def _is_set(settings: BaseSettings, *names: str) -> str | None:
