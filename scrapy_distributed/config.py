@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
 from scrapy_distributed.errors import ConfigError, shortened
-from scrapy_distributed.password import has_password, without_password
+from scrapy_distributed.password import QUOTE, has_password, is_ambiguous, without_password
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,8 @@ def _text(value: Any) -> str:
 def _feed_url(value: Any) -> str:
     if not isinstance(value, str) or (value and not _has_batch(value)):
         raise ValueError("a feed URL with %(batch)s in it, else the workers overwrite each other's items")
+    if is_ambiguous(value):
+        raise ValueError(QUOTE)
     return value
 
 
@@ -104,22 +107,31 @@ def _has_batch(url: str) -> bool:
     return "%(batch)s" in url.replace("%%", "")
 
 
-def _feeds(value: Any) -> dict[str, dict[str, Any]]:
-    """Scrapy's ``FEEDS`` as JSON knows it."""
+def _formats(settings: BaseSettings) -> list[str]:
+    """What a feed's ``format`` may be, as far as the coordinator knows."""
+    return sorted(name for name, exporter in settings.getwithbase("FEED_EXPORTERS").items() if exporter is not None)
+
+
+def _feeds(value: Any, formats: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """Scrapy's ``FEEDS`` as JSON knows it. A URL that ends with one of *formats* needs no other."""
     feeds = _from_json(value)
     rule = "a dict of feed URLs and their options, as Scrapy's FEEDS, or one as JSON"
     if not isinstance(feeds, Mapping):
         raise ValueError(rule)
     if not all(isinstance(url, str | Path) and isinstance(options, Mapping) for url, options in feeds.items()):
         raise ValueError(f"{rule}; found a URL that is no string, or options that are no dict")
-    return dict(_feed(str(url.absolute()) if isinstance(url, Path) else url, options) for url, options in feeds.items())
+    return dict(_feed(url, options, formats) for url, options in feeds.items())
 
 
-def _feed(url: str, options: Mapping[Any, Any]) -> tuple[str, dict[str, Any]]:
+def _feed(place: str | Path, options: Mapping[Any, Any], formats: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    url = str(place.absolute()) if isinstance(place, Path) else place
+    if is_ambiguous(url):
+        raise ValueError(QUOTE)
     shown = _shown(url) or "one feed"
     if not _has_batch(url):
         raise ValueError(f"%(batch)s in each feed URL, else the workers overwrite each other's items; {shown} has none")
-    feed: dict[str, Any] = {"format": Path(url).suffix.removeprefix(".")}  # Scrapy looks there since 2.19 only
+    ending = Path(url).suffix.removeprefix(".")
+    feed: dict[str, Any] = {"format": ending if ending in formats else ""}  # Scrapy looks there since 2.19 only
     for name, option in options.items():
         try:
             feed[name] = json.loads(json.dumps(option, default=_import_path))
@@ -129,7 +141,9 @@ def _feed(url: str, options: Mapping[Any, Any]) -> tuple[str, dict[str, Any]]:
                 f" another {name!r}"
             ) from None
     if not feed["format"]:
-        raise ValueError(f"a format for each feed, or a URL that ends with one; {shown} has none")
+        raise ValueError(
+            f"a format for each feed, or a URL that ends with one of {', '.join(formats)}; {shown} has none"
+        )
     if feed.get("batch_item_count") and not re.search(r"%\(batch_time\)s|%\(batch_id\)", url):
         raise ValueError(f"%(batch_id)d or %(batch_time)s in a feed URL with batch_item_count; {shown} has none")
     return url, feed
@@ -397,8 +411,9 @@ def _read(setting: Setting, settings: BaseSettings) -> Any:
     value = settings.get(setting.name)
     if value is None:
         return setting.default
+    read = partial(_feeds, formats=_formats(settings)) if setting.read is _feeds else setting.read
     try:
-        return setting.read(value)
+        return read(value)
     except ValueError as error:
         raise ConfigError(f"{setting.name}: found {_found(setting, value)}, expected {error}") from None
 
@@ -413,4 +428,4 @@ def _found(setting: Setting, value: Any) -> str:
 def _shown(feed_url: str) -> str:
     """For a message; '' if there may be a password in it that can't be told from the rest."""
     shown = without_password(feed_url)
-    return repr(shortened(shown)) if _NO_PASSWORD.fullmatch(shown) else ""
+    return repr(shortened(shown)) if _NO_PASSWORD.fullmatch(shown) and not is_ambiguous(feed_url) else ""

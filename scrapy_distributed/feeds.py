@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from scrapy.crawler import Crawler
 from scrapy.extensions.feedexport import FeedExporter, ItemFilter
 
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.password import without_password
+from scrapy_distributed.password import QUOTE, is_ambiguous, without_password
 from scrapy_distributed.receipt import FeedFile
 
 
@@ -32,10 +32,12 @@ class Feeds:
 
     def check(self, crawler: Crawler) -> None:
         """A feed with a bad scheme or format is disabled by Scrapy with a line in the log, and its items would be
-        lost. Raises ``ConfigError``."""
+        lost; and no coordinator has read the URLs of a project's own feeds. Raises ``ConfigError``."""
         asked = crawler.settings.get("FEED_URI") or crawler.settings.getdict("FEEDS")
+        where = list(map(str, asked if isinstance(asked, Mapping) else [asked]))
+        if any(map(is_ambiguous, where)):
+            raise ConfigError(f"FEED_URI/FEEDS: expected {QUOTE}")
         if asked and self.exporter is None:
-            where = [asked] if isinstance(asked, str) else list(map(str, asked))
             shown = ", ".join(map(without_password, where))
             raise ConfigError(
                 f"FEED_URI/FEEDS: Scrapy has disabled the feed {shown}, its reason is in this log; expected a scheme"

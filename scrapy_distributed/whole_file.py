@@ -1,10 +1,11 @@
 """A feed storage for a folder: a feed is there as a whole, or it is not there.
 
-    FEED_STORAGES = {"file": "scrapy_distributed.whole_file.WholeFileStorage"}
+    FEED_STORAGES = dict.fromkeys(["", "file"], "scrapy_distributed.whole_file.WholeFileStorage")
 
-Scrapy's own storage for ``file://`` writes at the feed's place while the crawl runs, so who reads the folder meanwhile
-sees parts, and that of a worker that was killed stays there. S3, Google Cloud Storage and the FTP server of the example
-show whole feeds alone; this does the same in a folder that all nodes reach. It needs hard links there.
+The scheme "" is that of a plain path, ``/shared/items/1.jl`` or a ``Path``. Scrapy's own storage for both writes at the
+feed's place while the crawl runs, so who reads the folder meanwhile sees parts, and that of a worker that was killed
+stays there. S3, Google Cloud Storage and the FTP server of the example show whole feeds alone; this does the same in a
+folder that all nodes reach. It needs hard links there.
 """
 
 from __future__ import annotations

@@ -107,7 +107,11 @@ def test_a_refusal_names_the_setting_the_value_and_the_rule(name: str, value: An
         ("TARGET_FEEDS", ["ftp://user:s3cret@h/%(batch)s.jl"], "a dict of feed URLs and their options"),
         ("TARGET_FEEDS", {"ftp://user:s3cret@h/%(batch)s.jl": "jl"}, "a dict of feed URLs and their options"),
         ("TARGET_FEEDS", {b"ftp://user:s3cret@h/%(batch)s.jl": {}}, "a dict of feed URLs and their options"),
-        ("TARGET_FEEDS", {"s3://key:1/s3cret@h/1.jl": {}}, "%(batch)s in each feed URL"),
+        ("TARGET_FEEDS", {"s3://key:1/s3cret@h/%(batch)s.jl": {}}, "a feed URL whose password, if it has one, can"),
+        ("TARGET_FEEDS", {"ftp://u:s3cret/y@h/%(batch)s.jl": {}}, "a feed URL whose password, if it has one, can"),
+        ("TARGET_FEEDS", {"ftp:/u:s3cret@h/1.jl": {}}, "a feed URL whose password, if it has one, can"),
+        ("TARGET_FEED_URL", "ftp://u:12/s3cret@h/%(batch)s.jl", "a feed URL whose password, if it has one, can"),
+        ("TARGET_FEED_URL", "ftp://u:s3cret#@h/%(batch)s.jl", "a feed URL whose password, if it has one, can"),
         ("TARGET_FEED_URL", "ftp//user:s3cret@h/items.jl", "a feed URL with %(batch)s in it"),
         ("TARGET_FEED_URL", "s3://key:1/s3cret@h/items.jl", "a feed URL with %(batch)s in it"),
         ("WORKER_SETTINGS", "FTP_PASSWORD=s3cret", "a dict of setting names and values, or one as JSON"),
@@ -131,7 +135,7 @@ def test_a_refusal_shows_no_value_that_may_hold_a_password(name: str, value: Any
     ("value", "found"),
     [
         ("ftp://user:s3cret@h/items.jl", "'ftp://user@h/items.jl'"),
-        ("s3://user:s3/cret@h/items.jl", "'s3://h/items.jl'"),
+        ("s3://user:s3/cret@h/items.jl", "a value"),
         ("items.jl", "'items.jl'"),
         (7, "7"),
     ],
@@ -177,6 +181,9 @@ URL = "ftp://user:s3cret@h/%(batch)s_%(time)s.csv"
          {"%(batch)s-%(batch_id)03d.jl": {"format": "jl", "batch_item_count": 10}}),
         ({"%(batch)s-%(batch_time)s.jl": {"batch_item_count": 10}},
          {"%(batch)s-%(batch_time)s.jl": {"format": "jl", "batch_item_count": 10}}),
+        ({"%(batch)s.jl.gz": {"format": "jl"}}, {"%(batch)s.jl.gz": {"format": "jl"}}),
+        ({"ftp://u:a%%2Fb%%40c@h:21/%(batch)s.xyz": {"format": "xyz"}},
+         {"ftp://u:a%%2Fb%%40c@h:21/%(batch)s.xyz": {"format": "xyz"}}),
         ({"%%%(batch)s.jl": {"batch_item_count": 0}}, {"%%%(batch)s.jl": {"format": "jl", "batch_item_count": 0}}),
     ],
 )  # fmt: skip
@@ -213,7 +220,10 @@ def test_options_that_can_not_travel_are_named(feeds: dict[str, Any]) -> None:
     [
         ("ftp://user:s3cret@h/1.jl", {}, "else the workers overwrite each other's items; 'ftp://user@h/1.jl' has none"),
         ("%%(batch)s.jl", {}, "%(batch)s in each feed URL, else"),
-        ("%(batch)s_%(name)s", {}, "a format for each feed, or a URL that ends with one; '%(batch)s_%(name)s' has no"),
+        ("%(batch)s_%(name)s", {}, "xml; '%(batch)s_%(name)s' has none"),
+        ("ftp://user:s3cret@h/%(batch)s.jl.gz", {}, "a format for each feed, or a URL that ends with one of csv, jl, "),
+        ("ftp://user:s3cret@h/%(batch)s.jl.gz", {}, "; 'ftp://user@h/%(batch)s.jl.gz' has none"),
+        ("%(batch)s.%(end)s", {}, "a format for each feed"),
         ("%(batch)s.jl", {"format": None}, "a format for each feed"),
         ("ftp://user:s3cret@h/%(batch)s.jl", {"batch_item_count": 5},
          "%(batch_id)d or %(batch_time)s in a feed URL with batch_item_count; 'ftp://user@h/%(batch)s.jl' has none"),
@@ -224,6 +234,13 @@ def test_a_feed_that_no_worker_could_write_is_named_without_its_password(url: st
         read("TARGET_FEEDS", {"%(batch)s.csv": {}, url: options})
     assert rule in str(caught.value)
     assert "s3cret" not in str(caught.value)
+
+
+def test_an_ending_is_a_format_if_the_project_has_it() -> None:
+    settings = {"DISTRIBUTED_TARGET_FEEDS": {"%(batch)s.xyz": {}}, "FEED_EXPORTERS": {"xyz": "a.B", "csv": None}}
+    assert Config.from_settings(Settings(settings)).target_feeds == {"%(batch)s.xyz": {"format": "xyz"}}
+    with pytest.raises(ConfigError, match=r"ends with one of jl, json, .*, xyz; '%\(batch\)s.csv' has none"):
+        Config.from_settings(Settings({**settings, "DISTRIBUTED_TARGET_FEEDS": {"%(batch)s.csv": {}}}))
 
 
 def test_a_batch_that_is_written_as_text_is_none() -> None:
@@ -255,11 +272,10 @@ def test_passwords_of_feeds_are_warned_of_and_not_shown(caplog: pytest.LogCaptur
     warn_passwords(with_feeds("ftp://user@h/%(batch)s.jl", {}))
     assert caplog.messages == []
     warn_passwords(with_feeds(URL, {}))
-    warn_passwords(with_feeds("", {"%(batch)s.jl": {}, URL: {}, "s3://k:s3cr/et@b/%(batch)s.jl": {}}))
+    warn_passwords(with_feeds("", {"%(batch)s.jl": {}, URL: {}}))
     assert [text.partition(", and ps,")[0] for text in caplog.messages] == [
         "DISTRIBUTED_TARGET_FEED_URL: found a password in 'ftp://user@h/%(batch)s_%(time)s.csv'",
         "DISTRIBUTED_TARGET_FEEDS: found a password in 'ftp://user@h/%(batch)s_%(time)s.csv'",
-        "DISTRIBUTED_TARGET_FEEDS: found a password in 's3://b/%(batch)s.jl'",
     ]
     assert all("a placeholder that FEED_URI_PARAMS fills in" in text for text in caplog.messages)
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from crawling import Project, SiteChild
+from scrapy.settings import Settings
 from scrapyd_child import ScrapydChild
+
+from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.feeds import Feeds
 
 SECRET = "s3cr3t-Pa55"
 
@@ -89,6 +94,10 @@ def test_the_password_of_a_feed_is_in_nothing_that_a_run_leaves_but_scrapyds_own
             "DISTRIBUTED_TARGET_FEEDS: found a value, expected %(batch)s in each feed URL, else the workers overwrite"
             " each other's items; 'ftp://u@h/all.jl' has none",
         ),
+        (
+            {f"ftp://u:12/{SECRET}@h/%(batch)s.jl": {}},
+            "DISTRIBUTED_TARGET_FEEDS: found a value, expected a feed URL whose password, if it has one, can be told",
+        ),
     ],
 )
 def test_feeds_that_no_run_begins_with(project: Project, tmp_path: Path, feeds: dict[str, Any], words: str) -> None:
@@ -96,3 +105,22 @@ def test_feeds_that_no_run_begins_with(project: Project, tmp_path: Path, feeds: 
     assert f"ConfigError: {words}" in crawl.log
     assert SECRET not in crawl.log
     assert not crawl.ledger.exists()
+
+
+@pytest.mark.parametrize("settings", [{"FEED_URI": Path("/items/a:b@c.jl")}, {"FEEDS": {Path("/a:b@c.jl"): {}}}, {}])
+def test_a_path_has_no_password(settings: dict[str, Any]) -> None:
+    crawler = cast("Any", SimpleNamespace(settings=Settings(settings), extensions=None))
+    feeds = Feeds(crawler)
+    feeds.exporter = cast("Any", "one")
+    feeds.check(crawler)
+
+
+@pytest.mark.parametrize("name", ["FEEDS", "FEED_URI"])
+def test_a_feed_of_the_project_whose_password_can_not_be_told_from_its_path_is_refused(name: str) -> None:
+    """No coordinator has seen it: it is in the egg alone."""
+    url = f"ftp://u:12/{SECRET}@h/%(batch)s.jl"
+    settings = Settings({name: url if name == "FEED_URI" else {url: {"format": "jl"}}})
+    crawler = cast("Any", SimpleNamespace(settings=settings, extensions=None))
+    with pytest.raises(ConfigError, match="FEED_URI/FEEDS: expected a feed URL whose password") as caught:
+        Feeds(crawler).check(crawler)
+    assert SECRET not in str(caught.value)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from scrapy_distributed.password import LOGGERS, has_password, hide_in_log, without_password, without_passwords
+from scrapy_distributed.password import (
+    LOGGERS,
+    has_password,
+    hide_in_log,
+    is_ambiguous,
+    without_password,
+    without_passwords,
+)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +32,13 @@ from scrapy_distributed.password import LOGGERS, has_password, hide_in_log, with
         ("/plain/path.jl", "/plain/path.jl"),
         ("file:///plain/path.jl", "file:///plain/path.jl"),
         ("ftp://user:s3cret@[host/a", None),
+        ("ftp://user:12/s3cret@host/a", "ftp://host/a"),
+        ("ftp://user:/s3cret@host/a", "ftp://host/a"),
+        ("ftp://user:12?s3cret#s3cret@host/a", "ftp://host/a"),
+        ("ftp://user:s3@cret/s3cret@host/a", "ftp://host/a"),
+        ("ftp://us/er:s3cret@host/a", "ftp://host/a"),
+        ("ftp:/user:s3cret@host/a", "host/a"),
+        ("file:///plain/a:b@c.jl", "file:///plain/a:b@c.jl"),
     ],
 )
 def test_no_url_keeps_its_password(url: str, expected: str | None) -> None:
@@ -38,11 +56,51 @@ def test_no_url_in_a_text_keeps_its_password() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("['ftp://u:s3cret@h/1','ftp://u:s3cret@h/2']", "['ftp://u@h/1','ftp://u@h/2']"),
+        ('{"ftp://u:s3cret@h/1":{},"ftp://u:s3cret@h/2":{}}', '{"ftp://u@h/1":{},"ftp://u@h/2":{}}'),
+        ('exception=OSError("no ftp://u:s3cret@h/1")>', 'exception=OSError("no ftp://u@h/1")>'),
+        ("ftp://u:s3cret@h/1,ftp://u:s3cret@h/2", "ftp://h/2"),
+        ("at ftp://u:a'b\"s3cret>s3cret@h/1", "at ftp://h/1"),
+        ("ValueError: Port could not be cast to integer value as 's3cret'\nB",
+         "ValueError: Port could not be cast to integer value as (hidden)\nB"),
+    ],
+)  # fmt: skip
+def test_neighbours_of_a_url_hide_no_password(text: str, shown: str) -> None:
+    assert without_passwords(text) == shown
+
+
+@pytest.mark.parametrize("text", ["a", "://", "a://", "a://:[@", "a-", ":", "a://'", "http://[://"])
+def test_a_long_text_takes_a_time_in_proportion(text: str) -> None:
+    start = time.process_time()
+    without_passwords(text * 64_000)
+    without_passwords(f"a://{text * 64_000}")
+    assert time.process_time() - start < 5  # 0.1 s where it is so, minutes where it is not
+
+
+@pytest.mark.parametrize(
+    ("url", "ambiguous"),
+    [
+        ("ftp://u:s3cret/y@h/a", True), ("ftp://u:12/y@h/a", True), ("ftp://u:/y@h/a", True), ("ftp://u:a#b@h/a", True),
+        ("ftp://u:a?b@h/a", True), ("ftp://u:a'b@h/a", True), ("ftp://u:a b@h/a", True), ("ftp://u:a[b@h/a", True),
+        ("ftp://u:a@b/c@h/a", True), ("ftp://u/v:a@h/a", True), ("ftp://h:21/a@b.jl", True), ("ftp:/u:a@h/a", True),
+        ("ftp://u:a%%2Fb%%40c@h:21/a", False), ("ftp://u:%(word)s@h:21/a", False), ("ftp://u:a@b@h/a", False),
+        ("ftp://h:21/a%%40b.jl", False), ("ftp://h/a@b.jl", False), ("s3://b/a@b:c.jl", False), ("ftp://h:21/a", False),
+        ("/items/a:b@c.jl", False), ("file:/items/a:b@c.jl", False), ("file:///a:b@c.jl", False), ("a@b.jl", False),
+    ],
+)  # fmt: skip
+def test_where_a_password_can_be_told_from_a_path(url: str, ambiguous: bool) -> None:
+    assert is_ambiguous(url) is ambiguous
+
+
+@pytest.mark.parametrize(
     ("url", "has"),
     [
         ("ftp://u:p@h/%(batch)s.jl", True), ("ftp://u:p%(x)s@h/%(batch)s.jl", True), ("s3://k:a/b@h/%(batch)s", True),
+        ("ftp://h:21/%(batch)s@x.jl", True),
         ("ftp://u:%(word)s@h/%(batch)s.jl", False), ("ftp://%(user)s:%(word)s@h:21/%(batch)s.jl", False),
-        ("ftp://u@h/%(batch)s.jl", False), ("ftp://h:21/%(batch)s@x.jl", False), ("/items/%(batch)s.jl", False),
+        ("ftp://u@h/%(batch)s.jl", False), ("ftp://h:21/%(batch)s.jl", False), ("/items/%(batch)s.jl", False),
     ],
 )  # fmt: skip
 def test_a_placeholder_is_no_password(url: str, has: bool) -> None:
@@ -71,3 +129,52 @@ def test_a_log_without_passwords(name: str, caplog: pytest.LogCaptureFixture) ->
     ]
     assert "OSError: no place at ftp://u@h/1.jl" in caplog.text
     assert "s3cret" not in caplog.text
+
+
+CRAWL = """
+import sys
+
+import scrapy
+from scrapy.crawler import CrawlerProcess
+
+class Closed:
+    def __init__(self, uri, *, feed_options=None):
+        self.uri = uri
+
+    def open(self, spider):
+        raise OSError(f"can't open {self.uri}")
+
+class Items(scrapy.Spider):
+    name = "items"
+
+    async def start(self):
+        yield {"a": 1}
+
+process = CrawlerProcess({
+    "ADDONS": {"scrapy_distributed.Addon": 500},
+    "DISTRIBUTED_ENABLED": False,
+    "FEEDS": {sys.argv[1]: {"format": "jl"}},
+    "FEED_STORAGES": {"closed": Closed},
+    "LOG_FILE": sys.argv[2],
+    "TELNETCONSOLE_ENABLED": False,
+})
+process.crawl(Items)
+process.start()
+"""
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("closed://u:s3cret@h/1.jl", "can't open closed://u@h/1.jl"),  # by scrapy.utils.signal and asyncio
+        ("ftp://u:s3cret@/1.jl", "a storage URI without a hostname: ftp://u@/1.jl"),  # by twisted
+        ("ftp://u:s3cret/x@h/1.jl", "cast to integer value as (hidden)"),
+    ],
+)
+def test_errors_of_a_storage_are_logged_without_its_password(url: str, shown: str, tmp_path: Path) -> None:
+    """In the job's log: Twisted writes its own to stderr as well, so into Scrapyd's, which has the URL in any case."""
+    path = tmp_path / "log"
+    subprocess.run([sys.executable, "-c", CRAWL, url, path], capture_output=True, timeout=60, check=False)
+    log = path.read_text()
+    assert shown in log
+    assert "s3cret" not in log

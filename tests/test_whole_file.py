@@ -19,6 +19,14 @@ LINE = b'{"price": 1}\n'
 SPIDER = Spider(name="items")
 
 
+def test_all_who_name_it_name_it_for_urls_and_for_paths() -> None:
+    root = Path(__file__).parents[1]
+    line = 'FEED_STORAGES = dict.fromkeys(["", "file"], "scrapy_distributed.whole_file.WholeFileStorage")'
+    for file in ("README.md", "scrapy_distributed/whole_file.py", "example_project/properties/settings.py"):
+        text = (root / file).read_text()
+        assert text.count(line) == text.count("FEED_STORAGES = ") == 1, file
+
+
 def shown(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
 
@@ -71,7 +79,7 @@ process = CrawlerProcess({
     "LOG_ENABLED": False,
     "TELNETCONSOLE_ENABLED": False,
     "FEEDS": {url: json.loads(options)},
-    "FEED_STORAGES": {"file": "scrapy_distributed.whole_file.WholeFileStorage"},
+    "FEED_STORAGES": dict.fromkeys(["", "file"], "scrapy_distributed.whole_file.WholeFileStorage"),
 })
 crawler = process.create_crawler(Items)
 process.crawl(crawler)
@@ -90,19 +98,23 @@ def crawl(url: str, **options: Any) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [("%(name)s.jl", {}), ("items.jl.gz", {"postprocessing": ["scrapy.extensions.postprocessing.GzipPlugin"]})],
+    ("scheme", "name", "options"),
+    [
+        ("file://", "%(name)s.jl", {}),
+        ("file://", "items.jl.gz", {"postprocessing": ["scrapy.extensions.postprocessing.GzipPlugin"]}),
+        ("", "%(name)s.jl", {}),
+    ],
 )
-def test_scrapy_stores_its_feed_once(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+def test_scrapy_stores_its_feed_once(tmp_path: Path, scheme: str, name: str, options: dict[str, Any]) -> None:
     folder = tmp_path / "items"
-    with crawl(f"file://{folder}/{name}", **options) as process:
+    with crawl(f"{scheme}{folder}/{name}", **options) as process:
         wait_for(lambda: folder.exists() and list(folder.iterdir()))
         assert shown(folder) == []
         assert "'feedexport/success_count/WholeFileStorage': 1" in process.communicate()[0]
     (path,) = folder.iterdir()
     content = path.read_bytes()
     assert len((gzip.decompress(content) if options else content).splitlines()) == 1000
-    with crawl(f"file://{folder}/{name}", **options) as process:
+    with crawl(f"{scheme}{folder}/{name}", **options) as process:
         assert "'feedexport/failed_count/WholeFileStorage': 1" in process.communicate()[0]
     assert path.read_bytes() == content
 
