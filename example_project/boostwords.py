@@ -22,13 +22,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from decimal import Decimal
 from io import BytesIO
 
 import words
 from shifts import Analysis, command_line, remarks, show, until_signalled
-from words import Malformed, Sums, read_feed, shifts_of
+from words import Malformed, Sums, is_feed, read_feed, shifts_of
 
 try:
     from pyspark.errors import AnalysisException, PySparkRuntimeError
@@ -72,6 +73,8 @@ Line = tuple[str, str, int, Decimal, Decimal, Decimal, list[tuple[str, str]]]
 def lines_of(path: str, content: bytes) -> list[Line]:
     """What a file says: runs on executors, for each file once."""
     name = path.rpartition("/")[2]
+    if not is_feed(name):
+        return []
     lines = [line_of(name, 0, [("file", name)])]
     for number, said in read_feed(name, BytesIO(content)):
         if isinstance(said, Malformed):
@@ -158,7 +161,7 @@ class Answer:
         )
 
     def _read(self) -> DataFrame:
-        return self._spark.read.schema(ANSWER).parquet(self._sums)
+        return self._spark.read.schema(ANSWER).parquet(literal(self._sums))
 
 
 def session(master: str | None) -> SparkSession:
@@ -180,6 +183,22 @@ def session(master: str | None) -> SparkSession:
     return spark
 
 
+def literal(path: str) -> str:
+    """As a pattern, which Spark takes every path for."""
+    return re.sub(r"[\\\[\]{}*?]", r"\\\g<0>", path)
+
+
+def folder_url(spark: SparkSession, path: str) -> str:
+    """A folder as Spark has it in the paths of its files. Raises `NotADirectoryError`."""
+    context = spark.sparkContext
+    assert context._jvm is not None
+    folder = context._jvm.org.apache.hadoop.fs.Path(path)
+    files = folder.getFileSystem(context._jsc.hadoopConfiguration())
+    if not files.isDirectory(folder):
+        raise NotADirectoryError(path)
+    return str(files.makeQualified(folder).toString()).rstrip("/")
+
+
 def tell(spark: SparkSession, options: argparse.Namespace, analysis: Analysis) -> None:
     """Print the answer, and remarks on standard error: on Java's, since spark-submit lays Python's over its output."""
     show(analysis, json_lines=options.json, top=options.top)
@@ -190,13 +209,18 @@ def tell(spark: SparkSession, options: argparse.Namespace, analysis: Analysis) -
 
 
 def start(spark: SparkSession, options: argparse.Namespace, answer: Answer) -> StreamingQuery:
-    """Start to read the items folder: what is there, or also what comes. Raises `AnalysisException`."""
-    # Spark forgets files that are older than the newest by `maxFileAge`, and then skips them: never.
+    """Start to read the items folder: what is there, or also what comes. Raises `NotADirectoryError`."""
+    folder = folder_url(spark, options.items)
     files = (
         spark.readStream.format("binaryFile")
         .schema(FILE)
+        # Spark forgets files that are older than the newest by `maxFileAge`, and then skips them: never.
         .options(pathGlobFilter="*.{jl,jsonl}", maxFileAge="36500d")
-        .load(options.items)
+        # Else a folder in this one with a name like `day=1` makes Spark look for partitions, and leave out the rest.
+        # What is in such a folder is read as well, and left out below.
+        .option("recursiveFileLookup", "true")
+        .load(literal(options.items))
+        .where(F.regexp_replace("path", "/[^/]*$", "") == folder)
     )
 
     def take(listings: DataFrame, batch: int) -> None:
@@ -210,7 +234,7 @@ def start(spark: SparkSession, options: argparse.Namespace, answer: Answer) -> S
 
 
 def run(spark: SparkSession, options: argparse.Namespace) -> int:
-    """Read and answer until there is nothing left, or until a signal; the exit code. Raises `AnalysisException`."""
+    """Read and answer until there is nothing left, or until a signal; the exit code. Raises `NotADirectoryError`."""
     stopped = until_signalled()
     answer = Answer(spark, checkpoint=options.checkpoint, malformed=options.malformed)
     if options.follow and (before := answer.analysis()).files:
@@ -240,10 +264,8 @@ def main() -> int:
         parser.exit(1, f"{parser.prog}: {error}\nSpark needs Java 17 or later; shifts.py does without\n")
     try:
         return run(spark, options)
-    except AnalysisException as error:
-        if error.getCondition() != "PATH_NOT_FOUND":
-            raise
-        parser.error(f"{options.items} is not there; expected the folder that the feeds land in")
+    except NotADirectoryError:
+        parser.error(f"{options.items} is not a folder; expected the one that the feeds land in")
     finally:
         spark.stop()
 

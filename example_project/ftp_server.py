@@ -3,8 +3,9 @@
     python ftp_server.py --port 2121 --staging staging --items items
 
 A file is in the items folder only when it has arrived whole; see ``landing``. The client gets its 226 after that, when
-file and folder are on the disk, so a feed that Scrapy calls stored is stored. There are no folders, no list, no
-download, and nothing is replaced, renamed, resumed or deleted. APPE, which Scrapy sends for a feed with ``overwrite:
+file and folder are on the disk, so a feed that Scrapy calls stored is stored. (A disk that fails at the folder is only
+logged: the file is there by then, and to refuse it would have its batch crawled twice.) There are no folders, no list,
+no download, and nothing is replaced, renamed, resumed or deleted. APPE, which Scrapy sends for a feed with ``overwrite:
 False``, stores a new file like STOR, and like STOR is refused where the name is taken.
 
 FTP says that a file is over by closing the data connection, and a client that was killed closes it, too. What tells the
@@ -185,11 +186,18 @@ def end(signum: int, frame: FrameType | None) -> None:
     raise SystemExit
 
 
+def port(text: str) -> int:
+    """A number on the command line that a port can have."""
+    if not 0 <= (value := int(text)) <= 65535:
+        raise argparse.ArgumentTypeError(f"{value} is no port, expected 0 to 65535")
+    return value
+
+
 def main() -> None:
     """Read the command line and serve until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(description="An FTP server for whole files: anonymous uploads, nothing else.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=2121, help="0 takes a free one (2121)")
+    parser.add_argument("--port", type=port, default=2121, help="0 takes a free one (2121)")
     parser.add_argument("--staging", type=Path, required=True, help="folder for files on their way; see below")
     parser.add_argument("--items", type=Path, required=True, help="folder for files that have arrived")
     parser.epilog = "Both folders exist and are on one file system; the staging folder also keeps what did not land."

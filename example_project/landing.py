@@ -16,6 +16,7 @@ import logging
 import os
 import secrets
 import zlib
+from codecs import BOM_UTF8
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -153,13 +154,17 @@ class Arrival:
                 # Two uploads at once, and this one is the second to end. One of the two workers must be told that its
                 # feed does not count, else both would; what it sent is kept, and its batch is crawled again.
                 raise self._refused(Reason.TAKEN, 553, "a file of this name has landed meanwhile") from None
-            self.closed = True
-            sync_folder(self._items)
-            logger.info("landed %s: %s bytes", self.name, f"{self._file.tell():,}")
-            self._file.close()
-            self._path.unlink()
         except OSError as error:
             raise self._refused(Reason.CUT, 451, f"can't be stored: {error.strerror}") from None
+        self.closed = True
+        logger.info("landed %s: %s bytes", self.name, f"{self._file.tell():,}")
+        for step in (partial(sync_folder, self._items), self._file.close, self._path.unlink):
+            try:
+                step()
+            except OSError as error:
+                # No reason to refuse it: readers may have seen it, and it can't be taken back. A client that is told
+                # that it is not stored would have its batch crawled again.
+                logger.error("after %s had landed: %s", self.name, error)
 
     def close(self) -> None:
         if not self.closed:
@@ -192,21 +197,24 @@ def set_aside(path: Path, reason: Reason, message: str) -> None:
 def damage(name: str, path: Path) -> str:
     """What shows that the file at *path*, to be called *name*, is cut off; nothing if it is whole or can't tell.
 
-    A gzip file ends with a checksum, in JSON lines each line is an object and ends with a newline. Formats other than
-    these two can't tell.
+    A gzip file ends with a checksum, in JSON lines each line is an object and ends with a newline; blank ones may come
+    after it. Formats other than these two can't tell, nor can JSON lines in UTF-16 or UTF-32.
     """
     with path.open("rb") as file:
         compressed = file.read(len(GZIP)) == GZIP
     lines = name.removesuffix(".gz").endswith(LINES)
     if not compressed and not lines:
         return ""
-    last = b""
+    head = last = b""
     try:
         with gzip.open(path) if compressed else path.open("rb") as content:
             for line in iter(partial(content.readline, MAX_LINE_BYTES), b""):
-                last = line
+                head = head or line
+                last = line if line.strip() else last
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         return f"found a gzip file that is cut off or damaged: {error}"
+    if not json.detect_encoding(head).startswith("utf-8"):
+        return ""
     if lines and last and not (last.endswith(b"\n") and is_object(last)):
         return f"found {last[:50]!a} as last line, expected a JSON object and a newline; is it cut off?"
     return ""
@@ -215,7 +223,7 @@ def damage(name: str, path: Path) -> str:
 def is_object(line: bytes) -> bool:
     """Whether this is a JSON object, in any encoding that is ASCII where it matters."""
     try:
-        return isinstance(json.loads(line.decode("latin-1")), dict)
+        return isinstance(json.loads(line.removeprefix(BOM_UTF8).decode("latin-1")), dict)
     except (ValueError, RecursionError):
         return False
 

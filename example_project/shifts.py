@@ -18,10 +18,11 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from threading import Event
 
-from words import Item, Malformed, Shift, Sums, read_feed, shifts_of
+from words import Item, Malformed, Shift, Sums, is_feed, read_feed, shifts_of
 
 __all__ = ["Analysis", "Shift", "Tables", "analyse"]
 
@@ -58,7 +59,7 @@ class Tables:
 
     def read(self) -> bool:
         """Read the files that are new; whether there were any. Raises `OSError`."""
-        names = (path.name for path in self.folder.iterdir() if is_feed(path))
+        names = (path.name for path in self.folder.iterdir() if is_feed(path.name) and path.is_file())
         new = sorted(set(names) - self._files)
         for name in new:
             # Read to its end before anything of it counts: a file that can't be read now may be read again.
@@ -106,11 +107,6 @@ class Tables:
         )
 
 
-def is_feed(path: Path) -> bool:
-    """Whether this is a file of items; Spark never reads what begins with a dot or an underscore."""
-    return path.suffix in {".jl", ".jsonl"} and not path.name.startswith((".", "_")) and path.is_file()
-
-
 def analyse(folder: Path) -> Analysis:
     """The answer from all files that lie in a folder. Raises `OSError`."""
     tables = Tables(folder)
@@ -145,6 +141,8 @@ def show(analysis: Analysis, *, json_lines: bool, top: int | None) -> None:
     if json_lines:
         print(as_json(analysis.shifts if top is None else extremes(analysis.shifts, top)), flush=True)
     elif analysis.items:
+        if isinstance(sys.stdout, TextIOWrapper):  # a letter that a terminal lacks must not end the program
+            sys.stdout.reconfigure(errors="backslashreplace")
         print(as_table(analysis, TOP if top is None else top), flush=True)
 
 
@@ -215,7 +213,7 @@ def follow(tables: Tables, options: argparse.Namespace) -> None:
 def main() -> int:
     """Read the command line, then the folder; the exit code."""
     parser = command_line("Which words of a title move the price.", "folder of JSON lines files (*.jl, *.jsonl)")
-    parser.add_argument("--malformed", type=Path, metavar="FILE", help="set aside the lines that are no items")
+    parser.add_argument("--malformed", type=Path, metavar="FILE", help="new file for the lines that are no items")
     options = parser.parse_args()
     folder = Path(options.items)
     if not folder.is_dir():

@@ -2,8 +2,9 @@
 
 **An item** is a line of a JSON lines file: an object with a ``title`` (a string) and a ``price`` (a number, or a
 string that is nothing but a number as JSON spells it; from 0 to below 10 ** 12, and rounded to 12 decimal places).
-Any other line is *malformed*, except for one of white space, which is nothing. An item whose ``url`` has been seen
-before is the same listing, crawled once more: the one in the file with the smallest name counts, and in a file the
+Any other line is *malformed*, also an object that is nested deeper than 100 levels. A line of white space is nothing,
+and so is a byte order mark before a line: an export as ``utf-8-sig`` has one on each. An item whose ``url`` has been
+seen before is the same listing, crawled once more: the one in the file with the smallest name counts, and in a file the
 first. Items without a ``url`` count line by line.
 
 **A word** is a maximal run of letters and digits of any script (`str.isalnum`), in lower case, and counts once a title.
@@ -21,9 +22,11 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from decimal import Context, Decimal, InvalidOperation
+from itertools import accumulate
 from math import sqrt
 from sys import intern
 
@@ -32,6 +35,13 @@ PRICE_UNIT = Decimal("1e-12")
 EXACT = Context(prec=40)
 """Wide enough for every price below the limit, whatever the caller's own context is."""
 
+NESTING_LIMIT = 100
+"""Python's own is what its stack has left, which is not the same in a worker of Spark."""
+
+STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+"""A string of a JSON text; one without an end goes on to the end of the text, so that this never looks twice."""
+
+BRACKET = re.compile(r"[\[\]{}]")
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 WORD = re.compile(r"[^\W_]+")
 
@@ -100,12 +110,18 @@ class Literal(str):
 DECODER = json.JSONDecoder(parse_float=Literal, parse_int=Literal)
 
 
+def is_feed(name: str) -> bool:
+    """Whether a file with this name has items; Spark leaves out most of what begins with a dot or an underscore."""
+    return name.endswith((".jl", ".jsonl")) and not name.startswith((".", "_"))
+
+
 def read_feed(name: str, lines: Iterable[bytes]) -> Iterator[tuple[int, Item | Malformed]]:
     """What each line of the file with this name says, with its number."""
     for number, line in enumerate(lines, start=1):
-        if not line.isspace():
+        content = line.removeprefix(BOM_UTF8)
+        if content and not content.isspace():
             try:
-                yield number, read_item(line)
+                yield number, read_item(content)
             except MalformedError as error:
                 text = line.rstrip(b"\r\n").decode(errors="backslashreplace")
                 yield number, Malformed(file=name, line=number, reason=str(error), text=text)
@@ -114,8 +130,11 @@ def read_feed(name: str, lines: Iterable[bytes]) -> Iterator[tuple[int, Item | M
 def read_item(line: bytes) -> Item:
     """The item in a line; raises `MalformedError`."""
     try:
-        fields = DECODER.decode(line.decode())
-    except (ValueError, RecursionError) as error:
+        text = line.decode()
+        if nesting(text) > NESTING_LIMIT:
+            raise MalformedError(f"nested deeper than {NESTING_LIMIT} levels")
+        fields = DECODER.decode(text)
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise MalformedError(f"not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise MalformedError("not a JSON object")
@@ -123,6 +142,15 @@ def read_item(line: bytes) -> Item:
     if type(title) is not str:
         raise MalformedError("no title that is a string")
     return Item(url=url if url and type(url) is str else None, words=words_of(title), price=read_price(fields))
+
+
+def nesting(text: str) -> int:
+    """At most how deep the decoder would go into a text, JSON or not. It calls itself for each level, so this can't be
+    left to it."""
+    if (most := text.count("[") + text.count("{")) <= NESTING_LIMIT:  # nearly every line
+        return most
+    steps = (1 if bracket in "[{" else -1 for bracket in BRACKET.findall(STRING.sub("", text)))
+    return max(accumulate(steps), default=0)
 
 
 def words_of(title: str) -> tuple[str, ...]:

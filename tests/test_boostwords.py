@@ -46,6 +46,7 @@ PRICES = [
     "3.14159265358979323846",
 ]
 BAD = ['{"title": "cut', "[]", "7", '{"title": 1, "price": 1}', '{"title": "a", "price": NaN}', "\x00", '{"price": 1}']
+DEEP = '{{"title": "deep", "price": 1, "other": {}}}\n'
 
 FEEDS = {
     "1_distr.jl": feed(*EXAMPLE, *ODD),
@@ -56,8 +57,13 @@ FEEDS = {
     "4_bad.jl": "\n \n" + "\n".join(BAD),
     "5_empty.jl": "",
     "_6.jl": feed(*EXAMPLE),
+    "_6=6.jl": feed(*EXAMPLE),
     "7.json": feed(*EXAMPLE),
+    "7_deep.jl": "".join(DEEP.format("[" * levels + "]" * levels) for levels in (99, 100, *range(960, 1000))),
+    "7_signed.jl": "".join(f"\ufeff{line}\n" for line in feed(*EXAMPLE).splitlines()),
 }
+FOLDERS = ("a=1", "b.jl")
+"""In the items folder; what is in them is none of it."""
 LATER = {
     "3.2_distr.jl": feed({"url": "/1", "title": "first by name", "price": 2.2}),
     "8_distr.jl": feed({"url": "/1", "title": "too late", "price": 4.4}, {"title": "need a loft", "price": 1 / 3}),
@@ -113,10 +119,15 @@ def printed(process: subprocess.Popen[str]) -> str:
 
 
 def test_the_same_answer_as_without_spark_also_after_kill_9(tmp_path: Path) -> None:
-    items = tmp_path / "items"
-    items.mkdir()
+    # To Spark, such names are patterns and partitions, if it is not told otherwise.
+    items = tmp_path / "day=1" / "items[1]{2}"
+    items.mkdir(parents=True)
+    for folder in FOLDERS:
+        (items / folder).mkdir()
+        land(items / folder, "1.jl", feed(*EXAMPLE))
     for name, text in FEEDS.items():
         land(items, name, text)
+    checkpoint = items.with_name(f"{items.name}.checkpoint")
     with following(items) as process:
         first = printed(process)
         assert first == without_spark(items)
@@ -126,7 +137,7 @@ def test_the_same_answer_as_without_spark_also_after_kill_9(tmp_path: Path) -> N
     assert second == without_spark(items) != first
     # As if it had been killed before Spark noted that the batch is done: it has to be repeated.
     for note in ("1", ".1.crc"):
-        (tmp_path / "items.checkpoint" / "commits" / note).unlink(missing_ok=True)
+        (checkpoint / "commits" / note).unlink(missing_ok=True)
 
     # With a time long past, as a copy that preserves times has: Spark would leave it out, left to itself.
     land(items, "8_distr.jl", LATER["8_distr.jl"])
@@ -136,9 +147,9 @@ def test_the_same_answer_as_without_spark_also_after_kill_9(tmp_path: Path) -> N
 
     aside = tmp_path / "bad.jl"
     run(sys.executable, str(SHIFTS), str(items), "--malformed", str(aside))
-    (part,) = (tmp_path / "items.checkpoint" / "malformed").glob("part-*")
+    (part,) = (checkpoint / "malformed").glob("part-*")
     assert part.read_text() == aside.read_text()
-    assert [json.loads(line)["line"] for line in part.read_text().splitlines()] == [3, 4, 5, 6, 7, 8, 9]
+    assert [json.loads(line)["line"] for line in part.read_text().splitlines()] == [*range(3, 10), *range(2, 43)]
 
     with following(items) as process:
         assert printed(process) == third

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import ftplib
 import gzip
 import io
 import json
+import os
 import signal
 import socket
 import struct
@@ -20,11 +22,17 @@ import pytest
 from crawling import wait_for
 from file_limit import file_limit
 from ftp_child import FtpChild, command, ftp_server
+from landing import LandingPlace
 
 LINE = b'{"title": "2 bed flat, pool", "price": 1000.0}\n'
 LINES = LINE * 20_000
 """More than sockets hold: a client that is cut off in it has not sent all."""
 BROKEN_OFF = r"^426 The upload was broken off"
+
+
+def zipped(content: bytes) -> bytes:
+    """Without the time, since content names tests, and pytest-xdist expects the same names of all its processes."""
+    return gzip.compress(content, mtime=0)
 
 
 @pytest.fixture(scope="module")
@@ -91,11 +99,17 @@ def assert_set_aside(server: FtpChild, name: str, reason: str) -> Path:
     [
         ("1_distr_2026-11-21T20-00-00+00-00.jl", LINES),
         ("empty.jl", b""),
-        ("1.2_distr.jl.gz", gzip.compress(LINES)),
-        ("zipped.jl", gzip.compress(LINE)),
+        ("1.2_distr.jl.gz", zipped(LINES)),
+        ("zipped.jl", zipped(LINE)),
         ("table.csv", b"title,price\r\nflat,1"),
         ("é ü.jsonl", LINE),
         ("latin.jl", '{"title": "é"}\n'.encode("latin-1")),
+        ("blank.jl", LINE + b"\n \r\n  "),
+        ("blank.jl.gz", zipped(LINE + b"\n")),
+        ("signed.jl", b"".join(f"{text}\n".encode("utf-8-sig") for text in ('{"a": 1}', '{"b": 2}'))),
+        ("signed.jsonl", b"\xef\xbb\xbf" + LINE),
+        ("wide.jl", b"".join(f"{text}\n".encode("utf-16") for text in ('{"a": 1}', '{"b": 2}'))),
+        ("wide.jl.gz", zipped('{"a": 1}\n'.encode("utf-16-le"))),
     ],
 )
 def test_a_whole_upload_lands(server: FtpChild, name: str, content: bytes, verb: str) -> None:
@@ -231,16 +245,19 @@ def test_a_server_that_was_busy_looks_again_before_it_lands_a_file(server: FtpCh
     [
         ("1.jl", LINES[:-1], "as last line"),
         ("1.jl", LINES[:-10], "as last line"),
+        ("1.jl", LINES[:-10] + b"\n\n", "as last line"),
+        ("1.jl", LINE + bytes(100), "as last line"),
+        ("1.jl", b"\xef\xbb\xbf" + LINE[:-10], "as last line"),
         ("1.jsonl", b"title,price\r\n", "as last line"),
         ("1.jl", b"17\n", "as last line"),
         ("1.jl", b"\xff\n", "as last line"),
         ("1.jl", b"[" * 100_000 + b"\n", "as last line"),
-        ("1.jl.gz", gzip.compress(LINES)[:-1], "cut off or damaged"),
-        ("1.jl.gz", gzip.compress(LINES)[:-9], "cut off or damaged"),
-        ("1.jl.gz", gzip.compress(LINES)[:5], "cut off or damaged"),
-        ("1.csv.gz", gzip.compress(LINES)[:-9], "cut off or damaged"),
-        ("1.csv.gz", gzip.compress(LINES)[:-8] + bytes(8), "cut off or damaged"),
-        ("1.jl.gz", gzip.compress(LINES[:-10]), "as last line"),
+        ("1.jl.gz", zipped(LINES)[:-1], "cut off or damaged"),
+        ("1.jl.gz", zipped(LINES)[:-9], "cut off or damaged"),
+        ("1.jl.gz", zipped(LINES)[:5], "cut off or damaged"),
+        ("1.csv.gz", zipped(LINES)[:-9], "cut off or damaged"),
+        ("1.csv.gz", zipped(LINES)[:-8] + bytes(8), "cut off or damaged"),
+        ("1.jl.gz", zipped(LINES[:-10]), "as last line"),
     ],
 )
 def test_content_that_shows_a_cut_does_not_land(server: FtpChild, name: str, content: bytes, found: str) -> None:
@@ -301,6 +318,30 @@ def test_a_disk_that_is_full(server: FtpChild) -> None:
     server.end()
     server.restart()
     assert upload(server, "1.jl", LINES).startswith("226")
+
+
+@pytest.mark.parametrize("step", ["sync_folder", "Path.unlink"])
+def test_a_file_that_has_landed_has_landed_whatever_fails_then(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Readers may have seen it: "not stored" would have its batch crawled again."""
+    for name in ("staging", "items"):
+        (tmp_path / name).mkdir()
+    place = LandingPlace(tmp_path / "staging", tmp_path / "items")
+    arrival = place.receive("1.jl")
+    arrival.write(LINE)
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"landing.{step}", fail)
+        arrival.land()
+        arrival.close()
+    assert (tmp_path / "items" / "1.jl").read_bytes() == LINE
+    assert len(list((tmp_path / "staging").iterdir())) == (step == "Path.unlink")
+    assert not [path for path in Path("/proc/self/fd").iterdir() if "1.jl." in os.path.realpath(path)]
+    assert "after 1.jl had landed: [Errno 5] Input/output error" in caplog.text
 
 
 def test_a_server_that_was_killed_right_after_a_file_has_landed(server: FtpChild) -> None:
@@ -382,6 +423,12 @@ def test_folders_that_can_not_be_used(tmp_path: Path, staging: str, items: str, 
 
 def test_a_staging_folder_that_another_server_uses(server: FtpChild) -> None:
     assert refusal(0, server.staging, server.items).startswith(f"{server.staging}: another server uses it")
+
+
+def test_what_can_be_no_port(tmp_path: Path) -> None:
+    found = subprocess.run(command(65536, tmp_path, tmp_path), capture_output=True, text=True, timeout=30)
+    assert found.returncode == 2
+    assert "65536 is no port, expected 0 to 65535" in found.stderr
 
 
 def test_a_port_that_is_taken(server: FtpChild, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from crawling import Crawl, Project, site, wait_for
 from ftp_child import FtpChild, ftp_server
+from shifts import analyse
 
 PROPERTIES = 180
 
@@ -57,6 +58,8 @@ def test_nothing_is_lost_or_counted_twice_when_the_server_is_killed(project: Pro
     assert merged.process.returncode == 0, merged.log
     urls = [json.loads(line)["url"] for line in (tmp_path / "all.jl").read_text().splitlines()]
     assert sorted(urls) == child.property_urls(range(PROPERTIES))
+    analysis = analyse(server.items)  # reads all that has landed, also what does not count for `merge`
+    assert (analysis.items, analysis.malformed) == (PROPERTIES, 0)
 
 
 def test_a_part_that_has_landed_all_the_same_is_not_merged_silently(project: Project, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shifts import Analysis, Shift, Tables, analyse, as_table
 from site_server import FACTORS, Site, make_property
-from words import Malformed, MalformedError, Sums, read_feed, read_item, shifts_of, words_of
+from words import Item, Malformed, MalformedError, Sums, read_feed, read_item, shifts_of, words_of
 
 SHIFTS = Path(__file__).parents[1] / "example_project" / "shifts.py"
 
@@ -157,7 +157,7 @@ def test_no_price(price: str) -> None:
     [
         (b'{"title": "cut of', "not JSON: Unterminated string"),
         (b"\xff\xfe", "not JSON: 'utf-8' codec can't decode"),
-        (b"[" * 200_000, "not JSON: "),
+        (b"[" * 200_000, "nested deeper than 100 levels"),
         (b'[{"title": "", "price": 1}]', "not a JSON object"),
         (b"7", "not a JSON object"),
         (b'{"price": 1}', "no title that is a string"),
@@ -170,6 +170,57 @@ def test_no_item(text: bytes, reason: str) -> None:
     with pytest.raises(MalformedError) as caught:
         read_item(text)
     assert str(caught.value).startswith(reason)
+
+
+def nested(levels: int, opening: str = "[", closing: str = "]") -> str:
+    """A JSON text that nests so deep."""
+    return opening * levels + "1" + closing * levels
+
+
+def deeper(frames: int, line: bytes) -> list[tuple[int, Item | Malformed]]:
+    """What a line says to a caller with so many more frames on its stack, as a worker of Spark has."""
+    return deeper(frames - 1, line) if frames else list(read_feed("1.jl", [line]))
+
+
+@pytest.mark.parametrize("frames", [0, 600])
+@pytest.mark.parametrize("levels", [99, 100, 300, 991, 5_000, 200_000])
+@pytest.mark.parametrize("text", ["[]", ('{"a":', "}"), ('["\\\\", "\\"", "]", ', "]")])
+@pytest.mark.parametrize("field", ["title", "price", "url", "other"])
+def test_how_deep_a_line_may_be_nested(field: str, text: Sequence[str], levels: int, frames: int) -> None:
+    fields = {"title": '"["', "price": "1", field: nested(levels, *text)}
+    line = ", ".join(f'"{name}": {value}' for name, value in fields.items())
+    ((_, said),) = deeper(frames, b"{%s}" % line.encode())
+    deep = isinstance(said, Malformed) and said.reason == "nested deeper than 100 levels"
+    assert deep == (levels > 99)  # the object itself is the first
+    assert isinstance(said, Malformed) == (deep or field in {"title", "price"})
+
+
+def test_brackets_in_a_string_are_no_levels() -> None:
+    assert read_item(line(title='[{"' * 200 + " flat", price=1)).words == ("flat",)
+    assert read_item(line(title="", price=1, other=[[]] * 200)).words == ()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.sampled_from(["title", "price", "url"]) | st.text(), values),
+)
+
+
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()), st.data())
+def test_whatever_a_line_says_it_is_an_item_or_malformed(text: bytes, data: st.DataObject) -> None:
+    for part in (text, text[: data.draw(st.integers(0, len(text)))], b'{"title": "a", "price": %s}' % text):
+        for _, said in read_feed("1.jl", [part]):
+            assert isinstance(said, Item) or json.loads(said.as_json())["line"] == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+def test_byte_order_marks_are_no_part_of_a_line(encoding: str) -> None:
+    """Scrapy puts one on each line, other programs on the first."""
+    first, *others = [json.dumps(item) for item in EXAMPLE]
+    lines = [f"{first}\n".encode("utf-8-sig"), *(f"{text}\n".encode(encoding) for text in others)]
+    said = [said for _, said in read_feed("1.jl", [*lines, "\n".encode(encoding), "".encode(encoding)])]
+    assert [item.words for item in said if isinstance(item, Item)] == [("split", "business"), ("need", "business")]
+    assert len(said) == 2
 
 
 def test_other_fields_may_hold_anything() -> None:
@@ -274,7 +325,7 @@ def test_each_file_is_read_once_and_each_url_counts_once(tmp_path: Path) -> None
     assert counts == {"flat": 1, "loft": 1, "split": 2, "business": 4, "need": 2}
 
 
-@pytest.mark.parametrize("name", [".1.jl", "_1.jl", "1.json", "1.jl.part", "jl"])
+@pytest.mark.parametrize("name", [".1.jl", "_1.jl", "_x=1.jl", "1.json", "1.JL", "1.jl.part", "jl"])
 def test_what_is_no_feed_is_left_alone(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(feed(*EXAMPLE))
     (tmp_path / "folder.jl").mkdir()
@@ -307,6 +358,13 @@ def test_example(tmp_path: Path) -> None:
         "   +0.00%     0.00%          2  business",
         "  -44.44%    33.33%          1  split",
     ]
+
+
+def test_a_word_that_the_terminal_can_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "1.jl").write_text(feed({"title": "東京", "price": 1}))
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = run(tmp_path)
+    assert (done.stderr, done.stdout.splitlines()[-1].split()[-1]) == ("", r"\u6771\u4eac")
 
 
 def test_malformed_lines_are_told_and_set_aside(tmp_path: Path) -> None:
