@@ -25,9 +25,14 @@ class Scale:
         """Where ``value`` is; what is outside of the scale is at its nearer end."""
         return 100 * (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
 
+    @property
+    def step(self) -> float:
+        """A round number, of which some fit."""
+        return round_step((self.high - self.low) / FEWEST_STEPS)
+
     def ticks(self) -> list[float]:
         """Round values, a few, the same step apart."""
-        step = round_step((self.high - self.low) / FEWEST_STEPS)
+        step = self.step
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [number * step for number in range(first, last + 1)]
 

@@ -10,6 +10,7 @@ means: every property came out exactly once, and the balance of the run holds.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import re
@@ -249,14 +250,41 @@ def below(lines: Sequence[str]) -> str:
 # --- the command ---
 
 
-def make_work_folder() -> Path:
-    """A new folder for this run; only the latest ones are kept."""
-    RUNS.mkdir(exist_ok=True)
-    for old in sorted(RUNS.iterdir())[: 1 - RUNS_TO_KEEP]:
-        shutil.rmtree(old, ignore_errors=True)
-    work = RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+def make_work_folder(runs: Path) -> Path:
+    """A new folder for this run. Of those before only the latest are kept, and as many that did not come to an end."""
+    runs.mkdir(exist_ok=True)
+    over = sorted(folder for folder in runs.iterdir() if not in_use(folder))
+    for reported in (True, False):
+        for old in [folder for folder in over if Files(work=folder).report.exists() is reported][: 1 - RUNS_TO_KEEP]:
+            shutil.rmtree(old, ignore_errors=True)
+    work = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     work.mkdir()
     return work
+
+
+def use(folder: Path) -> int:
+    """Until this process ends *folder* is in use. Raises ``BlockingIOError`` if it is."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a demo that has not ended works in *folder*."""
+    try:
+        os.close(use(folder))
+    except BlockingIOError:
+        return True
+    return False
+
+
+def has_run(files: Files) -> bool:
+    """Whether an earlier run has left something that a new one would count."""
+    return files.ledger.exists() or (files.items.is_dir() and any(files.items.iterdir()))
 
 
 def positive(text: str) -> int:
@@ -276,8 +304,15 @@ def main() -> int:
     parser.add_argument("--warm", action="store_true", help="nodes with a warm process, which start workers at once")
     parser.add_argument("--work", type=Path, help="folder for logs, ledger and items (.demo/<time>)")
     arguments = vars(parser.parse_args())
-    work = arguments.pop("work") or make_work_folder()
+    work = arguments.pop("work")
+    if work and has_run(Files(work=work)):  # its items would be counted as this run's
+        parser.error(f"argument --work: {work} has the ledger or items of an earlier run, expected a new folder")
+    work = work or make_work_folder(RUNS)
     work.mkdir(parents=True, exist_ok=True)
+    try:
+        use(work)
+    except BlockingIOError:
+        parser.error(f"argument --work: another demo is at work in {work}, expected a new folder")
     options, files = Options(**arguments), Files(work=work.resolve())
     try:
         with Session(files.work) as session:

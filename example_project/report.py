@@ -3,13 +3,14 @@ no script, follows a light or dark screen, and can be printed."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
 from pathlib import Path
 
-from charts import Curve, Scale, axis, bar, interval, panel, scale_around
+from charts import Curve, Format, Scale, axis, bar, interval, panel, scale_around
 from result import Account, Attempt, Comparison, Result, Sample, agreement
 
 from scrapy_distributed.accounting import counted
@@ -95,7 +96,7 @@ def known_words(result: Result) -> str:
 titles. {agreement(known).capitalize()}.</p>
 <p class="quiet"><span class="key truth"></span> truth, as the site tells it &ensp;
 <span class="key"></span> estimate from {counted(result.analysis.items, "item")}, &plusmn; 2 standard errors</p>
-<table class="wide words"><thead><tr><th>word</th><th class="plot">{axis(scale, whole_percent)}</th>
+<table class="wide words"><thead><tr><th>word</th><th class="plot">{axis(scale, percent(scale.step))}</th>
 <th class="number">truth</th><th class="number">estimate</th><th class="number">listings</th></tr></thead>
 <tbody>{rows}</tbody></table>{malformed(result.analysis.malformed)}</section>"""
 
@@ -164,6 +165,7 @@ def nodes(result: Result) -> str:
         for node, count in items.items()
     )
     return f"""<section><h2>Nodes</h2>
+<p class="quiet">Counted are the properties of jobs that count: what a node has crawled in others went out again.</p>
 <table class="wide nodes"><thead><tr><th>node</th><th class="plot"></th><th class="number">properties</th>
 <th class="number">jobs that count</th></tr></thead><tbody>{rows}</tbody></table></section>"""
 
@@ -283,9 +285,15 @@ def signed(share: float) -> str:
     return f"{100 * share:+.1f}%".replace("-", "\N{MINUS SIGN}")
 
 
-def whole_percent(share: float) -> str:
-    """A fraction in whole per cent, with its sign unless it is 0."""
-    return f"{100 * share:+.0f}%".replace("-", "\N{MINUS SIGN}") if abs(share) > 1e-9 else "0"
+def percent(step: float) -> Format:
+    """Fractions in per cent, with their sign unless they are 0, and with the decimal places that tell one from the next
+    ``step``, which is round."""
+    places = max(0, math.ceil(-math.log10(100 * step) - 1e-9))
+
+    def shown(share: float) -> str:
+        return f"{100 * share:+.{places}f}%".replace("-", "\N{MINUS SIGN}") if abs(share) > step / 2 else "0"
+
+    return shown
 
 
 def seconds(value: float) -> str:

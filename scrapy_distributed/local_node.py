@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -102,18 +103,18 @@ class LocalNode:
         (self.folder / "scrapy.cfg").write_text(_SCRAPY_CFG)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "scrapyd", "--pidfile="],
+                [sys.executable, "-m", "scrapy_distributed.local_scrapyd", "--pidfile="],
                 cwd=self.folder,
                 env=self._environment(),
-                stdin=subprocess.DEVNULL,
+                stdin=_lifeline(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # its workers are in its process group, and outlive it: see end()
             )
         self._groups.add(self.process.pid)
 
-    def wait(self, deadline: float) -> None:
-        """Return when the node answers; *deadline* is a ``time.monotonic()``.
+    def wait(self, deadline: float, pause: Callable[[float], None] = time.sleep) -> None:
+        """Return when the node answers; *deadline* is a ``time.monotonic()``, *pause* sleeps for some seconds.
 
         Raises ``NodeUnreachableError`` with the tail of its log if it ends, or does not answer in time."""
         while not self._answers():
@@ -123,7 +124,7 @@ class LocalNode:
                 self.spawn()
             if time.monotonic() > deadline:
                 raise NodeUnreachableError(self.name, f"Scrapyd does not answer at {self.url}: {self.log_tail()}")
-            time.sleep(_POLL_SECONDS)
+            pause(_POLL_SECONDS)
         self._any_port = False  # others know it now
 
     @property
@@ -177,13 +178,16 @@ class LocalNode:
         return "CannotListenError" in self.log_tail(4000)
 
 
-def start(nodes: Sequence[LocalNode], *, deadline_seconds: float = 60) -> None:
-    """Start all *nodes* at once and return when every one answers; raises what ``spawn`` and ``wait`` raise."""
+def start(
+    nodes: Sequence[LocalNode], *, deadline_seconds: float = 60, pause: Callable[[float], None] = time.sleep
+) -> None:
+    """Start all *nodes* at once and return when every one answers; raises what ``spawn``, ``wait`` and *pause* raise.
+    *pause* sleeps for some seconds."""
     deadline = time.monotonic() + deadline_seconds
     for node in nodes:
         node.spawn()
     for node in nodes:
-        node.wait(deadline)
+        node.wait(deadline, pause)
 
 
 def end(nodes: Sequence[LocalNode], *, grace_seconds: float = 10) -> list[str]:
@@ -200,6 +204,12 @@ def end(nodes: Sequence[LocalNode], *, grace_seconds: float = 10) -> list[str]:
         if not left:
             return []
     return [node.name for node in left]
+
+
+@cache
+def _lifeline() -> int:
+    """The standard input of every node: a pipe whose other end this process has until it is gone, however it ends."""
+    return os.pipe()[0]
 
 
 def require_scrapyd() -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
+from crawling import wait_for
 from scrapyd_child import start
 from tiny_project import write_project
 
@@ -133,6 +134,47 @@ def test_up_deploy_monitor_and_an_end_without_remains(project: Path, number: sig
         assert [members(group) for group in groups] == [[], []]
 
 
+def test_a_fleet_that_is_killed_leaves_no_node(project: Path) -> None:
+    with fleet_up(project, "2", "--port", "0", "--poll-interval", "0.1", "--warm") as up:
+        assert scrapy(project, "fleet", "deploy", up.urls[0].removeprefix("http://")).returncode == 0
+        call(f"{up.urls[0]}/schedule.json", project="tiny", spider="waiting", jobid="w1")
+        wait_until_running(up.urls[0], "w1")
+        groups = up.groups()
+        assert len(members(groups[0])) > 1
+        up.process.kill()
+        up.process.wait()
+        wait_for(lambda: [members(group) for group in groups] == [[], []])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_a_node_is_started_ends_that_node(project: Path, number: signal.Signals) -> None:
+    """The signal comes when the child is there, and its starter does not know its pid yet."""
+    code = (
+        "import os, subprocess\n"
+        "from scrapy.cmdline import execute\n"
+        "started, popen = [], subprocess.Popen\n"
+        "def signalled(*args, **kwargs):\n"
+        "    started.append(popen(*args, **kwargs))\n"
+        f"    os.kill(os.getpid(), {number:d})\n"
+        "    return started[-1]\n"
+        "subprocess.Popen = signalled\n"
+        "try:\n"
+        "    execute(['scrapy', 'fleet', 'up', '1', '--port', '0'])\n"
+        "finally:\n"
+        "    print([child.poll() is not None for child in started])\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project,
+        env=environment(project),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_SECONDS,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.endswith("[True]\n")
+
+
 def test_the_fleet_of_scrapy_cfg(project: Path) -> None:
     with fleet_up(project, "1", "--port", "0", "--username", "user-x", "--password-env", "PW", PW=SECRET) as up:
         (project / "scrapy.cfg").write_text(
@@ -207,7 +249,7 @@ def test_a_node_that_can_not_start_ends_the_others(project: Path) -> None:
     assert "scrapyd2: Scrapyd did not start: see " in result.stderr
     assert "NotADirectoryError" in result.stderr
     listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True).stdout
-    pids = [line.split()[0] for line in listed.splitlines() if "-m scrapyd --pidfile=" in line]
+    pids = [line.split()[0] for line in listed.splitlines() if "scrapyd --pidfile=" in line]
     assert not [pid for pid in pids if os.path.realpath(f"/proc/{pid}/cwd").startswith(str(project))]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from charts import Curve, Scale, bar, interval, panel, scale_around
-from report import ATTEMPTS_SHOWN, SAMPLES_SHOWN, render, speeds, thinned, write_report
+from report import ATTEMPTS_SHOWN, SAMPLES_SHOWN, percent, render, speeds, thinned, write_report
 from result import Account, Failure, Result, Sample
 from shifts import Analysis
 from test_demo_result import RESULT, a_shift, an_attempt
@@ -172,6 +172,13 @@ def test_a_crawl_that_brought_nothing() -> None:
     assert "n1 0 0 of 0" in text
 
 
+def test_it_says_which_properties_of_a_node_are_counted() -> None:
+    attempts = (an_attempt("1", "n1", "rejected", items=150), an_attempt("1.2", "n2", items=2))
+    text = page(replace(RESULT, account=replace(RESULT.account, attempts=attempts))).text
+    assert "Counted are the properties of jobs that count" in text
+    assert "n1 0 0 of 1 n2 2 1 of 1" in text
+
+
 # --- over time ---
 
 
@@ -215,6 +222,21 @@ def test_there_are_a_few_ticks_on_any_scale(high: float) -> None:
     ticks = Scale(low=0, high=high).ticks()
     assert 4 <= len(ticks) <= 9
     assert 0 <= ticks[0] < ticks[-1] <= high * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("half", [3e-5, 0.0006, 0.0012, 0.004, 0.019, 0.19, 0.9])
+def test_no_two_ticks_in_per_cent_read_the_same(half: float) -> None:
+    scale = Scale(low=-half, high=half)
+    shown = [percent(scale.step)(value) for value in scale.ticks()]
+    assert len(set(shown)) == len(shown)
+    assert [one for one in shown if not re.search("[1-9]", one)] == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("step", "share", "shown"), [(0.1, 0.2, "+20%"), (0.01, -0.02, "\N{MINUS SIGN}2%"), (0.002, 0.004, "+0.4%")]
+)
+def test_ticks_in_per_cent_have_no_needless_places(step: float, share: float, shown: str) -> None:
+    assert percent(step)(share) == shown
 
 
 def test_positions_are_percentages() -> None:

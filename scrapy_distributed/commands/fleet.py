@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
@@ -90,21 +90,27 @@ class Command(ScrapyCommand):
         from scrapy_distributed.local_node import end, start
 
         nodes = _local_nodes(args, opts)
+        received: list[int] = []
+
+        def pause(seconds: float) -> None:
+            time.sleep(seconds)
+            if received:
+                raise KeyboardInterrupt
+
+        # Only noted, until the next pause: raised between the start of a node and the line that remembers it, or while
+        # nodes are being ended, it would leave processes behind.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda number, frame: received.append(number))
         try:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, _interrupt)
-            start(nodes)
+            start(nodes, pause=pause)
             for node in nodes:
                 print(f"{node.name} listening at {node.url}", flush=True)
             print("ready", flush=True)
-            _watch(nodes)
+            _watch(nodes, pause)
             self.exitcode = 1
         except KeyboardInterrupt:
             self.exitcode = 0
         finally:
-            # A second signal does not cut this off: it would leave processes behind.
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
             left = end(nodes)
             if left:
                 print(
@@ -195,15 +201,11 @@ def _local_nodes(args: Sequence[str], opts: argparse.Namespace) -> list[LocalNod
     ]
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def _watch(nodes: Sequence[LocalNode]) -> None:
-    """Return when every node has ended; say so at each one's end."""
+def _watch(nodes: Sequence[LocalNode], pause: Callable[[float], None]) -> None:
+    """Return when every node has ended; say so at each one's end. *pause* sleeps for some seconds."""
     running = list(nodes)
     while running:
-        time.sleep(_WATCH_SECONDS)
+        pause(_WATCH_SECONDS)
         for node in [node for node in running if node.exited is not None]:
             print(f"{node.name} has ended (status {node.exited}), see {node.log}", file=sys.stderr, flush=True)
             running.remove(node)
