@@ -108,11 +108,14 @@ OURS = Contender(
     environment=Environment(name="ours", requirements=(*SCRAPYD, "uvloop"), project=True),
 )
 OURS_QUICK = replace(OURS, form=f"{INSTALLED}, poll_interval 0.5", scrapyd={"poll_interval": "0.5"})
+AUTO = {"DISTRIBUTED_BATCH_SIZE": "auto"}
+OURS_AUTO = replace(OURS, form=f"{INSTALLED}, batch size auto", coordinator=AUTO, batch=FIRST)
+OURS_AUTO_QUICK = replace(OURS_AUTO, form=f"{OURS_AUTO.form}, poll_interval 0.5", scrapyd=OURS_QUICK.scrapyd)
 OURS_BEST = replace(
     OURS,
     form=BEST,
     settings={**TWISTED, "LOG_LEVEL": "INFO"},
-    coordinator={"DISTRIBUTED_BATCH_SIZE": "auto", "ADDONS": FAST},
+    coordinator={**AUTO, "ADDONS": FAST},
     scrapyd={"launcher": "scrapy_distributed.warm.launcher.WarmLauncher"},
     batch=FIRST,
 )
@@ -160,6 +163,8 @@ SCENARIOS = {
             REDIS,
             OURS,
             OURS_QUICK,
+            OURS_AUTO,
+            OURS_AUTO_QUICK,
         ),
         scenario(
             "best",

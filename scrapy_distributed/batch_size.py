@@ -23,7 +23,8 @@ STARTUP_LIMIT = 0.05
 TAIL_LIMIT = 0.10
 CLEARLY = 1.2  # a size is called too small or too large if another one is better by this factor
 
-FIRST = 200  # requests, while nothing is known
+FIRST = 1000  # requests, while nothing is known
+LITTLE = 200  # requests: then less than that is not shared by nodes
 FIRST_PART = 64  # and no less than this part of what waits
 LARGEST = 20_000  # requests: to compress as many takes a tenth of a second, and seldom can more travel in one argument
 LONG = 60.0  # seconds of crawling: longer jobs win nothing, and lose more when they are lost
@@ -97,7 +98,8 @@ class BatchSize:
         if self.fixed is not None:
             return self.fixed
         if not self.measured:
-            return max(FIRST, uncut // FIRST_PART)
+            share = FIRST if walking else max(-(-uncut // slots), LITTLE)
+            return max(min(share, FIRST), uncut // FIRST_PART)
         startup, per_request = median(self._startups), max(median(self._per_request), TINY)
         more = 2 if walking else 1
         run = elapsed * more + unsettled * per_request / slots

@@ -229,9 +229,9 @@ SETTINGS = (
     ),
     _setting(
         "batch_size",
-        1000,
+        AUTO,
         _batch_size,
-        'Larger: fewer job starts. Smaller: shorter tail. "auto": found out from what jobs report.',
+        '"auto": found out from what jobs report. A number: larger, fewer job starts; smaller, shorter tail.',
         unit="requests",
     ),
     _setting(

@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 
 from scrapy_distributed import fast, wire
 from scrapy_distributed.batch import Batcher
-from scrapy_distributed.batch_size import BatchSize
-from scrapy_distributed.config import Config, check_feeds, warn_lease, warn_passwords, warn_unknown
+from scrapy_distributed.batch_size import FIRST, BatchSize
+from scrapy_distributed.config import AUTO, Config, check_feeds, warn_lease, warn_passwords, warn_unknown
 from scrapy_distributed.dispatch import Dispatcher
 from scrapy_distributed.divert import Diverter, check_targets
 from scrapy_distributed.errors import ConfigError
@@ -61,7 +61,8 @@ class Coordinator:
             config=config, spider=self.spider, stats=crawler.stats, offsite=Offsite(crawler),
             fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.occurrence,
         )  # fmt: skip
-        self.batch_size = BatchSize(config.batch_size)
+        # Where nobody waits for receipts nothing is ever measured.
+        self.batch_size = BatchSize(FIRST if config.batch_size == AUTO and not config.wait else config.batch_size)
         self.batcher = Batcher(
             size=self.batch_size.fixed, max_bytes=wire.MAX_JSON_BYTES // 4, max_age=config.batch_max_age
         )

@@ -36,7 +36,7 @@ def test_defaults_keep_their_own_rules() -> None:
 
 
 def test_none_is_the_default() -> None:
-    assert read("BATCH_SIZE", None) == 1000
+    assert read("BATCH_SIZE", None) == "auto"
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,14 @@ def test_a_fixed_size_is_closed_at_once(start: Started) -> None:
     assert taker.sizes == [3, 3, 2]
 
 
+def test_where_nobody_waits_for_receipts_the_size_is_fixed(start: Started) -> None:
+    coordinator, taker = start(WAIT=False)
+    find(coordinator, range(3 * FIRST))
+    taker.room = 9
+    taker.send_ready()
+    assert taker.sizes == [FIRST] * 3
+
+
 def test_a_batch_is_cut_off_when_those_before_it_are_taken(start: Started) -> None:
     coordinator, taker = start()
     find(coordinator, range(5 * FIRST))
@@ -135,7 +143,7 @@ def test_what_jobs_report_makes_the_size(start: Started) -> None:
     taker.room = 2
     find(coordinator, range(60 * FIRST))
     coordinator.clock.advance(1000)
-    settle(coordinator, taker.attempts[0], 1, 11)  # 50 ms a request
+    settle(coordinator, taker.attempts[0], 1, 51)  # 50 ms a request
     taker.room = 9
     taker.send_ready()
     coordinator._tick()
