@@ -125,9 +125,13 @@ def test_records_that_nobody_keeps_are_not_made(caplog: pytest.LogCaptureFixture
         fast._spare_the_log()
         assert not logger.isEnabledFor(logging.DEBUG)
         assert logger.isEnabledFor(logging.INFO)
+        logging.disable(logging.NOTSET)
         logger.addHandler(logging.Handler(logging.DEBUG))
         fast._spare_the_log()
         assert logger.isEnabledFor(logging.DEBUG)
+        logging.disable(logging.ERROR)
+        fast._spare_the_log()
+        assert not logger.isEnabledFor(logging.ERROR)  # as the project has it
     finally:
         logging.disable(logging.NOTSET)
         logging.root.handlers[:] = own
