@@ -105,19 +105,16 @@ OURS = Contender(
     crawl=designs.ours,
     settings=TWISTED,
     versions=("scrapy-distributed-batches", "Scrapy", "scrapyd"),
+    batch=FIRST,
     environment=Environment(name="ours", requirements=(*SCRAPYD, "uvloop"), project=True),
 )
 OURS_QUICK = replace(OURS, form=f"{INSTALLED}, poll_interval 0.5", scrapyd={"poll_interval": "0.5"})
-AUTO = {"DISTRIBUTED_BATCH_SIZE": "auto"}
-OURS_AUTO = replace(OURS, form=f"{INSTALLED}, batch size auto", coordinator=AUTO, batch=FIRST)
-OURS_AUTO_QUICK = replace(OURS_AUTO, form=f"{OURS_AUTO.form}, poll_interval 0.5", scrapyd=OURS_QUICK.scrapyd)
 OURS_BEST = replace(
     OURS,
     form=BEST,
     settings={**TWISTED, "LOG_LEVEL": "INFO"},
-    coordinator={**AUTO, "ADDONS": FAST},
+    coordinator={"ADDONS": FAST},
     scrapyd={"launcher": "scrapy_distributed.warm.launcher.WarmLauncher"},
-    batch=FIRST,
 )
 
 
@@ -163,8 +160,6 @@ SCENARIOS = {
             REDIS,
             OURS,
             OURS_QUICK,
-            OURS_AUTO,
-            OURS_AUTO_QUICK,
         ),
         scenario(
             "best",
