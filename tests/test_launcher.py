@@ -454,10 +454,10 @@ def test_a_warm_process_that_is_not_fit_for_forking(tmp_path: Path, monkeypatch:
     with node(tmp_path / "node") as one:
         job = one.schedule("quick")
         assert "Process finished" in one.wait(job)
-        assert "RuntimeError: found the threads" in one.log()
-        assert "There is no warm process; the next one starts in 1.0 s" in one.log()
         assert f"Cold start of job {job!r}" in one.log()
         wait_for(lambda: "the next one starts in 2.0 s" in one.log())
+        assert "RuntimeError: found the threads" in one.log()
+        assert "There is no warm process; the next one starts in 1.0 s" in one.log()
 
 
 def test_another_runner_starts_cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
