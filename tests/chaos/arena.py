@@ -196,6 +196,7 @@ class Run:
         self.hosts = list(hosts)
         self.grants = folder / "grants"
         self.grants.mkdir()
+        (folder / "items").mkdir()  # two workers at once can't: Scrapy's own storage fails then
         self.settings = {
             "DISTRIBUTED_WORKER_SETTINGS": json.dumps({"CHAOS_FOLDER": str(self.grants)}),
             "DISTRIBUTED_TARGET_FEED_URL": f"{scheme}://{folder}/items/%(batch)s_%(name)s_%(time)s.jl",
