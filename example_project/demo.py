@@ -3,8 +3,8 @@ the site, the proof, and what the items say.
 
     python demo.py --properties 3000 --nodes 3 --latency 0 --batch 250
 
-Everything is started here, on free ports of this machine, and ended here, whatever happens. Exit code 0
-means: every property came out exactly once, and the balance of the run holds.
+Everything is started here, on free ports of this machine, and ended here, also if a part of it fails, and after Ctrl-C.
+Exit code 0 means: every property came out exactly once, and the balance of the run holds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from progress import Progress, fetch, pages_served
 from report import write_report
 from result import Result, agreement, read_account
 from session import HERE, Child, DemoError, Session, SignalledError
-from shifts import Tables, analyse
+from shifts import Tables, analyse, positive
 from site_server import index_pages, property_path
 
 from scrapy_distributed.accounting import counted
@@ -285,13 +285,6 @@ def in_use(folder: Path) -> bool:
 def has_run(files: Files) -> bool:
     """Whether an earlier run has left something that a new one would count."""
     return files.ledger.exists() or (files.items.is_dir() and any(files.items.iterdir()))
-
-
-def positive(text: str) -> int:
-    """A number on the command line that can't be less than 1."""
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{value} is less than 1")
-    return value
 
 
 def main() -> int:

@@ -157,11 +157,10 @@ def remarks(folder: str, analysis: Analysis) -> Iterator[str]:
 
 
 def positive(text: str) -> int:
-    """An argument that is a number from 1."""
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    """A number on the command line that can't be less than 1."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
 
 
 def command_line(description: str, folder: str) -> argparse.ArgumentParser:

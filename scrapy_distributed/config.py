@@ -11,11 +11,11 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from scrapy.settings import BaseSettings
+from scrapy.settings.default_settings import FEED_EXPORTERS_BASE
 from scrapy.utils.misc import load_object
 
 from scrapy_distributed.errors import ConfigError, shortened
@@ -107,23 +107,18 @@ def _has_batch(url: str) -> bool:
     return "%(batch)s" in url.replace("%%", "")
 
 
-def _formats(settings: BaseSettings) -> list[str]:
-    """What a feed's ``format`` may be, as far as the coordinator knows."""
-    return sorted(name for name, exporter in settings.getwithbase("FEED_EXPORTERS").items() if exporter is not None)
-
-
-def _feeds(value: Any, formats: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Scrapy's ``FEEDS`` as JSON knows it. A URL that ends with one of *formats* needs no other."""
+def _feeds(value: Any) -> dict[str, dict[str, Any]]:
+    """Scrapy's ``FEEDS`` as JSON knows it."""
     feeds = _from_json(value)
     rule = "a dict of feed URLs and their options, as Scrapy's FEEDS, or one as JSON"
     if not isinstance(feeds, Mapping):
         raise ValueError(rule)
     if not all(isinstance(url, str | Path) and isinstance(options, Mapping) for url, options in feeds.items()):
         raise ValueError(f"{rule}; found a URL that is no string, or options that are no dict")
-    return dict(_feed(url, options, formats) for url, options in feeds.items())
+    return dict(_feed(url, options) for url, options in feeds.items())
 
 
-def _feed(place: str | Path, options: Mapping[Any, Any], formats: Sequence[str]) -> tuple[str, dict[str, Any]]:
+def _feed(place: str | Path, options: Mapping[Any, Any]) -> tuple[str, dict[str, Any]]:
     url = str(place.absolute()) if isinstance(place, Path) else place
     if is_ambiguous(url):
         raise ValueError(QUOTE)
@@ -131,7 +126,8 @@ def _feed(place: str | Path, options: Mapping[Any, Any], formats: Sequence[str])
     if not _has_batch(url):
         raise ValueError(f"%(batch)s in each feed URL, else the workers overwrite each other's items; {shown} has none")
     ending = Path(url).suffix.removeprefix(".")
-    feed: dict[str, Any] = {"format": ending if ending in formats else ""}  # Scrapy looks there since 2.19 only
+    # Scrapy looks there since 2.19 only.
+    feed: dict[str, Any] = {"format": ending if ending in FEED_EXPORTERS_BASE else ""}
     for name, option in options.items():
         try:
             feed[name] = json.loads(json.dumps(option, default=_import_path))
@@ -142,7 +138,7 @@ def _feed(place: str | Path, options: Mapping[Any, Any], formats: Sequence[str])
             ) from None
     if not feed["format"]:
         raise ValueError(
-            f"a format for each feed, or a URL that ends with one of {', '.join(formats)}; {shown} has none"
+            f"a format for each feed, or a URL that ends with one of {', '.join(FEED_EXPORTERS_BASE)}; {shown} has none"
         )
     if feed.get("batch_item_count") and not re.search(r"%\(batch_time\)s|%\(batch_id\)", url):
         raise ValueError(f"%(batch_id)d or %(batch_time)s in a feed URL with batch_item_count; {shown} has none")
@@ -411,9 +407,8 @@ def _read(setting: Setting, settings: BaseSettings) -> Any:
     value = settings.get(setting.name)
     if value is None:
         return setting.default
-    read = partial(_feeds, formats=_formats(settings)) if setting.read is _feeds else setting.read
     try:
-        return read(value)
+        return setting.read(value)
     except ValueError as error:
         raise ConfigError(f"{setting.name}: found {_found(setting, value)}, expected {error}") from None
 

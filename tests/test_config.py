@@ -220,8 +220,8 @@ def test_options_that_can_not_travel_are_named(feeds: dict[str, Any]) -> None:
     [
         ("ftp://user:s3cret@h/1.jl", {}, "else the workers overwrite each other's items; 'ftp://user@h/1.jl' has none"),
         ("%%(batch)s.jl", {}, "%(batch)s in each feed URL, else"),
-        ("%(batch)s_%(name)s", {}, "xml; '%(batch)s_%(name)s' has none"),
-        ("ftp://user:s3cret@h/%(batch)s.jl.gz", {}, "a format for each feed, or a URL that ends with one of csv, jl, "),
+        ("%(batch)s_%(name)s", {}, "; '%(batch)s_%(name)s' has none"),
+        ("ftp://user:s3cret@h/%(batch)s.jl.gz", {}, "a format for each feed, or a URL that ends with one of json, "),
         ("ftp://user:s3cret@h/%(batch)s.jl.gz", {}, "; 'ftp://user@h/%(batch)s.jl.gz' has none"),
         ("%(batch)s.%(end)s", {}, "a format for each feed"),
         ("%(batch)s.jl", {"format": None}, "a format for each feed"),
@@ -236,11 +236,11 @@ def test_a_feed_that_no_worker_could_write_is_named_without_its_password(url: st
     assert "s3cret" not in str(caught.value)
 
 
-def test_an_ending_is_a_format_if_the_project_has_it() -> None:
-    settings = {"DISTRIBUTED_TARGET_FEEDS": {"%(batch)s.xyz": {}}, "FEED_EXPORTERS": {"xyz": "a.B", "csv": None}}
-    assert Config.from_settings(Settings(settings)).target_feeds == {"%(batch)s.xyz": {"format": "xyz"}}
-    with pytest.raises(ConfigError, match=r"ends with one of jl, json, .*, xyz; '%\(batch\)s.csv' has none"):
-        Config.from_settings(Settings({**settings, "DISTRIBUTED_TARGET_FEEDS": {"%(batch)s.csv": {}}}))
+def test_a_format_of_the_projects_own_has_to_be_named() -> None:
+    settings = {"DISTRIBUTED_TARGET_FEEDS": {"%(batch)s.xyz": {}}, "FEED_EXPORTERS": {"xyz": "a.B"}}
+    with pytest.raises(ConfigError, match=r"ends with one of json, jsonlines, .*; '%\(batch\)s.xyz' has none"):
+        Config.from_settings(Settings(settings))
+    assert read("TARGET_FEEDS", {"%(batch)s.xyz": {"format": "xyz"}}) == {"%(batch)s.xyz": {"format": "xyz"}}
 
 
 def test_a_batch_that_is_written_as_text_is_none() -> None:
