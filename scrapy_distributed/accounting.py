@@ -1,8 +1,11 @@
-"""The balance of a run: every diverted request is in exactly one state, or this says how many are not. Pure."""
+"""The account of a run, pure: its balance (every diverted request is in exactly one state, or this says how many are
+not), and what is lost of it all the same, since a balance of requests tells nothing of items and of other pages."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,57 @@ class Balance:
             f"{self.diverted:,} diverted {sign} {self.queued:,} queued + {self.in_flight:,} in flight"
             f" + {self.crawled:,} crawled + {self.failed:,} failed + {self.filtered:,} filtered + {self.dead:,} dead"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """What the balance of a run does not show.
+
+    *unexported*: items of attempts that count which a feed of theirs could not express; one that two feeds lack counts
+    twice. *followed*: requests that workers followed from those of their batch, and that failed: reason to number.
+    *own*: the same of the coordinator's own crawl, and items that it lost. *twice*: requests that were redirected to a
+    page which the run has crawled for another request as well.
+    """
+
+    unexported: int = 0
+    followed: Mapping[str, int] = field(default_factory=dict)
+    own: Mapping[str, int] = field(default_factory=dict)
+    twice: int = 0
+
+    @property
+    def none(self) -> bool:
+        return not (self.unexported or self.followed or self.own or self.twice)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """A sentence on each."""
+        lines = []
+        if self.unexported:
+            lines.append(
+                f"{counted(self.unexported, 'item')} missing in feeds that count: their format can't express them; the"
+                " log of the job names each, the batches are those that show tells of it"
+            )
+        if self.own:
+            lines.append(f"failed of the coordinator's own crawl: {_by_reason(self.own)}; what they lead to is missing")
+        if self.followed:
+            lines.append(
+                f"failed of what workers followed from pages of the fleet: {_by_reason(self.followed)}; what they lead"
+                " to is missing"
+            )
+        if self.twice:
+            lines.append(
+                f"{counted(self.twice, 'request')} redirected to a page that was crawled for another request as well:"
+                " its items may be there twice"
+            )
+        return lines
+
+
+def _by_reason(counts: Mapping[str, int]) -> str:
+    """``3 (timeout 2, http 503 1)``."""
+    by_number = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return f"{sum(counts.values()):,} ({', '.join(f'{reason}: {number:,}' for reason, number in by_number)})"
 
 
 def counted(number: int, noun: str) -> str:

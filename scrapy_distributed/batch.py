@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -60,22 +62,39 @@ def label(batch: int, attempt: int) -> str:
     return str(batch) if attempt == 1 else f"{batch}.{attempt}"
 
 
+def new_token() -> str:
+    """What tells an attempt from every other one, also of a ledger that was put back from a copy and counts again."""
+    return secrets.token_hex(4)
+
+
+def with_token(feed: str, token: str) -> str:
+    """The URL *feed*, a template of Scrapy's, with *token* behind each ``%(batch)s``: two runs, or a run and a copy of
+    it, have batches of the same number. One with ``%(_job)s`` has the token in it."""
+    if "%(_job)s" in feed.replace("%%", ""):
+        return feed
+    return re.sub(r"%%|%\(batch\)s", lambda found: found[0] if found[0] == "%%" else f"{found[0]}-{token}", feed)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """One job: the requests at *positions* (a bitmap, bit n for request n of the batch) on the *node* at *url*."""
+    """One job: the requests at *positions* (a bitmap, bit n for request n of the batch) on the *node* at *url*.
+
+    *token*: that of ``new_token``. Job ids and the names of feeds have it, so a receipt or a feed is of this attempt
+    or of none."""
 
     run: str
     batch: int
     number: int
     node: str
     url: str = ""
+    token: str
     state: AttemptState
     positions: int
 
     @property
     def job(self) -> str:
         """Scrapyd's job id: readable, sortable, safe as a file name."""
-        return f"{self.run}-{self.batch:06d}-{self.number}"
+        return f"{self.run}-{self.batch:06d}-{self.number}-{self.token}"
 
     @property
     def label(self) -> str:

@@ -247,6 +247,12 @@ SETTINGS = (
         _choice("report", "follow"),
         "What a worker does with targets that it finds: report them to the coordinator, or follow them itself.",
     ),
+    _setting(
+        "failed_follow_ups",
+        "count",
+        _choice("count", "fail"),
+        "A page that a worker followed fails: count it (batches check tells), or the request that led to it fails too.",
+    ),
     _setting("project", "", _text, "Name on Scrapyd. Empty: the one in scrapy.cfg, else BOT_NAME."),
     _setting("version", "", _text, "Egg version of the jobs. Empty: the newest that every node has."),
     _setting("ledger", "", _text, "File of the ledger. Empty: .scrapy/distributed/<spider>.sqlite in the project."),
@@ -372,6 +378,7 @@ class Config:
     fast_workers: bool
     worker_args: tuple[str, ...]
     worker_targets: str
+    failed_follow_ups: str
     project: str
     version: str
     ledger: str

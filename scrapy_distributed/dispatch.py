@@ -140,7 +140,7 @@ class Dispatcher:
         try:
             await member.node.schedule(
                 self.job.project, self.job.spider, jobid=attempt.job, version=self.job.version or None,
-                settings=self.job.settings_of(payload), args=self.job.args_of(attempt),
+                settings=self.job.settings_of(payload, attempt.token), args=self.job.args_of(attempt),
             )  # fmt: skip
         except NodeAmbiguousError as error:
             self._fail(member, error)

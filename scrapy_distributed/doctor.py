@@ -24,6 +24,7 @@ from twisted.internet.task import deferLater
 from scrapy_distributed import __version__
 from scrapy_distributed.addon import Addon
 from scrapy_distributed.answer import shortened
+from scrapy_distributed.batch import new_token
 from scrapy_distributed.config import Config, unknown
 from scrapy_distributed.divert import target_rules
 from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError, NodeRefusedError, WireError
@@ -110,7 +111,7 @@ def job_of(subject: Subject, config: Config, project: str, given: Mapping[str, s
     spider.rules = getattr(subject.kind, "rules", ())
     rules = target_rules(config, spider)
     job = JobTemplate.from_config(config, spider, settings=subject.settings, project=project, rules=rules, version="")
-    check_job("job", job.settings_of("x" * MAX_VALUE_BYTES), job.args)
+    check_job("job", job.settings_of("x" * MAX_VALUE_BYTES, new_token()), job.args)
     return job
 
 
@@ -200,7 +201,7 @@ class Probe:
         try:
             await node.schedule(
                 self.job.project, self.job.spider, jobid=job, version=survey.chosen or None,
-                settings=self.job.settings_of("[]"), args={**self.job.args, "batch": "doctor"},
+                settings=self.job.settings_of("[]", new_token()), args={**self.job.args, "batch": "doctor"},
             )  # fmt: skip
             state, receipt = await self._wait(node, job)
             before = None if receipt or state == "finished" else await self._end(node, job)

@@ -10,7 +10,7 @@ from scrapy import Spider
 from scrapy.settings import BaseSettings
 
 from scrapy_distributed import fast
-from scrapy_distributed.batch import Attempt
+from scrapy_distributed.batch import Attempt, with_token
 from scrapy_distributed.config import Config
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.job import check_job
@@ -53,6 +53,7 @@ class JobTemplate:
         elif config.target_feeds:
             sent["FEEDS"] = json.dumps(dict(config.target_feeds))
             sent["FEED_URI"] = ""  # likewise
+        sent["DISTRIBUTED_FAILED_FOLLOW_UPS"] = config.failed_follow_ups
         # Where nobody waits for receipts, what a worker finds must not be left in one.
         sent["DISTRIBUTED_WORKER_TARGETS"] = config.worker_targets if config.wait else "follow"
         missing = [name for name in config.worker_args if not hasattr(spider, name)]
@@ -61,8 +62,15 @@ class JobTemplate:
         args = {name: str(getattr(spider, name)) for name in config.worker_args}
         return cls(project=project, spider=spider.name, version=version, settings=sent, args=args)
 
-    def settings_of(self, payload: str) -> dict[str, str]:
-        return {**self.settings, START_URL: payload}
+    def settings_of(self, payload: str, token: str) -> dict[str, str]:
+        """Those of the job of the attempt with *token*: no other job writes a feed of the same name."""
+        feeds = {}
+        if uri := self.settings.get("FEED_URI"):
+            feeds["FEED_URI"] = with_token(uri, token)
+        if "FEEDS" in self.settings:
+            named = json.loads(self.settings["FEEDS"])
+            feeds["FEEDS"] = json.dumps({with_token(uri, token): options for uri, options in named.items()})
+        return {**self.settings, **feeds, START_URL: payload}
 
     def args_of(self, attempt: Attempt) -> dict[str, str]:
         return {**self.args, "batch": attempt.label}

@@ -129,7 +129,6 @@ class Judge:
         if settlement.again:
             self.stats.inc_value("distributed/tried_again", settlement.again)
         if receipt.unexported:
-            self.stats.inc_value("distributed/items_unexported", receipt.unexported)
             self._warn("Batch %s from %s: %d items are not in its feed, the log of job %s on the node tells why",
                        attempt.label, member.name, receipt.unexported, attempt.job)  # fmt: skip
         if receipt.settled or not receipt.size:

@@ -15,16 +15,17 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scrapy_distributed import wire
-from scrapy_distributed.accounting import Balance
+from scrapy_distributed.accounting import Balance, Losses
 from scrapy_distributed.batch import (
     Attempt,
     AttemptState,
@@ -34,14 +35,18 @@ from scrapy_distributed.batch import (
     bitmap_from_bytes,
     bitmap_to_bytes,
     bits,
+    new_token,
 )
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.receipt import Receipt
-from scrapy_distributed.schema import check_format, check_sound, create, hold, read_balance
+from scrapy_distributed.schema import check_format, check_owner, check_sound, create, hold, read_balance, read_losses
 from scrapy_distributed.seen import Occurrences, Seen
 
 FILL = 10_000  # keys that are read at once
 HALVED_AT = 2  # failed attempts
+LONGEST_LOG = 4000  # pages of the write-ahead log
+LEAST_LOG = 16
+LOG_PART = 16  # and no more than this part of what is free on its disk
 LIVE_STATES = (AttemptState.BOUND, AttemptState.SENT, AttemptState.UNKNOWN)
 
 FIND_RUN = "SELECT id, name, walked FROM run WHERE identity = ? AND ended IS NULL"
@@ -96,7 +101,8 @@ BATCH = "SELECT size, settled, attempts, failures, state, avoid FROM batch WHERE
 PAYLOAD = "SELECT payload FROM batch WHERE run = ? AND number = ?"
 BIND_BATCH = "UPDATE batch SET state = 'in flight', attempts = ?, last = ? WHERE run = ? AND number = ?"
 ADD_ATTEMPT = """
-INSERT INTO attempt (run, batch, number, node, url, state, positions, bound) VALUES (?, ?, ?, ?, ?, 'bound', ?, ?)
+INSERT INTO attempt (run, batch, number, token, node, url, state, positions, bound)
+VALUES (?, ?, ?, ?, ?, ?, 'bound', ?, ?)
 """
 SET_ATTEMPT = """\
 UPDATE attempt SET state = :state, ended = :ended,
@@ -110,7 +116,8 @@ WHERE run = :run AND number = :batch AND state <> 'settled'
 AND NOT EXISTS (SELECT 1 FROM attempt WHERE run = :run AND batch = :batch AND state IN ('bound', 'sent'))
 """
 ACCEPT_ATTEMPT = """
-UPDATE attempt SET state = 'accepted', ended = ?, reason = ?, items = ?, feeds = ?, stats = ?
+UPDATE attempt SET state = 'accepted', ended = ?, reason = ?, items = ?, feeds = ?, stats = ?, unexported = ?,
+    followed = ?
 WHERE run = ? AND batch = ? AND number = ?
 """
 SETTLE_BATCH = """
@@ -120,8 +127,9 @@ UPDATE batch SET settled = :settled, crawled = crawled + :crawled, failed = fail
 WHERE run = :run AND number = :batch
 """
 ADD_OUTCOME = "INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?)"
+ADD_LANDED = "INSERT OR REPLACE INTO landed VALUES (?, ?, ?, ?)"  # tried again, it may land elsewhere
 LIVE = """
-SELECT batch, number, node, url, state, positions FROM attempt
+SELECT batch, number, token, node, url, state, positions FROM attempt
 WHERE run = ? AND state IN ('bound', 'sent', 'unknown')
 """
 ACCEPTED_STATS = "SELECT stats FROM attempt WHERE run = ? AND state = 'accepted' AND stats IS NOT NULL"
@@ -129,6 +137,7 @@ END_RUN = "UPDATE run SET ended = ? WHERE id = ? AND walked IS NOT NULL"
 OTHER_RUNS = "SELECT name FROM run WHERE ended IS NULL AND id <> ? ORDER BY id"
 WALK_ON = "UPDATE run SET walked = NULL WHERE id = ?"
 WALKED = "UPDATE run SET walked = coalesce(walked, ?) WHERE id = ?"
+SET_LOST = "UPDATE run SET lost = ? WHERE id = ?"
 LAST_RUN = "SELECT id, name FROM run ORDER BY id DESC LIMIT 1"
 REOPEN_RUN = "UPDATE run SET ended = NULL WHERE id = ?"
 UNDONE = """
@@ -156,22 +165,23 @@ class Ledger:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.path = Path(os.path.realpath(path))  # by whatever name: one ledger has one lock
         self.run = ""
         self._run = 0
         if sqlite3.sqlite_version_info < (3, 35):
             raise LedgerError(f"found SQLite {sqlite3.sqlite_version}, expected 3.35 or newer: use a newer Python")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = hold(self.path)
             if not self.path.exists():
                 create(self.path)
+            check_owner(self.path)
             self._db = sqlite3.connect(self.path, timeout=5, isolation_level=None)
             check_format(self._db, self.path)
             check_sound(self._db, self.path)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("PRAGMA wal_autocheckpoint = 4000")  # pages of 4 KiB: a sync for every 16 MiB written
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {_pages_of_log(self.path.parent)}")
             self._seen = Seen(self.path.parent)
             self._occurrences = Occurrences(self.path.parent)
         except (sqlite3.Error, UnicodeDecodeError, OSError) as error:
@@ -254,6 +264,14 @@ class Ledger:
         """The crawl on the coordinator has found all it will find."""
         self._db.execute(WALKED, (time.time(), self._run))
 
+    def lost_own(self, lost: Mapping[str, int]) -> None:
+        """What has failed so far of the crawl on the coordinator, reason to number; not yet durable if no ``walked``
+        follows: then that crawl runs again."""
+        self._db.execute(SET_LOST, (json.dumps(dict(lost)), self._run))
+
+    def losses(self) -> Losses:
+        return read_losses(self._db, self._run)
+
     def walk_on(self) -> None:
         """It has not, after all. Survives a power cut: what it finds from now on may not."""
         with self._transaction(durable=True):
@@ -276,11 +294,12 @@ class Ledger:
             payload = self._payload(batch)
             positions = ((1 << size) - 1) & ~settled
             self._db.execute(BIND_BATCH, (attempts + 1, node, self._run, batch))
-            row = (self._run, batch, attempts + 1, node, url, bitmap_to_bytes(positions), time.time())
+            token = new_token()
+            row = (self._run, batch, attempts + 1, token, node, url, bitmap_to_bytes(positions), time.time())
             self._db.execute(ADD_ATTEMPT, row)
         if settled:
             payload = wire.encode_payload(_bodies(payload, positions))
-        return self._attempt(batch, attempts + 1, node, url, AttemptState.BOUND.value, positions), payload
+        return self._attempt(batch, attempts + 1, token, node, url, AttemptState.BOUND.value, positions), payload
 
     def sent(self, attempt: Attempt) -> None:
         """The node has taken it."""
@@ -339,8 +358,8 @@ class Ledger:
         """The attempts whose receipt is still awaited."""
         rows = self._db.execute(LIVE, (self._run,)).fetchall()
         return [
-            self._attempt(batch, number, node, url, state, bitmap_from_bytes(positions))
-            for batch, number, node, url, state, positions in rows
+            self._attempt(batch, number, token, node, url, state, bitmap_from_bytes(positions))
+            for batch, number, token, node, url, state, positions in rows
         ]
 
     def settled(self) -> bool:
@@ -419,10 +438,13 @@ class Ledger:
         (payload,) = self._db.execute(PAYLOAD, (self._run, number)).fetchone()
         return str(payload)
 
-    def _attempt(self, batch: int, number: int, node: str, url: str, state: str, positions: int) -> Attempt:
+    def _attempt(
+        self, batch: int, number: int, token: str, node: str, url: str, state: str, positions: int
+    ) -> Attempt:  # fmt: skip
         return Attempt(
-            run=self.run, batch=batch, number=number, node=node, url=url, state=AttemptState(state), positions=positions
-        )
+            run=self.run, batch=batch, number=number, token=token, node=node, url=url, state=AttemptState(state),
+            positions=positions,
+        )  # fmt: skip
 
     def _add_batches(
         self, bodies: Sequence[str], *, parent: int | None = None, avoid: str | None = None, last: str | None = None,
@@ -535,9 +557,11 @@ class Ledger:
         now_settled = sum(1 << own[position] for position in bits(receipt.settled))
         failed = sum(outcome[1] == "failed" for outcome in outcomes)
         row = (time.time(), receipt.finish_reason, receipt.items, json.dumps(receipt.feeds),
-               json.dumps(dict(receipt.stats)))  # fmt: skip
+               json.dumps(dict(receipt.stats)), receipt.unexported, json.dumps(dict(receipt.followed)))  # fmt: skip
         self._db.execute(ACCEPT_ATTEMPT, (*row, self._run, attempt.batch, attempt.number))
         self._add_outcomes(attempt.batch, outcomes)
+        landed = [(own[position], key) for position, key in receipt.landed_keys() if now_settled >> own[position] & 1]
+        self._db.executemany(ADD_LANDED, [(self._run, attempt.batch, *row) for row in landed])
         self._settle_batch(
             attempt.batch, settled | now_settled, failed=failed, filtered=len(outcomes) - failed,
             crawled=(now_settled & ~moved).bit_count() - len(outcomes), moved=moved.bit_count(),
@@ -606,6 +630,12 @@ def objection(attempt: Attempt, receipt: Receipt, settled: int) -> tuple[str, Bl
     if not receipt.clean:
         return f"it ended early ({receipt.finish_reason}) with items of unfinished requests in its feed", Blame.BATCH
     return None
+
+
+def _pages_of_log(folder: Path) -> int:
+    """How long the write-ahead log gets before it is folded into the ledger, in pages of 4 KiB: each time costs a sync,
+    and on a disk that is nearly full it must not take all that is left."""
+    return max(LEAST_LOG, min(LONGEST_LOG, shutil.disk_usage(folder).free // LOG_PART // 4096))
 
 
 def _joined(bodies: Sequence[str]) -> str:

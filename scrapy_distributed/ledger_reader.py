@@ -17,11 +17,11 @@ from typing import Any
 from urllib.parse import quote
 
 from scrapy_distributed import wire
-from scrapy_distributed.accounting import Balance
+from scrapy_distributed.accounting import Balance, Losses
 from scrapy_distributed.batch import Attempt, AttemptState, bitmap_from_bytes, label
 from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.receipt import FeedFile
-from scrapy_distributed.schema import check_format, read_balance
+from scrapy_distributed.schema import check_format, check_tables, read_balance, read_losses
 
 PAGE = 1000  # rows
 LAST = 2**63 - 1
@@ -37,7 +37,8 @@ WHERE batch.run = :run AND batch.number BETWEEN :first AND :last ORDER BY batch.
 """
 CHILDREN = "SELECT number FROM batch WHERE run = ? AND number > ? AND parent = ? ORDER BY number"
 ATTEMPTS = """
-SELECT number, node, url, state, positions, reason, bound, ended, items, feeds FROM attempt
+SELECT number, token, node, url, state, positions, reason, bound, ended, items, feeds, unexported, followed
+FROM attempt
 WHERE run = ? AND batch = ? ORDER BY number
 """
 OUTCOMES = """
@@ -46,19 +47,21 @@ WHERE run = :run AND (batch, position) > (:batch, :position) AND batch <= :last 
 """
 PAYLOAD = "SELECT payload FROM batch WHERE run = ? AND number = ?"
 ACCEPTED = """
-SELECT batch, number, items, feeds FROM attempt WHERE run = ? AND state = 'accepted' ORDER BY batch, number
+SELECT batch, number, items, feeds, unexported FROM attempt WHERE run = ? AND state = 'accepted'
+ORDER BY batch, number
 """
 
 
 @dataclass(frozen=True, kw_only=True)
 class AcceptedAttempt:
-    """What an attempt that counts has brought: *items* that its job scraped, and the files of its *feeds*. Both are a
-    worker's words."""
+    """What an attempt that counts has brought: *items* that its job scraped, the files of its *feeds*, and how many
+    items are missing in these (*unexported*). All are a worker's words."""
 
     batch: int
     number: int
     items: int
     feeds: tuple[FeedFile, ...]
+    unexported: int = 0
 
     @property
     def label(self) -> str:
@@ -79,6 +82,7 @@ class LedgerReader:
         try:
             with self._reading():
                 check_format(self._db, self.path)
+                check_tables(self._db, self.path)
         except LedgerError:
             self.close()
             raise
@@ -93,6 +97,10 @@ class LedgerReader:
     def balance(self, run: int) -> Balance:
         with self._reading():
             return read_balance(self._db, run)
+
+    def losses(self, run: int) -> Losses:
+        with self._reading():
+            return read_losses(self._db, run)
 
     def batches(self, run: int) -> list[dict[str, Any]]:
         return list(self.each_batch(run))
@@ -153,8 +161,10 @@ class LedgerReader:
         """The attempts that count, by batch and number: their feeds together are the result of the run."""
         with self._reading():
             return [
-                AcceptedAttempt(batch=batch, number=number, items=items or 0, feeds=_feeds(feeds))
-                for batch, number, items, feeds in self._db.execute(ACCEPTED, (run,))
+                AcceptedAttempt(
+                    batch=batch, number=number, items=items or 0, feeds=_feeds(feeds), unexported=unexported
+                )
+                for batch, number, items, feeds, unexported in self._db.execute(ACCEPTED, (run,))
             ]
 
     def feeds(self, run: int) -> list[str]:
@@ -165,9 +175,9 @@ class LedgerReader:
         self._db.close()
 
     def _attempt(self, run: dict[str, Any], batch: int, row: tuple[Any, ...]) -> dict[str, Any]:
-        number, node, url, state, positions, reason, bound, ended, items, feeds = row
+        number, token, node, url, state, positions, reason, bound, ended, items, feeds, unexported, followed = row
         attempt = Attempt(
-            run=run["name"], batch=batch, number=number, node=node, url=url, state=AttemptState(state),
+            run=run["name"], batch=batch, number=number, token=token, node=node, url=url, state=AttemptState(state),
             positions=bitmap_from_bytes(positions),
         )  # fmt: skip
         names = (run["identity"]["project"], run["identity"]["spider"], attempt.job)
@@ -176,6 +186,7 @@ class LedgerReader:
             "number": number, "label": attempt.label, "job": attempt.job, "node": node, "url": url,
             "state": state, "reason": reason,
             "size": attempt.size, "bound": bound, "ended": ended, "items": items, "feeds": _feeds(feeds),
+            "unexported": unexported, "followed": dict(json.loads(followed)),
             "log": f"{url}/logs/{'/'.join(quote(name, safe='') for name in names)}.log" if ran else None,
         }  # fmt: skip
 

@@ -66,6 +66,8 @@ class FaultKind(Enum):
     """It is damaged, of another format, or has other columns."""
     COUNT = "count differs"
     """It has more or fewer items than its receipt says."""
+    UNEXPORTED = "not exported"
+    """Its job scraped items that its format can't express."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +157,10 @@ def _feeds(attempts: Iterable[AcceptedAttempt], pattern: str, faults: list[Fault
         files = [file for file in attempt.feeds if fnmatchcase(file.url, pattern)]
         first_of_each = {file.feed: file.url for file in reversed(files)}
         total = sum(file.items for file in files)
+        if attempt.unexported:
+            missing = counted(attempt.unexported, "item")
+            message = f"batch {attempt.label}: {missing} missing in its feeds: their format can't express them"
+            faults.append(Fault(kind=FaultKind.UNEXPORTED, message=message))
         if attempt.items and not files:
             scraped = f"batch {attempt.label}: its job scraped {counted(attempt.items, 'item')}"
             message = f"{scraped}, found no feed of it" + (f" that fits {pattern!r}" if attempt.feeds else "")

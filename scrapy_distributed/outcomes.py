@@ -45,13 +45,17 @@ class Outcomes:
 
     A start request is settled when it has begun and no request that it led to is open. Its items may still be in a
     pipeline then; a crawl that closes waits for them, so a final receipt knows their errors.
+
+    A request further down that fails is only counted, or with *follow_up_fails* its start request has failed, too.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, follow_up_fails: bool = False) -> None:
         self.size = size
+        self.follow_up_fails = follow_up_fails
         self.settled = 0  # bitmap
         self.noted: dict[int, tuple[str, str]] = {}  # position -> state, reason; without one it is crawled
-        self.followed: Counter[str] = Counter()  # reasons of failures further down; their start request is not failed
+        self.followed: Counter[tuple[str, str]] = Counter()  # state and reason of what ended so further down
+        self.landed: dict[int, str] = {}  # position -> key of the page to which a start request was redirected
         self._open = [0] * size
         self._live: dict[int, int] = {}  # serial of a ticket -> position
         self._serial = size
@@ -95,7 +99,9 @@ class Outcomes:
                 if early and state == "failed":
                     self._early |= 1 << position
         elif serial in self._live:
-            self.followed[f"{state}/{reason}"] += 1
+            self.followed[state, reason] += 1
+            if self.follow_up_fails and state == "failed":
+                self.noted.setdefault(position, (state, shortened(f"followed {reason}", MAX_REASON)))
 
     def end(self, ticket: tuple[int, int]) -> None:
         """The request of *ticket* is over. Any number of times."""
@@ -120,6 +126,10 @@ class Outcomes:
     def again(self) -> int:
         """Bitmap of the failed requests of which nothing is in a feed or on its way: they may be tried elsewhere."""
         return self._early & self.settled & ~self._with_output
+
+    def failed_follow_ups(self) -> dict[str, int]:
+        """Reason to number, the most frequent first."""
+        return {reason: count for (state, reason), count in self.followed.most_common() if state == "failed"}
 
     def by_reason(self, state: str) -> dict[str, list[int]]:
         reasons: dict[str, list[int]] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -22,7 +23,7 @@ from scrapy_distributed.errors import WireError, shortened
 from scrapy_distributed.job import check_job_id
 from scrapy_distributed.outcomes import MAX_REASON
 
-FORMAT = 2
+FORMAT = 3
 BITMAPS = ("settled", "again")
 COUNTS = ("sequence", "size", "items", "pages", "activity", "unexported")
 
@@ -31,10 +32,13 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_COUNT = 2**53  # what every reader of JSON, and SQLite, holds exactly
 MAX_FEEDS = 50_000
 MAX_URL = 4096  # characters
+MAX_REASONS = 1_000  # of what was followed and failed
+MAX_KEY = 2_000  # hexadecimal digits of a fingerprint; Scrapy's own has 40
 MAX_STATS = 5_000
 MAX_STAT_NAME = 500  # characters
 MAX_STAT = 2**63  # sums of them stay far below the largest float
 MAX_TARGETS_BYTES = 64 * 1024 * 1024  # of all payloads together, unpacked
+_KEY = re.compile(r"(?:[0-9a-f]{2})+")
 
 
 class FeedFile(NamedTuple):
@@ -56,9 +60,11 @@ class Receipt:
     is crawled. *again*: bitmap of those that failed before their callback and have put nothing into a feed: they may be
     tried elsewhere. *clean*: no request without an outcome has put an item into the feed. *feeds*: the files, also
     the one that a feed without items would have, stored or not; only in the final receipt. *stored*: no feed was asked
-    for, or all have been stored. *unexported*: items that are missing in a feed that was stored, e.g. because its
-    format can't express them. *targets*: requests for the fleet that the worker has found and not crawled, as payloads
-    of ``wire``; only in the final receipt.
+    for, or all have been stored. *unexported*: items that are missing in a feed that was stored, as its format can't
+    express them. *followed*: of the requests that were followed from those of the batch and failed, reason to number.
+    *landed*: of those that were redirected, position and key (hexadecimal) which the last URL has as a request of its
+    own. *targets*: requests for the fleet that the worker has found and not crawled, as payloads of ``wire``. These
+    three only in the final receipt.
     """
 
     job: str
@@ -76,6 +82,8 @@ class Receipt:
     stored: bool = False
     feeds: tuple[FeedFile, ...] = ()
     unexported: int = 0
+    followed: Mapping[str, int] = field(default_factory=dict)
+    landed: tuple[tuple[int, str], ...] = ()
     targets: tuple[str, ...] = ()
     finish_reason: str = ""
     stats: Mapping[str, float] = field(default_factory=dict)
@@ -102,10 +110,11 @@ class Receipt:
                 raise WireError(f"no receipt: it speaks of {data['size']} requests, sent were {size}")
             for name in BITMAPS:
                 data[name] = _bitmap(data[name], data["size"])
-            for name in ("feeds", "targets"):
+            for name in ("feeds", "landed", "targets"):
                 if type(data[name]) is not list:
                     raise TypeError(f"{name} must be a list")
             data["feeds"] = tuple(FeedFile(*file) for file in data["feeds"])
+            data["landed"] = tuple((position, key) for position, key in data["landed"])
             data["targets"] = tuple(data["targets"])
             receipt = cls(**data)
             receipt._check()
@@ -121,12 +130,12 @@ class Receipt:
             _check_count(name, getattr(self, name))
         for value, kind in (
             (self.job, str), (self.final, bool), (self.clean, bool), (self.stored, bool), (self.finish_reason, str),
-            (self.stats, dict), *((payload, str) for payload in self.targets),
+            (self.stats, dict), (self.followed, dict), *((payload, str) for payload in self.targets),
         ):  # fmt: skip
             if not isinstance(value, kind):
                 raise WireError(f"no receipt: found {value!r:.60}, expected a {kind.__name__}")
         check_job_id(self.job)
-        for text in (self.finish_reason, *self.failed, *self.filtered):
+        for text in (self.finish_reason, *self.failed, *self.filtered, *self.followed):
             if len(text) > MAX_REASON or not text.isprintable():
                 raise WireError(f"no receipt: found {text!r:.60}, expected at most {MAX_REASON} printable characters")
         if numbers(self.stats) != self.stats:
@@ -137,6 +146,7 @@ class Receipt:
             raise WireError("no receipt: it settles requests that it never had")
         self._check_feeds()
         self._check_outcomes()
+        self._check_losses()
         self._check_targets()
 
     def _check_feeds(self) -> None:
@@ -160,6 +170,19 @@ class Receipt:
         for position in self.positions(self.filtered):
             _enter(position, settled, seen)
 
+    def _check_losses(self) -> None:
+        if len(self.followed) > MAX_REASONS:
+            raise WireError(f"no receipt: expected at most {MAX_REASONS:,} reasons of what was followed and failed")
+        for reason, count in self.followed.items():
+            _check_count(f"number of {reason!r:.60}", count)
+        if len({position for position, _ in self.landed}) < len(self.landed):
+            raise WireError("no receipt: a request was redirected to two pages")
+        for position, key in self.landed:
+            if type(position) is not int or not 0 <= position < self.size:
+                raise WireError(f"no receipt: position {position!r:.60} is none of its requests")
+            if not isinstance(key, str) or len(key) > MAX_KEY or not _KEY.fullmatch(key):
+                raise WireError(f"no receipt: found {key!r:.60}, expected a key of at most {MAX_KEY} digits")
+
     def _check_targets(self) -> None:
         total = 0
         for payload in self.targets:
@@ -177,6 +200,10 @@ class Receipt:
                 yield from wire.decode_payload(payload)
             except WireError as error:
                 raise WireError(f"targets in the receipt of job {self.job}: {error}") from None
+
+    def landed_keys(self) -> list[tuple[int, bytes]]:
+        """*landed*, with the keys as bytes."""
+        return [(position, bytes.fromhex(key)) for position, key in self.landed]
 
     @staticmethod
     def positions(outcomes: Mapping[str, list[int]]) -> list[int]:

@@ -6,6 +6,7 @@ import logging
 
 from scrapy.crawler import Crawler
 
+from scrapy_distributed.accounting import Losses
 from scrapy_distributed.batch_size import BatchSize
 from scrapy_distributed.ledger import Ledger
 
@@ -30,6 +31,7 @@ def report(
     _report_shares(crawler, batch_size, slots, elapsed, most_of_it=over and 2 * batch_size.requests >= balance.diverted)
     log = logger.info if balance.holds else logger.critical
     log("Run %s: %s", ledger.run, balance, extra=extra)
+    _report_losses(crawler, ledger.losses())
     if over and not balance.diverted:
         logger.warning("Nothing was diverted: no request matched %s", targets, extra=extra)
     if balance.failed or balance.dead:
@@ -48,6 +50,18 @@ def report(
             " again", ledger.run, reason, balance.queued, balance.in_flight,
             "nothing is lost" if balance.holds else "THE BALANCE DOES NOT HOLD", extra=extra,
         )  # fmt: skip
+
+
+def _report_losses(crawler: Crawler, losses: Losses) -> None:
+    assert crawler.stats is not None
+    for reason, number in losses.own.items():
+        crawler.stats.set_value(f"distributed/lost/own/{reason}", number)
+    for reason, number in losses.followed.items():
+        crawler.stats.set_value(f"distributed/lost/followed/{reason}", number)
+    crawler.stats.set_value("distributed/items_unexported", losses.unexported)
+    crawler.stats.set_value("distributed/landed_twice", losses.twice)
+    for line in losses.lines():
+        logger.warning("%s", line[0].upper() + line[1:], extra={"spider": crawler.spider})
 
 
 def _report_shares(crawler: Crawler, batch_size: BatchSize, slots: int, elapsed: float, *, most_of_it: bool) -> None:

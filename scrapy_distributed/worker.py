@@ -12,6 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from inspect import isasyncgen, isawaitable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from scrapy_distributed import receipt, wire
 from scrapy_distributed.config import Config
 from scrapy_distributed.errors import ConfigError, WireError, shortened
 from scrapy_distributed.feeds import Feeds
+from scrapy_distributed.fingerprint import fingerprinter_of
 from scrapy_distributed.offsite import Offsite
 from scrapy_distributed.outcomes import MAX_REASON, Outcomes, reason_of
 from scrapy_distributed.process_age import process_age
@@ -52,12 +54,13 @@ class Worker(BaseSpiderMiddleware):
         super().__init__(crawler)
         self.spider: Any = crawler.spider
         self.requests = requests
-        self.outcomes = Outcomes(len(requests))
+        self.outcomes = Outcomes(len(requests), follow_up_fails=config.failed_follow_ups == "fail")
         self.feeds = feeds
         self.receipt_file = receipt_file
         self.interval = config.receipt_interval
         self.tickets = Tickets(self.spider, self._errback)
         self.offsite = Offsite(crawler)
+        self.fingerprint = fingerprinter_of(crawler)
         self.targets: Targets | None = None  # a batch that is tried by hand has nobody to report to
         if config.worker_targets == "report" and receipt_file is not None:
             self.targets = Targets(crawler, config=config, own=requests, offsite=self.offsite)
@@ -116,6 +119,7 @@ class Worker(BaseSpiderMiddleware):
             yield from result
             return
         self._in_chain.add(ticket[1])
+        self._note_landing(response, ticket)
         try:
             for output in result:
                 if (passed := self._passed(output, ticket)) is not None:
@@ -133,6 +137,7 @@ class Worker(BaseSpiderMiddleware):
                 yield output
             return
         self._in_chain.add(ticket[1])
+        self._note_landing(response, ticket)
         try:
             async for output in result:
                 if (passed := self._passed(output, ticket)) is not None:
@@ -148,6 +153,15 @@ class Worker(BaseSpiderMiddleware):
                 kind = reason_of(exception) if isinstance(exception, HttpError) else None
                 self.outcomes.note(ticket, *(kind or ("failed", f"callback {type(exception).__name__}")))
             self.outcomes.end(ticket)
+
+    def _note_landing(self, response: Any, ticket: Ticket) -> None:
+        """A start request that was redirected has come to a page that may be a request of the run by itself: within
+        one crawl Scrapy's dupe filter sees to that, over several only the account can tell."""
+        request = response.request
+        if ticket[0] == ticket[1] and "redirect_urls" in request.meta and not request.dont_filter:
+            key = self.fingerprint(request).hex()
+            if len(key) <= receipt.MAX_KEY:  # one of the project's own may have any length
+                self.outcomes.landed[ticket[0]] = key
 
     def _passed(self, output: Any, ticket: Ticket) -> Any:
         """A request or an item on its way out of the page with *ticket*; ``None`` for a target that is reported."""
@@ -270,8 +284,8 @@ class Worker(BaseSpiderMiddleware):
             return
         if self._heartbeat.running:
             self._heartbeat.stop()
-        for reason, count in self.outcomes.followed.items():
-            self.crawler.stats.set_value(f"distributed/followed/{reason}", count)
+        for (state, reason), count in self.outcomes.followed.items():
+            self.crawler.stats.set_value(f"distributed/followed/{state}/{reason}", count)
         self.crawler.stats.set_value("distributed/job_seconds", round(process_age(), 3))
         self._write_receipt(final=True)
 
@@ -317,6 +331,8 @@ class Worker(BaseSpiderMiddleware):
             items=self.items, pages=stats.get("response_received_count", 0), activity=self.activity,
             clean=outcomes.clean, stored=final and feeds.stored(stats), feeds=tuple(feeds.files) if final else (),
             unexported=feeds.unexported if final else 0,
+            followed=dict(islice(outcomes.failed_follow_ups().items(), receipt.MAX_REASONS)) if final else {},
+            landed=tuple(outcomes.landed.items()) if final else (),
             targets=self.targets.payloads(outcomes.settled) if final and self.targets is not None else (),
             finish_reason=self.finish_reason or "", stats=self._numbers(stats) if final else {},
         )  # fmt: skip

@@ -117,7 +117,33 @@ def test_check_of_no_runs_is_1(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     Ledger(tmp_path / "s.sqlite").close()
     said = Said(capsys, "check", "--ledger", "s.sqlite")
     assert (said.code, said.out) == (1, "no runs\n")
-    assert Said(capsys, "check", "--json", "--ledger", "s.sqlite").lines == [{"settled": False, "runs": []}]
+    assert Said(capsys, "check", "--json", "--ledger", "s.sqlite").lines == [
+        {"settled": False, "good": False, "runs": []}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change_of_it", "line", "code", "strict_code"),
+    [
+        ("UPDATE attempt SET unexported = 2", "2 items missing in feeds that count", 1, 1),
+        ("UPDATE attempt SET followed = '{\"timeout\": 3}'", "failed of what workers followed", 0, 1),
+        ("UPDATE run SET lost = '{\"http 503\": 3}'", "failed of the coordinator's own crawl: 3 (http 503: 3)", 0, 1),
+        ("INSERT INTO landed SELECT 1, 1, 0, key FROM request LIMIT 1", "1 request redirected to a page", 0, 1),
+        ("UPDATE run SET duplicates = 0", "", 0, 0),
+    ],
+)
+def test_what_is_lost_beside_the_balance_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, change_of_it: str, line: str, code: int, strict_code: int
+) -> None:
+    settled(tmp_path / "s.sqlite")
+    change(tmp_path / "s.sqlite", change_of_it)
+    said = Said(capsys, "check", "--ledger", "s.sqlite")
+    assert (said.code, said.out.splitlines()[2]) == (code, "  settled")
+    assert [found.strip().startswith(line) for found in said.out.splitlines()[3:]] == [True] * bool(line)
+    (shown,) = Said(capsys, "check", "--json", "--ledger", "s.sqlite").lines
+    assert (shown["settled"], shown["good"]) == (True, code == 0)
+    assert any(shown["runs"][0]["losses"].values()) == bool(line)
+    assert Said(capsys, "check", "--strict", "--ledger", "s.sqlite").code == strict_code
 
 
 def test_one_bad_run_spoils_the_check(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -262,7 +288,8 @@ def test_a_reason_can_not_forge_a_line_or_control_a_terminal(
 
 def test_show_tells_all_of_a_batch(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = settled(tmp_path / "s.sqlite")
-    change(tmp_path / "s.sqlite", "UPDATE attempt SET bound = 0, ended = 61")
+    losses = "unexported = 1, followed = '{\"http 404\": 2}'"
+    change(tmp_path / "s.sqlite", f"UPDATE attempt SET bound = 0, ended = 61, token = 'ab', {losses}")
     said = Said(capsys, "show", "1", "--ledger", "s.sqlite")
     assert said.code == 0
     assert said.out.splitlines() == [
@@ -270,10 +297,13 @@ def test_show_tells_all_of_a_batch(capsys: pytest.CaptureFixture[str], tmp_path:
         "  batch 1: 4 requests, settled on n1, attempt 1",
         "    2 crawled, 1 failed, 1 filtered",
         "  attempt 1 (label 1): 4 requests on n1 at http://n1:6800, accepted (finished)",
-        f"    job {run}-000001-1, bound 1970-01-01T00:00:00Z, ended 1970-01-01T00:01:01Z",
+        f"    job {run}-000001-1-ab, bound 1970-01-01T00:00:00Z, ended 1970-01-01T00:01:01Z",
         "    2 items",
         "    2 in ftp://h/1.jl",
-        f"    log http://n1:6800/logs/p/s/{run}-000001-1.log",
+        "    1 item missing in feeds that count: their format can't express them; the log of the job names each, the"
+        " batches are those that show tells of it",
+        "    failed of what workers followed from pages of the fleet: 2 (http 404: 2); what they lead to is missing",
+        f"    log http://n1:6800/logs/p/s/{run}-000001-1-ab.log",
         "  failed\thttp 404\thttp://a/1",
         "  filtered\toffsite\thttp://a/2",
     ]
@@ -281,9 +311,11 @@ def test_show_tells_all_of_a_batch(capsys: pytest.CaptureFixture[str], tmp_path:
     assert (shown["run"], shown["number"], shown["size"], shown["children"]) == (run, 1, 4, [])
     (attempt,) = shown["attempts"]
     assert attempt == {
-        "number": 1, "label": "1", "job": f"{run}-000001-1", "node": "n1", "url": "http://n1:6800", "state": "accepted",
-        "reason": "finished", "size": 4, "bound": 0, "ended": 61, "items": 2, "feeds": [["ftp://h/1.jl", 2, 0]],
-        "log": f"http://n1:6800/logs/p/s/{run}-000001-1.log",
+        "number": 1, "label": "1", "job": f"{run}-000001-1-ab", "node": "n1", "url": "http://n1:6800",
+        "state": "accepted", "reason": "finished", "size": 4, "bound": 0, "ended": 61, "items": 2,
+        "feeds": [["ftp://h/1.jl", 2, 0]],
+        "unexported": 1, "followed": {"http 404": 2},
+        "log": f"http://n1:6800/logs/p/s/{run}-000001-1-ab.log",
     }  # fmt: skip
     assert [outcome["reason"] for outcome in shown["outcomes"]] == ["http 404", "offsite"]
 

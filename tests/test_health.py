@@ -37,7 +37,9 @@ def load(to: Member, count: int = 1, **values: Any) -> list[Flight]:
     values = {"sent_at": 0.0, "evidence": 0.0} | values
     for _ in range(count):
         number = len(to.flights) + 1
-        attempt = Attempt(run="r", batch=number, number=1, node=to.name, state=AttemptState.BOUND, positions=1)
+        attempt = Attempt(
+            run="r", batch=number, number=1, token="ab", node=to.name, state=AttemptState.BOUND, positions=1
+        )
         flights.append(Flight(attempt=attempt, **values))
         to.flights[attempt.job] = flights[-1]
     return flights
@@ -307,7 +309,7 @@ def test_what_was_a_trial_is_a_job_like_others_when_the_doubt_is_over() -> None:
     load(node, trial=True)
     assert node.worked(Proof.TAKES)
     assert node.trial is None
-    node.flights["r-000001-1"].started = True
+    node.flights["r-000001-1-ab"].started = True
     node.fail("down", 200)
     node.recover(201)
     assert node.has_room  # for a new one

@@ -38,9 +38,9 @@ def test_a_template_that_can_not_travel_is_refused() -> None:
 
 def test_the_label_of_an_attempt_travels_as_argument() -> None:
     job = JobTemplate(project="p", spider="s", version="", settings={"A": "1"}, args={"site": "x"})
-    attempt = Attempt(run="r", batch=12, number=2, node="n", state=AttemptState.BOUND, positions=1)
+    attempt = Attempt(run="r", batch=12, number=2, token="ab", node="n", state=AttemptState.BOUND, positions=1)
     assert job.args_of(attempt) == {"site": "x", "batch": "12.2"}
-    assert job.settings_of("[]") == {"A": "1", "DISTRIBUTED_START_URL": "[]"}
+    assert job.settings_of("[]", "ab") == {"A": "1", "DISTRIBUTED_START_URL": "[]"}
     assert job.settings == {"A": "1"}
 
 
@@ -48,7 +48,8 @@ def test_without_more_a_job_gets_what_it_does_with_targets_alone() -> None:
     job = template()
     assert (job.project, job.spider, job.version, job.args) == ("p", "s", "r1", {})
     assert job.settings == {
-        "DISTRIBUTED_WORKER_TARGETS": "report", "ADDONS": FAST_ADDONS, "ASYNCIO_EVENT_LOOP": fast.EVENT_LOOP,
+        "DISTRIBUTED_WORKER_TARGETS": "report", "DISTRIBUTED_FAILED_FOLLOW_UPS": "count",
+        "ADDONS": FAST_ADDONS, "ASYNCIO_EVENT_LOOP": fast.EVENT_LOOP,
     }  # fmt: skip
 
 
@@ -56,13 +57,25 @@ def test_the_targets_the_feed_and_the_users_settings_travel() -> None:
     job = template(
         rules=(1, 3), target_callbacks=["parse_a", "parse_b"], target_feed_url="ftp://h/%(batch)s.jl",
         worker_settings={"CONCURRENT_REQUESTS": 4, "DISTRIBUTED_WORKER_TARGETS": "whatever"}, worker_targets="follow",
-        fast_workers=False,
+        fast_workers=False, failed_follow_ups="fail",
     )  # fmt: skip
     assert job.settings == {
         "CONCURRENT_REQUESTS": "4", "DISTRIBUTED_TARGET_RULE": "1,3", "DISTRIBUTED_TARGET_CALLBACKS": "parse_a,parse_b",
         "FEED_URI": "ftp://h/%(batch)s.jl", "FEEDS": "{}", "DISTRIBUTED_WORKER_TARGETS": "follow",
-        "ADDONS": ADDONS,
+        "DISTRIBUTED_FAILED_FOLLOW_UPS": "fail", "ADDONS": ADDONS,
     }  # fmt: skip
+
+
+def test_no_two_jobs_write_a_feed_of_the_same_name() -> None:
+    assert template(target_feed_url="ftp://h/%(batch)s.jl").settings_of("[]", "ab") | {"ADDONS": ""} == {
+        **template(target_feed_url="ftp://h/%(batch)s-ab.jl").settings_of("[]", ""), "ADDONS": "",
+        "FEED_URI": "ftp://h/%(batch)s-ab.jl",
+    }  # fmt: skip
+    feeds = template(target_feeds={"a/%(batch)s.jl": {"fields": ["%(batch)s"]}, "%(batch)s/%(_job)s.csv": {}})
+    assert json.loads(feeds.settings_of("[]", "ab")["FEEDS"]) == {
+        "a/%(batch)s-ab.jl": {"format": "jl", "fields": ["%(batch)s"]},
+        "%(batch)s/%(_job)s.csv": {"format": "csv"},
+    }
 
 
 def test_feeds_travel_in_place_of_those_of_the_project() -> None:

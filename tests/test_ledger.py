@@ -33,7 +33,7 @@ from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.schema import APPLICATION, FORMAT
 from scrapy_distributed.seen import BUCKET_BYTES, Seen
 
-TABLES = ("run", "queued", "batch", "attempt", "outcome")
+TABLES = ("run", "queued", "batch", "attempt", "outcome", "landed")
 IDENTITY = {"project": "p", "spider": "s", "arguments": "", "targets": [[1], []]}
 
 
@@ -831,8 +831,8 @@ def test_a_kill_at_any_moment_loses_nothing(path: Path) -> None:
             assert ledger.balance().holds
             known = {row[0] for row in ledger._db.execute("SELECT key FROM request")}
             assert {key(number) for number in range(diverted)} <= known
-            jobs = {f"{ledger.run}-{batch:06d}-{number}"
-                    for batch, number in ledger._db.execute("SELECT batch, number FROM attempt")}  # fmt: skip
+            attempts = ledger._db.execute("SELECT batch, number, token FROM attempt")
+            jobs = {f"{ledger.run}-{batch:06d}-{number}-{token}" for batch, number, token in attempts}
             assert bound <= jobs
             assert ledger._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -977,18 +977,19 @@ def test_a_full_disk_leaves_the_ledger_as_it_was_and_later_all_goes_on(tmp_path:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two results differ in nothing but the name of the run."""
+    """Whether two results differ in nothing but the name of the run and the tokens."""
     if isinstance(one, tuple) and one and isinstance(one[0], Attempt):
-        return bool(replace(one[0], run="") == replace(other[0], run="") and one[1:] == other[1:])
+        bare = [replace(attempt, run="", token="") for attempt in (one[0], other[0])]
+        return bool(bare[0] == bare[1] and one[1:] == other[1:])
     return bool(one == other)
 
 
 def shape(ledger: Ledger) -> Any:
     """What two ledgers with the same history have in common."""
     rows = dump(ledger)
-    times = {"run": (1, 3, 4, 5), "attempt": (7, 8)}
+    own = {"run": (1, 3, 4, 5), "attempt": (3, 8, 9)}  # names, tokens, times
     return {
-        table: [tuple(value is None if at in times.get(table, ()) else value for at, value in enumerate(row))
+        table: [tuple(value is None if at in own.get(table, ()) else value for at, value in enumerate(row))
                 for row in rows[table]]
         for table in rows
     }  # fmt: skip

@@ -119,7 +119,7 @@ def _values(part: ast.expr, tree: ast.Module) -> list[str]:
     return choices
 
 
-PLACEHOLDERS = {"member.name": "<node>", "key": "<stat>", "reason": "<state>/<reason>"}
+PLACEHOLDERS = {"member.name": "<node>", "key": "<stat>", "reason": "<reason>", "state": "<state>"}
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:

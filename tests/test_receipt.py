@@ -29,6 +29,9 @@ json_values = st.recursive(
 )
 
 
+keys = st.binary(min_size=1, max_size=30).map(bytes.hex)
+
+
 @st.composite
 def valid(draw: st.DrawFn) -> Receipt:
     size = draw(st.integers(0, 200))
@@ -46,7 +49,9 @@ def valid(draw: st.DrawFn) -> Receipt:
         **outcomes, again=draw(st.integers(0, failed)) & failed, items=draw(counts),
         pages=draw(counts), activity=draw(counts), clean=draw(st.booleans()),
         stored=draw(st.booleans()), feeds=tuple(draw(st.lists(st.builds(FeedFile, texts, counts, counts), max_size=3))),
-        unexported=draw(counts), finish_reason=draw(reasons),
+        unexported=draw(counts), followed=draw(st.dictionaries(reasons, counts, max_size=3)),
+        landed=tuple((position, draw(keys)) for position in draw(st.sets(st.sampled_from(range(size)))) if size)
+        if size else (), finish_reason=draw(reasons),
         targets=tuple(draw(st.lists(texts | st.just(encode_payload(['"http://a/"'])), max_size=3))) if final else (),
         stats=draw(st.dictionaries(texts, st.integers(1 - 2**63, 2**63 - 1) | finite, max_size=3)),
     )  # fmt: skip
@@ -66,12 +71,27 @@ def test_what_is_written_is_read(receipt: Receipt) -> None:
 @pytest.mark.parametrize(
     ("forged", "message"),
     [
-        ({"format": 1}, "format 1, expected 2"),
-        ({"format": 3}, "format 3, expected 2"),
+        ({"format": 1}, "format 1, expected 3"),
+        ({"format": 2}, "format 2, expected 3"),
         ({"settled": "Hw=="}, "requests that it never had"),  # 0b11111 of 4
         ({"settled": "not base64"}, "no receipt"),
         ({"settled": 7}, "no receipt"),
         ({"size": -1}, "no receipt"),
+        ({"followed": []}, r"found \[\], expected a dict"),
+        ({"followed": {"http 404": "1"}}, "number of 'http 404' is '1'"),
+        ({"followed": {"http 404": -1}}, "number of 'http 404' is -1"),
+        ({"followed": {"http\n404": 1}}, "printable characters"),
+        ({"followed": {str(number): 1 for number in range(1001)}}, "at most 1,000 reasons"),
+        ({"landed": {"0": "aa"}}, "landed must be a list"),
+        ({"landed": [[4, "aa"]]}, "position 4 is none of its requests"),
+        ({"landed": [[True, "aa"]]}, "position True is none of its requests"),
+        ({"landed": [[0, "aa"], [0, "bb"]]}, "redirected to two pages"),
+        ({"landed": [[0, "a"]]}, "expected a key"),
+        ({"landed": [[0, "AA"]]}, "expected a key"),
+        ({"landed": [[0, ""]]}, "expected a key"),
+        ({"landed": [[0, None]]}, "expected a key"),
+        ({"landed": [[0, "aa" * 1001]]}, "expected a key of at most 2000 digits"),
+        ({"landed": [[0]]}, "no receipt"),
         ({"size": 4.0}, "size is 4.0, expected a whole number"),
         ({"size": True}, "size is True, expected a whole number"),
         ({"size": 2}, "requests that it never had"),

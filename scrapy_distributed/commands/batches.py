@@ -32,6 +32,7 @@ WORDS = {"show": "the number of a batch", "merge": "the folders with the feeds"}
 #: Options that not every action has: attribute -> option and actions.
 OPTIONS = {
     "all_runs": ("--all-runs", ("list", "failed", "check")),
+    "strict": ("--strict", ("check",)),
     "reason": ("--reason", ("failed", "retry")),
     "state": ("--state", ("failed", "retry")),
     "output": ("-O", ("merge",)),
@@ -60,9 +61,10 @@ class Command(ScrapyCommand):
     def long_desc(self) -> str:
         return (
             "list: the last run of each ledger and its batches. show: one batch with its attempts. failed: URLs with"
-            " their reasons. check: exit code 0 only where the run is over and every diverted request is crawled,"
-            " failed, filtered or dead. retry: what is dead, or failed before its callback, goes into new batches for"
-            " the next crawl. merge: the feeds that count, found in the folders DIR, as one file."
+            " their reasons. check: exit code 0 only where the run is over, every diverted request is crawled, failed,"
+            " filtered or dead, and no item is missing in a feed that counts. retry: what is dead, or failed before its"
+            " callback, goes into new batches for the next crawl. merge: the feeds that count, found in the folders"
+            " DIR, as one file."
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -72,6 +74,11 @@ class Command(ScrapyCommand):
         )
         parser.add_argument("--all-runs", action="store_true", help="not only the last run of a ledger")
         parser.add_argument("--json", action="store_true", help="for programs")
+        parser.add_argument(
+            "--strict",
+            action="store_true",
+            help="check: exit code 1 where any page or item is lost",
+        )
         parser.add_argument("--reason", metavar="PATTERN", help="failed, retry: only these, for example 'http 5*'")
         parser.add_argument("--state", choices=STATES, help="failed, retry: only these")
         parser.add_argument("-O", dest="output", metavar="FILE", help="merge: into this file, in place of what it is")
@@ -174,18 +181,14 @@ class Command(ScrapyCommand):
         return 0
 
     def _check(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        balances = [(ledger, run, ledger.balance(run["id"])) for ledger, run in runs]
-        verdicts = [_verdict(run, balance) for _, run, balance in balances]
-        good = bool(verdicts) and all(verdict == "settled" for verdict in verdicts)
+        accounts = [_Account(ledger, run) for ledger, run in runs]
+        settled = bool(accounts) and all(account.verdict == "settled" for account in accounts)
+        good = settled and all(account.good(strict=opts.strict) for account in accounts)
         if opts.json:
-            shown = [
-                {"name": run["name"], "ledger": str(ledger.path), "verdict": verdict, **balance.as_dict()}
-                for (ledger, run, balance), verdict in zip(balances, verdicts, strict=True)
-            ]
-            print(json.dumps({"settled": good, "runs": shown}))
+            print(json.dumps({"settled": settled, "good": good, "runs": [account.as_dict() for account in accounts]}))
             return 0 if good else 1
-        for (ledger, run, balance), verdict in zip(balances, verdicts, strict=True):
-            print(f"{_title(ledger, run)}\n  {balance}\n  {verdict}")
+        for account in accounts:
+            print("\n".join([_title(account.ledger, account.run), *(f"  {line}" for line in account.lines())]))
         if not runs:
             print("no runs")
         return 0 if good else 1
@@ -228,6 +231,28 @@ class Command(ScrapyCommand):
         else:
             _print_merged(merged, opts.output)
         return 1 if merged.faults else 0
+
+
+class _Account:
+    """What ``check`` says of a run."""
+
+    def __init__(self, ledger: LedgerReader, run: dict[str, Any]) -> None:
+        self.ledger = ledger
+        self.run = run
+        self.balance = ledger.balance(run["id"])
+        self.losses = ledger.losses(run["id"])
+        self.verdict = _verdict(run, self.balance)
+
+    def good(self, *, strict: bool) -> bool:
+        """A page that fails is the site's affair, unless *strict*; an item that was scraped and is gone is not."""
+        return self.losses.none if strict else not self.losses.unexported
+
+    def as_dict(self) -> dict[str, Any]:
+        named = {"name": self.run["name"], "ledger": str(self.ledger.path), "verdict": self.verdict}
+        return {**named, **self.balance.as_dict(), "losses": self.losses.as_dict()}
+
+    def lines(self) -> list[str]:
+        return [str(self.balance), self.verdict, *map(_shown, self.losses.lines())]
 
 
 class _Wanted:
@@ -303,7 +328,7 @@ def _numbers(batches: Sequence[int]) -> str:
 
 
 def _attempt_lines(attempt: dict[str, Any]) -> str:
-    from scrapy_distributed.accounting import counted
+    from scrapy_distributed.accounting import Losses, counted
 
     where = f"{attempt['node']} at {_shown(attempt['url'])}" if attempt["url"] else attempt["node"]
     why = f" ({_shown(attempt['reason'])})" if attempt["reason"] else ""
@@ -315,6 +340,8 @@ def _attempt_lines(attempt: dict[str, Any]) -> str:
     if attempt["items"] is not None:
         lines.append(f"    {counted(attempt['items'], 'item')}")
     lines += [f"    {file.items:,} in {_shown(file.url)}" for file in attempt["feeds"]]
+    losses = Losses(unexported=attempt["unexported"], followed=attempt["followed"])
+    lines += [f"    {_shown(line)}" for line in losses.lines()]
     if attempt["log"]:
         lines.append(f"    log {_shown(attempt['log'])}")
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from properties.settings import *  # noqa: F403
 
 BOT_NAME = "trial"
-SPIDER_MODULES = ["trial.spiders", "trial.trouble", "properties.spiders"]
+SPIDER_MODULES = ["trial.spiders", "trial.trouble", "trial.losses", "properties.spiders"]
 ITEM_PIPELINES = {"trial.pipelines.Refuse": 100}
 DISTRIBUTED_POLL_INTERVAL = 0.2
 DISTRIBUTED_RECEIPT_INTERVAL = 0.2

@@ -1,0 +1,164 @@
+"""The file of a ledger: whose it is, who may read it, how many names it may have, and what it takes of a disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+from collections import namedtuple
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from ledgers import IDENTITY, NODE, a_batch, bind, divert, receipt, states
+
+from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.ledger import LEAST_LOG, LONGEST_LOG, Ledger
+from scrapy_distributed.ledger_reader import LedgerReader
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "s.sqlite"
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+# Who may read and write it
+
+
+def test_nobody_else_can_read_what_is_in_it_nor_lock_it(path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with closing(Ledger(path)) as ledger:
+            ledger.begin(IDENTITY, resume=True)
+            divert(ledger, 1)
+            found = {file.name: mode(file) for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert mode(path.parent) == 0o700
+    assert set(found) >= {"s.sqlite", "s.sqlite.lock", "s.sqlite-wal", "s.sqlite-shm"}
+    assert set(found.values()) == {0o600}
+
+
+@pytest.mark.parametrize("name", ["s.sqlite", "s.sqlite.lock"])
+def test_a_file_of_another_user_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    with closing(Ledger(path)):
+        pass
+    real, somebody = Path.lstat, os.geteuid() + 1
+
+    def planted(file: Path) -> os.stat_result:
+        found = real(file)
+        return found if file.name != name else os.stat_result((*found[:4], somebody, *found[5:]))
+
+    monkeypatch.setattr(Path, "lstat", planted)
+    with pytest.raises(LedgerError, match=rf"belongs to the user with the number {somebody}, expected .* our own"):
+        Ledger(path)
+
+
+def test_a_lock_that_leads_elsewhere_makes_no_file_there(path: Path, tmp_path: Path) -> None:
+    path.parent.mkdir()
+    path.with_name("s.sqlite.lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LedgerError, match=r"s\.sqlite\.lock: can't be used: found a link"):
+        Ledger(path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    "planted", ["CREATE VIEW mine AS SELECT 1", "CREATE TRIGGER mine DELETE ON run BEGIN SELECT 1; END"]
+)
+def test_what_is_planted_in_it_is_not_read(path: Path, planted: str) -> None:
+    with closing(Ledger(path)):
+        pass
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(planted)
+    for use in (Ledger, LedgerReader):
+        with pytest.raises(LedgerError, match=r"damaged \(its tables are not those of a ledger\)"):
+            use(path)
+
+
+# Its names
+
+
+def test_a_second_coordinator_is_refused_under_another_name_as_well(path: Path, tmp_path: Path) -> None:
+    link, folder = tmp_path / "link.sqlite", tmp_path / "linked"
+    with closing(Ledger(path)):
+        link.symlink_to(path)
+        folder.symlink_to(path.parent)
+        for name in (link, folder / "s.sqlite"):
+            with pytest.raises(LedgerError, match="another coordinator is using this ledger"):
+                Ledger(name)
+    with closing(Ledger(link)) as ledger:
+        assert ledger.path == path
+
+
+def test_a_ledger_with_two_names_is_refused(path: Path, tmp_path: Path) -> None:
+    with closing(Ledger(path)):
+        pass
+    os.link(path, tmp_path / "other.sqlite")
+    for name in (path, tmp_path / "other.sqlite"):
+        with pytest.raises(LedgerError, match="found 2 hard links to it, expected one name"):
+            Ledger(name)
+
+
+# The disk
+
+
+@pytest.mark.parametrize(
+    ("free", "most"), [(2 * 1024 * 1024, 128 * 1024), (10**12, LONGEST_LOG * 4096), (0, LEAST_LOG * 4096)]
+)
+def test_its_log_takes_a_small_part_of_what_is_free(
+    path: Path, monkeypatch: pytest.MonkeyPatch, free: int, most: int
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(10**12, 10**12 - free, free))
+    log, longest = path.with_name("s.sqlite-wal"), 0
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        for number in range(0, 6000, 20):
+            divert(ledger, *range(number, number + 20))
+            longest = max(longest, log.stat().st_size)
+        assert states(ledger) == {"diverted": 6000, "queued": 6000}
+    # Each page has a head in the log, and a transaction is in it as a whole.
+    assert longest <= most * 1.1 + 20 * 4096
+
+
+# A copy
+
+
+def test_a_copy_that_is_put_back_has_no_use_for_receipts_of_what_came_after_it(path: Path, tmp_path: Path) -> None:
+    """It gives the same numbers again, to other requests."""
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        divert(ledger, 1, 2)
+        run = ledger.run
+    shutil.copy(path, tmp_path / "copy.sqlite")
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        ledger.close_batches([ledger.queued()], [])
+        before = bind(ledger)
+    shutil.copy(tmp_path / "copy.sqlite", path)
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        ledger.close_batches([ledger.queued()[::-1]], [])
+        after = bind(ledger)
+        assert (before.run, before.batch, before.number) == (after.run, after.batch, after.number) == (run, 1, 1)
+        assert before.job != after.job
+        assert ledger.live() == [after]
+
+
+def test_an_attempt_keeps_its_token(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        first, _ = a_batch(ledger, 1), a_batch(ledger, 2)
+        ledger.lose(first, "no sign of life", counts=True, max_attempts=3)
+        again, _ = ledger.bind(1, *NODE)
+        assert len({attempt.token for attempt in ledger.live()}) == 3
+        ledger.settle(again, receipt(again), max_attempts=3)
+    with closing(LedgerReader(path)) as reader:
+        jobs = [attempt["job"] for attempt in reader.attempts(reader.runs()[0], 1)]
+    assert jobs == [first.job, again.job]
