@@ -12,6 +12,7 @@ from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider, DontCloseSpider
 from scrapy.http import Response
+from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from scrapy.utils.project import data_path
 from twisted.internet.defer import Deferred
@@ -37,6 +38,7 @@ from scrapy_distributed.offsite import Offsite
 from scrapy_distributed.preflight import admit, preflight
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.report import report
+from scrapy_distributed.walk import Walk
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ class Coordinator:
         self.batcher = Batcher(
             size=self.batch_size.fixed, max_bytes=wire.MAX_JSON_BYTES // 4, max_age=config.batch_max_age
         )
+        self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
         self.dispatcher: Dispatcher | None = None
         self._taken: list[Request] = []  # of the pages that are being parsed
         self._walked = False
@@ -124,6 +127,8 @@ class Coordinator:
         version, faults = await maybe_deferred_to_future(Deferred.fromCoroutine(checks))
         identity = identity_of(self.spider, self.project, rules=self.diverter.rules, callbacks=self.diverter.callbacks)
         to_walk = self.ledger.begin(identity, resume=self.config.resume, wait=self.config.wait)
+        self.walk.lost.update({} if to_walk else self.ledger.losses().own)  # what is walked again counts again
+        self.walk.connect()
         if others := self.ledger.others():
             logger.warning(
                 "Unfinished in the same ledger, of other spider arguments or targets, or of a spider whose attributes"
@@ -217,6 +222,10 @@ class Coordinator:
             raise
         for request in self._divert():
             yield request
+
+    def process_spider_exception(self, response: Response, exception: Exception) -> None:
+        if isinstance(exception, HttpError):
+            self.walk.response_refused(response, exception)
 
     def _takes(self, output: Any) -> bool:
         """Take *output* away, if it is a request for the fleet. A page's requests are diverted together."""
@@ -325,6 +334,7 @@ class Coordinator:
     def _tick(self) -> None:
         try:
             self._slots = self._count_slots()
+            self.walk.go_on()
             self._divert_and_crawl()
             if self.batcher.overdue(self.clock.seconds()):
                 self._close_open()
@@ -391,8 +401,9 @@ class Coordinator:
             if not self._walk_over:
                 self._close_open()
                 # Another handler of the signal may have given the engine more to do.
-                if self.crawler.engine.spider_is_idle():
+                if self.crawler.engine.spider_is_idle() and not self.walk.waits:
                     self._walked, self._walked_at = True, self.clock.seconds()
+                    self.ledger.lost_own(self.walk.lost)
                     self.ledger.walked()
             if self._walk_over and self.dispatcher is not None:
                 self._close_the_rest()
@@ -411,7 +422,7 @@ class Coordinator:
             self.ledger.walk_on()
 
     def _done(self) -> bool:
-        if self.batcher.bodies or self._taken:
+        if self.batcher.bodies or self._taken or self.walk.waits:
             return False
         return self.ledger.settled() if self.config.wait else self.ledger.posted()
 
@@ -457,6 +468,7 @@ class Coordinator:
                 elapsed = self._elapsed
                 self.batch_size.idle(False, elapsed)
                 await self.dispatcher.drain(self.config.shutdown_timeout)
+                self.ledger.lost_own(self.walk.lost)
                 report(
                     self.ledger, self.crawler, reason, targets=str(self.diverter), wait=self.config.wait,
                     batch_size=self.batch_size, slots=self._slots, elapsed=elapsed,
