@@ -272,7 +272,7 @@ class Dispatcher:
         elif state == "running":
             self._started(member, flight)
         elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
-            log = await member.node.log_tail(self.job.project, self.job.spider, attempt.job)
+            log = await self._log(member, flight)
             if attempt.job in member.flights:  # else it was settled meanwhile
                 self.judge.died(member, flight, cause_of_death(log, began=flight.sequence > 0), self._now())
                 self._moved_on()
@@ -308,8 +308,11 @@ class Dispatcher:
         return self._is_active(flight, receipt)
 
     async def _why_not_stored(self, member: Member, flight: Flight) -> str:
-        log = await member.node.log_tail(self.job.project, self.job.spider, flight.attempt.job, max_bytes=20_000)
-        return last_error(log)
+        return last_error(await self._log(member, flight))
+
+    async def _log(self, member: Member, flight: Flight) -> str | None:
+        """The end of the job's log, long enough for a traceback and what stands before it."""
+        return await member.node.log_tail(self.job.project, self.job.spider, flight.attempt.job, max_bytes=20_000)
 
     def _is_active(self, flight: Flight, receipt: Receipt) -> bool:
         """A receipt is a sign of life while what the worker has done grows."""

@@ -1,8 +1,15 @@
-"""Why a job has ended without a final receipt, or its feed was not stored, from what it left on its node."""
+"""Why a job has ended without a final receipt, or its feed was not stored, from what it left on its node.
+
+A log is read as records: a line with a time and a level, and the lines that belong to it. A worker logs the error of a
+page and goes on, so an exception is the cause of its end only where nothing was logged after it, and nobody had caught
+it.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from scrapy_distributed.errors import shortened
 from scrapy_distributed.password import without_passwords
@@ -11,6 +18,49 @@ NOT_INSTALLED = (
     "It has no log either, so it died at its start: most often scrapy_distributed, or something else that the project"
     " imports, is not installed on the node. The output of Scrapyd itself tells"
 )
+#: The first line of a record, with a time or a level in front: that of Scrapy's LOG_FORMAT, and of most others.
+_FIRST_LINE = re.compile(r"(?:[\[(]?\d\S*\s.*?|\[?)\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b[]:]*\s*(.*)")
+#: What Twisted and asyncio log of an exception that nobody has caught: the crawl ends with it.
+_UNCAUGHT = re.compile(r"Unhandled|never retrieved|\[twisted\]")
+_TRACEBACK = "Traceback (most recent call last):"
+_NAME = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception)|(?:[\w.]+\.)?error_\w+")  # ftplib has error_perm and the like
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Record:
+    """What was logged at once. *level* is '' for lines before the first that has one: a tail begins anywhere."""
+
+    level: str
+    first: str  # the first line, whole
+    lines: Sequence[str]  # all of them, the first without time and level
+
+    @property
+    def is_error(self) -> bool:
+        return self.level in ("ERROR", "CRITICAL") or bool(self.raised)
+
+    @property
+    def raised(self) -> str:
+        """The last exception in it, '' if there is none."""
+        if self.level in ("DEBUG", "INFO", "WARNING"):
+            return ""
+        return next(reversed(list(_exceptions(self.lines))), "")
+
+    @property
+    def is_uncaught(self) -> bool:
+        """Whether its exception may have ended the process: where its beginning is cut off nobody knows."""
+        return bool(self.raised) and bool(not self.level or _UNCAUGHT.search(self.first))
+
+    @property
+    def headline(self) -> str:
+        if not self.level:
+            return self.lines[-1].strip() if self.lines else ""
+        line = self.lines[0].strip()
+        return "" if _TRACEBACK in line or _UNCAUGHT.search(line) else line
+
+    @property
+    def words(self) -> str:
+        headline = self.headline
+        return ": ".join(part for part in (headline, self.raised) if part and part not in headline[:-1]) or headline
 
 
 def cause_of_death(log: str | None, *, began: bool = False) -> str:
@@ -18,30 +68,64 @@ def cause_of_death(log: str | None, *, began: bool = False) -> str:
     written receipts."""
     if log is None:
         return "It has no log any more" if began else NOT_INSTALLED
-    lines = [line.strip() for line in without_passwords(log).splitlines() if line.strip()]
-    raised = _raised(lines)
-    if not raised:
-        end = f"The end of its log: {shortened((lines or ['(empty)'])[-1], 500)}"
-        if began:
-            return f"It was at work, and its log has no error: killed, or out of memory? {end}"
-        return f"{end}. If that is no error, see that scrapy_distributed is activated in the project (ADDONS)"
-    hint = " (its __init__ must take **kwargs)" if "unexpected keyword argument" in raised[-1] else ""
-    logged = _logged(lines)
-    before = f", after {shortened(logged[-1], 300)}" if logged and logged[-1] not in raised[-1] else ""
-    return f"Its log says: {shortened(raised[-1], 500)}{hint}{before}"
+    records = _records(log)
+    last = records[-1]
+    if last.raised and (last.is_uncaught or not began):
+        return _said(records)
+    end = f"The end of its log: {shortened(last.words or '(empty)', 500)}"
+    error = next((record.words for record in reversed(records[:-1]) if record.is_error), "")
+    earlier = f". An error before that, which need not be the cause: {shortened(error, 300)}" if error else ""
+    told = next((record.headline for record in reversed(records) if "Received SIG" in record.headline), "")
+    if told:
+        return f"It was told to end: {shortened(told, 300)}. {end}{earlier}"
+    if began and "Spider closed" in last.headline:
+        return f"It closed its spider, and its final receipt is not there: no room for it on that disk? {end}{earlier}"
+    if began:
+        caught = " (an error that it had caught, which need not be the cause)" if last.is_error else ""
+        return f"It was at work, and its log tells no cause: killed, or out of memory? {end}{caught}{earlier}"
+    return f"{end}. If that is no error, see that scrapy_distributed is activated in the project (ADDONS){earlier}"
 
 
 def last_error(log: str | None) -> str:
-    """The last exception in the tail of a *log*, else the last line of level ERROR; '' if there is none."""
-    lines = [line.strip() for line in without_passwords(log or "").splitlines()]
-    return shortened((_raised(lines) or _logged(lines) or [""])[-1], 500)
+    """Why a feed was not stored: the last error in the tail of a *log* that names feeds, else the last one; '' if there
+    is none."""
+    errors = [record for record in _records(log or "") if record.is_error]
+    of_feeds = [record for record in errors if "feed" in record.first.lower()]
+    last = next(reversed(of_feeds or errors), None)
+    return shortened(last.raised or last.headline, 500) if last else ""
 
 
-def _raised(lines: list[str]) -> list[str]:
-    names = ((line, line.partition(":")[0].rpartition(".")[2]) for line in lines)
-    # ftplib calls its exceptions error_perm and the like
-    return [line for line, name in names if name.endswith(("Error", "Exception")) or re.fullmatch(r"error_\w+", name)]
+def _said(records: Sequence[_Record]) -> str:
+    """What the last of *records* has raised, and what was logged before it."""
+    raised = records[-1].raised
+    hint = " (its __init__ must take **kwargs)" if "unexpected keyword argument" in raised else ""
+    # An error with an exception of its own was caught, and has nothing to do with it.
+    errors = [one for one in records if one.level and one.is_error and (one is records[-1] or not one.raised)]
+    logged = [one.headline for one in errors if one.headline]
+    after = f", after {shortened(logged[-1], 300)}" if logged and logged[-1] not in raised else ""
+    return f"Its log says: {shortened(raised, 500)}{hint}{after}"
 
 
-def _logged(lines: list[str]) -> list[str]:
-    return [line.partition(" ERROR: ")[2] for line in lines if " ERROR: " in line and "Traceback" not in line]
+def _records(log: str) -> list[_Record]:
+    """At least one."""
+    records, level, first, lines = [], "", "", list[str]()
+    for line in without_passwords(log).splitlines():
+        found = _FIRST_LINE.match(line)
+        if found:
+            if lines:
+                records.append(_Record(level=level, first=first, lines=lines))
+            level, first, lines = found[1], line, [found[2]]
+        elif line.strip():
+            lines.append(line)
+    return [*records, _Record(level=level, first=first, lines=lines)]
+
+
+def _exceptions(lines: Sequence[str]) -> Iterator[str]:
+    """The lines that name an exception: by their form, and what ends a traceback."""
+    in_traceback = False
+    for line in lines:
+        text = line.strip()
+        ends_traceback = in_traceback and not line[0].isspace() and not text.startswith("---")  # Twisted draws a line
+        if ends_traceback or _NAME.fullmatch(text.partition(":")[0]):
+            yield text
+        in_traceback = _TRACEBACK in text or (in_traceback and not ends_traceback)

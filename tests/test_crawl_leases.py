@@ -42,7 +42,7 @@ def test_a_poisonous_request_stands_alone_in_the_end(project: Project, forty: Si
     assert crawl.item_urls() == forty.property_urls([n for n in range(40) if n != 13])
     ((dead),) = crawl.run()["outcomes"]
     assert (dead["state"], dead["url"]) == ("dead", *forty.property_urls([13]))
-    assert "no receipt: It was at work, and its log has no error: killed, or out of memory?" in dead["reason"]
+    assert "no receipt: It was at work, and its log tells no cause: killed, or out of memory?" in dead["reason"]
     assert crawl.stat("distributed/batches_halved") == 4  # 20, 10, 5, 2
 
 

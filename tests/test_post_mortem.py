@@ -59,6 +59,89 @@ def test_a_hint_for_a_spider_that_takes_no_arguments() -> None:
     assert "**kwargs" in cause_of_death("TypeError: Shop.__init__() got an unexpected keyword argument '_job'\n")
 
 
+SCRAPER = "2026-11-21 12:00:00 [scrapy.core.scraper] ERROR: Spider error processing <GET http://a/1> (referer: None)\n"
+CAUGHT = f"""{SCRAPER}Traceback (most recent call last):
+  File "spiders.py", line 7, in parse
+    raise ValueError("INFO: two lines,
+ValueError: this page is
+not as expected
+"""
+INFO = "2026-11-21 12:00:01 [scrapy.extensions.logstats] INFO: Crawled 9 pages\n"
+DEFERRED = """2026-11-21 12:00:02 [twisted] CRITICAL: Unhandled error in Deferred:
+2026-11-21 12:00:02 [twisted] CRITICAL:\x20
+Traceback (most recent call last):
+  File "defer.py", line 1, in run
+--- <exception caught here> ---
+  File "pipelines.py", line 3, in open_spider
+    raise Closed
+shop.pipelines.Closed: no database
+"""
+KILLED = "It was at work, and its log tells no cause: killed, or out of memory?"
+TWICE = "2026-11-21 12:00:02 [scrapy.crawler] INFO: Received SIGTERM twice, forcing unclean shutdown\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "words", "not_said"),
+    [
+        (CAUGHT + INFO, f"{KILLED} The end of its log: Crawled 9 pages. An error before that, which need", ""),
+        (CAUGHT + INFO, "Spider error processing <GET http://a/1> (referer: None): ValueError: this page", "log says"),
+        (INFO + CAUGHT, f"{KILLED} The end of its log: Spider error processing", "log says"),
+        (INFO + CAUGHT, "an error that it had caught, which need not be the cause", "log says"),
+        (INFO + CAUGHT.partition("ValueError: this")[0], f"{KILLED} The end of its log: Spider error proc", "raise"),
+        (INFO + SCRAPER + "Traceback (most recent call last):\n  File 'a'\nMemoryError\n", KILLED, "log says"),
+        (CAUGHT[200:] + INFO, f"{KILLED} The end of its log: Crawled 9 pages", "log says"),
+        (CAUGHT + DEFERRED, "Its log says: shop.pipelines.Closed: no database", "ValueError"),
+        (DEFERRED + INFO, f"{KILLED} The end of its log: Crawled 9 pages. An error before", "log says"),
+        (CAUGHT + TWICE, "It was told to end: Received SIGTERM twice, forcing unclean shutdown. The end", "log says"),
+        (CAUGHT + INFO + "2026-11-21 12:0", f"{KILLED} The end of its log: Crawled 9 pages", "log says"),
+        (CAUGHT + "2026-11-21 12:00:09 [scrapy.core.engine] INFO: Spider closed (finished)\n",
+         "It closed its spider, and its final receipt is not there", "log says"),
+        (INFO, f"{KILLED} The end of its log: Crawled 9 pages", "error"),
+        ("", f"{KILLED} The end of its log: (empty)", "error"),
+    ],
+)  # fmt: skip
+def test_a_job_that_was_at_work_died_of_what_ends_its_log(log: str, words: str, not_said: str) -> None:
+    said = cause_of_death(log, began=True)
+    assert words in said
+    assert not not_said or not_said not in said
+
+
+def test_a_job_that_had_not_begun_died_of_what_ends_its_log() -> None:
+    module = "Traceback (most recent call last):\n  File 'a'\nModuleNotFoundError: No module named 'boto3'\n"
+    for log in (module, INFO + "2026 [x] ERROR: x\n" + module, module[30:]):
+        assert "Its log says: ModuleNotFoundError: No module named 'boto3'" in cause_of_death(log)
+    assert "Its log says: SystemExit: 2" in cause_of_death(
+        "Traceback (most recent call last):\n  File 'a'\nSystemExit: 2"
+    )
+    assert "Its log says: shop.pipelines.Closed: no database" in cause_of_death(CAUGHT + DEFERRED)
+    said = cause_of_death(CAUGHT + INFO)  # the spider's own crawl: the plugin is not activated
+    assert said.startswith(
+        "The end of its log: Crawled 9 pages. If that is no error, see that scrapy_distributed is act"
+    )
+    assert "An error before that, which need not be the cause: Spider error processing" in said
+
+
+@pytest.mark.parametrize(
+    "form", ["{time} {level} {text}", "{level}: {text}", "[{level}] {text}", "{time} | {level} | {text}"]
+)
+def test_logs_of_another_form(form: str) -> None:
+    records = [
+        ("ERROR", "Spider error processing\nTraceback (most recent call last):\n  File\nKeyError: 1"),
+        ("INFO", "on"),
+    ]
+    log = "\n".join(form.format(time="12:00:01", level=level, text=text) for level, text in records)
+    assert cause_of_death(log, began=True).startswith(KILLED)
+
+
+def test_why_a_feed_was_not_stored_is_what_names_feeds() -> None:
+    feed = "2026-11-21 12:00:00 [scrapy.extensions.feedexport] ERROR: Error storing jl feed in: x\n"
+    feed += "Traceback (most recent call last):\n  File 'a'\nftplib.error_perm: 552 no room\n"
+    for log in (CAUGHT + feed, feed + CAUGHT, feed + CAUGHT + INFO):
+        assert last_error(log) == "ftplib.error_perm: 552 no room"
+    assert last_error(CAUGHT + INFO) == "ValueError: this page is"
+    assert last_error(INFO) == last_error(None) == ""
+
+
 @pytest.mark.parametrize("log", ["", "2026-11-21 [scrapy] INFO: Spider closed (finished)\n"])
 def test_a_job_without_an_error_was_no_worker(log: str) -> None:
     assert "ADDONS" in cause_of_death(log)
