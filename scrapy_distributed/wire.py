@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from typing import Any
 
+from lxml.etree import _ElementUnicodeResult  # type: ignore[import-untyped]
 from scrapy import Request, Spider
 
 from scrapy_distributed.errors import NotSerializableError, TooLargeError, WireError
@@ -39,6 +40,10 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "url": (str,), "method": (str,), "encoding": (str,), "body": (str,), "headers": (dict,), "meta": (dict,),
     "cb_kwargs": (dict,), "cookies": (dict, list), "flags": (list,),
 }  # fmt: skip
+# What JSON brings back as it is. The text of a link, as LinkExtractor finds it, is lxml's own kind, and nothing more
+# than a text; what else derives from one (a member of an Enum, a Markup) means more.
+_PLAIN = frozenset({str, int, bool, float, type(None), _ElementUnicodeResult})
+_USUAL = frozenset({str, int, bool, bytes, dict, list, tuple})  # the kinds of Scrapy's defaults
 # Scrapy calls these itself, and none of them takes a response.
 _NO_CALLBACKS = frozenset(dir(Spider)) - {"parse", "_parse"} | {"closed"}
 
@@ -61,11 +66,13 @@ def encode_request(request: Request, spider: Spider) -> str:
     kind: Any = type(request)
     if kind is not Request:
         data["_class"] = f"{kind.__module__}.{kind.__qualname__}"
-    for attribute, default in _defaults(kind):
+    for attribute, default, of_scrapy in _defaults(kind):
         value = getattr(request, attribute)
-        # An empty one is Scrapy's default, but that of a method or an encoding; a subclass may default to True.
-        if value != default and (value or default or attribute not in Request.attributes):
-            value = value.decode("latin-1") if isinstance(value, bytes) else value
+        # An empty one is Scrapy's default, but that of a method or an encoding; a subclass may default to True. What
+        # only equals the default may be of another kind.
+        usual = of_scrapy and (value == default if default else not value) and type(value) in _USUAL
+        if not (value is None or usual):
+            value = value.decode("latin-1") if type(value) is bytes else value
             data[attribute] = _faithful(value, attribute)
     _encode_callbacks(request, spider, data)
     try:
@@ -214,17 +221,17 @@ def _faithful(value: Any, where: str, depth: int = 200) -> Any:
     elif kind is list:
         for item in value:
             _faithful(item, where, depth - 1)
-    elif kind not in (int, bool, float, type(None)) and not isinstance(
-        value, str
-    ):  # LinkExtractor's texts are a subclass
+    elif kind not in _PLAIN:
         raise NotSerializableError(f"{where} holds a {kind.__name__}; only what JSON knows can travel")
     return value
 
 
 @cache
-def _defaults(kind: type[Request]) -> tuple[tuple[str, Any], ...]:
-    """The attributes of a request class that travel without special care, and their defaults."""
-    return tuple((name, _DEFAULTS.get(name)) for name in kind.attributes if name not in _HANDLED)
+def _defaults(kind: type[Request]) -> tuple[tuple[str, Any, bool], ...]:
+    """The attributes of a request class that travel without special care, their defaults, and whether each is one of
+    Scrapy's own requests."""
+    names = (name for name in kind.attributes if name not in _HANDLED)
+    return tuple((name, _DEFAULTS.get(name), name in Request.attributes) for name in names)
 
 
 def _encode_callbacks(request: Request, spider: Spider, data: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ refused with ``WireError`` alone."""
 from __future__ import annotations
 
 import base64
+import enum
 import json
 import random
 import string
@@ -16,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scrapy import Request, Spider
-from scrapy.http import JsonRequest, XmlRpcRequest
+from scrapy.http import HtmlResponse, JsonRequest, XmlRpcRequest
+from scrapy.linkextractors import LinkExtractor
 from scrapy.spiders import CrawlSpider, Rule
 
 from scrapy_distributed import wire
@@ -226,8 +228,58 @@ def test_what_would_not_arrive_as_it_left_does_not_travel(value: Any) -> None:
             encode_request(Request("http://a/", **{name: {"key": value}}), PLAIN)  # type: ignore[arg-type]
 
 
-def test_a_subclass_of_str_travels_as_text() -> None:
-    assert travelled(Request("http://a/", meta={"link_text": Text("a")})).meta == {"link_text": "a"}
+def test_the_text_of_a_link_travels() -> None:
+    page = HtmlResponse("http://a/", body=b"<a href='/b'>to <b>b</b></a>")
+    (link,) = LinkExtractor().extract_links(page)
+    arrived = travelled(Request(link.url, meta={"link_text": link.text, "raw": page.xpath("//a/text()")[0].root}))
+    assert arrived.meta == {"link_text": "to b", "raw": "to "}
+
+
+class Kind(str, enum.Enum):
+    SALE = "sale"
+    NONE = ""
+    METHOD = "GET"
+    CODE = "utf-8"
+
+
+class Number(enum.IntEnum):
+    NONE = 0
+    ONE = 1
+
+
+class Own(dict[str, Any]):
+    """A dict that a spider has made more of."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"cb_kwargs": {"kind": Kind.SALE}}, {"meta": {"kind": Kind.SALE}}, {"meta": {"kinds": [{"a": Kind.NONE}]}},
+        {"meta": {Kind.SALE: 1}}, {"cb_kwargs": {Text("kind"): 1}}, {"meta": {"a": {Text("b"): 1}}},
+        {"cookies": {"a": Kind.SALE}}, {"cookies": {Kind.SALE: "a"}}, {"cookies": [{"name": Text("a"), "value": "b"}]},
+        {"cookies": Own(a="b")}, {"meta": {"own": Own()}}, {"flags": [Kind.SALE]}, {"flags": [Text("a")]},
+        {"encoding": Kind.CODE}, {"encoding": Text("latin-1")}, {"priority": Number.ONE}, {"priority": Number.NONE},
+        {"meta": {"number": Number.ONE}}, {"meta": {"number": type("Price", (float,), {})(1.5)}},
+        {"body": type("Body", (bytes,), {})(b"a")},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_would_arrive_as_another_type_does_not_travel(arguments: dict[str, Any]) -> None:
+    with pytest.raises(NotSerializableError):
+        encode_request(Request("http://a/", **arguments), PLAIN)
+
+
+def test_what_scrapy_makes_a_text_of_arrives_as_it_left() -> None:
+    request = Request(Text("http://a/"), method=Text("put"), headers={Text("X"): [Text("1"), Kind.SALE]})
+    arrived = travelled(request)
+    assert (arrived.url, arrived.method, arrived.headers) == (request.url, "PUT", request.headers)
+    assert {type(arrived.url), type(request.url), type(request.method)} == {str}
+
+
+def test_what_a_request_class_calls_itself_is_looked_at() -> None:
+    for value in (Kind.SALE, Kind.NONE, Text()):
+        with pytest.raises(NotSerializableError):
+            encode_request(Render("http://a/", render=value), PLAIN)  # type: ignore[arg-type]
 
 
 def elsewhere(response: Any) -> None: ...
