@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from scrapy import Request, Spider
+from scrapy.spiders import CrawlSpider
 
 from scrapy_distributed import wire
 from scrapy_distributed.config import Config
@@ -33,7 +34,7 @@ class Diverter:
         occurrence: Callable[[bytes], int],
     ) -> None:
         self.spider = spider
-        self.rules = target_rules(config, spider)
+        self.rules = target_rules(config, rules_of(spider))
         self.callbacks = frozenset(config.target_callbacks)
         self.stats = stats
         self.offsite = offsite
@@ -100,17 +101,39 @@ class Diverter:
         return f"{rules}{callbacks}meta['distributed']"
 
 
-def target_rules(config: Config, spider: Spider) -> tuple[int, ...]:
-    """The rules named by index, and those whose callback is named: a rule's requests carry CrawlSpider's own."""
-    callbacks = (rule.callback for rule in getattr(spider, "rules", ()))
-    names = [callback if isinstance(callback, str) else getattr(callback, "__name__", None) for callback in callbacks]
-    by_name = (index for index, name in enumerate(names) if name in config.target_callbacks)
+def is_crawl_spider(spider: Spider | type[Spider] | None) -> bool:
+    """Whether *spider*, or that class, follows rules. Any other's attribute ``rules`` is its own affair."""
+    return issubclass(spider if isinstance(spider, type) else type(spider), CrawlSpider)
+
+
+def rules_of(spider: Spider | type[Spider] | None) -> Sequence[Any] | None:
+    """The rules of a ``CrawlSpider`` by their index, ``None`` for any other spider. *spider* may be a class."""
+    if not is_crawl_spider(spider):
+        return None
+    rules = spider.rules  # type: ignore[union-attr]
+    if isinstance(rules, list | tuple):
+        return rules
+    # A property of the class says nothing yet. What could be read once only, CrawlSpider has read.
+    return list(getattr(spider, "_rules", ()))
+
+
+def target_rules(config: Config, rules: Sequence[Any] | None) -> tuple[int, ...]:
+    """Of *rules*, as of ``rules_of``, those named by index and those whose callback is named: a rule's requests carry
+    CrawlSpider's own."""
+    if rules is None:
+        return ()
+    by_name = (index for index, rule in enumerate(rules) if _callback_name(rule) in config.target_callbacks)
     return tuple(sorted({*config.target_rule, *by_name}))
+
+
+def _callback_name(rule: Any) -> str | None:
+    callback = getattr(rule, "callback", None)
+    return callback if isinstance(callback, str) else getattr(callback, "__name__", None)
 
 
 def check_targets(config: Config, spider: Spider) -> None:
     """Refuse what would end as a crawl on this machine alone, which nobody asked for. Raises ``ConfigError``."""
-    rules = getattr(spider, "rules", None)
+    rules = rules_of(spider)
     if rules and not config.target_rule and not config.target_callbacks:
         raise ConfigError(
             "DISTRIBUTED_TARGET_RULE: found nothing, expected the index of the rule whose requests the fleet is to"
@@ -125,3 +148,23 @@ def check_targets(config: Config, spider: Spider) -> None:
         raise ConfigError(
             f"DISTRIBUTED_TARGET_CALLBACKS: found {', '.join(unknown)}, expected names of methods of the spider"
         )
+    _warn_rules(config, spider, rules)
+
+
+def _warn_rules(config: Config, spider: Spider, rules: Sequence[Any] | None) -> None:
+    """Log what Scrapy lets pass, and what would make the fleet's work nothing, as it does a local crawl's."""
+    extra = {"spider": spider}
+    if config.target_rule and rules is None:
+        logger.warning(
+            "DISTRIBUTED_TARGET_RULE: found %s, and %s is no CrawlSpider, so it has no rules: requests for the fleet"
+            " are those of DISTRIBUTED_TARGET_CALLBACKS, or have meta['distributed'] = True",
+            ", ".join(map(str, config.target_rule)), spider.name, extra=extra,
+        )  # fmt: skip
+    for index, rule in enumerate(rules or ()):
+        for attribute in ("callback", "errback"):
+            name = getattr(rule, attribute, None)
+            if isinstance(name, str) and not callable(getattr(spider, name, None)):
+                logger.warning(
+                    "rules[%d]: found %s=%r, expected the name of a method of the spider: Scrapy calls none then, here"
+                    " and on the fleet", index, attribute, name, extra=extra,
+                )  # fmt: skip

@@ -26,7 +26,7 @@ from scrapy_distributed.addon import Addon
 from scrapy_distributed.answer import shortened
 from scrapy_distributed.batch import new_token
 from scrapy_distributed.config import Config, unknown
-from scrapy_distributed.divert import target_rules
+from scrapy_distributed.divert import rules_of, target_rules
 from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError, NodeRefusedError, WireError
 from scrapy_distributed.job import MAX_ARGUMENTS_BYTES, check_job
 from scrapy_distributed.job_template import JobTemplate
@@ -108,8 +108,7 @@ def job_of(subject: Subject, config: Config, project: str, given: Mapping[str, s
     known = {name: getattr(subject.kind, name) for name in config.worker_args if hasattr(subject.kind, name)}
     spider: Any = SimpleNamespace(**{**known, **given, "name": subject.name})
     config = replace(config, worker_args=tuple(name for name in config.worker_args if hasattr(spider, name)))
-    spider.rules = getattr(subject.kind, "rules", ())
-    rules = target_rules(config, spider)
+    rules = target_rules(config, rules_of(subject.kind))
     job = JobTemplate.from_config(config, spider, settings=subject.settings, project=project, rules=rules, version="")
     check_job("job", job.settings_of("x" * MAX_VALUE_BYTES, new_token()), job.args)
     return job

@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 
 from scrapy_distributed import receipt, wire
 from scrapy_distributed.config import Config
+from scrapy_distributed.divert import is_crawl_spider
 from scrapy_distributed.errors import ConfigError, WireError, shortened
 from scrapy_distributed.feeds import Feeds
 from scrapy_distributed.fingerprint import fingerprinter_of
@@ -76,7 +77,7 @@ class Worker(BaseSpiderMiddleware):
         config = Config.from_settings(crawler.settings)
         spider = crawler.spider
         assert spider is not None
-        rule = config.target_rule[0] if config.target_rule and hasattr(spider, "rules") else None  # of a bare URL
+        rule = config.target_rule[0] if config.target_rule and is_crawl_spider(spider) else None  # of a bare URL
         callback = config.target_callbacks[0] if config.target_callbacks else None
         requests = wire.decode_requests(config.start_url, spider, rule=rule, callback=callback)
         feeds = Feeds(crawler)

@@ -14,7 +14,7 @@ from scrapy.spiders import CrawlSpider, Rule
 from scrapy.statscollectors import MemoryStatsCollector
 
 from scrapy_distributed.config import Config
-from scrapy_distributed.divert import Diverter, check_targets
+from scrapy_distributed.divert import Diverter, check_targets, rules_of
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fingerprint import quick_fingerprint
 from scrapy_distributed.offsite import Offsite
@@ -168,6 +168,66 @@ def test_requests_that_are_not_to_be_filtered_have_keys_of_their_own() -> None:
     assert len(set(keys)) == 3
     again = [key for key, _ in diverter(Plain()).entries(requests)[0]]
     assert again == keys  # a resumed walk finds its own again
+
+
+class Ruled(Spider):
+    """Its rules are its own affair."""
+
+    name = "ruled"
+    rules: Any = {"price": "h2"}
+
+    def parse_item(self, response: Any) -> None:
+        """A callback."""
+
+
+class Late(CrawlSpider):
+    name = "late"
+
+    @property
+    def rules(self) -> Any:
+        return (Rule(callback=name) for name in ("parse", "parse_item"))
+
+    def parse_item(self, response: Any) -> None:
+        """A rule's callback."""
+
+
+def check(spider: Spider, **settings: Any) -> None:
+    given = {f"DISTRIBUTED_{name.upper()}": value for name, value in settings.items()}
+    check_targets(Config.from_settings(Settings(given)), spider)
+
+
+@pytest.mark.parametrize("rules", [{"price": "h2"}, ["a"], "abc", 7, None, property(lambda self: 1 // 0)])
+def test_an_attribute_of_that_name_makes_no_rules(rules: Any, caplog: pytest.LogCaptureFixture) -> None:
+    spider = type("Other", (Ruled,), {"rules": rules})()
+    check(spider)
+    check(spider, target_callbacks="parse_item")
+    assert not caplog.records
+    targets = diverter(spider, target_callbacks="parse_item", target_rule=1)
+    assert (targets.rules, rules_of(type(spider))) == ((), None)
+    assert not targets.is_target(Request("http://a/", meta={"rule": 1}))
+    assert targets.is_target(Request("http://a/", callback=spider.parse_item))
+    check(spider, target_rule=1)
+    assert "DISTRIBUTED_TARGET_RULE: found 1, and ruled is no CrawlSpider" in caplog.text
+
+
+def test_rules_that_are_made_late_count() -> None:
+    check(Late(), target_rule=1)
+    assert diverter(Late(), target_callbacks="parse_item").rules == (1,)
+    with pytest.raises(ConfigError, match="found 2, the spider's rules are 0 to 1"):
+        check(Late(), target_rule=2)
+    assert rules_of(Late) == []  # nobody knows yet
+
+
+def test_a_callback_that_a_rule_misspells_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    class Misspelt(Crawling):
+        rules = (Rule(), Rule(callback="parse_itm", errback="oops"), Rule(callback="parse_item"))
+
+    check(Misspelt(), target_rule=1)
+    told = [record.getMessage() for record in caplog.records]
+    assert [line[:36] for line in told] == [
+        "rules[1]: found callback='parse_itm'",
+        "rules[1]: found errback='oops', expe",
+    ]
 
 
 @pytest.mark.parametrize(("spider", "settings", "message"), [
