@@ -145,8 +145,7 @@ def _spider(subject: Subject) -> Finding:
 
 def _job(job: JobTemplate | ConfigError, config: Config) -> Finding:
     if isinstance(job, ConfigError):
-        advice = "shorten DISTRIBUTED_WORKER_SETTINGS and the values of DISTRIBUTED_WORKER_ARGS, or correct their names"
-        return _here("job", Verdict.FAIL, f"{job}: {advice}", job)
+        return _here("job", Verdict.FAIL, str(job), job)
     used = sum(len(f"{name}={value}".encode()) for name, value in [*job.settings.items(), *job.args.items()])
     words = f"settings and arguments of {used:,} bytes, at most {MAX_ARGUMENTS_BYTES - MAX_VALUE_BYTES:,} travel"
     missing = [f"-a {name}=VALUE" for name in config.worker_args if name not in job.args]

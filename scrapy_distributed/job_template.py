@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from scrapy import Spider
 from scrapy.settings import BaseSettings
@@ -13,7 +14,7 @@ from scrapy_distributed import fast
 from scrapy_distributed.batch import Attempt, with_token
 from scrapy_distributed.config import Config
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.job import check_job
+from scrapy_distributed.job import check_job, check_project, check_spider
 from scrapy_distributed.wire import START_URL
 
 
@@ -30,6 +31,8 @@ class JobTemplate:
     args: Mapping[str, str]
 
     def __post_init__(self) -> None:
+        check_project(self.project)
+        check_spider(self.spider)
         check_job("job", self.settings, self.args)
 
     @classmethod
@@ -38,11 +41,14 @@ class JobTemplate:
         version: str,
     ) -> JobTemplate:  # fmt: skip
         """*settings*: those of the crawl; *rules*: the rules of *spider* whose requests are the fleet's."""
+        _check_worker_settings(config.worker_settings)
         # Without the plugin a job would crawl the whole site, from the spider's own start.
         sent = {"ADDONS": _with_ours(settings, with_preset=config.fast_workers)}
         if config.fast_workers:
             sent.update(fast.job_settings(settings))
         sent.update(config.worker_settings)
+        # A folder of the project's settings would be that of every job of a node: one queue, one list of seen pages.
+        sent["JOBDIR"] = ""
         if rules:
             sent["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, rules))
         if config.target_callbacks:
@@ -59,7 +65,8 @@ class JobTemplate:
         missing = [name for name in config.worker_args if not hasattr(spider, name)]
         if missing:
             raise ConfigError(f"DISTRIBUTED_WORKER_ARGS: the spider has no {', '.join(missing)}; give it with -a")
-        args = {name: str(getattr(spider, name)) for name in config.worker_args}
+        args = {name: _text(getattr(spider, name)) for name in config.worker_args}
+        sent = {_text(name): _text(value) for name, value in sent.items()}
         return cls(project=project, spider=spider.name, version=version, settings=sent, args=args)
 
     def settings_of(self, payload: str, token: str) -> dict[str, str]:
@@ -74,6 +81,21 @@ class JobTemplate:
 
     def args_of(self, attempt: Attempt) -> dict[str, str]:
         return {**self.args, "batch": attempt.label}
+
+
+def _check_worker_settings(given: Mapping[str, str]) -> None:
+    if START_URL in given:
+        raise ConfigError(f"DISTRIBUTED_WORKER_SETTINGS: has {START_URL}, which is the batch's own: remove it")
+    if given.get("JOBDIR"):
+        raise ConfigError(
+            "DISTRIBUTED_WORKER_SETTINGS: has JOBDIR, and the jobs of a node would share one queue there and leave out"
+            " what others have seen: remove it, the ledger keeps what a crawl would lose"
+        )
+
+
+def _text(value: Any) -> str:
+    """*value* as a command line has it. Of a member of a ``(str, Enum)`` that is the text, and not its name."""
+    return str.__str__(value) if isinstance(value, str) else str(value)
 
 
 def _with_ours(settings: BaseSettings, *, with_preset: bool) -> str:

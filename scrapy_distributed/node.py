@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from scrapy_distributed.answer import Answer, BodyTooLargeError, ReceiptTooLargeError, check_code, failed, parsed
-from scrapy_distributed.job import Job, Jobs, check_job
+from scrapy_distributed.job import Job, Jobs, check_job, check_project, check_spider
 from scrapy_distributed.receipt import MAX_BYTES as MAX_RECEIPT_BYTES
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ class Node:
 
         Raises ``ConfigError`` before anything is sent for an argument that would wedge the node."""
         settings, args = settings or {}, args or {}
+        check_project(project)
+        check_spider(spider)
         check_job(jobid, settings, args)
         form = [("project", project), ("spider", spider), ("jobid", jobid)]
         form += [("_version", version)] if version is not None else []
@@ -129,6 +131,7 @@ class Node:
 
     async def addversion(self, project: str, version: str, egg: bytes) -> int:
         """Store *egg* and return its number of spiders; the node imports the project to count them."""
+        check_project(project)
         answer = await self._api(
             "POST",
             "addversion.json",

@@ -249,7 +249,13 @@ REFUSALS: dict[str, tuple[str, Mapping[str, Any], str]] = {
         "new",
         {},
         "spider 'new' is not in project 'trial' there (it has blocked, broken_start, deep, distr, easy, failing, "
-        "long, plain, poison, rules, stuck): scrapy fleet deploy",
+        "long, peculiar, plain, poison, rules, stuck): scrapy fleet deploy",
+    ),
+    "no folder": ("shop.com/eu", {}, "spider 'shop.com/eu': found what is a path, and Scrapyd makes a folder of that"),
+    "one queue": (
+        "distr",
+        {"DISTRIBUTED_WORKER_SETTINGS": '{"JOBDIR": "x"}'},
+        "DISTRIBUTED_WORKER_SETTINGS: has JOBDIR",
     ),
     "no such argument": (
         "distr",
@@ -263,7 +269,10 @@ REFUSALS: dict[str, tuple[str, Mapping[str, Any], str]] = {
 def refused(project: Project, small_site: SiteChild, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Crawl]:
     """All of them, started at once."""
     new = project.folder / "properties" / "spiders" / "new.py"
-    new.write_text("from properties.spiders.distr import DistrSpider\n\n\nclass New(DistrSpider):\n    name = 'new'\n")
+    new.write_text(
+        "from properties.spiders.distr import DistrSpider\n\n\nclass New(DistrSpider):\n    name = 'new'\n\n\n"
+        "class Path(DistrSpider):\n    name = 'shop.com/eu'\n"
+    )
     crawls = {}
     for case, (spider, settings, _) in REFUSALS.items():
         folder = tmp_path_factory.mktemp("refused")

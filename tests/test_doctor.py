@@ -244,6 +244,24 @@ def test_settings_that_leave_no_room_for_a_batch(settings: dict[str, str]) -> No
 
 
 @pytest.mark.parametrize(
+    ("spider", "project", "words"),
+    [
+        ("shop.com/eu", "p", "spider 'shop.com/eu': found what is a path"),
+        ("sited", "a/b", "project 'a/b': found what is"),
+    ],
+)
+def test_names_that_a_node_can_not_run(spider: str, project: str, words: str) -> None:
+    """There is no job, so no probe is sent."""
+    own = Settings({"ADDONS": {"scrapy_distributed.Addon": 500}})
+    about, config = Subject(name=spider, kind=Sited, settings=own), Config.from_settings(own)
+    with pytest.raises(ConfigError) as caught:
+        job_of(about, config, project, {})
+    finding = found_here(about, caught.value, config)[-1]
+    assert (finding.check, finding.verdict, finding.words[: len(words)]) == ("job", Verdict.FAIL, words)
+    assert "shorten" not in finding.words
+
+
+@pytest.mark.parametrize(
     ("settings", "verdict"),
     [
         ({"ADDONS": {Addon: 500}}, Verdict.OK),

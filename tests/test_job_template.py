@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,6 +38,57 @@ def test_a_template_that_can_not_travel_is_refused() -> None:
         template(worker_settings={"KEY": "x" * MAX_ARGUMENT_BYTES})
 
 
+@pytest.mark.parametrize(
+    ("project", "spider", "words"),
+    [
+        ("p", "shop.com/eu", "spider 'shop.com/eu': found what is a path"), ("p", "..", "spider '..': found what is"),
+        ("p", ".", "is a path"), ("p", "a/../b", "is a path"), ("p", "", "is a path"),
+        ("p", "a\0b", "a NUL or a line end"),
+        ("p", "a\nb", "a NUL or a line end"), ("p", "a\u2028", "a line end"), ("p", "-x", "begins with a -"),
+        ("p", "a.receipts", "ends with .receipts"), ("p", "a" * 247, "has 247 bytes, at most 246"),
+        ("p", "\u00fc" * 124, "has 248 bytes"), ("p", "\ud800", "can't be encoded"),
+        ("a/b", "s", "project 'a/b': found"),
+        ("..", "s", "project '..'"), ("p" * 245, "s", "has 245 bytes, at most 244"), ("a\0", "s", "a NUL"),
+    ],
+)  # fmt: skip
+def test_names_that_scrapyd_can_not_run_are_refused(project: str, spider: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        JobTemplate(project=project, spider=spider, version="", settings={}, args={})
+    assert words in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "name", ["shop.com", "\u00fc" * 122, "a" * 244, ".a", "...", "a b", "a\\b", "a:b", "a%2fb", "a=b"]
+)
+def test_other_names_are_not_refused(name: str) -> None:
+    assert JobTemplate(project=name, spider=name, version="", settings={}, args={}).spider == name
+
+
+def test_jobs_never_share_a_folder_of_the_project() -> None:
+    assert template(worker_settings={"JOBDIR": ""}).settings["JOBDIR"] == ""
+    for folder in ("jobs", Path("jobs"), None):
+        with pytest.raises(ConfigError, match="DISTRIBUTED_WORKER_SETTINGS: has JOBDIR, and the jobs of a node"):
+            template(worker_settings={"JOBDIR": str(folder) if folder else folder})
+
+
+def test_the_batch_is_the_coordinators_own() -> None:
+    with pytest.raises(ConfigError, match="has DISTRIBUTED_START_URL, which is the batch's own"):
+        template(worker_settings={"DISTRIBUTED_START_URL": "[]"})
+
+
+class Level(str, enum.Enum):
+    INFO = "INFO"
+
+
+def test_a_member_of_an_enum_travels_as_its_text() -> None:
+    job = template(Spider(name="s", level=Level.INFO), worker_settings={"LOG_LEVEL": Level.INFO}, worker_args="level")
+    sent = (job.settings["LOG_LEVEL"], job.args["level"])
+    assert sent == ("INFO", "INFO")
+    assert [f"{text}" for text in sent] == ["INFO", "INFO"]  # formatted, a member shows its name
+
+
 def test_the_label_of_an_attempt_travels_as_argument() -> None:
     job = JobTemplate(project="p", spider="s", version="", settings={"A": "1"}, args={"site": "x"})
     attempt = Attempt(run="r", batch=12, number=2, token="ab", node="n", state=AttemptState.BOUND, positions=1)
@@ -50,6 +103,7 @@ def test_without_more_a_job_gets_what_it_does_with_targets_alone() -> None:
     assert job.settings == {
         "DISTRIBUTED_WORKER_TARGETS": "report", "DISTRIBUTED_FAILED_FOLLOW_UPS": "count",
         "ADDONS": FAST_ADDONS, "ASYNCIO_EVENT_LOOP": fast.EVENT_LOOP,
+        "JOBDIR": "",
     }  # fmt: skip
 
 
@@ -62,7 +116,7 @@ def test_the_targets_the_feed_and_the_users_settings_travel() -> None:
     assert job.settings == {
         "CONCURRENT_REQUESTS": "4", "DISTRIBUTED_TARGET_RULE": "1,3", "DISTRIBUTED_TARGET_CALLBACKS": "parse_a,parse_b",
         "FEED_URI": "ftp://h/%(batch)s.jl", "FEEDS": "{}", "DISTRIBUTED_WORKER_TARGETS": "follow",
-        "DISTRIBUTED_FAILED_FOLLOW_UPS": "fail", "ADDONS": ADDONS,
+        "DISTRIBUTED_FAILED_FOLLOW_UPS": "fail", "ADDONS": ADDONS, "JOBDIR": "",
     }  # fmt: skip
 
 

@@ -122,6 +122,7 @@ class Command(ScrapyCommand):
         from scrapy_distributed.egg import build_egg
         from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet import project_of, targets_from_cfg
+        from scrapy_distributed.job import check_project
 
         assert self.settings is not None
         cfg, module = closest_scrapy_cfg(), os.environ.get("SCRAPY_SETTINGS_MODULE", "")
@@ -131,6 +132,7 @@ class Command(ScrapyCommand):
         where = chosen_addresses(args, self.settings, targets)
         project = opts.project or project_of(targets, self.settings)
         version = opts.version or datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
+        check_project(project)
         egg = build_egg(Path(cfg).parent, module)
         results = run_in_reactor(lambda: _deploy_all(where, project, version, egg))
         for result in results or ():

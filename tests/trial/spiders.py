@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import random
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -136,6 +137,28 @@ class RulesSpider(CrawlSpider):
 
     def note_error(self, failure: Any) -> None:
         """Named by a rule."""
+
+
+class Kind(str, enum.Enum):
+    """What JSON would make a text of."""
+
+    SALE = "sale"
+
+
+class PeculiarSpider(TrialSpider):
+    """What other spiders do not have: an attribute ``rules`` without rules, a folder for its state, an Enum."""
+
+    name = "peculiar"
+    custom_settings = {"JOBDIR": "state", "DISTRIBUTED_TARGET_CALLBACKS": ["parse_item"]}
+    rules = {"title": "h1"}
+
+    async def parse(self, response: Response) -> AsyncIterator[Any]:
+        for number, kind in enumerate(("house", "flat", Kind.SALE)):
+            url = f"{self.site}/property_{number:06d}.html"
+            yield Request(url, self.parse_item, cb_kwargs={"kind": kind})
+
+    def parse_item(self, response: Response, kind: str) -> Iterator[Any]:
+        yield {"url": response.url, "kind": kind.name if isinstance(kind, Kind) else kind, "place": self.place}
 
 
 class FailingSpider(TrialSpider):
