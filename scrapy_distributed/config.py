@@ -352,6 +352,16 @@ def warn_passwords(config: Config) -> None:
         )  # fmt: skip
 
 
+def warn_wait(config: Config) -> None:
+    """Log what nobody may have asked for: without receipts each worker has to follow what it finds."""
+    if not config.wait and config.worker_targets == "report":
+        logger.warning(
+            "DISTRIBUTED_WAIT: found False, so nobody takes what workers report: each job follows the requests for the"
+            " fleet that it finds itself, and items of pages that several jobs find come several times. Expected True"
+            ' where pages on workers have such links; DISTRIBUTED_WORKER_TARGETS = "follow" says that this is meant'
+        )
+
+
 def check_feeds(config: Config) -> None:
     """For a coordinator; a worker is told what was chosen. Raises ``ConfigError`` if feeds are named in both ways."""
     if config.target_feed_url and config.target_feeds:

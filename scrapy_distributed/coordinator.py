@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from scrapy_distributed import fast, wire
 from scrapy_distributed.batch import Batcher
 from scrapy_distributed.batch_size import FIRST, BatchSize
-from scrapy_distributed.config import AUTO, Config, check_feeds, warn_lease, warn_passwords, warn_unknown
+from scrapy_distributed.config import AUTO, Config, check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
 from scrapy_distributed.dispatch import Dispatcher
 from scrapy_distributed.divert import Diverter, check_targets
 from scrapy_distributed.errors import ConfigError
@@ -89,6 +89,7 @@ class Coordinator:
         config = Config.from_settings(settings)
         warn_lease(config)
         warn_passwords(config)
+        warn_wait(config)
         if not settings.getbool("TWISTED_REACTOR_ENABLED", True):
             raise ConfigError(
                 "TWISTED_REACTOR_ENABLED: found False, expected True on the coordinator; workers may go without"
@@ -96,7 +97,8 @@ class Coordinator:
         if settings.get("JOBDIR"):
             raise ConfigError(
                 "JOBDIR: a coordinator keeps its state in its ledger, and JOBDIR would skip pages that an interrupted"
-                " run had seen and not fetched; leave it out, the same command resumes the run"
+                " run had seen and not fetched; leave it out (-s JOBDIR= where the project sets it), the same command"
+                " resumes the run"
             )
         _check(config, spider)
         targets = targets_from_cfg()
@@ -496,5 +498,3 @@ def _check(config: Config, spider: Spider) -> None:
         )
     check_targets(config, spider)
     check_feeds(config)
-    if "DISTRIBUTED_START_URL" in config.worker_settings:
-        raise ConfigError("DISTRIBUTED_WORKER_SETTINGS: has DISTRIBUTED_START_URL, which is the batch's own")

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 from scrapy.settings import Settings
 
-from scrapy_distributed.config import SETTINGS, Config, check_feeds, warn_lease, warn_passwords, warn_unknown
+from scrapy_distributed.config import (
+    SETTINGS,
+    Config,
+    check_feeds,
+    warn_lease,
+    warn_passwords,
+    warn_unknown,
+    warn_wait,
+)
 from scrapy_distributed.errors import ConfigError
 
 
@@ -25,6 +33,17 @@ def test_every_field_is_one_setting_with_a_word_on_it() -> None:
     for setting in SETTINGS:
         assert setting.name == f"DISTRIBUTED_{setting.field.upper()}"
         assert setting.doc.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [({}, 0), ({"WAIT": False}, 1), ({"WAIT": False, "WORKER_TARGETS": "follow"}, 0), ({"WORKER_TARGETS": "follow"}, 0)],
+)
+def test_that_workers_follow_what_they_find_is_told(
+    settings: dict[str, Any], told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_wait(Config.from_settings(Settings({f"DISTRIBUTED_{name}": value for name, value in settings.items()})))
+    assert caplog.text.count("each job follows the requests for the fleet that it finds itself") == told
 
 
 def test_defaults_keep_their_own_rules() -> None:

@@ -143,6 +143,22 @@ def test_several_rules_and_only_these(project: Project, tmp_path: Path) -> None:
     assert crawl.balance() == {"diverted": 60, "crawled": 60}
 
 
+def test_what_is_a_spiders_own_affair(project: Project, small_site: SiteChild, tmp_path: Path) -> None:
+    """Jobs get no JOBDIR, so a second run of the same spider finds no queue of the first."""
+    for number in (1, 2):
+        (folder := tmp_path / str(number)).mkdir()
+        settings = {"DISTRIBUTED_TARGET_HOSTS": "scrapyd1", "JOBDIR": "", "FEED_URI": folder / "here.jl"}
+        crawl = project.crawl("peculiar", folder=folder, args={"site": small_site.url}, settings=settings).wait()
+        assert crawl.balance() == {"diverted": 2, "crawled": 2}, crawl.log
+        assert sorted((item["kind"], item["place"]) for item in crawl.items()) == [
+            ("flat", "worker"),
+            ("house", "worker"),
+        ]
+        assert crawl.stat("distributed/local/not_serializable") == 1
+        (here,) = [json.loads(line) for line in (folder / "here.jl").read_text().splitlines()]
+        assert (here["kind"], here["place"]) == ("SALE", "coordinator")
+
+
 def test_each_failure_has_its_reason(project: Project, small_site: SiteChild, tmp_path: Path, unused_port: int) -> None:
     crawl = project.crawl("failing", folder=tmp_path, args={"site": small_site.url, "closed": unused_port}).wait()
     assert crawl.balance() == {"diverted": 9, "crawled": 2, "failed": 6, "filtered": 1}
@@ -184,6 +200,9 @@ def test_without_waiting_it_ends_when_every_batch_is_taken(project: Project, tmp
             "distr", folder=tmp_path, args=args, settings={**settings, "DISTRIBUTED_WAIT": "False"}
         ).wait()
         assert [batch["attempt_state"] for batch in crawl.run()["batches"]] == ["sent", "sent"]
+        said = "WARNING: DISTRIBUTED_WAIT: found False, so nobody takes what workers report: each job follows"
+        assert crawl.log.count(said) == 1
+        assert crawl.log.index(said) < crawl.log.index(" Run ")
         assert crawl.run()["balance"].as_dict()["in_flight"] == 60
         assert project.check(crawl) == 1
         # The same command takes the run up again, and this one waits.
