@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scrapy_distributed.answer import last_line
-from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.errors import ConfigError, shortened
+
+logger = logging.getLogger(__name__)
 
 _PKG_INFO = "Metadata-Version: 1.0\nName: project\nVersion: 1.0\n"
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can hold: the same project gives the same egg
@@ -20,7 +23,8 @@ _EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can hold: the same project 
 def build_egg(folder: Path, settings_module: str) -> bytes:
     """The egg of the Scrapy project in *folder*, whose settings are *settings_module*.
 
-    With a ``setup.py``, what that says; else every package in *folder* with all its files, but no hidden ones.
+    With a ``setup.py``, what that says; else every package in *folder* with all its files, but no hidden ones, and none
+    behind a link that leads out of *folder*: an egg can be read by everybody who may use the node.
     ``scrapyd-deploy`` would write a ``setup.py`` and ``build/`` into the project.
 
     Raises ``ConfigError`` if there is nothing to pack, or ``setup.py`` fails."""
@@ -32,6 +36,7 @@ def build_egg(folder: Path, settings_module: str) -> bytes:
         packages.append(folder / root)
     files = {file for package in packages for file in _files(package)}
     files |= {file for file in (folder / f"{root}.py",) if file.is_file()}
+    files = _without_links_out(folder, files)
     if not any(file.relative_to(folder).parts[0] in (root, f"{root}.py") for file in files):
         raise ConfigError(f"no package {root!r} (of {settings_module!r} in scrapy.cfg) in {folder}: nothing to deploy")
     return _zipped(folder, files, settings_module)
@@ -41,8 +46,21 @@ def _files(package: Path) -> Iterator[Path]:
     for file in package.rglob("*"):
         parts = file.relative_to(package).parts
         hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-        if file.is_file() and not hidden and file.suffix != ".pyc":
+        is_link_to_folder = file.is_symlink() and file.is_dir()  # rglob does not go into it
+        if (file.is_file() or is_link_to_folder) and not hidden and file.suffix != ".pyc":
             yield file
+
+
+def _without_links_out(folder: Path, files: set[Path]) -> set[Path]:
+    """*files* without those that lie elsewhere, and without links to folders; what is left out is logged."""
+    home = folder.resolve()
+    inside = {file for file in files if file.is_file() and file.resolve().is_relative_to(home)}
+    if out := sorted(str(file.relative_to(folder)) for file in files - inside):
+        logger.warning(
+            "Not in the egg: %s: %d links that lead out of %s, or to a folder; copy what the nodes need into the project",
+            shortened(", ".join(out)), len(out), folder,
+        )  # fmt: skip
+    return inside
 
 
 def _zipped(folder: Path, files: set[Path], settings_module: str) -> bytes:

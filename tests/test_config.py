@@ -37,7 +37,12 @@ def test_every_field_is_one_setting_with_a_word_on_it() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "told"),
-    [({}, 0), ({"WAIT": False}, 1), ({"WAIT": False, "WORKER_TARGETS": "follow"}, 0), ({"WORKER_TARGETS": "follow"}, 0)],
+    [
+        ({}, 0),
+        ({"WAIT": False}, 1),
+        ({"WAIT": False, "WORKER_TARGETS": "follow"}, 0),
+        ({"WORKER_TARGETS": "follow"}, 0),
+    ],
 )
 def test_that_workers_follow_what_they_find_is_told(
     settings: dict[str, Any], told: int, caplog: pytest.LogCaptureFixture
