@@ -72,6 +72,27 @@ def given_up(path: Path) -> str:
     return run
 
 
+def test_what_a_ledger_of_somebody_else_says_is_no_command_to_the_terminal(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "s.sqlite"
+    settled(path)
+    evil = "\x1b]0;title\x07\n\u202e2026 ERROR"
+    identity = {**IDENTITY, "spider": evil, "project": evil}
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA ignore_check_constraints = 1")
+        db.execute("UPDATE run SET name = ?, identity = ?", (evil, json.dumps(identity)))
+        db.execute("UPDATE attempt SET node = ?, url = ?, reason = ?", (evil, evil, evil))
+        db.execute("UPDATE batch SET avoid = ?", (evil,))
+        db.execute("UPDATE outcome SET reason = ?", (evil,))
+        db.commit()
+    for words in (["list"], ["show", "1"], ["check"], ["failed"], ["retry"]):
+        said = Said(capsys, *words, "--ledger", "s.sqlite")
+        assert "2026 ERROR" in said.out + said.error
+        assert all(line.replace("\t", " ").isprintable() for line in (said.out + said.error).split("\n")), said.out
+        assert not [line for line in said.out.splitlines() if line.startswith("2026")]
+
+
 # check and list
 
 

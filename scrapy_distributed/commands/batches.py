@@ -99,7 +99,7 @@ class Command(ScrapyCommand):
         except BrokenPipeError:  # "| head" has seen enough; nothing is to be written at exit either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (ConfigError, LedgerError) as error:
-            print(error, file=sys.stderr)
+            print(_shown(str(error)), file=sys.stderr)
             self.exitcode = 2
 
     def _runs(self, action: str, opts: argparse.Namespace, stack: ExitStack) -> list[Run]:
@@ -166,7 +166,7 @@ class Command(ScrapyCommand):
             return 0
         print(f"{_title(ledger, run)}\n{_batch_lines(batch, batch['children'])}")
         if batch["avoid"]:
-            print(f"    its requests failed on {batch['avoid']} before")
+            print(f"    its requests failed on {_shown(batch['avoid'])} before")
         for attempt in attempts:
             print(_attempt_lines(attempt))
         for outcome in outcomes:
@@ -208,7 +208,9 @@ class Command(ScrapyCommand):
         if left_out:
             print("    left out: their callback had begun, so items of them may be in a feed")
         if taken:
-            print(f"  the command that began the run takes it up again: scrapy crawl {spider}, with its arguments")
+            print(
+                f"  the command that began the run takes it up again: scrapy crawl {_shown(spider)}, with its arguments"
+            )
         return 0 if taken else 1
 
     def _merge(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
@@ -295,17 +297,18 @@ def _verdict(run: dict[str, Any], balance: Balance) -> str:
 
 
 def _title(ledger: LedgerReader, run: dict[str, Any]) -> str:
-    identity = run["identity"]
-    return f"run {run['name']}, spider {identity['spider']} of {identity['project']} ({ledger.path})"
+    name, identity = _clean(run)["name"], _clean(run["identity"])
+    return f"run {name}, spider {identity['spider']} of {identity['project']} ({ledger.path})"
 
 
 def _batch_lines(batch: dict[str, Any], children: Sequence[int]) -> str:
     """*children*: the batches that were made of it alone, as far as they are known."""
     from scrapy_distributed.accounting import counted
 
+    batch = _clean(batch)
     origin = f", from batch {batch['parent']}" if batch["parent"] else ""
     where = f" on {batch['node']}, attempt {batch['attempts']}" if batch["attempts"] else ""
-    why = f" ({_shown(batch['reason'])})" if batch["reason"] not in (None, "", "finished") else ""
+    why = f" ({batch['reason']})" if batch["reason"] not in (None, "", "finished") else ""
     head = f"  batch {batch['number']}: {counted(batch['size'], 'request')}, "
     if _all_moved(batch):
         after = f" after attempt {batch['attempts']} on {batch['node']}" if batch["attempts"] else ""
@@ -330,8 +333,9 @@ def _numbers(batches: Sequence[int]) -> str:
 def _attempt_lines(attempt: dict[str, Any]) -> str:
     from scrapy_distributed.accounting import Losses, counted
 
-    where = f"{attempt['node']} at {_shown(attempt['url'])}" if attempt["url"] else attempt["node"]
-    why = f" ({_shown(attempt['reason'])})" if attempt["reason"] else ""
+    attempt = _clean(attempt)
+    where = f"{attempt['node']} at {attempt['url']}" if attempt["url"] else attempt["node"]
+    why = f" ({attempt['reason']})" if attempt["reason"] else ""
     lines = [
         f"  attempt {attempt['number']} (label {attempt['label']}): {counted(attempt['size'], 'request')} on {where},"
         f" {attempt['state']}{why}",
@@ -343,12 +347,12 @@ def _attempt_lines(attempt: dict[str, Any]) -> str:
     losses = Losses(unexported=attempt["unexported"], followed=attempt["followed"])
     lines += [f"    {_shown(line)}" for line in losses.lines()]
     if attempt["log"]:
-        lines.append(f"    log {_shown(attempt['log'])}")
+        lines.append(f"    log {attempt['log']}")
     return "\n".join(lines)
 
 
 def _outcome_line(outcome: dict[str, Any]) -> str:
-    return f"{outcome['state']}\t{_shown(outcome['reason'])}\t{_shown(outcome['url'])}"
+    return f"{_shown(outcome['state'])}\t{_shown(outcome['reason'])}\t{_shown(outcome['url'])}"
 
 
 def _print_merged(merged: Merged, output: str) -> None:
@@ -374,8 +378,14 @@ def _print_merged(merged: Merged, output: str) -> None:
 
 
 def _shown(text: str) -> str:
-    """*text* as one line that can't control a terminal: reasons and URLs come from nodes and pages."""
+    """*text* as one line that can't control a terminal: reasons and URLs come from nodes and pages, and a ledger may be
+    somebody else's."""
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
+def _clean(values: dict[str, Any]) -> dict[str, Any]:
+    """*values* with each text as ``_shown``."""
+    return {name: _shown(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def _when(seconds: float | None) -> str:
