@@ -17,6 +17,7 @@ from scrapy_distributed.errors import (
     NodeRefusedError,
     NodeUnauthorizedError,
     NodeUnreachableError,
+    ScrapydRefusedError,
 )
 from scrapy_distributed.errors import shortened as shortened
 
@@ -93,7 +94,7 @@ def parsed(node: str, url: str, endpoint: str, code: int, body: bytes) -> Answer
     Raises ``NodeRefusedError`` where nothing was done, ``NodeAmbiguousError`` where that is not known."""
     check_code(node, url, endpoint, code)
     if body.lstrip().startswith(_TRACEBACK):  # debug = on; nothing is done after what raises
-        raise NodeRefusedError(node, _with_remedy(last_line(body.decode("utf-8", "replace"))))
+        raise ScrapydRefusedError(node, _with_remedy(last_line(body.decode("utf-8", "replace"))))
     try:
         values = json.loads(body)
     except (ValueError, RecursionError):
@@ -103,7 +104,7 @@ def parsed(node: str, url: str, endpoint: str, code: int, body: bytes) -> Answer
     if status == "error":
         message = values.get("message")
         said = last_line(message) if isinstance(message, str) else "an error without a message"
-        raise NodeRefusedError(node, _with_remedy(said))
+        raise ScrapydRefusedError(node, _with_remedy(said))
     if status != "ok":
         raise NodeAmbiguousError(node, f"{endpoint} answered JSON without a status of Scrapyd: {_is_this(url)}")
     return Answer(node=node, endpoint=endpoint, values=values)

@@ -57,8 +57,8 @@ def _without_links_out(folder: Path, files: set[Path]) -> set[Path]:
     inside = {file for file in files if file.is_file() and file.resolve().is_relative_to(home)}
     if out := sorted(str(file.relative_to(folder)) for file in files - inside):
         logger.warning(
-            "Not in the egg: %s: %d links that lead out of %s, or to a folder; copy what the nodes need into the project",
-            shortened(", ".join(out)), len(out), folder,
+            "Not in the egg: %s: %d links that lead out of %s, or to a folder; copy what the nodes need into the"
+            " project", shortened(", ".join(out)), len(out), folder,
         )  # fmt: skip
     return inside
 

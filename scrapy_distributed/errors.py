@@ -9,7 +9,8 @@ DistributedError
 └── NodeError             one Scrapyd did not do what was asked
     ├── NodeUnreachableError   nothing was sent: try another node
     ├── NodeRefusedError       the node said no: try another node, tell the user why
-    │   └── NodeUnauthorizedError  it wants other credentials: the node itself is there
+    │   ├── NodeUnauthorizedError  it wants other credentials: the node itself is there
+    │   └── ScrapydRefusedError    Scrapyd has looked at what was asked, and not a proxy before it
     └── NodeAmbiguousError     it may or may not have been done: ask the node
 """
 
@@ -61,6 +62,10 @@ class NodeRefusedError(NodeError):
 
 class NodeUnauthorizedError(NodeRefusedError):
     """The node answered that it wants other credentials."""
+
+
+class ScrapydRefusedError(NodeRefusedError):
+    """Scrapyd itself said no: it has looked at what was asked."""
 
 
 class NodeAmbiguousError(NodeError):

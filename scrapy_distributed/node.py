@@ -7,6 +7,7 @@ Nothing is sent twice from here: Twisted's pool repeats a GET whose kept connect
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 IDLE_CONNECTION_SECONDS = 30
 #: ``addversion.json`` runs ``scrapy list`` before it answers.
 ADDVERSION_SECONDS = 120.0
+_VERSION = re.compile(r"[A-Za-z0-9_-]{1,251}")  # and .egg behind it: the name of a file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +149,10 @@ class Node:
 
     async def listversions(self, project: str) -> list[str]:
         """Versions as Scrapyd stores them (``[^A-Za-z0-9_-]`` is ``_``), in an order not to be
-        trusted (9_0 after 10_0); empty for a project that it does not have."""
+        trusted (9_0 after 10_0); empty for a project that it does not have. What Scrapyd could not have stored, and
+        could not find again, is left out."""
         answer = await self._api("GET", "listversions.json", params={"project": project})
-        return answer.texts("versions")
+        return [version for version in answer.texts("versions") if _VERSION.fullmatch(version)]
 
     async def listspiders(self, project: str, version: str | None = None) -> list[str]:
         """Names of the spiders; the first call for a version imports the project on the node."""

@@ -304,6 +304,36 @@ def test_a_project_that_can_not_be_imported_on_the_node(project: Path, tmp_path:
     assert "install on this node what the project imports" in result.stdout
 
 
+def test_a_version_that_can_not_be_imported_does_not_stay(project: Path, tmp_path: Path) -> None:
+    """Scrapyd stores an egg before it imports it."""
+    spiders = project / "tiny" / "spiders.py"
+    good = spiders.read_text()
+    with start(tmp_path / "nodes") as node:
+        place = f"127.0.0.1:{node.port}"
+
+        def deploy(text: str, version: str) -> str:
+            spiders.write_text(text)
+            result = scrapy(project, "fleet", "deploy", place, "--version", version)
+            assert result.returncode == ("taken back" in result.stdout), result.stderr
+            return result.stdout + result.stderr
+
+        def versions() -> object:
+            return call(f"{node.url}/listversions.json?project=tiny")["versions"]
+
+        assert "2 spiders" in deploy(good, "1")
+        said = deploy("import no_such_module_anywhere\n", "2")
+        assert "'no_such_module_anywhere'" in said
+        assert said.endswith("version 2 was taken back\n")
+        assert versions() == ["1"]
+        path = "class Path(scrapy.Spider):\n    name = 'shop.com/eu'\n"
+        assert "spider 'shop.com/eu': found what is a path" in deploy(f"{good}\n\n{path}", "1")
+        said = deploy("import no_such_module_anywhere\n", "1")
+        assert "version 1 was taken back; the version 1 that was there before had been replaced, and is gone" in said
+        assert versions() == []
+        assert "2 spiders" in deploy(good, "1")
+        assert versions() == ["1"]
+
+
 def test_a_broken_setup_py(project: Path) -> None:
     (project / "setup.py").write_text("raise SystemExit('never mind')\n")
     result = scrapy(project, "fleet", "deploy", "127.0.0.1:1")

@@ -54,7 +54,7 @@ def test_links_that_lead_out_of_the_project_are_left_out_and_said(
     (record,) = caplog.records
     said = record.getMessage()
     assert said.startswith(
-        "Not in the egg: shared/__init__.py, shared/key.pem, tiny/folder, tiny/key.pem, tiny/twice.pem, tiny/up.py: 6 links"
+        "Not in the egg: shared/__init__.py, shared/key.pem, tiny/folder, tiny/key.pem, tiny/twice.pem, tiny/up.py: 6"
     )
     assert "copy what the nodes need into the project" in said
 

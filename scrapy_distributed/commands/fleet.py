@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +140,8 @@ class Command(ScrapyCommand):
             print(
                 f"{result.node} {f'failed: {result.problem}' if result.problem else f'{project} {version}: {spiders}'}"
             )
+        for sentence in sorted({*_unusable(spider for result in results or () for spider in result.spiders)}):
+            print(sentence, file=sys.stderr)
         self.exitcode = 0 if results and not any(result.problem for result in results) else 1
 
     def _doctor(self, args: Sequence[str], opts: argparse.Namespace) -> None:
@@ -213,15 +215,24 @@ def _watch(nodes: Sequence[LocalNode], pause: Callable[[float], None]) -> None:
             running.remove(node)
 
 
-async def _deploy_all(where: Sequence[NodeAddress], project: str, version: str, egg: bytes) -> list[Deployed]:
-    from twisted.internet.defer import Deferred, gatherResults
+def _unusable(spiders: Iterable[str]) -> Iterator[str]:
+    """Why which of *spiders* can't be run on a node: the others of the project can."""
+    from scrapy_distributed.errors import ConfigError
+    from scrapy_distributed.job import check_spider
 
+    for spider in spiders:
+        try:
+            check_spider(spider)
+        except ConfigError as error:
+            yield str(error)
+
+
+async def _deploy_all(where: Sequence[NodeAddress], project: str, version: str, egg: bytes) -> list[Deployed]:
     from scrapy_distributed.deploy import deploy
     from scrapy_distributed.node import Node
 
     nodes = [Node(address=address) for address in where]
-    sent = [Deferred.fromCoroutine(deploy(node, project, version, egg)) for node in nodes]
-    results: list[Deployed] = await gatherResults(sent, consumeErrors=True)
+    results = await deploy(nodes, project, version, egg)
     for node in nodes:
         await node.close()
     return results
