@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
+from inspect import isasyncgen
 from typing import Any
 
 from scrapy import Request, Spider, signals
@@ -25,7 +26,7 @@ from scrapy_distributed.batch_size import FIRST, BatchSize
 from scrapy_distributed.config import AUTO, Config, check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
 from scrapy_distributed.dispatch import Dispatcher
 from scrapy_distributed.divert import Diverter, check_targets
-from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.errors import ConfigError, DistributedError, FleetUnusableError, shortened
 from scrapy_distributed.fingerprint import fingerprinter_of
 from scrapy_distributed.fleet import addresses, project_of, targets_from_cfg
 from scrapy_distributed.health import Fleet, Member
@@ -78,6 +79,7 @@ class Coordinator:
         self._began = clock.seconds()
         self._slots = self._count_slots()  # as of the last tick: a fleet may be too large to count at each page
         self._closing = False
+        self._failing: Callable[[], None] | None = None
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
 
@@ -118,29 +120,40 @@ class Coordinator:
     # The wiring of the sending side
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Preflight, the run, the dispatcher; then the start of the spider, unless its walk is done already."""
+        """Preflight, the run, the dispatcher; then the start of the spider, unless its walk is done already. Not before
+        Scrapy asks for the first request: only from then on it can be interrupted, or end without a traceback."""
+        self.walk.connect()  # before a component asks for a page
+        return self._run(start)
+
+    async def _run(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        try:
+            to_walk = await self._begin()
+        except DistributedError as error:
+            if isasyncgen(start):
+                await start.aclose()
+            self._refuse(error)
+            return
+        except Exception:
+            self._close("start_error")
+            raise
+        async for output in self._start(start, walk=to_walk):
+            yield output
+
+    async def _begin(self) -> bool:
+        """Returns whether the spider's start is to be walked. Raises ``DistributedError`` where the run can't begin."""
         nodes = [member.node for member in self.fleet.members]
         known: dict[str, Any] = {
             "project": self.project,
             "spider": self.spider.name,
             "feed": bool(self.config.feed_urls),
         }
-        checks = preflight(nodes, version=self.config.version, **known)
-        version, faults = await maybe_deferred_to_future(Deferred.fromCoroutine(checks))
-        identity = identity_of(self.spider, self.project, rules=self.diverter.rules, callbacks=self.diverter.callbacks)
-        to_walk = self.ledger.begin(identity, resume=self.config.resume, wait=self.config.wait)
-        self.walk.lost.update({} if to_walk else self.ledger.losses().own)  # what is walked again counts again
-        self.walk.connect()
-        if others := self.ledger.others():
-            logger.warning(
-                "Unfinished in the same ledger, of other spider arguments or targets, or of a spider whose attributes"
-                " (text or number) have another value: %s. Only the command that began a run takes it up again",
-                ", ".join(others), extra=self._extra,
-            )  # fmt: skip
-        logger.info(
-            "Run %s of project %s on %d nodes, egg version %s%s", self.ledger.run, self.project, len(nodes),
-            version or "(none)", "" if to_walk else "; its walk is done", extra=self._extra,
+        checks = preflight(
+            nodes, version=self.config.version, clock=self.clock, wait=self.config.fleet_timeout, **known
         )  # fmt: skip
+        version, faults = await maybe_deferred_to_future(Deferred.fromCoroutine(checks))
+        if self._closing:  # meanwhile
+            return False
+        to_walk = self._begin_run(version)
         judge = Judge(
             ledger=self.ledger, fleet=self.fleet, config=self.config, spider=self.spider, stats=self._stats,
             read_targets=self._read, found=self._found,
@@ -158,7 +171,34 @@ class Coordinator:
         self.dispatcher.start()  # before a batch is cut: it knows what is under way
         self._cut()
         self._ticker.start(1.0, now=False)
-        return self._start(start, walk=to_walk)
+        return to_walk
+
+    def _begin_run(self, version: str) -> bool:
+        identity = identity_of(self.spider, self.project, rules=self.diverter.rules, callbacks=self.diverter.callbacks)
+        to_walk = self.ledger.begin(identity, resume=self.config.resume, wait=self.config.wait)
+        self.walk.lost.update({} if to_walk else self.ledger.losses().own)  # what is walked again counts again
+        if others := self.ledger.others():
+            logger.warning(
+                "Unfinished in the same ledger, of other spider arguments or targets, or of a spider whose attributes"
+                " (text or number) have another value: %s. Only the command that began a run takes it up again",
+                shortened(", ".join(others)), extra=self._extra,
+            )  # fmt: skip
+        logger.info(
+            "Run %s of project %s on %d nodes, egg version %s%s", self.ledger.run, self.project,
+            len(self.fleet.members), version or "(none)", "" if to_walk else "; its walk is done", extra=self._extra,
+        )  # fmt: skip
+        return to_walk
+
+    def _refuse(self, error: DistributedError) -> None:
+        """Close before anything was begun, with the reason alone in the log."""
+        logger.error("The crawl does not start: %s", error, extra=self._extra)
+
+        def fail() -> None:
+            self.crawler.spider = None  # with an exception, the one thing that makes Scrapy's exit code 1
+
+        self._failing = fail  # signals hold no reference
+        self.crawler.signals.connect(fail, signals.engine_stopped)
+        self._close("fleet_unusable" if isinstance(error, FleetUnusableError) else "start_refused")
 
     async def _start(self, start: AsyncIterator[Any], *, walk: bool) -> AsyncIterator[Any]:
         if not walk:
@@ -239,7 +279,7 @@ class Coordinator:
     def _divert(self) -> list[Request]:
         """What was taken away goes into the ledger, before the next page's callback runs. Returns what is to be
         crawled here."""
-        if not self._taken:
+        if not self._taken or self.dispatcher is None:  # the run has not begun, and a component has asked for pages
             return []
         taken, self._taken = self._taken, []
         here: list[Request] = []
@@ -398,6 +438,8 @@ class Coordinator:
     def _spider_idle(self) -> None:
         """Nothing is left to crawl here: close the open batch, and wait for the run."""
         assert self.crawler.engine is not None
+        if self.dispatcher is None:  # the run has not begun, and is not going to
+            raise DontCloseSpider
         try:
             self._divert_and_crawl()
             if not self._walk_over:

@@ -2,6 +2,7 @@
 
 DistributedError
 ├── ConfigError           a setting or a command line is wrong: the crawl does not start
+│   └── FleetUnusableError     no node can be used now: the same command may work later
 ├── WireError             a request or a payload can't be encoded or decoded
 │   ├── NotSerializableError   this request can't travel: crawl it here
 │   └── TooLargeError          this request alone is over the ceiling: crawl it here
@@ -26,6 +27,10 @@ class DistributedError(Exception):
 class ConfigError(DistributedError, ValueError):
     """A setting or a command line is wrong. A ``ValueError``, so that Scrapy does not start the crawl:
     ``NotConfigured`` would let it go on without us, a crawl on one machine that nobody asked for."""
+
+
+class FleetUnusableError(ConfigError):
+    """No node can be used, and at least one may work again by itself."""
 
 
 class WireError(DistributedError, ValueError):

@@ -9,16 +9,27 @@ from __future__ import annotations
 import enum
 import logging
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import LoopingCall, deferLater
 
-from scrapy_distributed.errors import ConfigError, NodeError, NodeRefusedError, NodeUnauthorizedError, shortened
+from scrapy_distributed.errors import (
+    ConfigError,
+    FleetUnusableError,
+    NodeError,
+    NodeRefusedError,
+    NodeUnauthorizedError,
+    shortened,
+)
 from scrapy_distributed.node import Node
+from scrapy_distributed.roll_call import AGAIN_SECONDS, RollCall, may_pass
 
 logger = logging.getLogger(__name__)
+
+TELL_SECONDS = 2.0  # before it is said that no node can be used yet
 
 
 class Verdict(enum.Enum):
@@ -68,12 +79,32 @@ class Survey:
     chosen: str = ""
     versions: dict[str, list[str]] = field(default_factory=dict)
     _found: dict[str, dict[str, Finding]] = field(default_factory=dict)
+    _given_up: dict[str, NodeError] = field(default_factory=dict)
 
     async def ask(self, nodes: Sequence[Node], checks: Sequence[Check]) -> None:
         """Ask all *nodes* at once, check by check: what one has said may decide what the next are asked."""
-        self._found |= {node.name: {} for node in nodes}
+        for node in nodes:
+            self._found.setdefault(node.name, {})
         for check in checks:
             await _all(self._ask(node, check) for node in nodes)
+
+    def error_of(self, node: Node) -> NodeError | ConfigError | None:
+        """Why it can't be used, as far as it was asked."""
+        found = self._found.get(node.name, {})
+        return next((finding.error for finding in found.values() if finding.error is not None), None)
+
+    def is_well(self, node: Node) -> bool:
+        """Whether it has answered, and nothing is wrong with it so far."""
+        return bool(self._found.get(node.name)) and self.error_of(node) is None
+
+    def forget(self, node: Node) -> None:
+        """What it has said: it is asked again."""
+        self._found[node.name] = {}
+
+    def give_up(self, node: Node, error: NodeError) -> None:
+        """From here on it fails, unasked, with *error*; so does what it is asked just now, if that is cancelled. With
+        what it has failed before stays."""
+        self._given_up[node.name] = error
 
     @property
     def findings(self) -> list[Finding]:
@@ -90,22 +121,56 @@ class Survey:
                 words = f"not checked ({_TROUBLES[obstacles[0].check]})"
         else:
             try:
+                if node.name in self._given_up:
+                    raise self._given_up[node.name]
                 verdict, words = await check.ask(node, self)
             except (NodeError, ConfigError) as caught:
-                verdict, words, error = Verdict.FAIL, str(caught).removeprefix(f"{node.name}: "), caught
+                error = self._given_up.get(node.name, caught)
+                verdict, words = Verdict.FAIL, str(error).removeprefix(f"{node.name}: ")
         found[check.name] = Finding(node=node.name, check=check.name, verdict=verdict, words=words, error=error)
 
 
 async def preflight(
-    nodes: Sequence[Node], *, project: str, spider: str, version: str, feed: bool = True
+    nodes: Sequence[Node], *, project: str, spider: str, version: str, feed: bool = True, clock: Any, wait: float = 0.0
 ) -> tuple[str, dict[str, NodeError]]:
     """The egg version that the run uses ('' if the project has none), and why which nodes can't be used now.
 
-    *version* is the one asked for, '' for the newest that every usable node has; *feed* tells whether jobs get
-    feeds. Raises ``ConfigError`` if no node can be used, or if no version is on all of them.
+    *version* is the one asked for, '' for the newest that every usable node has; *feed* tells whether jobs get feeds.
+    Where no node can be used, those whose fault may pass are asked again for *wait* seconds. One that is late while
+    another can be used is among those that can't.
+
+    Raises ``ConfigError`` if no node can be used, or if no version is on all of them; ``FleetUnusableError`` if that
+    may be another time.
     """
-    survey = Survey(project=project, spider=spider, version=version, feed=feed)
-    await survey.ask(nodes, CHECKS)
+    until = clock.seconds() + wait
+    told = _Told(nodes, wait=wait, clock=clock)
+    try:
+        while True:
+            told.survey = survey = Survey(project=project, spider=spider, version=version, feed=feed)
+            await _survey_all(survey, nodes, clock, until)
+            faults = _faults(survey, nodes)
+            if len(faults) < len(nodes):
+                told.end()
+                return survey.chosen, faults
+            if not any(map(may_pass, faults.values())):
+                raise ConfigError(_none_of(nodes, faults))
+            if clock.seconds() >= until:
+                raise FleetUnusableError(_none_of(nodes, faults))
+            await deferLater(clock, AGAIN_SECONDS)
+    finally:
+        told.cancel()
+
+
+async def _survey_all(survey: Survey, nodes: Sequence[Node], clock: Any, until: float) -> None:
+    """All ``CHECKS``. The version is chosen of those that all nodes have said by then."""
+    call = RollCall(survey, nodes, clock=clock, until=until)
+    await call.ask_again(CHECKS[:_VERSION])
+    await survey.ask(nodes, [CHECKS[_VERSION]])
+    await call.ask(CHECKS[_VERSION + 1 :])
+
+
+def _faults(survey: Survey, nodes: Sequence[Node]) -> dict[str, NodeError]:
+    """By node. Raises ``ConfigError`` for what is not a node's fault."""
     faults: dict[str, NodeError] = {}
     for finding in survey.findings:
         if isinstance(finding.error, ConfigError):
@@ -114,10 +179,46 @@ async def preflight(
             faults.setdefault(finding.node, finding.error)
         if finding.verdict is Verdict.WARN:
             logger.warning("%s: %s: %s", finding.node, finding.check, finding.words)
-    if len(faults) == len(nodes):
-        reasons = "\n  ".join(str(error) for error in faults.values())
-        raise ConfigError(f"DISTRIBUTED_TARGET_HOSTS: none of the {len(nodes)} nodes can be used:\n  {reasons}")
-    return survey.chosen, faults
+    return faults
+
+
+def _none_of(nodes: Sequence[Node], faults: Mapping[str, NodeError]) -> str:
+    reasons = "\n  ".join(str(error) for error in faults.values())
+    return f"DISTRIBUTED_TARGET_HOSTS: none of the {len(nodes)} nodes can be used:\n  {reasons}"
+
+
+class _Told:
+    """Says once that no node can be used yet, and that one can."""
+
+    def __init__(self, nodes: Sequence[Node], *, wait: float, clock: Any) -> None:
+        self.nodes = nodes
+        self.wait = wait
+        self.survey: Survey | None = None
+        self._told = False
+        self._ticker = LoopingCall(self._tell)
+        self._ticker.clock = clock
+        if wait:
+            self._ticker.start(TELL_SECONDS, now=False)
+
+    def end(self) -> None:
+        if self._told:
+            logger.info("A node can be used: the crawl begins")
+
+    def cancel(self) -> None:
+        if self._ticker.running:
+            self._ticker.stop()
+
+    def _tell(self) -> None:
+        assert self.survey is not None
+        if any(self.survey.is_well(node) for node in self.nodes):  # so far
+            return
+        self._ticker.stop()
+        self._told = True
+        errors = [self.survey.error_of(node) or f"{node.name}: no answer yet" for node in self.nodes]
+        logger.warning(
+            "No node can be used yet; waiting for one, at most %g s (DISTRIBUTED_FLEET_TIMEOUT), Ctrl-C ends it:\n  %s",
+            self.wait, "\n  ".join(map(str, errors)),
+        )  # fmt: skip
 
 
 async def admit(node: Node, *, project: str, spider: str, version: str, feed: bool) -> None:
@@ -223,6 +324,7 @@ CHECKS = (
     Check(name="logs_dir", trouble="no way home", needs=("credentials",), ask=_logs_dir),
     Check(name="items_dir", trouble="a second feed", needs=("credentials",), ask=_items_dir),
 )
+_VERSION = 3  # its index
 _TROUBLES = {check.name: check.trouble for check in CHECKS}
 
 

@@ -10,7 +10,7 @@ import signal
 import ssl
 import time
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -237,7 +237,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, Any], str]] = {
     ),
     "no fleet": (
         "distr",
-        {"DISTRIBUTED_TARGET_HOSTS": "127.0.0.1:1"},
+        {"DISTRIBUTED_TARGET_HOSTS": "127.0.0.1:1", "DISTRIBUTED_FLEET_TIMEOUT": 1},
         "DISTRIBUTED_TARGET_HOSTS: none of the 1 nodes can be used",
     ),
     "no project": (
@@ -265,6 +265,10 @@ REFUSALS: dict[str, tuple[str, Mapping[str, Any], str]] = {
 }
 
 
+#: What only nodes can tell.
+BY_NODES = ("no fleet", "no project", "no spider")
+
+
 @pytest.fixture(scope="module")
 def refused(project: Project, small_site: SiteChild, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Crawl]:
     """All of them, started at once."""
@@ -286,10 +290,82 @@ def refused(project: Project, small_site: SiteChild, tmp_path_factory: pytest.Te
 @pytest.mark.parametrize("case", REFUSALS)
 def test_the_crawl_does_not_start_and_says_which_setting(refused: dict[str, Crawl], case: str) -> None:
     crawl = refused[case]
-    said = crawl.log.rpartition("scrapy_distributed.errors.ConfigError: ")[2]
-    assert REFUSALS[case][2] in said, crawl.log
-    assert len(said.splitlines()) <= 4, "something comes after it"
+    said = crawl.log.rpartition("The crawl does not start: ")[2]
+    if case in BY_NODES:  # a reason, and no traceback
+        assert REFUSALS[case][2] in re.split(r"\n\d{4}-", said)[0], crawl.log
+        assert "Traceback" not in crawl.log
+        assert f"Closing spider ({'fleet_unusable' if case == 'no fleet' else 'start_refused'})" in said
+    else:
+        said = crawl.log.rpartition("scrapy_distributed.errors.ConfigError: ")[2]
+        assert REFUSALS[case][2] in said, crawl.log
+        assert len(said.splitlines()) <= 4, "something comes after it"
     assert not crawl.stat("downloader/request_count")
+    assert crawl.process.returncode == 1
+
+
+# A start while no node can be used
+
+
+def test_a_start_waits_for_a_node(small_site: SiteChild, tmp_path: Path) -> None:
+    with start(tmp_path) as node:
+        (tmp_path / "project").mkdir()
+        project = Project(tmp_path / "project", {"late": f"url = {node.url}"})
+        try:
+            project.deploy("late", folder=tmp_path)
+            node.stop()
+            args = {"site": small_site.url, "pages": 2}
+            crawl = project.crawl("distr", folder=tmp_path, args=args, settings=hosts("late"))
+            wait_for(lambda: "No node can be used yet" in crawl.log, 60)
+            node.restart()
+            crawl.wait()
+        finally:
+            project.end()
+    assert crawl.balance() == {"diverted": 60, "crawled": 60}
+    assert crawl.item_urls() == small_site.property_urls(range(60))
+    assert crawl.log.count("No node can be used yet; waiting for one, at most 300 s (DISTRIBUTED_FLEET_TIMEOUT)") == 1
+    assert "connection refused at" in crawl.log
+    assert (crawl.process.returncode, "Traceback" in crawl.log) == (0, False)
+
+
+def test_a_start_that_waits_can_be_interrupted(project: Project, small_site: SiteChild, tmp_path: Path) -> None:
+    command: dict[str, Any] = {"folder": tmp_path, "args": {"site": small_site.url, "pages": 2}}
+    first = project.crawl("distr", **command).wait()
+    before = first.run()
+    crawl = project.crawl("distr", **command, settings=hosts("127.0.0.1:1"))
+    wait_for(lambda: "No node can be used yet" in crawl.log, 60)
+    crawl.process.send_signal(signal.SIGINT)
+    interrupted = time.monotonic()
+    crawl.wait()
+    assert time.monotonic() - interrupted < 10
+    assert crawl.run() == before
+    assert "Spider closed (shutdown)" in crawl.log
+    assert "Traceback" not in crawl.log
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_never_answers_does_not_hold_up_a_start(
+    project: Project, small_site: SiteChild, tmp_path: Path
+) -> None:
+    hole = fake(Fault.HANG, "*")
+    settings = {**hosts(hole.url.removeprefix("http://"), "scrapyd1"), "DISTRIBUTED_TIMEOUT": 60}
+    crawl = project.crawl("distr", folder=tmp_path, args={"site": small_site.url, "pages": 2}, settings=settings)
+
+    def has_said(words: str) -> Callable[[], Awaitable[bool]]:
+        async def look() -> bool:
+            return words in crawl.log
+
+        return look
+
+    try:
+        await until(has_said("Spider opened"), 60)
+        opened = time.monotonic()
+        await until(has_said("Run "), 60)
+        assert time.monotonic() - opened < 20
+        await until(crawl.has_ended, 90)
+    finally:
+        await hole.close()
+    assert crawl.balance() == {"diverted": 60, "crawled": 60}
+    assert crawl.log.count("no answer 3 s after that of another node: is it overloaded or stopped?") == 1
 
 
 # The coordinator's own end

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 import pytest_twisted
 from fake_scrapyd import FakeScrapyd, Fault
-from twisted.internet.defer import Deferred
+from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+from until import until
 
-from scrapy_distributed.errors import ConfigError
+from scrapy_distributed import preflight as preflight_module
+from scrapy_distributed import roll_call
+from scrapy_distributed.errors import ConfigError, FleetUnusableError
 from scrapy_distributed.node import Node, NodeAddress
 from scrapy_distributed.preflight import CHECKS, Survey, Verdict, choose_version, preflight
 
@@ -71,20 +77,27 @@ def fakes() -> Iterator[list[FakeScrapyd]]:
         pytest_twisted.blockon(Deferred.fromCoroutine(fake.close()))
 
 
-def nodes_of(fakes: list[FakeScrapyd]) -> list[Node]:
+def nodes_of(fakes: list[FakeScrapyd], deadline: float = 5) -> list[Node]:
     return [
-        Node(address=NodeAddress(name=f"n{number}", url=fake.url), deadline_seconds=0.5)
+        Node(address=NodeAddress(name=f"n{number}", url=fake.url), deadline_seconds=deadline)
         for number, fake in enumerate(fakes)
     ]
 
 
 async def looked(
-    fakes: list[FakeScrapyd], spider: str = "s", version: str = "", feed: bool = True
+    fakes: list[FakeScrapyd],
+    *,
+    spider: str = "s",
+    version: str = "",
+    feed: bool = True,
+    wait: float = 0.0,
+    deadline: float = 5.0,
 ) -> tuple[str, dict[str, str]]:
     """Version and faults by number of the node."""
-    nodes = nodes_of(fakes)
+    nodes = nodes_of(fakes, deadline)
+    known = {"project": "p", "spider": spider, "version": version, "feed": feed}
     try:
-        found, faults = await preflight(nodes, project="p", spider=spider, version=version, feed=feed)
+        found, faults = await preflight(nodes, clock=reactor, wait=wait, **known)
         return found, {name: str(fault) for name, fault in faults.items()}
     finally:
         for node in nodes:
@@ -111,7 +124,7 @@ async def test_a_fleet_that_is_fine(fakes: list[FakeScrapyd]) -> None:
 async def test_a_node_that_fails_is_named_and_the_others_are_used(fakes: list[FakeScrapyd], fault: Fault) -> None:
     fakes[1].faults["*"] = fault
     fakes[1].projects = {}
-    version, faults = await looked(fakes)
+    version, faults = await looked(fakes, deadline=1 if fault is Fault.HANG else 5)
     assert version == "r10"
     assert list(faults) == ["n1"]
     assert faults["n1"].startswith("n1: ")
@@ -298,3 +311,106 @@ async def test_versions_without_a_common_one_fail_everywhere(fakes: list[FakeScr
     found = [(verdict, words) for _, check, verdict, words in await surveyed(fakes) if check == "version"]
     words = "project 'p': expected one version on every node, n0 has r0; n1 has r1; n2 has r2: scrapy fleet deploy"
     assert found == [(Verdict.FAIL, words)] * 3
+
+
+# Waiting for nodes
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roll_call, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(preflight_module, "TELL_SECONDS", 0.3)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("endpoint", ["*", "listversions.json", "listspiders.json", "logs", "items"])
+@pytest.mark.usefixtures("quick")
+async def test_a_node_that_never_answers_holds_up_nobody(fakes: list[FakeScrapyd], endpoint: str) -> None:
+    fakes[1].faults[endpoint] = Fault.HANG
+    began = time.monotonic()
+    version, faults = await looked(fakes, deadline=60, wait=60)
+    assert time.monotonic() - began < 20
+    assert version == "r10"
+    assert faults == {"n1": "n1: no answer 3 s after that of another node: is it overloaded or stopped?"}
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("others", [Fault.SERVER_ERROR, Fault.DROP, Fault.UNAUTHORIZED, Fault.HANG])
+async def test_it_waits_for_a_node_and_says_so_once(
+    fakes: list[FakeScrapyd], others: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    for fake in fakes:
+        fake.faults["*"] = others
+    fakes[2].faults["*"] = Fault.SERVER_ERROR
+    looking = Deferred.fromCoroutine(looked(fakes, wait=60, deadline=60))
+
+    async def told() -> bool:
+        return "No node can be used yet" in caplog.text
+
+    with caplog.at_level(logging.INFO):
+        await until(told)
+        del fakes[2].faults["*"]
+        version, faults = await looking
+    assert (version, list(faults)) == ("r10", ["n0", "n1"])
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("scrapy_distributed")]
+    assert [words.partition(" yet;")[0] for words in said] == [
+        "No node can be used", "A node can be used: the crawl begins",
+    ]  # fmt: skip
+    assert "at most 60 s (DISTRIBUTED_FLEET_TIMEOUT)" in said[0]
+    assert [line[:5] for line in said[0].splitlines()[1:]] == ["  n0:", "  n1:", "  n2:"]
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("fault", [locked, empty, other_spider, no_logs, items])
+async def test_what_does_not_pass_by_itself_is_refused_at_once(
+    fakes: list[FakeScrapyd], fault: Callable[[FakeScrapyd], None]
+) -> None:
+    for fake in fakes:
+        fault(fake)
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match="none of the 3 nodes can be used") as caught:
+        await looked(fakes, wait=600)
+    assert not isinstance(caught.value, FleetUnusableError)
+    assert time.monotonic() - began < 20
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.usefixtures("quick")
+async def test_a_version_that_is_not_there_is_refused_though_a_node_is_down(fakes: list[FakeScrapyd]) -> None:
+    down(fakes[0])
+    with pytest.raises(ConfigError, match="version 'r11'"):
+        await looked(fakes, version="r11", wait=600)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.HANG])
+async def test_it_does_not_wait_for_ever(fakes: list[FakeScrapyd], fault: Fault) -> None:
+    for fake in fakes:
+        fake.faults["*"] = fault
+    began = time.monotonic()
+    with pytest.raises(FleetUnusableError, match="none of the 3 nodes can be used"):
+        await looked(fakes, wait=1.5, deadline=60)
+    assert 1.4 < time.monotonic() - began < 20
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("fault", [Fault.SERVER_ERROR, Fault.HANG])
+async def test_it_can_be_interrupted(fakes: list[FakeScrapyd], fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
+    for fake in fakes:
+        fake.faults["*"] = fault
+    looking = Deferred.fromCoroutine(looked(fakes, wait=600, deadline=60))
+
+    async def told() -> bool:
+        return "No node can be used yet" in caplog.text
+
+    await until(told)
+    looking.cancel()
+    with pytest.raises(CancelledError):
+        await looking
+    asked = [len(fake.requests) for fake in fakes]
+    await deferLater(reactor, 0.5)
+    assert [len(fake.requests) for fake in fakes] == asked
