@@ -147,25 +147,25 @@ async def preflight(
     try:
         while True:
             told.survey = survey = Survey(project=project, spider=spider, version=version, feed=feed)
-            await _survey_all(survey, nodes, clock, until)
+            await _survey_all(RollCall(survey, nodes, clock=clock, until=until, errors=told.errors))
             faults = _faults(survey, nodes)
             if len(faults) < len(nodes):
-                told.end()
+                told.end(survey)
                 return survey.chosen, faults
             if not any(map(may_pass, faults.values())):
                 raise ConfigError(_none_of(nodes, faults))
             if clock.seconds() >= until:
                 raise FleetUnusableError(_none_of(nodes, faults))
+            told.errors.update(faults)
             await deferLater(clock, AGAIN_SECONDS)
     finally:
         told.cancel()
 
 
-async def _survey_all(survey: Survey, nodes: Sequence[Node], clock: Any, until: float) -> None:
-    """All ``CHECKS``. The version is chosen of those that all nodes have said by then."""
-    call = RollCall(survey, nodes, clock=clock, until=until)
+async def _survey_all(call: RollCall) -> None:
+    """All ``CHECKS``. The version is chosen of those that the nodes have said by then."""
     await call.ask_again(CHECKS[:_VERSION])
-    await survey.ask(nodes, [CHECKS[_VERSION]])
+    await call.survey.ask(call.nodes, [CHECKS[_VERSION]])
     await call.ask(CHECKS[_VERSION + 1 :])
 
 
@@ -177,8 +177,6 @@ def _faults(survey: Survey, nodes: Sequence[Node]) -> dict[str, NodeError]:
             raise finding.error
         if finding.error is not None:
             faults.setdefault(finding.node, finding.error)
-        if finding.verdict is Verdict.WARN:
-            logger.warning("%s: %s: %s", finding.node, finding.check, finding.words)
     return faults
 
 
@@ -188,21 +186,25 @@ def _none_of(nodes: Sequence[Node], faults: Mapping[str, NodeError]) -> str:
 
 
 class _Told:
-    """Says once that no node can be used yet, and that one can."""
+    """Says once that no node can be used yet, and in the end that one can, and what is not as it should be."""
 
     def __init__(self, nodes: Sequence[Node], *, wait: float, clock: Any) -> None:
         self.nodes = nodes
         self.wait = wait
         self.survey: Survey | None = None
+        self.errors: dict[str, Exception] = {}
         self._told = False
         self._ticker = LoopingCall(self._tell)
         self._ticker.clock = clock
         if wait:
             self._ticker.start(TELL_SECONDS, now=False)
 
-    def end(self) -> None:
+    def end(self, survey: Survey) -> None:
         if self._told:
             logger.info("A node can be used: the crawl begins")
+        for finding in survey.findings:
+            if finding.verdict is Verdict.WARN:
+                logger.warning("%s: %s: %s", finding.node, finding.check, finding.words)
 
     def cancel(self) -> None:
         if self._ticker.running:
@@ -214,7 +216,7 @@ class _Told:
             return
         self._ticker.stop()
         self._told = True
-        errors = [self.survey.error_of(node) or f"{node.name}: no answer yet" for node in self.nodes]
+        errors = [self.errors.get(node.name) or f"{node.name}: no answer yet" for node in self.nodes]
         logger.warning(
             "No node can be used yet; waiting for one, at most %g s (DISTRIBUTED_FLEET_TIMEOUT), Ctrl-C ends it:\n  %s",
             self.wait, "\n  ".join(map(str, errors)),

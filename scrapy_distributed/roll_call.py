@@ -25,13 +25,17 @@ def may_pass(error: Exception | None) -> bool:
 
 
 class RollCall:
-    """Asks *nodes* for *survey*, until *clock* says *until* and for ``GRACE_SECONDS`` at least."""
+    """Asks *nodes* for *survey*, until *clock* says *until* and for ``GRACE_SECONDS`` at least. *errors* gets the last
+    error of each that has failed."""
 
-    def __init__(self, survey: Survey, nodes: Sequence[Node], *, clock: Any, until: float) -> None:
+    def __init__(
+        self, survey: Survey, nodes: Sequence[Node], *, clock: Any, until: float, errors: dict[str, Exception]
+    ) -> None:
         self.survey = survey
         self.nodes = nodes
         self.clock = clock
         self.until = until
+        self.errors = errors
         self._some_pass = False
         self._over = False  # nobody waits any more
         self._running: dict[str, Deferred[None]] = {}
@@ -49,8 +53,10 @@ class RollCall:
         while True:
             self.survey.forget(node)
             await self.survey.ask([node], checks)
-            over = self._over or self._some_pass or self.clock.seconds() >= self.until
-            if over or not may_pass(self.survey.error_of(node)):
+            error = self.survey.error_of(node)
+            if error is not None:
+                self.errors[node.name] = error
+            if self._over or self._some_pass or not may_pass(error) or self.clock.seconds() >= self.until:
                 return
             await deferLater(self.clock, AGAIN_SECONDS)
 
