@@ -43,7 +43,7 @@ def egg(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 async def deployed(fakes: list[FakeScrapyd], egg: bytes, version: str = "2") -> list[Deployed]:
     nodes = [
-        Node(address=NodeAddress(name=f"n{number}", url=fake.url), deadline_seconds=0.5)
+        Node(address=NodeAddress(name=f"n{number}", url=fake.url), deadline_seconds=10)
         for number, fake in enumerate(fakes)
     ]
     results = await deploy(nodes, "tiny", version, egg)

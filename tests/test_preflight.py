@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import pytest_twisted
@@ -206,6 +207,27 @@ async def test_what_a_node_lists_is_quoted_with_care(fakes: list[FakeScrapyd]) -
     assert faults["n1"].startswith("n1: project 'p' not found: deploy it: scrapy fleet deploy (it has ?[2J, name0, ")
     assert "there (it has ?[2J, name0, " in faults["n2"]
     assert all(fault.isprintable() and len(fault) < 450 for fault in faults.values())
+
+
+class Forged(FakeScrapyd):
+    """Lists besides its versions what a terminal carries out, what makes lines of a log, and what floods it."""
+
+    def _listversions(self, raw: dict[str, list[bytes]]) -> dict[str, Any]:
+        evil = ["\x1b]0;title\x07", "r99\n2026 ERROR: x", "\u202er99", "9" * 10**6, "", "r99 ", "../r99", "r99.egg"]
+        return {"versions": [*evil, *super()._listversions(raw)["versions"]]}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_version_that_no_scrapyd_stores_is_none(fakes: list[FakeScrapyd]) -> None:
+    forged = Forged(projects={"p": {"r10": ["s"]}}).listen()
+    try:
+        assert await looked([fakes[0], forged]) == ("r10", {})
+        assert await looked([forged]) == ("r10", {})
+        with pytest.raises(ConfigError) as caught:
+            await looked([forged], version="r11")
+    finally:
+        await forged.close()
+    assert str(caught.value) == "project 'p': expected version 'r11', n0 has r10: scrapy fleet deploy"
 
 
 @pytest_twisted.ensureDeferred
