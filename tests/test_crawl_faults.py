@@ -248,8 +248,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, Any], str]] = {
     "no spider": (
         "new",
         {},
-        "spider 'new' is not in project 'trial' there (it has blocked, broken_start, deep, distr, easy, failing, "
-        "long, peculiar, plain, poison, rules, stuck): scrapy fleet deploy",
+        "spider 'new' is not in project 'trial' there (it has blocked, broken_start, deep, distr, ",
     ),
     "no folder": ("shop.com/eu", {}, "spider 'shop.com/eu': found what is a path, and Scrapyd makes a folder of that"),
     "one queue": (
