@@ -95,10 +95,21 @@ ANSWERS: dict[str, Sequence[Step]] = {
     "chunk too short": [CHUNKED + b"a\r\nabc", "close"],
     "no last chunk": [CHUNKED + b"3\r\nabc\r\n", "close"],
     "bad chunk": [CHUNKED + b"3\r\nabc\r\nzz\r\n"],
+    "chunk extension": [CHUNKED + b"3;a=\"\xe9 ;\t\"\r\nabc\r\n0;last\r\n\r\n"],
+    "new line in a chunk extension": [CHUNKED + b"3\r\nabc\r\n2;a\nb\r\nde\r\n0\r\n\r\n"],
+    "nul in a chunk extension": [CHUNKED + b"3\r\nabc\r\n2;\0\r\nde\r\n0\r\n\r\n"],
+    "return in a chunk extension": [CHUNKED + b"3\r\nabc\r\n2;a\rb\r\nde\r\n0\r\n\r\n"],
+    "delete in a chunk extension": [CHUNKED + b"3\r\nabc\r\n0;\x7f\r\n\r\n"],
     "chunk without end": [CHUNKED + b"3\r\nabcdef\r\n0\r\n\r\n"],
     "long chunk line": [CHUNKED + b"3;" + b"x" * 3000],
     "too much": [OK + b"Content-Length: 3\r\n\r\nabcdef"],
     "not http": [b"SSH-2.0-OpenSSH_9.6\r\n\r\n"],
+    # Nothing more comes.
+    "another protocol": [b"220 ftp ready\r\n"],
+    "another protocol in pieces": [b"220 ftp", 0.02, b" ready\r", 0.02, b"\n"],
+    "another protocol after an interim answer": [b"HTTP/1.1 103 Early Hints\r\n\r\n", 0.02, b"* OK IMAP4 ready\r\n"],
+    "a header that is none": [OK, 0.02, b"X: 1\r\nX", 0.02, b" Y: 1\r\nZ: 1\r\n"],
+    "interim with a header that is none": [b"HTTP/1.1 103 Early Hints\r\nX Y: 1\r\n\r\n"],
     "bad status": [b"HTTP/1.1 two-hundred OK\r\n\r\n"],
     "long line": [OK + b"X-Long: " + b"x" * 20_000 + b"\r\nContent-Length: 1\r\n\r\nx"],
     "long line without end": [OK + b"X-Long: ", *[b"x" * 9_000] * 3, SECONDS],
@@ -115,6 +126,19 @@ ANSWERS: dict[str, Sequence[Step]] = {
     "untyped": [sized(b"<html>x</html>", b"HTTP/1.1 200 OK\r\n")],
 }  # fmt: skip
 
+# To HEAD: a length is that of the page, and no body follows.
+ANSWERS_TO_HEAD: dict[str, Sequence[Step]] = {
+    "sized": [OK + b"Content-Length: 6\r\n\r\n"],
+    "no length": [OK + b"\r\n"],
+    "length that is none": [OK + b"Content-Length: x\r\n\r\n"],
+    "negative length": [OK + b"Content-Length: -1\r\n\r\n"],
+    "two lengths": [OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n"],
+    "length written otherwise": [OK + b"Content-Length: 2, 02\r\n\r\n"],
+    "length and chunks": [OK + b"Content-Length: 007\r\nTransfer-Encoding: chunked\r\n\r\n"],
+    "other encoding": [OK + b"Content-Length: 7\r\nTransfer-Encoding: rot13\r\n\r\n"],
+    "nothing here": [b"HTTP/1.1 204 No Content\r\nContent-Length: 7\r\n\r\n"],
+    "not modified": [b"HTTP/1.1 304 Not Modified\r\nContent-Length: x\r\n\r\n"],
+}
 ENDLESS_HEAD = [OK, *[b"".join(b"X-%d: %s\r\n" % (number, b"x" * 1000) for number in range(20))] * 20]
 
 
@@ -151,10 +175,8 @@ class Handler(StreamRequestHandler):
             if answered >= served.limits.get(path, 1_000_000):
                 return
             answered += 1
-            if method == "HEAD":
-                self.wfile.write(sized(b"hidden")[: -len(b"hidden")])
-                continue
-            for step in {**ANSWERS, "endless head": ENDLESS_HEAD}.get(path, ANSWERS["sized"]):
+            answers = ANSWERS_TO_HEAD if method == "HEAD" else {**ANSWERS, "endless head": ENDLESS_HEAD}
+            for step in answers.get(path, answers["sized"]):
                 if not self._take(step):
                     return
 
@@ -297,6 +319,15 @@ async def test_both_handlers_make_the_same_of_an_answer(name: str, server: Serve
     EXPECTED.get(name, lambda found: None)(outcomes[0])
 
 
+@pytest.mark.parametrize("name", ANSWERS_TO_HEAD)
+@asynchronous
+async def test_both_handlers_make_the_same_of_an_answer_to_head(name: str, server: Server) -> None:
+    head = Request(server.url + path_of(name), method="HEAD")
+    outcomes = await compare(server, head, Request(server.url + "/sized"))
+    assert [found[1] for found in outcomes] == [{"nothing here": 204, "not modified": 304}.get(name, 200), 200]
+    assert len(set(server.over)) == 1  # its connection goes on
+
+
 def _is(*expected: Any) -> Callable[[tuple[Any, ...]], None]:
     def check(found: tuple[Any, ...]) -> None:
         assert found[: len(expected)] == expected
@@ -316,6 +347,9 @@ EXPECTED: dict[str, Callable[[tuple[Any, ...]], None]] = {
     "until close": _body(b"all there is", ["partial"]), "new lines alone": _body(b"ab\r\n"),
     "too short": _is(http_connection.DataLoss), "no last chunk": _is(http_connection.DataLoss),
     "length written twice": _body(b"ab"), "bad length of chunks": _body(b"ab"), "chunked twice": _body(b"ab"),
+    "chunk extension": _body(b"abc"), "new line in a chunk extension": _is(http_connection.DataLoss),
+    "nul in a chunk extension": _is(http_connection.DataLoss), "another protocol": _is(http_connection.Failed),
+    "a header that is none": _is(http_connection.Failed),
     "bad chunk": _is(http_connection.DataLoss), "not http": _is(http_connection.Failed),
     "two lengths": _is(http_connection.Failed), "long line": _is(http_connection.Failed),
     "nothing": _is(http_connection.NeverReceived), "slow head": _is(http_connection.Timeout),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -37,7 +37,7 @@ MAX_TRAILERS = 65_536  # bytes: Twisted's limit
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 _STATUS = re.compile(rb"([^ /]+/\d+\.\d+) (\d{3})(?: .*)?", re.DOTALL)
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?", re.DOTALL)
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")  # no control character
 # Headers of the connection, not of the answer: Scrapy's own handler does not show them.
 _OF_CONNECTION = frozenset(
     (b"Content-Length", b"Connection", b"Keep-Alive", b"Te", b"Trailers", b"Transfer-Encoding", b"Upgrade",
@@ -219,16 +219,31 @@ class Head:
 
 def parse_head(text: bytes, method: str) -> Head | None:
     """The head *text* of an answer to *method*; ``None`` for an interim one (1xx). Raises ``ParseError``."""
+    line, *lines = text.split(b"\n")
+    first, fields = _first(line), _fields(lines)
+    return None if first[2].startswith(b"1") else _head(first, fields, method)
+
+
+def check_lines(text: bytes, *, at_start: bool) -> None:
+    """Look at some lines of a head that is not complete. Raises ``ParseError`` for one that no head can have."""
     lines = text.split(b"\n")
-    first = _STATUS.fullmatch(lines[0].removesuffix(b"\r"))
+    if at_start:
+        _first(lines.pop(0))
+    _fields(lines)
+
+
+def _first(line: bytes) -> re.Match[bytes]:
+    first = _STATUS.fullmatch(line.removesuffix(b"\r"))
     if first is None:
-        raise ParseError(f"found {lines[0][:60]!r}, expected an HTTP version and a status")
-    status = int(first[2])
-    if 100 <= status < 200:
-        return None
+        raise ParseError(f"found {line[:60]!r}, expected an HTTP version and a status")
+    return first
+
+
+def _fields(lines: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+    """The values of each header."""
     fields: dict[bytes, list[bytes]] = {}
     previous: list[bytes] | None = None
-    for line in lines[1:]:
+    for line in lines:
         if len(line) > MAX_LINE:
             raise ParseError(f"a header of {len(line)} bytes, expected at most {MAX_LINE}")
         if line[:1] in (b" ", b"\t"):  # goes on with the line before
@@ -241,7 +256,7 @@ def parse_head(text: bytes, method: str) -> Head | None:
             continue
         previous = fields.setdefault(_name(name), [])
         previous.append(_value(value).strip())
-    return _head(status, first, fields, method)
+    return fields
 
 
 @lru_cache(maxsize=1024)
@@ -258,30 +273,29 @@ def _value(value: bytes) -> bytes:
     return b" ".join(value.splitlines()) if b"\r" in value else value
 
 
-def _head(status: int, first: re.Match[bytes], fields: dict[bytes, list[bytes]], method: str) -> Head:
-    encoding = fields.get(b"Transfer-Encoding")
+def _head(first: re.Match[bytes], fields: dict[bytes, list[bytes]], method: str) -> Head:
+    status, encoding = int(first[2]), fields.get(b"Transfer-Encoding")
     # Without a body, or beside chunks, a length says nothing, so it need not make sense.
-    says_nothing = status in _WITHOUT_BODY or (encoding is not None and method != "HEAD")
-    length = None if says_nothing else _length(fields)
+    length: int | None = None
     kept = first[1] == b"HTTP/1.1" and b"close" not in b",".join(fields.get(b"Connection", ())).lower()
     body: Sized | UntilClose | Chunked
     if method == "HEAD" or status in _WITHOUT_BODY:
-        shown, length, body = length, 0, Sized(0)
+        length, body = 0, Sized(0)
     elif encoding is not None:
         if {one.strip().lower() for one in encoding} != {b"chunked"}:
             raise ParseError(f"found the transfer encoding {encoding!r:.60}, expected chunked")
         # Both at once, or twice: the next answer may begin anywhere.
         kept = kept and b"Content-Length" not in fields and len(encoding) == 1
-        shown, body = None, Chunked()
-    elif length is None:
-        shown, body, kept = None, UntilClose(), False
+        body = Chunked()
+    elif (length := _length(fields)) is None:
+        body, kept = UntilClose(), False
     else:
-        shown, body = length, Sized(length)
+        body = Sized(length)
     headers = Headers()
     if length is not None:
-        dict.__setitem__(headers, b"Content-Length", [b"%d" % (shown or 0)])
+        dict.__setitem__(headers, b"Content-Length", [b"%d" % length])
     for name, values in fields.items():
-        if name not in _OF_CONNECTION:
+        if name not in _OF_CONNECTION or (method == "HEAD" and name == b"Content-Length"):  # it is of the page then
             dict.__setitem__(headers, name, values)
     return Head(
         status=status, protocol=first[1].decode("latin-1"), headers=headers, length=length, body=body, kept=kept
@@ -390,21 +404,17 @@ class Connection(asyncio.Protocol):
 
     def _read_head(self, exchange: Exchange, data: bytes) -> bytes:
         """Take the head from *data*, if it is complete; returns what follows."""
-        start = 0
         text: bytes | bytearray = data
-        if self._received:
-            start = max(0, len(self._received) - 3)  # what was searched is not searched again
+        seen = len(self._received)  # what was searched is not searched again
+        if seen:
             self._received += data
             text = self._received
         head = None
-        while head is None and (end := _END_OF_HEAD.search(text, start)) is not None:
+        while head is None and (end := _END_OF_HEAD.search(text, max(0, seen - 3))) is not None:
             head = parse_head(bytes(text[: end.start()]), exchange.request.method)
-            start, text = 0, bytes(text[end.end() :])
+            seen, text = 0, bytes(text[end.end() :])
         if head is None:
-            if len(text) > MAX_HEAD or len(text) - text.rfind(b"\n") > MAX_LINE:
-                raise ParseError(f"the head is longer than {MAX_HEAD} bytes, or a line of it than {MAX_LINE}")
-            if text is not self._received:
-                self._received = bytearray(text)
+            self._keep(text, seen)
             return b""
         self._head = head
         request = exchange.request
@@ -419,6 +429,18 @@ class Connection(asyncio.Protocol):
             return b""
         self._warn(exchange, head, size, "Expected to receive")
         return bytes(text)
+
+    def _keep(self, text: bytes | bytearray, seen: int) -> None:
+        """Keep the beginning of a head, of which *seen* bytes were there before: its end may never come, so what can't
+        become one is refused as soon as a line tells. Raises ``ParseError``."""
+        end = text.rfind(b"\n")
+        if end >= seen:
+            begin = text.rfind(b"\n", 0, seen) + 1
+            check_lines(bytes(text[begin:end]), at_start=not begin)
+        if len(text) > MAX_HEAD or len(text) - end > MAX_LINE:
+            raise ParseError(f"the head is longer than {MAX_HEAD} bytes, or a line of it than {MAX_LINE}")
+        if text is not self._received:
+            self._received = bytearray(text)
 
     def _read_body(self, exchange: Exchange, head: Head, data: bytes) -> None:
         body, rest = head.body.feed(data)
