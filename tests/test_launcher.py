@@ -327,11 +327,13 @@ def test_the_end_of_a_job_is_as_complete_as_under_scrapyds_own_launcher(
         assert "Process finished" in one.wait(job)
         assert "/stdout] printed" in one.log()
         assert "Spider closed (finished)" in one.job_log(job)
-        contents = {file.name: file.read_bytes() for file in folder.iterdir()}
-        contents["compressed"] = gzip.decompress(contents["compressed"])
-        left.append(contents)
+        left.append({file.name: file.read_bytes() for file in folder.iterdir()})
+    assert gzip.decompress(left[0].pop("compressed")) == b"of the module"
+    # Not compared: of it, Scrapyd's own leaves the first bytes alone with Scrapy 2.14. Python has emptied the module
+    # gzip then before it lets go of the file.
+    del left[1]["compressed"]
     assert left[0] == left[1]
-    assert left[0]["plain"] == left[0]["compressed"] == b"of the module"
+    assert left[0]["plain"] == b"of the module"
     assert left[0]["atexit"] == left[0]["thread"] == left[0]["finalized"] == b"written"
     assert left[0]["deleted"] == b"deleted"
 
