@@ -288,8 +288,9 @@ class Dispatcher:
             if receipt.job != attempt.job:
                 raise WireError(f"it is of job {receipt.job!r}")
         except WireError as error:
-            if not flight.unreadable:
-                flight.unreadable = True
+            flight.unreadable += 1
+            # One may come cut: Twisted's File takes the size before it opens what the worker has replaced meanwhile.
+            if flight.unreadable == 2:
                 logger.warning("%s: receipt of job %s: %s", member.name, attempt.job, error, extra=self._extra)
             return False
         if receipt.final:

@@ -47,7 +47,7 @@ class Flight:
     fenced: bool = False  # it can't count any more, and is only to be ended
     signalled_at: float | None = None  # it was told to end while it ran
     killed: bool = False
-    unreadable: bool = False  # a receipt of it made no sense, and the log tells
+    unreadable: int = 0  # how often a receipt of it made no sense
     refused: bool = False  # the node has said no to a question about it, and the log tells
 
     @property

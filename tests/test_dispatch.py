@@ -499,6 +499,24 @@ async def test_a_receipt_that_can_not_be_read_is_none(rig: Rig, caplog: pytest.L
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_receipt_that_comes_cut_is_read_again(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """It was replaced by a longer one when the node had said how long it is."""
+    rig.batches(2)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    rig.report(0, job)
+    path = f"p/s.receipts/{job.id}.json"
+    whole = rig.fakes[0].files[path]
+    rig.fakes[0].files[path] = whole[:-9]
+    await rig.look()
+    assert rig.attempts() == [("n0", "sent")]
+    rig.fakes[0].files[path] = whole
+    await rig.look()
+    assert rig.attempts() == [("n0", "accepted")]
+    assert "WARNING" not in caplog.text
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_receipt_of_another_job_is_none(rig: Rig) -> None:
     rig.batches(2, 2)
     await rig.start()
