@@ -1,10 +1,12 @@
 # make demo   a real-estate site, three Scrapyd nodes, one crawl spread over them, and a report of what it found
 # make test   the whole suite
+# make oldest the same with the oldest Scrapy that is tried (constraints-oldest.txt); make oldest ONLY=--without-nodes: the
+#             part of it that starts no Scrapyd, in two minutes
 # make chaos  workers, nodes and coordinators are killed, stopped and shut off, for about 25 minutes
 # make bench  this project and others crawl the same site, side by side, for two to three hours
 #             (make bench SCENARIO=short ROUNDS=1: for a few minutes)
 # make lint   style and types
-# Each sets up .venv first if it is missing, or older than pyproject.toml or constraints.txt.
+# Each sets up .venv first (make oldest: .venv-oldest) if it is missing, or older than pyproject.toml or constraints.txt.
 
 PYTHON ?= python3
 
@@ -21,10 +23,11 @@ ROUNDS = 3
 
 VENV = .venv
 READY = $(VENV)/ready
+OLDEST = .venv-oldest
 # Half a gigabyte, for one test; where there is no Java it is skipped.
 SPARK = $(if $(shell command -v java),$(VENV)/spark)
 
-.PHONY: demo test chaos bench lint clean
+.PHONY: demo test oldest chaos bench lint clean
 
 demo: $(READY)
 	@exec $(VENV)/bin/python example_project/demo.py \
@@ -32,6 +35,9 @@ demo: $(READY)
 
 test: $(READY) $(SPARK)
 	@$(VENV)/bin/python -m pytest -n $(AT_ONCE)
+
+oldest: $(OLDEST)/oldest
+	@$(OLDEST)/bin/python -m pytest -n $(AT_ONCE) $(ONLY)
 
 chaos: $(READY)
 	@$(VENV)/bin/python -m pytest tests/chaos -m ""
@@ -45,7 +51,7 @@ lint: $(READY)
 	@$(VENV)/bin/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info example_project/.demo benchmarks/.work
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info example_project/.demo benchmarks/.work
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
@@ -64,4 +70,11 @@ $(VENV)/spark: $(READY)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[spark]' 2> $(VENV)/pip.log || { \
 		cat $(VENV)/pip.log >&2; exit 1; }
+	@touch $@
+
+$(OLDEST)/oldest: pyproject.toml constraints.txt constraints-oldest.txt
+	@$(MAKE) --no-print-directory VENV=$(OLDEST) $(OLDEST)/ready
+	@$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--requirement constraints-oldest.txt 2> $(OLDEST)/pip.log || { \
+		cat $(OLDEST)/pip.log >&2; exit 1; }
 	@touch $@

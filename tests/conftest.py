@@ -1,4 +1,5 @@
-"""One fleet of three real Scrapyd nodes, with one project deployed to it, for all end-to-end tests."""
+"""One fleet of three real Scrapyd nodes, with one project deployed to it, for all end-to-end tests; and an option that
+leaves out the tests that start any."""
 
 from __future__ import annotations
 
@@ -11,9 +12,46 @@ import pytest
 from crawling import Project, SiteChild, site, with_urls
 from scrapyd_child import ScrapydChild, start
 
+from scrapy_distributed.local_node import LocalNode
+
 # A shell starts what runs in its background with SIGINT ignored, and our children would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+WITHOUT_NODES = "--without-nodes"
+NODE_FIXTURES = {"nodes", "shared_fleet"}
+"""What starts real nodes, and so does every fixture that wants one of them."""
+NODE_MODULES = {"scrapyd_child", "arena", "demo", "scrapy_distributed.local_node"}
+"""So may every test in a file that imports something of these."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(WITHOUT_NODES, action="store_true", help="leave out the tests that may start a real Scrapyd")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption(WITHOUT_NODES):
+        config.hook.pytest_deselected(items=[item for item in items if may_start_nodes(item)])
+        items[:] = [item for item in items if not may_start_nodes(item)]
+
+
+def may_start_nodes(item: pytest.Item) -> bool:
+    assert isinstance(item, pytest.Function)
+    imported = {getattr(value, "__module__", None) for value in vars(item.module).values()}
+    return not NODE_FIXTURES.isdisjoint(item.fixturenames) or not NODE_MODULES.isdisjoint(imported)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_node_unnoticed(request: pytest.FixtureRequest) -> Iterator[None]:
+    """So that what is left out stays what starts nodes."""
+
+    def refuse(node: LocalNode) -> None:
+        pytest.fail(f"a node is started in spite of {WITHOUT_NODES}: see NODE_FIXTURES and NODE_MODULES in {__file__}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption(WITHOUT_NODES):
+            patch.setattr(LocalNode, "spawn", refuse)
+        yield
 
 
 @pytest.fixture(scope="session")
