@@ -70,6 +70,7 @@ class Member:
     reported: str = ""  # the trouble that the log tells already
     again_at: float = 0.0
     bad_jobs: int = 0  # in a row
+    delivered_at: float = float("-inf")  # when a job of it was accepted last
     running: int = 0  # jobs of all projects, at the last look
     peak_running: int = 0
     taken: int = 0  # jobs, since the coordinator has started

@@ -49,10 +49,16 @@ class Judge:
         objection = self.ledger.objection(flight.attempt, receipt) or self._overtaken(flight, receipt)
         settlement = objection or self._settle(member, flight, receipt)
         if isinstance(settlement, Settlement):
+            member.delivered_at = now
             self._accept(member, flight, receipt, settlement)
         else:
             reason, blame = settlement
-            self._reject(member, flight, f"{reason}: {why_not}" if why_not else reason, blame, now)
+            # The place of the feeds is most often one for all nodes, and refuses for a while: that is no batch's fault,
+            # unless others have delivered there meanwhile.
+            excused = not receipt.stored and all(one.delivered_at <= flight.sent_at for one in self.fleet.members)
+            self._reject(
+                member, flight, f"{reason}: {why_not}" if why_not else reason, blame, now, excused=excused,
+            )  # fmt: skip
 
     def died(self, member: Member, flight: Flight, why: str, now: float) -> None:
         """It has ended without a final receipt. If it was at work, one of its requests may have killed it."""
@@ -139,10 +145,11 @@ class Judge:
         self._ended(flight, settlement.fate, receipt.finish_reason)
 
     def _reject(
-        self, member: Member, flight: Flight, reason: str, blame: Blame, now: float, *, alone: bool = False
-    ) -> None:
+        self, member: Member, flight: Flight, reason: str, blame: Blame, now: float, *, alone: bool = False,
+        excused: bool = False,
+    ) -> None:  # fmt: skip
         attempt = flight.attempt
-        counts, most = self._counts(blame, alone=alone), self.config.max_attempts
+        counts, most = self._counts(blame, alone=alone) and not excused, self.config.max_attempts
         fate = self.ledger.reject(attempt, reason, counts=counts, max_attempts=most)
         del member.flights[attempt.job]
         self.stats.inc_value("distributed/attempts/rejected")

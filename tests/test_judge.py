@@ -217,6 +217,27 @@ def test_what_nodes_are_to_blame_for_kills_no_batch_while_none_is_well(court: Co
     assert court.balance() == {"diverted": 2, "queued": 1, "dead": 1}
 
 
+def test_a_feed_that_was_not_stored_is_its_batchs_failure_where_others_have_delivered_meanwhile(
+    tmp_path: Path,
+) -> None:
+    """Else a place that refuses all nodes for a while would use up the attempts of a batch, one node after another."""
+    court = Court(tmp_path / "l.sqlite", members=9)
+    for number in (0, 1):
+        court.batch(number)
+    for member in court.members:
+        court.final(member, court.send(member, 1), stored=False)
+    assert court.balance() == {"diverted": 2, "queued": 2}
+    n0, n1 = court.members[:2]
+    for _ in range(court.judge.config.max_attempts):
+        flight = court.send(n0, 1)
+        flight.sent_at = NOW - 1
+        if n1.bad_jobs:
+            court.final(n1, court.send(n1, 2))
+        court.final(n0, flight, stored=False)
+    assert court.balance() == {"diverted": 2, "crawled": 1, "dead": 1}
+    court.ledger.close()
+
+
 def test_two_bad_jobs_in_a_row_and_a_node_is_doubted_until_one_is_accepted(
     court: Court, caplog: pytest.LogCaptureFixture
 ) -> None:
