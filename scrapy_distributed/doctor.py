@@ -32,7 +32,8 @@ from scrapy_distributed.job import MAX_ARGUMENTS_BYTES, check_job
 from scrapy_distributed.job_template import JobTemplate
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
 from scrapy_distributed.node import Node
-from scrapy_distributed.post_mortem import cause_of_death
+from scrapy_distributed.place import PROBE_BATCH, Trial
+from scrapy_distributed.post_mortem import cause_of_death, last_error
 from scrapy_distributed.preflight import CHECKS, Check, Finding, Survey, Verdict
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.wire import MAX_VALUE_BYTES
@@ -43,6 +44,13 @@ PROBE_SETTINGS = {
     "FEED_STORE_EMPTY": "False",
     # Where the plugin is not active, the job is the spider's own crawl: Scrapy drops every request of it for this.
     "URLLENGTH_LIMIT": "1",
+}
+#: What a probe says of the places of its feeds.
+_TRIALS = {
+    Trial.WRITTEN: "a file was written where its feed goes, and removed",
+    Trial.LEFT: "a file was written where its feed goes, and could not be removed: remove *probe-{job}-* there",
+    Trial.REACHED: "the server of its feed let it in; not tried whether it takes a file, as it would keep that",
+    Trial.UNTRIED: "not tried whether its feed can be written",
 }
 POLL_SECONDS = 0.25
 GRACE_SECONDS = 5.0  # for a probe that runs and is told to end
@@ -116,7 +124,7 @@ def job_of(subject: Subject, config: Config, project: str, given: Mapping[str, s
 
 def probe_of(job: JobTemplate, config: Config) -> JobTemplate:
     """*job* as a job that leaves nothing behind. It has the feeds that a crawl would have, as a node may lack what they
-    need, but not those of the project: nobody knows what is in them."""
+    need or not be able to write there, but not those of the project: nobody knows what is in them."""
     feeds = {url: {**options, "store_empty": False} for url, options in config.target_feeds.items()}
     return replace(job, settings={**job.settings, **PROBE_SETTINGS, "FEEDS": json.dumps(feeds)})
 
@@ -186,20 +194,22 @@ class Probe:
             raise NodeRefusedError(node.name, "interrupted before it was sent")
         self._under_way += 1
         begun = self._now()
+        job = f"doctor-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         try:
-            await self._run(node, f"doctor-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", survey)
+            receipt = await self._run(node, job, survey)
         finally:
             self._under_way -= 1
             if self._stopped:
                 self.stop()
-        return Verdict.OK, f"its receipt came home after {self._now() - begun:.1f} s"
+        verdict, places = _places(receipt)
+        return verdict, "; ".join([f"its receipt came home after {self._now() - begun:.1f} s", *places])
 
-    async def _run(self, node: Node, job: str, survey: Survey) -> None:
-        """Raises ``NodeError`` unless the final receipt comes and is good."""
+    async def _run(self, node: Node, job: str, survey: Survey) -> Receipt:
+        """The final receipt. Raises ``NodeError`` unless it comes and is good."""
         try:
             await node.schedule(
                 self.job.project, self.job.spider, jobid=job, version=survey.chosen or None,
-                settings=self.job.settings_of("[]", new_token()), args={**self.job.args, "batch": "doctor"},
+                settings=self.job.settings_of("[]", new_token()), args={**self.job.args, "batch": PROBE_BATCH},
             )  # fmt: skip
             state, receipt = await self._wait(node, job)
             before = None if receipt or state == "finished" else await self._end(node, job)
@@ -212,9 +222,11 @@ class Probe:
                     node.name, f"{words} (job {job} may still start there; it ends by itself)"
                 ) from None
             raise
-        why = self._why_bad(receipt) if receipt else await self._why_none(node, job, state, before)
-        if why:
+        if receipt is None:
+            raise NodeRefusedError(node.name, await self._why_none(node, job, state, before))
+        if why := await self._why_bad(node, receipt):
             raise NodeRefusedError(node.name, why)
+        return receipt
 
     async def _wait(self, node: Node, job: str) -> tuple[str | None, Receipt | None]:
         """The job's state, and its final receipt if it has come."""
@@ -245,11 +257,12 @@ class Probe:
             await deferLater(self.clock, POLL_SECONDS)
         return before
 
-    def _why_bad(self, receipt: Receipt) -> str:
+    async def _why_bad(self, node: Node, receipt: Receipt) -> str:
         if not receipt.stored:
+            why = last_error(await node.log_tail(self.job.project, self.job.spider, receipt.job))
             return (
-                "the job could not open or store its feed: see its log on the node, and DISTRIBUTED_TARGET_FEED_URL or"
-                " DISTRIBUTED_TARGET_FEEDS"
+                f"the job could not open or store its feed: {why or 'see its log on the node'}; see also"
+                " DISTRIBUTED_TARGET_FEED_URL or DISTRIBUTED_TARGET_FEEDS"
             )
         if receipt.finish_reason != "finished":
             return (
@@ -282,6 +295,17 @@ class Probe:
 
     def _now(self) -> float:
         return float(self.clock.seconds())
+
+
+def _places(receipt: Receipt) -> tuple[Verdict, list[str]]:
+    """What the job has found out about the places of its feeds."""
+    words = []
+    for trial, meaning in _TRIALS.items():
+        start = f"distributed/probe/{trial.value}/"
+        schemes = sorted(name.removeprefix(start) for name in receipt.stats if name.startswith(start))
+        words += [f"{meaning.format(job=receipt.job)} ({shortened(', '.join(schemes))})"] if schemes else []
+    left = any(name.startswith(f"distributed/probe/{Trial.LEFT.value}/") for name in receipt.stats)
+    return Verdict.WARN if left else Verdict.OK, words
 
 
 def all_well(findings: Sequence[Finding]) -> bool:

@@ -27,20 +27,20 @@ class WholeFileStorage:
     """
 
     def __init__(self, uri: str, *, feed_options: dict[str, Any] | None = None) -> None:
-        self._path = Path(file_uri_to_path(uri) if uri.startswith("file:") else uri)
+        self.path = Path(file_uri_to_path(uri) if uri.startswith("file:") else uri)
 
     def open(self, spider: Spider) -> IO[bytes]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        return self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.part").open("xb")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part").open("xb")
 
     def store(self, file: IO[bytes]) -> None:
         """May be killed at any line. *file* is what ``open`` has returned; when it fails, that is kept."""
         with file:
             file.flush()
             os.fsync(file.fileno())
-        os.link(file.name, self._path)  # atomic, and never in place of another
+        os.link(file.name, self.path)  # atomic, and never in place of another
         os.unlink(file.name)
-        folder = os.open(self._path.parent, os.O_RDONLY)
+        folder = os.open(self.path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # the name, too, is to outlive a power cut
         finally:

@@ -23,6 +23,7 @@ from scrapy.http import Response
 from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.asyncio import create_looping_call
+from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.spider import iterate_spider_output
 from twisted.python.failure import Failure
 
@@ -34,6 +35,7 @@ from scrapy_distributed.feeds import Feeds
 from scrapy_distributed.fingerprint import fingerprinter_of
 from scrapy_distributed.offsite import Offsite
 from scrapy_distributed.outcomes import MAX_REASON, Outcomes, reason_of
+from scrapy_distributed.place import PROBE_BATCH
 from scrapy_distributed.process_age import process_age
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.targets import Targets
@@ -46,8 +48,9 @@ ACTIVITY = ("downloader/request_count", "response_received_count", "item_scraped
 
 
 class Worker(BaseSpiderMiddleware):
-    """Spider middleware of a worker. Refuses to start (``ValueError``) if the batch can't be decoded, the feed that
-    was asked for can't be written, or another worker has the same job."""
+    """Spider middleware of a worker. Refuses to start (``ValueError``) if the batch can't be decoded, Scrapy does not
+    know the feed that was asked for, or another worker has the same job; ends before its first request if that feed
+    can't be written."""
 
     def __init__(
         self, crawler: Crawler, *, requests: list[Request], feeds: Feeds, receipt_file: Path | None, config: Config
@@ -104,6 +107,8 @@ class Worker(BaseSpiderMiddleware):
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         if isasyncgen(start):
             await start.aclose()  # the spider's own start has no part in this
+        if not await self._feeds_can_be_written():
+            return
         logger.info(
             "Worker of batch %(batch)s: %(count)d requests",
             {"batch": getattr(self.spider, "batch", "(by hand)"), "count": len(self.requests)},
@@ -111,6 +116,20 @@ class Worker(BaseSpiderMiddleware):
         )
         for position, request in enumerate(self.requests):
             yield self.tickets.put(self.tickets.without(request), self.outcomes.start(position))
+
+    async def _feeds_can_be_written(self) -> bool:
+        """If not, this job ends before its first request, and its receipt says that nothing is stored."""
+        thorough = not self.requests and getattr(self.spider, "batch", None) == PROBE_BATCH
+        try:
+            trials = await self.feeds.try_places(f"probe-{getattr(self.spider, '_job', '')}"[:150], thorough=thorough)
+        except ConfigError as error:
+            what = (type(error), error, None)  # where it was raised helps nobody
+            logger.error("This job ends at its start", exc_info=what, extra={"spider": self.spider})
+            deferred_from_coro(self.crawler.engine.close_spider_async(reason="feed_refused"))
+            return False
+        for scheme, trial in trials if thorough else ():
+            self.crawler.stats.inc_value(f"distributed/probe/{trial.value}/{scheme}")
+        return True
 
     def process_spider_output(
         self, response: Response | None, result: Iterable[Any], spider: Spider | None = None
@@ -244,7 +263,6 @@ class Worker(BaseSpiderMiddleware):
 
     def _item_scraped(self, item: Any, response: Any) -> None:
         self.items += 1
-        self.feeds.item_scraped(item)
         ticket = ticket_of(response)
         if ticket is not None:  # the item may be that of a middleware that we do not see
             self.outcomes.item(ticket[0])

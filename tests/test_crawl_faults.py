@@ -222,6 +222,59 @@ def test_workers_that_can_not_store_their_items_lose_nothing(
     assert crawl.log.count("rejected: no receipt: ") == 1
 
 
+@pytest.mark.parametrize("size", [1, 10])
+def test_a_folder_that_refuses_for_a_while(project: Project, tmp_path: Path, size: int) -> None:
+    """Each job sees so before its first page, and no batch is at fault: none is cut in two, none is dead."""
+    (tmp_path / "items").write_text("in the way")
+    refused = (
+        "rejected: its feed was not stored: scrapy_distributed.errors.ConfigError: FEED_URI/FEEDS: the feed file://"
+    )
+    with site(30) as child:
+        args, settings = {"site": child.url, "pages": 1}, {"DISTRIBUTED_BATCH_SIZE": size}
+        crawl = project.crawl("distr", folder=tmp_path, args=args, settings=settings)
+        wait_for(lambda: crawl.log.count(refused) >= 4, 90)
+        (tmp_path / "items").unlink()
+        crawl.wait()
+        assert crawl.balance() == {"diverted": 30, "crawled": 30}
+        assert crawl.item_urls() == child.property_urls(range(30))
+        assert child.stats()["properties_repeated"] == 0
+    assert not crawl.stat("distributed/batches_halved")
+    assert project.check(crawl) == 0
+
+
+def test_a_disk_that_is_full_for_a_while(project: Project, tmp_path: Path) -> None:
+    """In the middle of jobs, which go on without the items of that while."""
+    (tmp_path / "full").touch()
+    with site(60, latency=0.3) as child:
+        crawl = project.crawl(
+            "distr",
+            folder=tmp_path,
+            args={"site": child.url, "pages": 2},
+            settings={
+                "DISTRIBUTED_BATCH_SIZE": 20,
+                "DISTRIBUTED_WORKER_SETTINGS": json.dumps(
+                    {"FEED_STORAGES": json.dumps({"file": "trial.storage.FullDisk"}), "CONCURRENT_REQUESTS": 2}
+                ),
+            },
+        )
+        wait_for(lambda: any(path.stat().st_size for path in (tmp_path / "items").glob("*.jl")), 60)
+        (tmp_path / "full").unlink()
+        crawl.wait()
+        assert crawl.item_urls() == child.property_urls(range(60))
+    assert crawl.balance() == {"diverted": 60, "crawled": 60}
+    assert "rejected: its feed was not stored: OSError: [Errno 28] No space left on device" in crawl.log
+    assert project.check(crawl) == 0
+
+
+def test_a_place_that_refuses_for_good_ends_the_crawl(project: Project, small_site: SiteChild, tmp_path: Path) -> None:
+    settings = {"DISTRIBUTED_TARGET_FEED_URL": "file:///proc/nope/%(batch)s.jl", "DISTRIBUTED_FLEET_TIMEOUT": 1}
+    crawl = project.crawl("distr", folder=tmp_path, args={"site": small_site.url, "pages": 1}, settings=settings).wait()
+    assert "finish_reason': 'fleet_unusable'" in crawl.log
+    assert crawl.run()["balance"].queued == 30
+    assert "its jobs come to nothing, the last one: its feed was not stored: " in crawl.log
+    assert re.search(r"the feed file:///proc/nope/1-\w+\.jl can't be written here: FileNotFoundError: ", crawl.log)
+
+
 # Refusals
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import pytest_twisted
 from crawling import call, wait_for
 from fake_scrapyd import FakeJob, FakeScrapyd, Fault
+from ftp_child import ftp_server
 from scrapy import Spider
 from scrapy.settings import Settings
 from scrapyd_child import ScrapydChild, start
@@ -136,6 +138,39 @@ async def test_a_job_that_ends_badly(
     finding = await probed(fake, ends(fake, text, log))
     assert finding.verdict is Verdict.FAIL
     assert words in finding.words
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("stats", "verdict", "words"),
+    [
+        ({}, Verdict.OK, " s"),
+        ({"written/file": 2, "written/ftp": 1}, Verdict.OK, "written where its feed goes, and removed (file, ftp)"),
+        ({"reached/ftp": 1}, Verdict.OK, "let it in; not tried whether it takes a file, as it would keep that (ftp)"),
+        ({"untried/s3": 1}, Verdict.OK, " s; not tried whether its feed can be written (s3)"),
+        ({"left/file": 1, "untried/s3": 1}, Verdict.WARN, "not tried whether its feed can be written (s3)"),
+        ({"left/file": 1}, Verdict.WARN, "and could not be removed: remove *probe-JOB-* there (file)"),
+    ],
+)
+async def test_what_the_job_has_found_at_its_feed(
+    fake: FakeScrapyd, stats: dict[str, int], verdict: Verdict, words: str
+) -> None:
+    found = {f"distributed/probe/{name}": count for name, count in stats.items()}
+    finding = await probed(fake, ends(fake, lambda job: receipt_of(job, stats=found)))
+    assert finding.verdict is verdict
+    assert finding.words.endswith(words.replace("JOB", fake.jobs[0].id))
+
+
+@pytest_twisted.ensureDeferred
+async def test_why_its_feed_was_not_stored_is_told(fake: FakeScrapyd) -> None:
+    log = (
+        "2026-11-27 [x] ERROR: This job ends at its start\nx.ConfigError: the feed can't be written here: OSError: full"
+    )
+    finding = await probed(fake, ends(fake, lambda job: receipt_of(job, stored=False), log))
+    assert finding.verdict is Verdict.FAIL
+    assert "could not open or store its feed: x.ConfigError: the feed can't be written here: OSError: full;" in (
+        finding.words
+    )
 
 
 @pytest_twisted.ensureDeferred
@@ -373,6 +408,8 @@ def test_all_is_well(project: Path, tmp_path: Path) -> None:
         assert {line[1] for line in lines} == {"ok"}
         told = scrapy(project, "fleet", "doctor", *places, "--json", "--spider", "waiting", "--timeout", "8")
         answer = json.loads(told.stdout)
+    probes = [line[3] for line in lines if line[2] == "probe:"]
+    assert all(words.endswith("; a file was written where its feed goes, and removed (file)") for words in probes)
     assert told.returncode == 1  # a spider that waits for ever when it is idle
     assert (answer["project"], answer["spider"], answer["version"], answer["well"]) == ("tiny", "waiting", "r1", False)
     assert [check["node"] for check in answer["checks"] if check["verdict"] == "fail"] == places
@@ -391,16 +428,31 @@ def test_what_is_wrong_with_the_feeds(project: Path, tmp_path: Path) -> None:
         feeds = json.dumps({url: options})
         return doctor("DISTRIBUTED_TARGET_FEED_URL=", f"DISTRIBUTED_TARGET_FEEDS={feeds}")
 
+    (tmp_path / "ftp").mkdir()
     with start(tmp_path) as node:
         place = deployed(project, node)
         assert with_feed(url, store_empty=True).returncode == 0
         unknown = with_feed(url, format="nonsense")
         lacking = with_feed(url, item_filter="tiny.nothing.Filter")
         unfilled = with_feed(f"{url}/%(nobody)s", format="jl")
+        refused = with_feed("file:///proc/nope/%(batch)s.jl")
+        custom = with_feed("stdout:%(batch)s", format="jl")
+        with ftp_server(tmp_path / "ftp") as server:
+            kept = with_feed(f"{server.url}/%(batch)s.jl")
+            assert server.landed() == []
     assert not (tmp_path / "items").exists()
     assert "FEED_URI/FEEDS: Scrapy has disabled the feed file://u@" in unknown.stdout
     assert "probe: the job ended without a receipt. Its log says: ModuleNotFoundError: No module" in lacking.stdout
-    assert "probe: the job could not open or store its feed" in unfilled.stdout
+    assert "it has a placeholder that nothing fills in" in unfilled.stdout
+    assert "FAIL  probe: the job could not open or store its feed: " in refused.stdout
+    assert re.search(
+        r"the feed file:///proc/nope/doctor-\w+\.jl can't be written here: FileNotFoundError", refused.stdout
+    )
+    assert (custom.returncode, kept.returncode) == (0, 0)
+    assert "not tried whether its feed can be written (stdout)" in custom.stdout
+    assert "the server of its feed let it in; not tried whether it takes a file, as it would keep that (ftp)" in (
+        kept.stdout
+    )
     both = doctor(f"DISTRIBUTED_TARGET_FEEDS={json.dumps({url: {}})}")
     assert both.returncode == 2
     assert "DISTRIBUTED_TARGET_FEED_URL, DISTRIBUTED_TARGET_FEEDS: found both" in both.stderr

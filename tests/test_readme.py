@@ -119,7 +119,14 @@ def _values(part: ast.expr, tree: ast.Module) -> list[str]:
     return choices
 
 
-PLACEHOLDERS = {"member.name": "<node>", "key": "<stat>", "reason": "<reason>", "state": "<state>"}
+PLACEHOLDERS = {
+    "member.name": "<node>",
+    "key": "<stat>",
+    "reason": "<reason>",
+    "state": "<state>",
+    "trial.value": "<found>",
+    "scheme": "<scheme>",
+}
 
 
 def parser_of(name: str) -> argparse.ArgumentParser:

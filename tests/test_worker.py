@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import scrapy
+from ftp_child import ftp_server
 from hypothesis import given
 from hypothesis import strategies as st
 from scrapy.exceptions import IgnoreRequest
@@ -29,6 +30,7 @@ from twisted.internet import error as network
 
 from scrapy_distributed.batch import bits
 from scrapy_distributed.outcomes import LOST, Outcomes, reason_of
+from scrapy_distributed.post_mortem import last_error
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.wire import url_of
 
@@ -677,16 +679,6 @@ def test_an_item_that_one_feed_can_not_express_is_missing_in_both(tmp_path: Path
     assert [file.items for file in sorted(receipt.feeds, key=lambda file: file.feed)] == [1, 1]
 
 
-def test_a_feed_with_a_placeholder_that_nothing_fills_in_is_not_stored(tmp_path: Path, site: Site) -> None:
-    feeds = {f"file://{tmp_path}/%(batch)s-{name}.jl": {"format": "jl"} for name in ("a", "%(nobody)s")}
-    receipt = Running(tmp_path, site, [f"{site.url}/ok"], FEED_URI="", FEEDS=json.dumps(feeds)).end().receipt
-    assert receipt is not None
-    assert (receipt.final, receipt.stored, receipt.items) == (True, False, 1)
-    probe = Running(tmp_path, site, [], job="probe", FEED_URI="", FEEDS=json.dumps(feeds)).end().receipt
-    assert probe is not None
-    assert (probe.final, probe.stored, probe.items) == (True, False, 0)
-
-
 # Passwords
 
 
@@ -722,13 +714,85 @@ def test_a_password_that_the_node_fills_in(tmp_path: Path, site: Site, monkeypat
     assert (tmp_path / "uri").read_text() == "nostore://u:s3cret@host/7.jl"
 
 
-def test_a_feed_that_could_not_be_opened_is_not_stored(tmp_path: Path, site: Site) -> None:
-    """Scrapy logs that and counts no failure, although no item is in any file."""
+# Places that refuse
+
+
+@pytest.mark.parametrize(
+    ("uri", "options", "words"),
+    [
+        ("file:///proc/nope/%(batch)s.jl", {}, "can't be written here: FileNotFoundError: [Errno 2]"),
+        ("file://FOLDER/in_the_way/%(batch)s.jl", {}, "in_the_way"),
+        ("ftp://SERVER/folder/%(batch)s.jl", {}, "can't be written here: error_perm: 550 No folders here"),
+        ("file://FOLDER/%(nobody)s/%(batch)s.jl", {}, "it has a placeholder that nothing fills in"),
+        ("file://FOLDER/%(batch)s.jl", {"item_export_kwargs": {"nope": 1}}, "TypeError: "),
+        ("file://FOLDER/%(batch)s.jl", {"postprocessing": ["nope.Plugin"]}, "ModuleNotFoundError: No module named"),
+    ],
+)
+def test_a_feed_that_can_not_be_opened_ends_its_job_before_the_first_page(
+    tmp_path: Path, site: Site, uri: str, options: dict[str, Any], words: str
+) -> None:
     (tmp_path / "in_the_way").write_text("no folder")
-    feed = (tmp_path / "in_the_way" / "7.jl").as_uri()
-    receipt = Running(tmp_path, site, [f"{site.url}/ok"], FEED_URI=feed).end().receipt
+    with ftp_server(tmp_path) if "SERVER" in uri else contextlib.nullcontext() as server:
+        uri = uri.replace("FOLDER", str(tmp_path)).replace("ftp://SERVER", server.url if server else "")
+        feeds = json.dumps({f"file://{tmp_path}/good.jl": {"format": "jl"}, uri: {"format": "jl", **options}})
+        crawl = Running(tmp_path, site, [f"{site.url}/ok"], FEED_URI="", FEEDS=feeds).end()
+    receipt = crawl.receipt
     assert receipt is not None
-    assert (receipt.final, receipt.stored, receipt.items) == (True, False, 1)
+    assert (receipt.final, receipt.stored, receipt.finish_reason) == (True, False, "feed_refused")
+    assert site.asked == []
+    said = last_error(crawl.log)
+    assert said.startswith("scrapy_distributed.errors.ConfigError: FEED_URI/FEEDS: the feed ")
+    assert words in said
+    assert not list(tmp_path.glob("*.jl")) + list(tmp_path.glob(".probe-*"))
+
+
+def test_an_ftp_server_that_is_away_for_a_moment(tmp_path: Path, site: Site) -> None:
+    with ftp_server(tmp_path) as server:
+        server.end()
+        running = Running(tmp_path, site, [f"{site.url}/ok"], FEED_URI=f"{server.url}/%(batch)s.jl")
+        running.when(lambda receipt: "ConnectionRefusedError" in running.log.read_text())
+        server.restart()
+        receipt = running.end().receipt
+        assert server.landed() == ["7.jl"]
+    assert receipt is not None
+    assert (receipt.stored, receipt.items) == (True, 1)
+
+
+@pytest.mark.parametrize("scheme", ["file", "ftp"])
+def test_a_place_that_refuses_for_a_while(tmp_path: Path, site: Site, scheme: str) -> None:
+    """Once the job has begun: the folder of the feed, or that of the temporary file which FTP sends at the end."""
+    folder, moved = tmp_path / "folder", tmp_path / "moved"
+    folder.mkdir()
+    urls = [f"{site.url}/hold", *(f"{site.url}/ok?{number}" for number in range(30))]
+    with ftp_server(tmp_path) if scheme == "ftp" else contextlib.nullcontext() as server:
+        uri = f"{server.url}/%(batch)s.jl" if server else f"file://{folder}/%(batch)s.jl"
+        running = Running(
+            tmp_path, site, urls, FEED_URI=uri, FEED_TEMPDIR=str(folder),
+            CONCURRENT_REQUESTS="1", DOWNLOAD_DELAY="0.2", RANDOMIZE_DOWNLOAD_DELAY="False",
+        )  # fmt: skip
+        assert site.held.wait(SECONDS)
+        folder.rename(moved)
+        folder.write_text("in the way")
+        site.release.set()
+        running.when(lambda receipt: "Error caught on signal handler" in running.log.read_text())
+        folder.unlink()
+        moved.rename(folder)
+        receipt = running.end().receipt
+    assert receipt is not None
+    assert (receipt.final, receipt.items, receipt.finish_reason) == (True, 31, "finished")
+    assert 0 < receipt.feeds[0].items < 31, "Scrapy has stored a part"
+    assert not receipt.stored
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_disk_that_is_full_in_the_middle(tmp_path: Path, site: Site) -> None:
+    """The kernel says so when the buffer goes there, and part of a line may be on the disk."""
+    (tmp_path / "7.jl").symlink_to("/dev/full")
+    urls = [f"{site.url}/ok?{number}{'x' * 2000}" for number in range(9)]
+    crawl = Running(tmp_path, site, urls, FEED_URI=f"file://{tmp_path}/%(batch)s.jl").end()
+    assert "OSError: [Errno 28] No space left on device" in crawl.log
+    assert crawl.receipt is not None
+    assert (crawl.receipt.final, crawl.receipt.stored, crawl.receipt.items) == (True, False, 9)
 
 
 def test_stats_that_are_not_kept_are_refused(tmp_path: Path, site: Site) -> None:

@@ -1,0 +1,211 @@
+"""Whether a feed can be written at its place: real folders and real FTP servers, and what is left behind there."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ftplib import error_perm
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from ftp_child import ftp_server
+from scrapy.extensions.feedexport import FileFeedStorage, FTPFeedStorage, StdoutFeedStorage
+
+from scrapy_distributed import place
+from scrapy_distributed.place import Trial, try_place
+from scrapy_distributed.whole_file import WholeFileStorage
+
+BOTH = pytest.mark.parametrize("thorough", [True, False])
+FOLDERS = pytest.mark.parametrize("kind", [FileFeedStorage, WholeFileStorage])
+
+
+def tried(storage: Any, *, thorough: bool = False, temporary: Path | None = None) -> Trial:
+    spider = cast("Any", SimpleNamespace(crawler=SimpleNamespace(settings={"FEED_TEMPDIR": temporary})))
+    return try_place(storage, "probe-job", options={"overwrite": False}, spider=spider, thorough=thorough)
+
+
+# Folders
+
+
+@FOLDERS
+@BOTH
+def test_a_folder_that_is_there(tmp_path: Path, kind: Any, thorough: bool) -> None:
+    (tmp_path / "1.jl").write_text("there\n")
+    assert tried(kind(f"file://{tmp_path}/1.jl"), thorough=thorough) is Trial.WRITTEN
+    assert os.listdir(tmp_path) == ["1.jl"]
+    assert (tmp_path / "1.jl").read_text() == "there\n"
+
+
+@FOLDERS
+def test_a_folder_that_is_to_be_made(tmp_path: Path, kind: Any) -> None:
+    assert tried(kind(f"{tmp_path}/a/b/1.jl"), thorough=True) is Trial.WRITTEN
+    assert os.listdir(tmp_path) == []
+    assert tried(kind(f"{tmp_path}/a/b/1.jl")) is Trial.WRITTEN
+    assert os.listdir(tmp_path / "a" / "b") == []
+
+
+@FOLDERS
+@BOTH
+def test_a_folder_that_can_not_be_made(tmp_path: Path, kind: Any, thorough: bool) -> None:
+    with pytest.raises(FileNotFoundError):
+        tried(kind("file:///proc/nope/1.jl"), thorough=thorough)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        tried(kind(f"{tmp_path}/file/1.jl"), thorough=thorough)
+
+
+def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def link(*args: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(PermissionError):
+        tried(WholeFileStorage(f"{tmp_path}/a/1.jl"), thorough=True)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_that_can_not_be_removed_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unlink(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", unlink)
+        assert tried(FileFeedStorage(f"{tmp_path}/1.jl")) is Trial.LEFT
+    assert f"Can't remove {tmp_path}/.probe-job" in caplog.text
+
+
+def test_storages_that_nobody_knows_are_let_be(tmp_path: Path) -> None:
+    class Own(FileFeedStorage):
+        def open(self, spider: Any) -> Any:
+            raise AssertionError
+
+    assert tried(Own(f"{tmp_path}/a/1.jl"), thorough=True) is Trial.UNTRIED
+    assert tried(StdoutFeedStorage("stdout:"), thorough=True) is Trial.UNTRIED
+    assert os.listdir(tmp_path) == []
+
+
+# FTP
+
+
+SERVER = """
+import sys
+
+from pyftpdlib.authorizers import DummyAuthorizer
+from pyftpdlib.handlers import FTPHandler
+from pyftpdlib.servers import FTPServer
+
+FTPHandler.authorizer = DummyAuthorizer()
+FTPHandler.authorizer.add_user("u", "p", sys.argv[1], perm=sys.argv[2])
+server = FTPServer(("127.0.0.1", 0), FTPHandler)
+print(server.address[1], flush=True)
+server.serve_forever()
+"""
+
+
+@contextmanager
+def server(folder: Path, permissions: str) -> Iterator[str]:
+    """A server that lets the user ``u`` do what *permissions* say. Yields its address, with the user's password."""
+    command = [sys.executable, "-W", "ignore", "-c", SERVER, str(folder), permissions]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"ftp://u:p@127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
+
+
+ALL = "elradfmwMT"
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_a_server_that_takes_it_keeps_nothing_of_it(tmp_path: Path, overwrite: bool) -> None:
+    with server(tmp_path, ALL) as address:
+        storage = FTPFeedStorage(f"{address}/a/b/1.jl", feed_options={"overwrite": overwrite})
+        assert tried(storage, thorough=True) is Trial.WRITTEN
+        assert os.listdir(tmp_path) == []
+        assert tried(storage) is Trial.REACHED
+    assert os.listdir(tmp_path / "a" / "b") == [], "made as the storage would make it"
+
+
+def test_a_server_that_lets_nothing_be_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with server(tmp_path, "elw") as address:
+        assert tried(FTPFeedStorage(f"{address}/1.jl"), thorough=True) is Trial.LEFT
+    assert os.listdir(tmp_path) == ["probe-job"]
+    assert "Can't remove probe-job from FTP server 127.0.0.1: 550" in caplog.text
+
+
+def test_a_server_that_knows_no_way_to_remove_is_not_written_to(tmp_path: Path) -> None:
+    """The example's: whoever reads its folder would find the probe there."""
+    with ftp_server(tmp_path) as child:
+        assert tried(FTPFeedStorage(f"{child.url}/1.jl"), thorough=True) is Trial.REACHED
+        assert child.landed() == []
+        with pytest.raises(error_perm, match="No folders here"):
+            tried(FTPFeedStorage(f"{child.url}/folder/1.jl"))
+
+
+@BOTH
+def test_a_server_that_refuses(tmp_path: Path, thorough: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked once: who gives a wrong password again and again is locked out."""
+    monkeypatch.setattr(place, "FTP_PAUSES", (600.0,))
+    with server(tmp_path, "el") as address:
+        with pytest.raises(error_perm, match="530"):
+            tried(FTPFeedStorage(f"{address.replace('u:p', 'u:x')}/1.jl"), thorough=thorough)
+        with pytest.raises(error_perm, match="550"):
+            tried(FTPFeedStorage(f"{address}/folder/1.jl"), thorough=thorough)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_server_that_is_away_for_good(unused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "FTP_PAUSES", (0.01, 0.01))
+    with pytest.raises(ConnectionRefusedError):
+        tried(FTPFeedStorage(f"ftp://127.0.0.1:{unused_port}/1.jl"))
+
+
+def test_a_server_that_says_to_come_later_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(place, "FTP_PAUSES", (0.01,))
+    answers = [b"421 Too many.\r\n", b"220 Hello.\r\n331\r\n230 In.\r\n250 There.\r\n250 There.\r\n"]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.sendall(answer)
+                    while connection.recv(4096):
+                        pass
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert tried(FTPFeedStorage(f"ftp://u@127.0.0.1:{listening.getsockname()[1]}/1.jl")) is Trial.REACHED
+        thread.join(10)
+
+
+def test_a_server_that_is_slow_is_waited_for_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(place, "FTP_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # the kernel accepts, and nobody answers
+        storage = FTPFeedStorage(f"ftp://127.0.0.1:{listening.getsockname()[1]}/1.jl")
+        assert tried(storage) is Trial.UNTRIED
+        assert "does not answer within 0.1 s" in caplog.text
+        with pytest.raises(TimeoutError):
+            tried(storage, thorough=True)
+
+
+@BOTH
+def test_the_temporary_folder_counts(tmp_path: Path, thorough: bool) -> None:
+    with server(tmp_path, ALL) as address:
+        storage = FTPFeedStorage(f"{address}/1.jl")
+        with pytest.raises(OSError, match="Not a Directory"):
+            tried(storage, thorough=thorough, temporary=tmp_path / "gone")
+        tried(storage, thorough=thorough, temporary=tmp_path)
+    assert os.listdir(tmp_path) == []
