@@ -12,7 +12,7 @@
 | fleet       | where the nodes are; health: which can be used, whose turn it is         |
 | preflight   | does every node answer, know us, and have the project? doctor: and more  |
 | dispatch    | send, ask, take receipts, take back, end; job_template: what a job gets  |
-| node        | one Scrapyd over HTTP                                                    |
+| node        | one Scrapyd over HTTP; connection: within limits; answer: in words       |
 | worker      | the batch becomes the start; ticket, outcomes: each request's end;       |
 |             | targets: what it finds for the fleet; feeds: is everything stored?       |
 |             | (whole_file: a folder that shows whole feeds alone)                      |

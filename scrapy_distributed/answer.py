@@ -11,10 +11,12 @@ from twisted.internet import error as net
 from twisted.web.client import RequestNotSent  # type: ignore[attr-defined]  # named in its documentation
 from twisted.web.error import SchemeNotSupported
 
+from scrapy_distributed.connection import EncodedError, HeadTooLongError, TooLongError
 from scrapy_distributed.errors import (
     NodeAmbiguousError,
     NodeError,
     NodeRefusedError,
+    NodeTooLongError,
     NodeUnauthorizedError,
     NodeUnreachableError,
     ScrapydRefusedError,
@@ -37,14 +39,6 @@ _HANDSHAKE = re.compile(
 )
 _TRACEBACK = b"Traceback (most recent call last):"
 _LARGEST = 10**9  # of what a Scrapyd counts
-
-
-class BodyTooLargeError(Exception):
-    """The body is longer than anything that Scrapyd has to say."""
-
-
-class ReceiptTooLargeError(Exception):
-    """The body is longer than the receipt of any worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,12 +127,14 @@ def failed(node: str, url: str, error: Exception, after_seconds: float | None) -
     unsent = _why_unsent(error, url, within)
     if unsent:
         return NodeUnreachableError(node, unsent)
+    if isinstance(error, TooLongError) and error.limit.words:
+        return NodeTooLongError(node, f"{error.limit.words} ({error})")
+    if isinstance(error, TooLongError | HeadTooLongError):
+        return NodeAmbiguousError(node, f"{url} answered more than any Scrapyd would ({error}): {_is_this(url)}")
+    if isinstance(error, EncodedError):
+        advice = "is there a proxy in between that compresses? It must not do so for what asks for identity"
+        return NodeAmbiguousError(node, f"{url} gave a compressed answer ({error}), which is not read: {advice}")
     reasons, tls = _reasons(error), url.startswith("https:")
-    if any(isinstance(reason, ReceiptTooLargeError) for reason in reasons):
-        advice = "it is not read; if nobody has put it there by hand, please report this"
-        return NodeRefusedError(node, f"its receipt is larger than any worker writes it: {advice}")
-    if any(isinstance(reason, BodyTooLargeError) for reason in reasons):
-        return NodeAmbiguousError(node, f"{url} answered more than any Scrapyd would: {_is_this(url)}")
     if within:
         advice = "is it overloaded or stopped?" if not tls else "is it overloaded or stopped, and does it speak https?"
         return NodeAmbiguousError(node, f"no complete answer from {url}{within}: {advice}")

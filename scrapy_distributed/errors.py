@@ -11,7 +11,8 @@ DistributedError
     ├── NodeUnreachableError   nothing was sent: try another node
     ├── NodeRefusedError       the node said no: try another node, tell the user why
     │   ├── NodeUnauthorizedError  it wants other credentials: the node itself is there
-    │   └── ScrapydRefusedError    Scrapyd has looked at what was asked, and not a proxy before it
+    │   ├── ScrapydRefusedError    Scrapyd has looked at what was asked, and not a proxy before it
+    │   └── NodeTooLongError       what it has to say is more than is read: do without
     └── NodeAmbiguousError     it may or may not have been done: ask the node
 """
 
@@ -71,6 +72,10 @@ class NodeUnauthorizedError(NodeRefusedError):
 
 class ScrapydRefusedError(NodeRefusedError):
     """Scrapyd itself said no: it has looked at what was asked."""
+
+
+class NodeTooLongError(NodeRefusedError):
+    """What was asked for is there, and too long to be read. Nothing is wrong with the node."""
 
 
 class NodeAmbiguousError(NodeError):

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 from twisted.internet.defer import Deferred, gatherResults
 
-from scrapy_distributed.errors import NodeError, NodeRefusedError, NodeUnreachableError
+from scrapy_distributed.errors import NodeError, NodeRefusedError, NodeTooLongError, NodeUnreachableError
 from scrapy_distributed.node import Node
 
 #: Above so many pending jobs ``listjobs.json``, which carries the payload of each, is left alone.
@@ -66,8 +66,12 @@ async def _counted(node: Node, project: str | None) -> NodeState:
     running, finished, pending = total.running, total.finished, total.pending
     all_projects = project is None or pending > HEAVY_BACKLOG
     if not all_projects:
-        jobs = await node.listjobs(project)
-        running, finished, pending = len(jobs.running), len(jobs.finished), len(jobs.pending)
+        try:
+            jobs = await node.listjobs(project)
+        except NodeTooLongError:
+            all_projects = True
+        else:
+            running, finished, pending = len(jobs.running), len(jobs.finished), len(jobs.pending)
     return NodeState(
         name=node.name,
         url=node.address.url,

@@ -16,16 +16,49 @@ from urllib.parse import quote
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
 from twisted.internet.defer import Deferred
-from twisted.web.client import Agent, HTTPConnectionPool
+from twisted.web.client import Agent
 
-from scrapy_distributed.answer import Answer, BodyTooLargeError, ReceiptTooLargeError, check_code, failed, parsed
+from scrapy_distributed.answer import Answer, check_code, failed, parsed
+from scrapy_distributed.connection import Body, Limit, Pool
+from scrapy_distributed.errors import NodeTooLongError
 from scrapy_distributed.job import Job, Jobs, check_job, check_project, check_spider
 from scrapy_distributed.receipt import MAX_BYTES as MAX_RECEIPT_BYTES
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IReactorTime
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
+_STATE = Limit(bytes=64 * 1024)
+_LIST = Limit(bytes=1024 * 1024)
+#: What is read of an answer at most: JSON may take 25 times as much memory, and is parsed on the event loop.
+LIMITS = {
+    "daemonstatus.json": _STATE,
+    "status.json": _STATE,
+    "cancel.json": _STATE,
+    "delversion.json": _STATE,
+    "delproject.json": _STATE,
+    "listprojects.json": _LIST,
+    "listversions.json": _LIST,
+    "listspiders.json": _LIST,
+    "addversion.json": _LIST,  # if it is refused: all that ``scrapy list`` has written
+    "schedule.json": _LIST,  # likewise, where it is the first call for a version
+    "listjobs.json": Limit(
+        bytes=8 * 1024 * 1024,
+        words="its list of jobs is too long to be read, as each pending one is in it with its whole batch: wait until"
+        " they are fewer, or lower finished_to_keep in its scrapyd.conf",
+    ),
+}
+#: Not by the size of the batch: targets, feeds and stats of one request may have as much as those of many.
+_RECEIPT_WORDS = (
+    "its receipt is larger than any worker writes it: it is not read; if nobody has put it there by hand, please report"
+    " this"
+)
+#: Of a log that comes from its beginning, and of which the end is kept.
+LOG_LIMIT = Limit(
+    bytes=64 * 1024 * 1024,
+    words="the end of this log was asked for, and all of it is sent, which is too much: let a proxy pass on Range",
+)
+#: A listing of what lies in a folder. That it begins is all that counts.
+FOLDER_LIMIT = Limit(bytes=64 * 1024)
 #: Scrapyd closes a connection after 60 idle seconds; ours end well before, so that no POST runs into its closing.
 IDLE_CONNECTION_SECONDS = 30
 #: ``addversion.json`` runs ``scrapy list`` before it answers.
@@ -77,14 +110,14 @@ class Node:
         self.name = address.name
         self._deadline_seconds = deadline_seconds
         self._auth = (address.username, address.password) if address.username or address.password else None
-        self._pool: HTTPConnectionPool | None = None
+        self._pool: Pool | None = None
+        self._calls: set[Deferred[tuple[int, bytes]]] = set()
         if client is None or clock is None:
             from twisted.internet import reactor  # here: importing it installs a reactor
 
             clock = clock or reactor
-            self._pool = HTTPConnectionPool(reactor, persistent=True)  # type: ignore[no-untyped-call]
-            self._pool.cachedConnectionTimeout = IDLE_CONNECTION_SECONDS
-            self._pool.maxPersistentPerHost = 8  # receipts are fetched side by side
+            # As many, for receipts are fetched side by side.
+            self._pool = Pool(reactor, idle_seconds=IDLE_CONNECTION_SECONDS, kept=8)
             agent: Any = Agent(reactor, connectTimeout=deadline_seconds, pool=self._pool)  # type: ignore[no-untyped-call]
         self._client = client or HTTPClient(agent)
         self._clock: Any = clock
@@ -160,7 +193,9 @@ class Node:
         return (await self._api("GET", "listspiders.json", params=params)).texts("spiders")
 
     async def listjobs(self, project: str | None = None) -> Jobs:
-        """All jobs that the node remembers. Carries the payload of every pending one: heavy."""
+        """All jobs that the node remembers. Carries the payload of every pending one: heavy.
+
+        Raises ``NodeTooLongError`` where it is too heavy."""
         answer = await self._api("GET", "listjobs.json", params={"project": project} if project else {})
         states = ("pending", "running", "finished")
         return Jobs(**{state: tuple(_job(entry) for entry in answer.objects(state)) for state in states})
@@ -176,24 +211,31 @@ class Node:
     async def receipt(self, project: str, spider: str, job: str) -> bytes | None:
         """What the worker of *job* has reported so far, ``None`` if there is nothing (yet).
 
-        One that is too large to be a receipt is a ``NodeRefusedError``: the job's fault, and not the node's."""
+        One that is too large to be a receipt is a ``NodeTooLongError``: the job's fault, and not the node's."""
         path = f"logs/{_quoted(project)}/{_quoted(spider)}.receipts/{_quoted(job)}.json"
-        return self._content(path, *await self._exchange("GET", path, limit=(MAX_RECEIPT_BYTES, ReceiptTooLargeError)))
+        limit = Limit(bytes=MAX_RECEIPT_BYTES, words=_RECEIPT_WORDS)
+        return self._content(path, *await self._exchange("GET", path, Body(limit)))
 
     async def log_tail(self, project: str, spider: str, job: str, max_bytes: int = 4000) -> str | None:
-        """The last *max_bytes* of the job's log, ``None`` if there is none; a node only keeps a spider's newest 5."""
+        """The last *max_bytes* of the job's log, ``None`` if there is none; a node only keeps a spider's newest 5.
+
+        Where a proxy sends more of it than can be read, the words that say so: no job waits for its log."""
         path = f"logs/{_quoted(project)}/{_quoted(spider)}/{_quoted(job)}.log"
-        code, body = await self._exchange("GET", path, headers={"Range": f"bytes=-{max_bytes}"})
-        if code == 500:  # twisted.web.static.File fails on a range of an empty file
-            code, body = await self._exchange("GET", path)
+        try:
+            # A proxy may not know ranges and send all of it.
+            end = {"Range": f"bytes=-{max_bytes}"}
+            code, body = await self._exchange("GET", path, Body(LOG_LIMIT, last=max_bytes), headers=end)
+            if code == 500:  # twisted.web.static.File fails on a range of an empty file
+                code, body = await self._exchange("GET", path, Body(LOG_LIMIT, last=max_bytes))
+        except NodeTooLongError as error:
+            return f"(not read: {error})"
         tail = self._content(path, code, body)
-        # A proxy may not know ranges and send all of it.
-        return None if tail is None else tail[-max_bytes:].decode("utf-8", "replace")
+        return None if tail is None else tail.decode("utf-8", "replace")
 
     async def serves(self, folder: str) -> bool:
         """Whether the node serves what lies below ``/<folder>/``: ``logs`` if its ``logs_dir`` is set, ``items`` if its
         ``items_dir`` is a local one. Also before its first job has made that folder."""
-        code, body = await self._exchange("GET", f"{folder}/")
+        code, body = await self._exchange("GET", f"{folder}/", Body(FOLDER_LIMIT, enough=True))
         if code == 404:
             # twisted.web.static.File has these words for a file that is missing; without a File there are others.
             return b"File not found" in body
@@ -201,12 +243,14 @@ class Node:
         return True
 
     async def close(self) -> None:
-        """Close the kept connections. A ``Node`` can be used again afterwards."""
+        """Cancel the calls under way, and close all connections. A ``Node`` can be used again afterwards."""
+        for call in tuple(self._calls):
+            call.cancel()
         if self._pool is not None:
-            await self._pool.closeCachedConnections()  # type: ignore[no-untyped-call]
+            await self._pool.close()
 
     async def _api(self, method: str, endpoint: str, **request: Any) -> Answer:
-        code, body = await self._exchange(method, endpoint, **request)
+        code, body = await self._exchange(method, endpoint, Body(LIMITS[endpoint]), **request)
         return parsed(self.name, self.address.url, endpoint, code, body)
 
     def _content(self, path: str, code: int, body: bytes) -> bytes | None:
@@ -221,14 +265,15 @@ class Node:
         self,
         method: str,
         path: str,
+        body: Body,
         *,
         deadline_seconds: float | None = None,
-        limit: tuple[int, type[Exception]] = (MAX_BODY_BYTES, BodyTooLargeError),
         **request: Any,
     ) -> tuple[int, bytes]:
-        """One request and its whole body under one deadline. *limit*: bytes of the body, and what more of them are."""
+        """One request and its *body* under one deadline. Returns status and body."""
         seconds = self._deadline_seconds if deadline_seconds is None else deadline_seconds
-        exchange = Deferred.fromCoroutine(self._request(method, f"{self.address.url}/{path}", limit, **request))
+        exchange = Deferred.fromCoroutine(self._request(method, f"{self.address.url}/{path}", body, **request))
+        self._calls.add(exchange)
         late = False
 
         def end() -> None:
@@ -242,24 +287,17 @@ class Node:
         except Exception as error:
             raise failed(self.name, self.address.url, error, seconds if late else None) from error
         finally:
+            self._calls.discard(exchange)
             if timer.active():
                 timer.cancel()
 
-    async def _request(
-        self, method: str, url: str, limit: tuple[int, type[Exception]], **request: Any
-    ) -> tuple[int, bytes]:
+    async def _request(self, method: str, url: str, body: Body, **request: Any) -> tuple[int, bytes]:
         response = await self._client.request(
             method, _Url.from_text(url), auth=self._auth, allow_redirects=False, unbuffered=True, **request
         )
-        body = bytearray()
-
-        def collect(data: bytes) -> None:
-            body.extend(data)
-            if len(body) > limit[0]:
-                raise limit[1]
-
-        await response.collect(collect)
-        return response.code, bytes(body)
+        body.enough |= not 200 <= response.code < 300  # then the status counts
+        response.deliverBody(body)
+        return response.code, await body.whole
 
 
 class _Url(EncodedURL):

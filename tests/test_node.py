@@ -9,18 +9,13 @@ import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import cast
 
 import pytest
 import pytest_twisted
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
+from certificate import make
 from fake_scrapyd import FakeScrapyd, Fault
 from hypothesis import given
 from hypothesis import strategies as st
@@ -332,25 +327,16 @@ class _Status(BaseHTTPRequestHandler):
 @pytest.fixture
 def tls_node(tmp_path: Path) -> Iterator[tuple[NodeAddress, Path]]:
     """A node with a certificate for ``localhost`` that nobody knows, and the file that makes it known."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(timezone.utc)
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (tmp_path / "node.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    served, known = make(tmp_path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "node.pem", tmp_path / "key.pem")
+    context.load_cert_chain(served)
     with ThreadingHTTPServer(("127.0.0.1", 0), _Status) as server:
         server.handle_error = lambda *args: None  # type: ignore[method-assign]  # a failed handshake is wanted here
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         url = f"https://localhost:{server.server_port}"
-        yield NodeAddress(name="n", url=url, username="user-x", password=SECRET), tmp_path / "node.pem"
+        yield NodeAddress(name="n", url=url, username="user-x", password=SECRET), known
         server.shutdown()
         thread.join()
 

@@ -1,0 +1,172 @@
+"""Connections to a node: Twisted's, but for what a node, or what stands before it, could do to us with them.
+
+A call that is over before its answer ends its connection at once. A head has an end, a body a limit; nothing is
+decoded, no cookie is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from twisted.web.client import (  # type: ignore[attr-defined]  # it has them all, and names some in its documentation
+    HTTP11ClientProtocol,
+    HTTPConnectionPool,
+    PotentialDataLoss,
+    ResponseDone,
+)
+
+#: Status line and headers. Scrapyd writes 300 bytes, a proxy adds a few more.
+MAX_HEAD_BYTES = 64 * 1024
+#: A body may come in as many pieces as its limit has times this: those of a byte cost much more time than their length
+#: tells.
+PIECE_BYTES = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """How many *bytes* of a body are read, and the *words* for one that has more; none if no Scrapyd has such a one."""
+
+    bytes: int
+    words: str = ""
+
+
+class TooLongError(Exception):
+    """The body goes on after its *limit*."""
+
+    def __init__(self, limit: Limit) -> None:
+        super().__init__(f"more than {limit.bytes:,} bytes")
+        self.limit = limit
+
+
+class HeadTooLongError(Exception):
+    """The head of the answer has no end."""
+
+
+class EncodedError(Exception):
+    """The body is compressed, which nobody has asked for. Small ones can become larger than any memory."""
+
+
+class Body(Protocol):
+    """Reads a body. *whole*: its bytes, or the *last* ones alone. Of one that is over its *limit* no more is read; then
+    *whole* is what has come, if that is *enough*, or fails with ``TooLongError``. To go over the limit ends the
+    connection, and so does it to cancel *whole*: treq's own collector would go on reading."""
+
+    transport: Any
+
+    def __init__(self, limit: Limit, *, last: int | None = None, enough: bool = False) -> None:
+        self._limit = limit
+        self._last = limit.bytes if last is None else last
+        self.enough = enough
+        self._kept = bytearray()
+        self._received = self._pieces = 0
+        self.whole: Deferred[bytes] = Deferred(lambda _: self._end())
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802  # Twisted's names, here and below
+        if self.whole.called:  # what had been read from the line before we ended it
+            return
+        self._received += len(data)
+        self._pieces += 1
+        self._kept += data
+        if max(self._received, self._pieces * PIECE_BYTES) > self._limit.bytes:
+            self._end()
+            if self.enough:
+                self.whole.callback(bytes(self._kept[-self._last :]))
+            else:
+                self.whole.errback(TooLongError(self._limit))
+        elif len(self._kept) > 2 * self._last:
+            del self._kept[: -self._last]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
+        if self.whole.called:
+            return
+        if isinstance(reason.value, ResponseDone | PotentialDataLoss):  # the latter: nobody has told its length
+            self.whole.callback(bytes(self._kept[-self._last :]))
+        else:
+            self.whole.errback(reason)
+
+    def _end(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+
+class Connection(HTTP11ClientProtocol):
+    """One of *all_open* while it is open; *lost* fires when it is not any more."""
+
+    transport: Any
+
+    def __init__(self, quiescent: Any, all_open: set[Connection]) -> None:
+        super().__init__(quiescent)  # type: ignore[no-untyped-call]
+        self._all_open = all_open
+        self._head_bytes: int | None = None  # while a head is awaited
+        self.lost: Deferred[None] = Deferred()
+
+    def connectionMade(self) -> None:  # noqa: N802
+        super().connectionMade()
+        self._all_open.add(self)
+        # Twisted's client closes politely wherever it does not cancel (its issues 5619, 8930): when the other side has
+        # taken all that was written and, with TLS, has agreed. It may never do so, and each call would cost a socket.
+        self.transport.loseConnection = self.transport.abortConnection
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
+        del self.transport.loseConnection  # a TLS connection that is gone can't be aborted, but lost
+        super().connectionLost(reason)  # type: ignore[no-untyped-call]
+        self._all_open.discard(self)
+        self.lost.callback(None)
+
+    def request(self, request: Any) -> Deferred[Any]:
+        # treq, further out, asks for gzip and decodes what says so, layer by layer, each as a whole.
+        request.headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
+        self._head_bytes = 0
+        answer: Deferred[Any] = super().request(request)
+        return answer.addCallbacks(self._headed, self._headless)
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abortConnection()
+
+    def _headed(self, response: Any) -> Any:
+        self._head_bytes = None
+        response.headers.removeHeader(b"Set-Cookie")  # treq would keep them all, and send them
+        encodings = b",".join(response.headers.getRawHeaders(b"Content-Encoding", [])).decode("latin-1")
+        if any(one.strip().lower() not in ("", "identity") for one in encodings.split(",")):
+            self.transport.loseConnection()
+            raise EncodedError(f"HTTP {response.code}, Content-Encoding {encodings!r:.60}")
+        return response
+
+    def _headless(self, failure: Failure) -> Failure:
+        received, self._head_bytes = self._head_bytes, None
+        if received is not None and received > MAX_HEAD_BYTES:
+            raise HeadTooLongError(f"more than {MAX_HEAD_BYTES:,} bytes")
+        return failure
+
+
+class Pool(HTTPConnectionPool):
+    """Kept connections; it knows those in use as well. *idle_seconds*: how long one is kept; *kept*: how many are."""
+
+    def __init__(self, reactor: Any, *, idle_seconds: int, kept: int) -> None:
+        super().__init__(reactor, persistent=True)  # type: ignore[no-untyped-call]
+        self.cachedConnectionTimeout = idle_seconds
+        self.maxPersistentPerHost = kept
+        self._open: set[Connection] = set()
+
+    def _factory(self, quiescent: Any, metadata: str) -> Any:  # type: ignore[override]  # a class there
+        """Twisted's hook for the connections of a pool."""
+        factory: Any = Factory()
+        factory.noisy = False
+        factory.protocol = lambda: Connection(quiescent, self._open)
+        return factory
+
+    async def close(self) -> None:
+        """End all connections. Returns when no socket is left."""
+        lost = [connection.lost for connection in self._open]
+        for connection in tuple(self._open):
+            connection.transport.loseConnection()
+        await self.closeCachedConnections()  # type: ignore[no-untyped-call]
+        await DeferredList(lost)
