@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from statistics import median
+from statistics import median, median_low
 
 from scrapy_distributed.config import AUTO
 
@@ -30,21 +30,22 @@ LARGEST = 20_000  # requests: to compress as many takes a tenth of a second, and
 LONG = 60.0  # seconds of crawling: longer jobs win nothing, and lose more when they are lost
 LOW_SHARE = 0.03  # but where starts are slow, as long as keeps the start-up share here
 SHARES = 2  # a batch leaves as much of what waits for the other slots as it takes
-RECENT = 100  # jobs whose median counts
+RECENT = 100  # jobs of a node whose median counts
 TINY = 1e-6  # seconds a request, at least: nobody divides by 0
 
 
 class BatchSize:
     """Requests of the next batch: *setting*, or by what is measured if that is ``AUTO``.
 
-    Times are seconds. Only durations that one machine has measured are used. A receipt that lies can't do much: of the
-    recent jobs the median counts, and a job that claims more time than the run has had is left out.
+    Times are seconds. Only durations that one machine has measured are used. A node that lies can't do much: of its
+    recent jobs the median counts, and the median of these of all nodes (the lower one of two in the middle, so of two
+    nodes one that claims to be slow does not decide); a job that claims more time than the run has had is left out.
     """
 
     def __init__(self, setting: int | str) -> None:
         self.setting = setting
-        self._startups: deque[float] = deque(maxlen=RECENT)
-        self._per_request: deque[float] = deque(maxlen=RECENT)
+        self._startups = _ByNode()
+        self._per_request = _ByNode()
         self._startup_total = self._job_total = 0.0
         self._jobs = 0
         self.requests = 0  # settled by the jobs that were measured
@@ -60,14 +61,15 @@ class BatchSize:
 
     @property
     def measured(self) -> bool:
-        return bool(self._startups)
+        return self._jobs > 0
 
-    def job_ended(self, stats: Mapping[str, float], requests: int, elapsed: float) -> None:
-        """A job has settled so many *requests*; *stats* are those of its receipt, *elapsed* is the age of the run."""
+    def job_ended(self, stats: Mapping[str, float], requests: int, elapsed: float, node: str) -> None:
+        """A job on *node* has settled so many *requests*; *stats* are those of its receipt, *elapsed* is the age of the
+        run."""
         startup, seconds = stats.get("distributed/startup_seconds", 0.0), stats.get("distributed/job_seconds", 0.0)
         if requests and 0 < startup <= seconds <= elapsed:
-            self._startups.append(startup)
-            self._per_request.append((seconds - startup) / requests)
+            self._startups.add(node, startup)
+            self._per_request.add(node, (seconds - startup) / requests)
             self._startup_total += startup
             self._job_total += seconds
             self._jobs += 1
@@ -100,7 +102,7 @@ class BatchSize:
         if not self.measured:
             share = FIRST if walking else max(-(-uncut // slots), LITTLE)
             return max(min(share, FIRST), uncut // FIRST_PART)
-        startup, per_request = median(self._startups), max(median(self._per_request), TINY)
+        startup, per_request = self._startups.median, max(self._per_request.median, TINY)
         more = 2 if walking else 1
         run = elapsed * more + unsettled * per_request / slots
         fair = uncut * per_request / (SHARES * slots)
@@ -120,8 +122,8 @@ class BatchSize:
             faults.append(f"for {tail:.0%} of the run a node had nothing left to do ({TAIL_LIMIT:.0%} is fine)")
         if not faults:
             return None
-        seconds = math.sqrt(2 * median(self._startups) * elapsed)
-        balanced = min(seconds / max(median(self._per_request), TINY), LARGEST)
+        seconds = math.sqrt(2 * self._startups.median * elapsed)
+        balanced = min(seconds / max(self._per_request.median, TINY), LARGEST)
         found = " and ".join(faults)
         if self.fixed is not None:
             best = max(1, int(float(f"{balanced:.2g}")))
@@ -131,3 +133,18 @@ class BatchSize:
             if tail > TAIL_LIMIT and self.requests / self._jobs > balanced * CLEARLY:
                 return f"Batches are too large: {better}"
         return f"{found[0].upper()}{found[1:]}; batches of another size would hardly help"
+
+
+class _ByNode:
+    """What the recent jobs of each node have measured."""
+
+    def __init__(self) -> None:
+        self._recent: dict[str, deque[float]] = {}
+        self._medians: dict[str, float] = {}
+        self.median = 0.0  # of the nodes' medians
+
+    def add(self, node: str, value: float) -> None:
+        recent = self._recent.setdefault(node, deque(maxlen=RECENT))
+        recent.append(value)
+        self._medians[node] = median(recent)
+        self.median = median_low(self._medians.values())

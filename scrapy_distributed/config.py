@@ -253,6 +253,13 @@ SETTINGS = (
         _choice("count", "fail"),
         "A page that a worker followed fails: count it (batches check tells), or the request that led to it fails too.",
     ),
+    _setting(
+        "found_meta",
+        (),
+        _names,
+        "Names of meta keys, or patterns of them, that targets found by workers may carry though others decide by them"
+        ' where a request goes: "cookiejar" or "playwright_*".',
+    ),
     _setting("project", "", _text, "Name on Scrapyd. Empty: the one in scrapy.cfg, else BOT_NAME."),
     _setting("version", "", _text, "Egg version of the jobs. Empty: the newest that every node has."),
     _setting("ledger", "", _text, "File of the ledger. Empty: .scrapy/distributed/<spider>.sqlite in the project."),
@@ -285,6 +292,13 @@ SETTINGS = (
         600.0,
         _number(float, 1),
         "A running job whose counters stand still for this long is ended and sent again.",
+        unit="seconds",
+    ),
+    _setting(
+        "max_job_seconds",
+        0.0,
+        _number(float, 0),
+        "A job that is not over so long after it was sent is ended and sent again, whatever its node says. 0: never.",
         unit="seconds",
     ),
     _setting(
@@ -389,6 +403,7 @@ class Config:
     worker_args: tuple[str, ...]
     worker_targets: str
     failed_follow_ups: str
+    found_meta: tuple[str, ...]
     project: str
     version: str
     ledger: str
@@ -399,6 +414,7 @@ class Config:
     lease: float
     max_attempts: int
     stall: float
+    max_job_seconds: float
     retry_failed: tuple[str, ...]
     timeout: float
     fleet_timeout: float

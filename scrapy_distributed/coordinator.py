@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from inspect import isasyncgen
@@ -25,15 +26,16 @@ from scrapy_distributed.batch import Batcher
 from scrapy_distributed.batch_size import FIRST, BatchSize
 from scrapy_distributed.config import AUTO, Config, check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
 from scrapy_distributed.dispatch import Dispatcher
-from scrapy_distributed.divert import Diverter, check_targets
+from scrapy_distributed.divert import Diverter, Entry, check_targets
 from scrapy_distributed.errors import ConfigError, DistributedError, FleetUnusableError, shortened
+from scrapy_distributed.finds import MAX_URL
 from scrapy_distributed.fingerprint import fingerprinter_of
 from scrapy_distributed.fleet import addresses, project_of, targets_from_cfg
 from scrapy_distributed.health import Fleet, Member
 from scrapy_distributed.identity import file_name, identity_of
 from scrapy_distributed.job_template import JobTemplate
 from scrapy_distributed.judge import Judge
-from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.ledger import Finds, Ledger
 from scrapy_distributed.node import Node
 from scrapy_distributed.offsite import Offsite
 from scrapy_distributed.preflight import admit, preflight
@@ -45,6 +47,7 @@ logger = logging.getLogger(__name__)
 
 UNMEASURED = 2  # jobs that a node may hold and has not started, while no job has told how long it took
 BUFFER = 200  # requests of one page, or of the start, that are taken away before they are diverted
+TURN = 0.05  # seconds of CPU, after which what a receipt has found leaves the event loop to others
 
 
 class Coordinator:
@@ -80,6 +83,7 @@ class Coordinator:
         self._slots = self._count_slots()  # as of the last tick: a fleet may be too large to count at each page
         self._closing = False
         self._failing: Callable[[], None] | None = None
+        self._more_found: Any = None  # the call that is to divert the rest of what workers have found
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
 
@@ -156,7 +160,7 @@ class Coordinator:
         to_walk = self._begin_run(version)
         judge = Judge(
             ledger=self.ledger, fleet=self.fleet, config=self.config, spider=self.spider, stats=self._stats,
-            read_targets=self._read, found=self._found,
+            read_targets=self._read, accepted=self._accepted,
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=self.fleet, judge=judge, job=self._job_template(version=version),
@@ -169,6 +173,7 @@ class Coordinator:
         self._began = self.clock.seconds()
         self.batcher.add(self.ledger.queued(), self._began)
         self.dispatcher.start()  # before a batch is cut: it knows what is under way
+        self._divert_found()
         self._cut()
         self._ticker.start(1.0, now=False)
         return to_walk
@@ -414,19 +419,49 @@ class Coordinator:
 
     # What workers find
 
-    def _read(self, receipt: Receipt) -> list[tuple[bytes, str]]:
-        """Of a receipt that is about to count: how long its job took, and ledger entries of the targets in it, by the
-        same rules as for the coordinator's own."""
-        assert self.crawler.engine is not None
-        entries = []
-        for payload in receipt.targets:
-            requests = wire.decode_requests(payload, self.spider)
-            to_send, here = self.diverter.entries(requests, source=receipt.job.encode())
-            entries += to_send
-            for request in here:
-                self.crawler.engine.crawl(request)
-        self.batch_size.job_ended(receipt.stats, receipt.settled.bit_count(), self._elapsed)
-        return entries
+    async def _read(self, receipt: Receipt) -> list[Finds]:
+        """The targets in *receipt*, by the same rules as for the coordinator's own and by that for finds. Raises
+        ``WireError``. Others get their turns while it is at it."""
+        finds: list[Finds] = []
+        began = time.thread_time()
+        for number, elements in enumerate(receipt.found()):
+            entries: list[Entry] = []
+            for element in elements:
+                if time.thread_time() - began > TURN:
+                    await deferLater(self.clock, 0)
+                    began = time.thread_time()
+                requests = wire.decode_requests([element], self.spider, longest=MAX_URL)
+                entries += self.diverter.found(requests, f"{receipt.job}/{number}".encode())
+            if entries:
+                finds.append(Finds.of(entries))
+        return finds
+
+    def _accepted(self, node: str, receipt: Receipt) -> None:
+        self.batch_size.job_ended(receipt.stats, receipt.settled.bit_count(), self._elapsed, node)
+        if receipt.targets and not self._finds_wait:
+            self._divert_found()
+
+    def _divert_found(self) -> None:
+        """Divert some of what workers have found, and the rest when others have had their turns."""
+        if self._closing:  # the ledger keeps it
+            return
+        try:
+            some = self.ledger.divert_found()
+            if some is None:
+                self._changed()
+                return
+            self._more_found = self.clock.callLater(0, self._divert_found)
+            size, new = some
+            self._stats.inc_value("distributed/found_by_workers", len(new))
+            if len(new) < size:
+                self._stats.inc_value("distributed/duplicates", size - len(new))
+            self._found(new)
+        except sqlite3.Error as error:
+            self._ledger_failed(error)
+
+    @property
+    def _finds_wait(self) -> bool:
+        return self._more_found is not None and self._more_found.active()
 
     def _found(self, bodies: Sequence[str]) -> None:
         self.batcher.add(list(bodies), self.clock.seconds())
@@ -505,6 +540,8 @@ class Coordinator:
         self._closing = True
         if self._ticker.running:
             self._ticker.stop()
+        if self._finds_wait:  # in the ledger, for the same command
+            self._more_found.cancel()
         try:
             if self.dispatcher is not None:
                 self._divert()

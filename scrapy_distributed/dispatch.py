@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 KILL_AFTER = 30.0  # seconds between INT and KILL for a job that is to end
 LOOKS = 200  # at most so many looks a second at the whole fleet: one costs half a millisecond of CPU
 LAST_LOOKS = 20  # and so many while it is at work on the last batches
+OLD_LEASES = 10  # for so many leases nobody wonders about a job that its node says it has
+OVERTAKEN = 10  # jobs that came later and are over
 PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none back, unless something moves there
 
 
@@ -296,7 +298,7 @@ class Dispatcher:
         if receipt.final:
             why = "" if receipt.stored else await self._why_not_stored(member, flight)
             if attempt.job in member.flights:
-                self.judge.final(member, flight, receipt, self._now(), why)
+                await self.judge.final(member, flight, receipt, self._now(), why)
             self._moved_on()
             return True
         if receipt.sequence <= flight.sequence:
@@ -404,10 +406,32 @@ class Dispatcher:
         return await self._cancel(member, flight)
 
     def _end_lease(self, member: Member, flight: Flight) -> None:
-        silent = self._now() - flight.evidence
-        gone = flight.attempt.job not in member.flights
-        if not (gone or flight.lost or flight.fenced or silent < self.config.lease):
-            self.judge.lost(member, flight, f"no sign of life on {member.name} for {silent:.0f} s", self._now())
+        now = self._now()
+        silent, age = now - flight.evidence, now - flight.sent_at
+        if flight.attempt.job not in member.flights or flight.lost or flight.fenced:
+            return
+        if silent >= self.config.lease:
+            self.judge.lost(member, flight, f"no sign of life on {member.name} for {silent:.0f} s", now)
+        elif 0 < self.config.max_job_seconds <= age:
+            reason = f"not over on {member.name} after {age:.0f} s (DISTRIBUTED_MAX_JOB_SECONDS)"
+            self.judge.lost(member, flight, reason, now)
+        elif age >= OLD_LEASES * self.config.lease and not flight.old and self._is_strange(member, flight):
+            flight.old = True
+            logger.warning(
+                "Job %s is %s on %s for %d s, %s: see what its node does. DISTRIBUTED_MAX_JOB_SECONDS ends such jobs",
+                flight.attempt.job, "running" if flight.started else "pending", member.name, age,
+                f"while {flight.overtaken} that it got later are over" if flight.overtaken else "and no other of ours"
+                " runs there", extra=self._extra,
+            )  # fmt: skip
+
+    def _is_strange(self, member: Member, flight: Flight) -> bool:
+        """Of a job that its node has had for long: Scrapyd starts jobs in the order in which it got them, and they are
+        about as large as each other. A node that is busy with jobs of others, or never starts ours, looks alike."""
+        flights = member.flights.values()
+        is_next = flight.waiting and not any(other.started for other in flights)
+        return flight.overtaken >= OVERTAKEN or (
+            is_next and flight is next(other for other in flights if other.waiting)
+        )
 
     def _moved_on(self) -> None:
         self.send_ready()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,10 +12,14 @@ from scrapy.spiders import CrawlSpider
 
 from scrapy_distributed import wire
 from scrapy_distributed.config import Config
-from scrapy_distributed.errors import ConfigError, NotSerializableError, TooLargeError
+from scrapy_distributed.errors import ConfigError, NotSerializableError, TooLargeError, WireError, shortened
+from scrapy_distributed.finds import FindRule
 from scrapy_distributed.offsite import Offsite
 
 logger = logging.getLogger(__name__)
+
+MARK = "distributed"  # meta: True for a request that is the fleet's; it does not travel
+Entry = tuple[bytes, str]  # key, encoded request: what the ledger gets
 
 
 class Diverter:
@@ -36,6 +41,7 @@ class Diverter:
         self.spider = spider
         self.rules = target_rules(config, rules_of(spider))
         self.callbacks = frozenset(config.target_callbacks)
+        self.find_rule = FindRule(spider, rules=self.rules, callbacks=self.callbacks, passing=config.found_meta)
         self.stats = stats
         self.offsite = offsite
         self.fingerprint = fingerprint
@@ -44,16 +50,12 @@ class Diverter:
 
     def is_target(self, request: Request) -> bool:
         meta = request.meta
-        if meta.get("rule") in self.rules or meta.get("distributed") is True:
+        if meta.get("rule") in self.rules or meta.get(MARK) is True:
             return True
         return bool(self.callbacks) and getattr(request.callback, "__name__", "parse") in self.callbacks
 
-    def entries(
-        self, requests: Iterable[Request], source: bytes = b""
-    ) -> tuple[list[tuple[bytes, str]], list[Request]]:
-        """For targets in *requests*: (key, encoded request) pairs, and those to be crawled here, for they can't travel.
-
-        *source* tells which of several walks has found them: the spider's own, or a job that is read once.
+    def entries(self, requests: Iterable[Request]) -> tuple[list[Entry], list[Request]]:
+        """For targets in *requests*: their entries, and those to be crawled here, for they can't travel.
 
         What a worker could never fetch or must not is in neither: it is counted, the first of a kind logged.
         """
@@ -67,10 +69,7 @@ class Diverter:
                 if self.offsite.filter(request):
                     self.stats.inc_value("distributed/offsite")
                     continue
-                request.meta.pop("distributed", None)
-                body = wire.encode_request(request, self.spider)
-                wire.check_size(body)
-                entries.append((self._key(request, source), body))
+                entries.append(self._entry(request))
             except Exception as error:
                 kind = "error"  # a request or a component that fails in Scrapy as well: there this request alone fails
                 if isinstance(error, NotSerializableError):
@@ -81,6 +80,48 @@ class Diverter:
                 self._log_once(kind, "Crawled here, it can't travel: %s: %s", request, error)
                 here.append(request)
         return entries, here
+
+    def find(self, request: Request) -> tuple[list[Entry], list[Request]]:
+        """``entries`` on a worker that has found the target *request*: it crawls itself also what it may not report."""
+        objection = self.find_rule.objection(request)
+        if not objection and request.dont_filter and self.offsite.forbids(request):
+            objection = "it is off-site"
+        request.meta.pop(MARK, None)
+        if not (objection and request.url.startswith(("http://", "https://"))):
+            return self.entries([request])
+        self.stats.inc_value("distributed/local/not_reportable")
+        self._log_once("find", "Crawled here, it may not be reported: %s: %s", request, objection)
+        return [], [request]
+
+    def found(self, requests: Iterable[Request], source: bytes) -> list[Entry]:
+        """The entries of *requests*, which stand in a receipt: *source* tells which, for each is read once.
+
+        Nothing of them is ever crawled here. The worker has asked the same of each before it was reported, so one that
+        does not pass was not written by it: raises ``WireError``. One that is off-site is left out and counted,
+        whatever it says of itself: the spider here may know other domains.
+        """
+        entries = []
+        for request in requests:
+            try:
+                if objection := self.find_rule.objection(request):
+                    raise WireError(objection)
+                if self.offsite.forbids(request):
+                    self.offsite.filter(request)  # logs and counts it as Scrapy does, but for what excepts itself
+                    self.stats.inc_value("distributed/offsite")
+                    self._log_once("found_offsite", "Found by a worker, and off-site here: %s", request)
+                    continue
+                entries.append(self._entry(request, source))
+            except sqlite3.Error:
+                raise
+            except Exception as error:
+                raise WireError(f"{shortened(str(request))}: {shortened(str(error))}") from None
+        return entries
+
+    def _entry(self, request: Request, source: bytes = b"") -> Entry:
+        request.meta.pop(MARK, None)
+        body = wire.encode_request(request, self.spider)
+        wire.check_size(body)
+        return self._key(request, source), body
 
     def _key(self, request: Request, source: bytes) -> bytes:
         """The fingerprint; for a request that is not to be filtered with the number of its occurrence in its source, so

@@ -49,6 +49,8 @@ class Flight:
     killed: bool = False
     unreadable: int = 0  # how often a receipt of it made no sense
     refused: bool = False  # the node has said no to a question about it, and the log tells
+    overtaken: int = 0  # jobs that this node got later and that are over
+    old: bool = False  # it is under way for suspiciously long, and the log tells
 
     @property
     def waiting(self) -> bool:
@@ -107,6 +109,12 @@ class Member:
     def trial(self) -> Flight | None:
         """The job that tells whether it works again."""
         return next((f for f in self.flights.values() if f.trial and not (f.lost or f.fenced)), None)
+
+    def is_over(self, flight: Flight) -> None:
+        """It is accepted or rejected."""
+        del self.flights[flight.attempt.job]
+        for other in self.flights.values():
+            other.overtaken += other.sent_at < flight.sent_at
 
     @property
     def idle_slots(self) -> int:

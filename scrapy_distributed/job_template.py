@@ -53,6 +53,8 @@ class JobTemplate:
             sent["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, rules))
         if config.target_callbacks:
             sent["DISTRIBUTED_TARGET_CALLBACKS"] = ",".join(config.target_callbacks)
+        if config.found_meta:
+            sent["DISTRIBUTED_FOUND_META"] = ",".join(config.found_meta)
         if config.target_feed_url:
             sent["FEED_URI"] = config.target_feed_url
             sent["FEEDS"] = "{}"  # else the project's own would be written too

@@ -5,18 +5,19 @@ from __future__ import annotations
 import fnmatch
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
 from scrapy import Spider
 from scrapy.statscollectors import StatsCollector
+from twisted.internet.defer import CancelledError
 
 from scrapy_distributed.batch import AttemptState, Blame, Fate
 from scrapy_distributed.config import Config
 from scrapy_distributed.errors import WireError, shortened
 from scrapy_distributed.health import Fleet, Flight, Member, Proof
-from scrapy_distributed.ledger import Ledger, Settlement
+from scrapy_distributed.ledger import Finds, Ledger, Settlement
 from scrapy_distributed.receipt import Receipt
 
 logger = logging.getLogger(__name__)
@@ -25,29 +26,36 @@ logger = logging.getLogger(__name__)
 class Judge:
     """Enters into *ledger* what has become of attempts. Each method is told of a flight that its member still has.
 
-    *read_targets* makes ledger entries of the targets in a receipt (raises ``WireError``), *found* gets those that are
-    new to the run, encoded.
+    *read_targets* checks the targets in a receipt (raises ``WireError``); it may take many turns of the event loop, and
+    nothing of them is acted on before the attempt is accepted. *accepted* is told of each that is, with the name of its
+    node; then the targets are in the ledger, to be diverted.
     """
 
     def __init__(
         self, *, ledger: Ledger, fleet: Fleet, config: Config, spider: Spider, stats: StatsCollector,
-        read_targets: Callable[[Receipt], Iterable[tuple[bytes, str]]], found: Callable[[Sequence[str]], None],
+        read_targets: Callable[[Receipt], Awaitable[list[Finds]]], accepted: Callable[[str, Receipt], None],
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self.fleet = fleet
         self.config = config
         self.stats = stats
         self.read_targets = read_targets
-        self.found = found
+        self.accepted = accepted
         self._extra = {"spider": spider}
 
-    def final(self, member: Member, flight: Flight, receipt: Receipt, now: float, why_not: str = "") -> None:
+    async def final(self, member: Member, flight: Flight, receipt: Receipt, now: float, why_not: str = "") -> None:
         """Its final receipt is here: it counts as a whole, or not at all. *why_not*: what its log says of its feed."""
-        if flight.fenced:
+        found: list[Finds] | tuple[str, Blame] = []
+        if receipt.targets and not (flight.fenced or self._objection(flight, receipt)):
+            found = await self._found(member, flight, receipt)
+            if flight.attempt.job not in member.flights:
+                return
+        if flight.fenced:  # also by an attempt that was accepted while this was read
             del member.flights[flight.attempt.job]
             return
-        objection = self.ledger.objection(flight.attempt, receipt) or self._overtaken(flight, receipt)
-        settlement = objection or self._settle(member, flight, receipt)
+        settlement: Settlement | tuple[str, Blame] | None = self._objection(flight, receipt)
+        if settlement is None:
+            settlement = found if isinstance(found, tuple) else self._settle(member, flight, receipt, found)
         if isinstance(settlement, Settlement):
             member.delivered_at = now
             self._accept(member, flight, receipt, settlement)
@@ -99,6 +107,9 @@ class Judge:
         never_ran = not flight.confirmed or (flight.signalled_at is not None and not flight.started)
         return Blame.NOBODY if never_ran or member.silent else Blame.NODE
 
+    def _objection(self, flight: Flight, receipt: Receipt) -> tuple[str, Blame] | None:
+        return self.ledger.objection(flight.attempt, receipt) or self._overtaken(flight, receipt)
+
     def _overtaken(self, flight: Flight, receipt: Receipt) -> tuple[str, Blame] | None:
         """A lost attempt that comes home with a part only is not worth a replacement that is at work."""
         others = self._of_batch(flight.attempt.batch)
@@ -107,25 +118,40 @@ class Judge:
             return "it ended early, and another attempt is at work", Blame.NOBODY
         return None
 
-    def _settle(self, member: Member, flight: Flight, receipt: Receipt) -> Settlement | tuple[str, Blame]:
+    async def _found(self, member: Member, flight: Flight, receipt: Receipt) -> list[Finds] | tuple[str, Blame]:
+        """The targets that it reports; or why that can't be read, and who is to blame."""
+        try:
+            return await self.read_targets(receipt)
+        except (CancelledError, sqlite3.Error):
+            raise
+        except WireError as error:
+            return f"targets that it reports can't be read: {error}", Blame.NODE
+        except Exception as error:
+            return self._unexpected(member, flight, error)
+
+    def _settle(
+        self, member: Member, flight: Flight, receipt: Receipt, found: Iterable[Finds]
+    ) -> Settlement | tuple[str, Blame]:
         """Enter it into the ledger as a whole; or why that can't be done, and who is to blame. Raises ``sqlite3.Error``
         where the ledger can't be written: then it is tried again."""
         try:
             return self.ledger.settle(
-                flight.attempt, receipt, max_attempts=self.config.max_attempts, found=self.read_targets(receipt),
+                flight.attempt, receipt, max_attempts=self.config.max_attempts, found=found,
                 again=self._again(member, receipt), counts=flight.signalled_at is None or flight.stalled,
             )  # fmt: skip
         except sqlite3.Error:
             raise
-        except WireError as error:
-            return f"targets that it reports can't be read: {error}", Blame.NODE
-        except Exception as error:  # the next time it would be the same: the batch must not wait for ever
-            logger.exception("Receipt of job %s on %s", flight.attempt.job, member.name, extra=self._extra)
-            return f"its receipt can't be settled: {shortened(f'{type(error).__name__}: {error}')}", Blame.NODE
+        except Exception as error:
+            return self._unexpected(member, flight, error)
+
+    def _unexpected(self, member: Member, flight: Flight, error: Exception) -> tuple[str, Blame]:
+        """The next time it would be the same: the batch must not wait for ever."""
+        logger.error("Receipt of job %s on %s", flight.attempt.job, member.name, exc_info=error, extra=self._extra)
+        return f"its receipt can't be settled: {shortened(f'{type(error).__name__}: {error}')}", Blame.NODE
 
     def _accept(self, member: Member, flight: Flight, receipt: Receipt, settlement: Settlement) -> None:
         attempt = flight.attempt
-        del member.flights[attempt.job]  # not before: what the ledger could not write is tried again
+        member.is_over(flight)  # not before: what the ledger could not write is tried again
         self.stats.inc_value("distributed/attempts/accepted")
         logger.info(
             "Batch %s from %s accepted (%s): %d of %d requests settled, %d failed, %d items", attempt.label,
@@ -139,10 +165,8 @@ class Judge:
                        attempt.label, member.name, receipt.unexported, attempt.job)  # fmt: skip
         if receipt.settled or not receipt.size:
             self.worked(member, Proof.DELIVERS)
-        if settlement.found:
-            self.stats.inc_value("distributed/found_by_workers", len(settlement.found))
-            self.found(settlement.found)
         self._ended(flight, settlement.fate, receipt.finish_reason)
+        self.accepted(member.name, receipt)
 
     def _reject(
         self, member: Member, flight: Flight, reason: str, blame: Blame, now: float, *, alone: bool = False,
@@ -151,7 +175,7 @@ class Judge:
         attempt = flight.attempt
         counts, most = self._counts(blame, alone=alone) and not excused, self.config.max_attempts
         fate = self.ledger.reject(attempt, reason, counts=counts, max_attempts=most)
-        del member.flights[attempt.job]
+        member.is_over(flight)
         self.stats.inc_value("distributed/attempts/rejected")
         self._warn("Batch %s from %s rejected: %s (job %s)", attempt.label, member.name, reason, attempt.job)
         if not flight.lost:  # that was told when it was lost

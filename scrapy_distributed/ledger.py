@@ -18,6 +18,7 @@ import secrets
 import shutil
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ ADD_AGAIN = "INSERT INTO queued (run, size, bodies, avoid) VALUES (?, ?, ?, ?)"
 AGAIN_SIZES = "SELECT avoid, sum(size) FROM queued WHERE run = ? AND avoid IS NOT NULL GROUP BY avoid"
 AGAIN = "SELECT bodies FROM queued WHERE run = ? AND avoid = ? ORDER BY id"
 CLEAR_AGAIN = "DELETE FROM queued WHERE run = ? AND avoid = ?"
+ADD_FOUND = "INSERT INTO found (run, size, packed) VALUES (?, ?, ?)"
+FOUND = "SELECT id, packed FROM found WHERE run = ? ORDER BY id LIMIT 1"
+CLEAR_FOUND = "DELETE FROM found WHERE id = ?"
 NEXT_BATCH = "UPDATE run SET batches = batches + 1 WHERE id = ? RETURNING batches"
 ADD_BATCH = """
 INSERT INTO batch (run, number, size, payload, state, parent, avoid, last, failures)
@@ -90,12 +94,14 @@ SELECT number, last FROM first WHERE number IS NOT NULL ORDER BY number
 """
 UNSETTLED = """
 SELECT 1 FROM batch WHERE run = :run AND state <> 'settled'
-UNION ALL SELECT 1 FROM queued WHERE run = :run LIMIT 1
+UNION ALL SELECT 1 FROM queued WHERE run = :run
+UNION ALL SELECT 1 FROM found WHERE run = :run LIMIT 1
 """
 UNPOSTED = """
 SELECT 1 FROM batch WHERE run = :run AND state = 'ready' AND state <> 'settled'
 UNION ALL SELECT 1 FROM attempt WHERE run = :run AND state = 'bound' AND state IN ('bound', 'sent', 'unknown')
-UNION ALL SELECT 1 FROM queued WHERE run = :run LIMIT 1
+UNION ALL SELECT 1 FROM queued WHERE run = :run
+UNION ALL SELECT 1 FROM found WHERE run = :run LIMIT 1
 """
 BATCH = "SELECT size, settled, attempts, failures, state, avoid FROM batch WHERE run = ? AND number = ?"
 PAYLOAD = "SELECT payload FROM batch WHERE run = ? AND number = ?"
@@ -149,12 +155,30 @@ DROP_OUTCOME = "DELETE FROM outcome WHERE run = ? AND batch = ? AND position = ?
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finds:
+    """Some of the targets that an attempt has found, as the ledger keeps them until they are diverted: a line for each,
+    of its key and of the encoded request, which has no line breaks."""
+
+    size: int
+    packed: bytes
+
+    @classmethod
+    def of(cls, entries: Sequence[tuple[bytes, str]]) -> Finds:
+        text = "\n".join([f"{key.hex()} {body}" for key, body in entries])
+        return cls(size=len(entries), packed=zlib.compress(text.encode("ascii"), 1))
+
+    @staticmethod
+    def unpacked(packed: bytes) -> list[tuple[bytes, str]]:
+        lines = zlib.decompress(packed).decode("ascii").split("\n")
+        return [(bytes.fromhex(key), body) for key, _, body in (line.partition(" ") for line in lines)]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settlement:
-    """What an accepted attempt has brought. *found*: the targets that it reported and that are new to the run, encoded.
-    *again*: how many of its failed requests are to be tried on another node."""
+    """What an accepted attempt has brought. *again*: how many of its failed requests are to be tried on another
+    node."""
 
     fate: Fate
-    found: tuple[str, ...] = ()
     again: int = 0
 
 
@@ -232,7 +256,8 @@ class Ledger:
 
     def occurrence(self, key: bytes) -> int:
         """How often this was called for *key* since the ledger was opened, this call included. Takes no memory."""
-        return self._occurrences.count(key)
+        with self._scratch():
+            return self._occurrences.count(key)
 
     def queued(self) -> list[str]:
         """The requests of the open batch."""
@@ -338,21 +363,35 @@ class Ledger:
 
     def settle(
         self, attempt: Attempt, receipt: Receipt, *, max_attempts: int,
-        found: Iterable[tuple[bytes, str]] = (), again: int = 0, counts: bool = True,
+        found: Iterable[Finds] = (), again: int = 0, counts: bool = True,
     ) -> Settlement:  # fmt: skip
-        """Accept *attempt* as a whole by its final *receipt*, and divert the targets that it has *found*, as (key,
-        encoded request) pairs. *again*: bitmap of its failed requests that may be tried on another node, each once.
-        *counts*: if nothing is settled, that is the batch's failure.
+        """Accept *attempt* as a whole by its final *receipt*, and keep the targets that it has *found*, which
+        ``divert_found`` is then to divert. *again*: bitmap of its failed requests that may be tried on another node,
+        each once. *counts*: if nothing is settled, that is the batch's failure.
         Survives a power cut. There must be no ``objection``."""
         if objected := self.objection(attempt, receipt):
             raise ValueError(f"{attempt.job} can't be accepted: {objected[0]}")
         counts = counts and self._state(attempt) is not AttemptState.UNKNOWN and not receipt.settled
-        with self._unseen(found) as unseen, self._transaction(durable=True):
-            new = self._divert(*unseen)
+        with self._transaction(durable=True):
+            self._db.executemany(ADD_FOUND, [(self._run, some.size, some.packed) for some in found])
             moved = self._accept(attempt, receipt, again & receipt.again)
             reason = f"ended early: {receipt.finish_reason}"
             fate = self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
-        return Settlement(fate=fate, found=tuple(new), again=moved)
+        return Settlement(fate=fate, again=moved)
+
+    def divert_found(self) -> tuple[int, list[str]] | None:
+        """``divert`` some of what accepted attempts have found, the first of it: how many these were, and the requests
+        that are new. ``None`` if nothing is left."""
+        row = self._db.execute(FOUND, (self._run,)).fetchone()
+        if row is None:
+            return None
+        try:
+            entries = Finds.unpacked(row[1])
+        except (zlib.error, ValueError) as error:
+            raise sqlite3.DatabaseError(f"damaged: targets that were found: {error}") from None
+        with self._unseen(entries) as unseen, self._transaction():
+            self._db.execute(CLEAR_FOUND, (row[0],))
+            return len(entries), self._divert(*unseen)
 
     def live(self) -> list[Attempt]:
         """The attempts whose receipt is still awaited."""
@@ -467,16 +506,22 @@ class Ledger:
         """Those of *requests* whose keys were not in the seen-set, and the number of the others. After an error these
         keys are taken out again."""
         entries = list(requests)
-        try:
+        with self._scratch():
             is_new = self._seen.add(key for key, _ in entries)
-        except OSError as error:
-            raise sqlite3.OperationalError(f"its scratch file: {error}") from error
         unseen = [entry for entry, new in zip(entries, is_new, strict=True) if new]
         try:
             yield unseen, len(entries) - len(unseen)
         except BaseException:
             self._seen.discard(key for key, _ in unseen)
             raise
+
+    @contextmanager
+    def _scratch(self) -> Iterator[None]:
+        """What can't be written there is tried again, as what the ledger itself can't."""
+        try:
+            yield
+        except OSError as error:
+            raise sqlite3.OperationalError(f"its scratch file: {error}") from error
 
     def _unqueue(self, count: int, still_open: Sequence[str]) -> None:
         """Take the first *count* requests out of ``queued``. Rows behind them are left alone: there may be many."""

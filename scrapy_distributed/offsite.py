@@ -26,8 +26,13 @@ class Offsite:
 
     def filters(self, request: Request) -> bool:
         """Whether the rule filters *request*. Leaves no trace in log or stats."""
+        excepted = request.dont_filter or request.meta.get("allow_offsite")
+        return not excepted and self.forbids(request)
+
+    def forbids(self, request: Request) -> bool:
+        """The same for one that can't except itself from the rule."""
         middleware = self._find()
-        if middleware is None or request.dont_filter or request.meta.get("allow_offsite"):
+        if middleware is None:
             return False
         spider = self.crawler.spider
         assert spider is not None

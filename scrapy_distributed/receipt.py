@@ -37,7 +37,12 @@ MAX_KEY = 2_000  # hexadecimal digits of a fingerprint; Scrapy's own has 40
 MAX_STATS = 5_000
 MAX_STAT_NAME = 500  # characters
 MAX_STAT = 2**63  # sums of them stay far below the largest float
+MAX_TARGETS = 200_000  # in all payloads
+MAX_PAYLOAD_TARGETS = 5_000  # as many as can be diverted in one turn of the event loop
 MAX_TARGETS_BYTES = 64 * 1024 * 1024  # of all payloads together, unpacked
+MAX_PAYLOADS = 2_000
+MAX_PAYLOAD = 3 * 512 * 1024  # characters
+MAX_PAYLOAD_VALUES = 200_000  # of JSON in a payload: parsed, each may take 64 bytes
 _KEY = re.compile(r"(?:[0-9a-f]{2})+")
 
 
@@ -184,22 +189,31 @@ class Receipt:
                 raise WireError(f"no receipt: found {key!r:.60}, expected a key of at most {MAX_KEY} digits")
 
     def _check_targets(self) -> None:
-        total = 0
-        for payload in self.targets:
-            try:
-                total += wire.unpacked_size(payload)
-            except WireError:  # told by who reads them, and nobody reads on from there
-                return
-            if total > MAX_TARGETS_BYTES:
-                raise WireError(f"no receipt: its targets unpack to more than {MAX_TARGETS_BYTES:,} bytes")
+        """What is in them is told by who reads them, one after the other: to unpack them all takes seconds."""
+        longest = max(map(len, self.targets), default=0)
+        if len(self.targets) > MAX_PAYLOADS or longest > MAX_PAYLOAD:
+            raise WireError(
+                f"no receipt: {len(self.targets):,} payloads of up to {longest:,} characters, expected at most"
+                f" {MAX_PAYLOADS:,} of {MAX_PAYLOAD:,}"
+            )
 
-    def found(self) -> Iterator[Any]:
-        """The elements of *targets*, as ``wire.decode_payload`` gives them. Raises ``WireError`` at a bad payload."""
+    def found(self) -> Iterator[list[Any]]:
+        """The elements of *targets*, as ``wire.decode_payload`` gives them, a payload at a time. Raises ``WireError``
+        at a bad one, and where it becomes more than a receipt may hold."""
+        count = size = 0
         for payload in self.targets:
             try:
-                yield from wire.decode_payload(payload)
+                text = wire.unpacked(payload)
+                size += len(text)
+                if size > MAX_TARGETS_BYTES:
+                    raise WireError(f"more than {MAX_TARGETS_BYTES:,} bytes of them, unpacked")
+                elements = wire.elements_of(text, most_values=MAX_PAYLOAD_VALUES)
+                count += len(elements)
+                if count > MAX_TARGETS or len(elements) > MAX_PAYLOAD_TARGETS:
+                    raise WireError(f"more than {MAX_TARGETS:,} of them, or {MAX_PAYLOAD_TARGETS:,} in a payload")
             except WireError as error:
                 raise WireError(f"targets in the receipt of job {self.job}: {error}") from None
+            yield elements
 
     def landed_keys(self) -> list[tuple[int, bytes]]:
         """*landed*, with the keys as bytes."""

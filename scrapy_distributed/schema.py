@@ -5,6 +5,7 @@
             *lost*: what failed of that crawl, reason -> number of requests (or items), as JSON
 ``request`` the key of each diverted request, appended
 ``queued``  requests whose batch is not closed: of the open batch, or (*avoid* set) to be tried on another node
+``found``   targets in a receipt that was accepted, until those of them that are new are queued
 ``batch``   a closed batch. *settled*: bitmap of the positions that no later attempt has to do; of these *crawled*,
             *failed*, *filtered*, *dead* have that outcome, and *moved* are in another batch: a half, for another node,
             or a retry. *avoid*: its requests failed on that node before; *last*: where it was, or part of it, last
@@ -44,6 +45,9 @@ CREATE TABLE request (run INTEGER NOT NULL, key BLOB NOT NULL);
 CREATE TABLE queued (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL, size INTEGER NOT NULL CHECK (size > 0), bodies TEXT NOT NULL,
     avoid TEXT
+);
+CREATE TABLE found (
+    id INTEGER PRIMARY KEY, run INTEGER NOT NULL, size INTEGER NOT NULL CHECK (size > 0), packed BLOB NOT NULL
 );
 CREATE TABLE batch (
     run INTEGER NOT NULL, number INTEGER NOT NULL, parent INTEGER, size INTEGER NOT NULL CHECK (size > 0),
@@ -85,8 +89,10 @@ PRAGMA user_version = {FORMAT};
 
 TABLES = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
 BALANCE = """
-SELECT (SELECT count(*) FROM request WHERE run = :run), (SELECT duplicates FROM run WHERE id = :run),
+SELECT (SELECT count(*) FROM request WHERE run = :run)
+        + (SELECT coalesce(sum(size), 0) FROM found WHERE run = :run), (SELECT duplicates FROM run WHERE id = :run),
     (SELECT coalesce(sum(size), 0) FROM queued WHERE run = :run)
+        + (SELECT coalesce(sum(size), 0) FROM found WHERE run = :run)
         + coalesce(sum(iif(state = 'ready', size - crawled - failed - filtered - dead - moved, 0)), 0),
     coalesce(sum(iif(state = 'in flight', size - crawled - failed - filtered - dead - moved, 0)), 0),
     coalesce(sum(crawled), 0), coalesce(sum(failed), 0), coalesce(sum(filtered), 0), coalesce(sum(dead), 0)

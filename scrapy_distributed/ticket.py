@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from types import MethodType
 from typing import Any
 
@@ -36,7 +37,7 @@ class Tickets:
         own = request.errback
         if own is not None:
             name = getattr(own, "__name__", "")
-            request.meta[ERRBACK] = name if getattr(self.spider, name, None) == own else own
+            request.meta[ERRBACK] = name if self._method(name) == own else own
         request.errback = self.errback
         return request
 
@@ -53,5 +54,11 @@ class Tickets:
         return request
 
     def own_errback(self, request: Request) -> Callable[[Failure], Any] | None:
+        """What ``put`` has put aside. No property is read for it: who copies meta may have put anything there."""
         own = request.meta.get(ERRBACK)
-        return getattr(self.spider, own) if isinstance(own, str) else own
+        own = self._method(own) if isinstance(own, str) else own
+        return own if callable(own) else None
+
+    def _method(self, name: str) -> Any:
+        is_property = isinstance(getattr(type(self.spider), name, None), property | cached_property)
+        return None if is_property else getattr(self.spider, name, None)

@@ -10,17 +10,20 @@ As a setting value the array is plain JSON while it is short, else ``zb85:`` and
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
 from typing import Any
+from urllib.parse import urlsplit
 
 from lxml.etree import _ElementUnicodeResult  # type: ignore[import-untyped]
 from scrapy import Request, Spider
 
 from scrapy_distributed.errors import NotSerializableError, TooLargeError, WireError
+from scrapy_distributed.ticket import ERRBACK, TICKET
 
 START_URL = "DISTRIBUTED_START_URL"
 # Linux refuses a command with a longer argument (MAX_ARG_STRLEN, 32 pages, less the final NUL), and a Scrapyd that
@@ -30,11 +33,14 @@ MAX_VALUE_BYTES = MAX_ARGUMENT_BYTES - len(START_URL) - 1
 PLAIN_BYTES = 2_048
 MAX_JSON_BYTES = 16 * 1024 * 1024  # of one batch, unpacked: parsed, it may take 25 times as much memory
 MAX_FOUND = 200  # characters of what was found, in a message
+MAX_HOST = 300  # characters of a host that is not ASCII: the time to encode one grows with the square of its length
 PREFIX = "zb85:"
 
 _dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 _DEFAULTS = {"method": "GET", "encoding": "utf-8"}  # those of all others are empty or zero
 _HANDLED = {"url", "callback", "errback", "headers", "meta"}
+_SLOW_ENCODINGS = {"idna", "punycode"}  # a query of 100 kB takes them minutes
+_OURS = {TICKET, ERRBACK}  # in ``meta``, on a worker alone
 # What ``Request`` does not check, and would fail with much later, or take for something else.
 _TYPES: dict[str, tuple[type, ...]] = {
     "url": (str,), "method": (str,), "encoding": (str,), "body": (str,), "headers": (dict,), "meta": (dict,),
@@ -55,14 +61,14 @@ def encode_request(request: Request, spider: Spider) -> str:
     (a tuple, a key that is no string), callbacks that are no methods of *spider*, and classes that could not be made
     again. A worker refuses a batch as a whole, so one such request would take the others with it.
     """
-    data: dict[str, Any] = {"url": request.url}
+    data: dict[str, Any] = {"url": _url_to_send(request)}
     if request.headers:
         data["headers"] = {
             name.decode("latin-1"): [value.decode("latin-1") for value in values]
             for name, values in dict.items(request.headers)  # without Headers' own, which copies every list
         }
     if request.meta:
-        data["meta"] = _faithful(request.meta, "meta")
+        data["meta"] = _faithful(_meta_to_send(request), "meta")
     kind: Any = type(request)
     if kind is not Request:
         data["_class"] = f"{kind.__module__}.{kind.__qualname__}"
@@ -87,11 +93,12 @@ def encode_request(request: Request, spider: Spider) -> str:
 
 
 def decode_requests(
-    value: Any, spider: Spider, *, rule: int | None = None, callback: str | None = None
+    value: Any, spider: Spider, *, rule: int | None = None, callback: str | None = None, longest: int | None = None
 ) -> list[Request]:
     """The requests in *value*, the setting ``DISTRIBUTED_START_URL``, in order.
 
-    A bare URL becomes a request of CrawlSpider's rule *rule*, or of the method named *callback*.
+    *longest*: characters that a URL may have. A bare URL becomes a request of CrawlSpider's rule *rule*, or of the
+    method named *callback*.
     Raises ``WireError`` that says what was found.
     """
     elements = decode_payload(value)
@@ -102,6 +109,8 @@ def decode_requests(
             if callback and rule is None:
                 element["callback"] = callback
         try:
+            if longest is not None and len(element["url"]) > longest:
+                raise ValueError(f"a URL of more than {longest:,} characters")
             requests.append(_decode_request(element, spider))
         except Exception as error:  # a project's own class may raise anything
             found = _found(f"{type(error).__name__}: {error}")
@@ -123,24 +132,39 @@ def decode_payload(value: Any) -> list[Any]:
         return list(value)  # set in Python, by hand
     if not isinstance(value, str):
         raise WireError(f"{START_URL}: found {type(value).__name__}, expected a JSON list of URLs or requests")
+    return elements_of(unpacked(value))
+
+
+def unpacked(value: str) -> str:
+    """The JSON of a payload. Raises ``WireError``."""
     try:
-        elements = _loads(_unpack(value).decode() if value.startswith(PREFIX) else value)
-    except (ValueError, zlib.error, RecursionError) as error:
-        found = value if len(value) <= 60 else value[:60] + "..."
-        raise WireError(f"{START_URL}: found {found!r}, expected a JSON list of URLs or requests ({error})") from None
+        return _unpack(value).decode() if value.startswith(PREFIX) else value
+    except (ValueError, zlib.error) as error:
+        raise _no_payload(value, error) from None
+
+
+def elements_of(text: str, *, most_values: int | None = None) -> list[Any]:
+    """The elements in the JSON of a payload. Raises ``WireError``, also for more than *most_values* in all of them, and
+    that before they are made: parsed, each may take 64 bytes."""
+    try:
+        if most_values is not None and values_in(text) > most_values:
+            raise ValueError(f"more than {most_values:,} values")
+        elements = _loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _no_payload(text, error) from None
     if not isinstance(elements, list):
         raise WireError(f"{START_URL}: found a JSON {type(elements).__name__}, expected a list of URLs or requests")
     return elements
 
 
-def unpacked_size(value: str) -> int:
-    """Bytes of the JSON in *value*. Raises ``WireError`` for what can't be unpacked."""
-    if not value.startswith(PREFIX):
-        return len(value)
-    try:
-        return len(_unpack(value))
-    except (ValueError, zlib.error) as error:
-        raise WireError(f"{START_URL}: found {value[:60]!r}, expected a payload ({error})") from None
+def _no_payload(value: str, error: Exception) -> WireError:
+    found = value if len(value) <= 60 else value[:60] + "..."
+    return WireError(f"{START_URL}: found {found!r}, expected a JSON list of URLs or requests ({error})")
+
+
+def values_in(text: str) -> int:
+    """As many values as the JSON in *text* may have at most, without a look at what is in quotes."""
+    return text.count(",") + text.count("[") + text.count("{")
 
 
 def fits(value: str) -> bool:
@@ -226,6 +250,18 @@ def _faithful(value: Any, where: str, depth: int = 200) -> Any:
     return value
 
 
+def _url_to_send(request: Request) -> str:
+    if not request.url.isascii() and len(urlsplit(request.url).netloc) > MAX_HOST:
+        raise NotSerializableError(f"the host in its URL has more than {MAX_HOST} characters")
+    return request.url
+
+
+def _meta_to_send(request: Request) -> dict[str, Any]:
+    if not _OURS.isdisjoint(request.meta):
+        raise NotSerializableError(f"meta has {' or '.join(sorted(_OURS))}, which are a worker's own")
+    return request.meta
+
+
 @cache
 def _defaults(kind: type[Request]) -> tuple[tuple[str, Any, bool], ...]:
     """The attributes of a request class that travel without special care, their defaults, and whether each is one of
@@ -251,14 +287,16 @@ def _name_of(function: Any, spider: Spider) -> str:
     try:
         if getattr(spider, name, None) != function:  # a name that Python mangled, or another name of the same method
             name = str(Request("data:,", callback=function).to_dict(spider=spider)["callback"])
-        _method(name, spider)
+        method_of(name, spider)
     except (TypeError, ValueError) as error:
         raise NotSerializableError(str(error)) from None
     return name
 
 
-def _method(name: Any, spider: Spider) -> Any:
-    """The method *name* of *spider* that may be the callback or errback of a request. No property is read for it."""
+def method_of(name: Any, spider: Spider) -> Any:
+    """The method *name* of *spider* that may be the callback or errback of a request. No property is read for it.
+
+    Raises ``TypeError`` or ``AttributeError``."""
     if not isinstance(name, str) or name in _NO_CALLBACKS:
         raise TypeError(f"{name!r} is no callback")
     if isinstance(getattr(type(spider), name, None), property | cached_property):
@@ -288,6 +326,17 @@ def _check_types(data: dict[str, Any]) -> None:
             raise TypeError(f"{name}: found {type(value).__name__}, expected {expected}")
 
 
+def _check_cheap(data: dict[str, Any]) -> None:
+    """Refuse what no coordinator sends: our own keys, and what would take a ``Request`` minutes to be made of."""
+    if not _OURS.isdisjoint(data.get("meta", ())):
+        raise ValueError(f"meta has {' or '.join(sorted(_OURS))}, which are a worker's own")
+    url = data.get("url", "")
+    if not url.isascii() and len(urlsplit(url.strip()).netloc) > MAX_HOST:
+        raise ValueError(f"a host of more than {MAX_HOST} characters")
+    if "encoding" in data and codecs.lookup(data["encoding"]).name in _SLOW_ENCODINGS:
+        raise ValueError(f"found the encoding {data['encoding']}, expected one of texts")
+
+
 def _check_arrival(request: Request, body: str, spider: Spider) -> None:
     """Raises ``NotSerializableError`` where a worker could not make *request* of its *body*, or would make another."""
     kind: Any = type(request)
@@ -313,12 +362,13 @@ def _decode_request(element: dict[str, Any], spider: Spider) -> Request:
     if unknown:
         raise TypeError(f"unknown {', '.join(sorted(unknown))}")
     _check_types(data)
+    _check_cheap(data)
     for attribute in ("callback", "errback"):
         name = data.get(attribute)
         if name is None and attribute not in element and "rule" in data.get("meta", {}):
             data[attribute] = getattr(spider, f"_{attribute}", None)
         elif name is not None:
-            data[attribute] = _method(name, spider)
+            data[attribute] = method_of(name, spider)
     if isinstance(data.get("body"), str):
         data["body"] = data["body"].encode("latin-1")
     if "headers" in data:

@@ -39,7 +39,7 @@ class Run:
             while running and running[0][0] <= now:
                 _, began, seconds, count = heappop(running)
                 settled += count
-                self.size.job_ended(job(began, seconds), count, now)
+                self.size.job_ended(job(began, seconds), count, now, "n1")
             while (uncut := found - cut) and len(waiting) < slots:
                 count = self.size.next(
                     uncut=uncut, unsettled=found - settled, slots=slots, elapsed=now, walking=found < requests
@@ -132,7 +132,7 @@ def measured(*jobs: tuple[float, float, int], setting: int | str = "auto") -> Ba
     """*jobs*: start-up seconds, seconds, requests."""
     size = BatchSize(setting)
     for startup, seconds, requests in jobs:
-        size.job_ended(job(startup, seconds), requests, 3600.0)
+        size.job_ended(job(startup, seconds), requests, 3600.0, "n1")
     return size
 
 
@@ -184,7 +184,7 @@ def test_if_all_receipts_lie_a_batch_is_a_batch_still(lie: tuple[float, float, i
 )  # fmt: skip
 def test_what_can_not_be_is_left_out(stats: dict[str, float]) -> None:
     size = BatchSize("auto")
-    size.job_ended(stats, 10, 3600.0)
+    size.job_ended(stats, 10, 3600.0, "n1")
     assert size.startup_share() is None
     assert size.requests == 0
     assert following(size, uncut=0) == FIRST
@@ -252,3 +252,18 @@ def test_a_run_that_is_short_is_not_told_to_change() -> None:
         "14% of the workers' time was start-up (5% is fine) and for 17% of the run a node had nothing left to do"
         " (10% is fine); batches of another size would hardly help"
     )
+
+
+@pytest.mark.parametrize("honest", [1, 2, 5])
+@pytest.mark.parametrize("lie", [98.0, 1e-9])
+def test_one_node_that_lies_does_not_decide_for_all(honest: int, lie: float) -> None:
+    """It answers first and most often; of two nodes nobody knows which one lies, so the faster one is believed."""
+    size = BatchSize("auto")
+    truth = BatchSize("auto")
+    for _ in range(100):
+        size.job_ended(job(1.0, 1.0 + 10 * lie), 10, 3600.0, "liar")
+    for number in range(honest):
+        for one in (size, truth):
+            one.job_ended(job(1.0, 11.0), 1000, 3600.0, f"n{number}")
+    if honest > 1 or lie > 1:
+        assert following(size) == following(truth) == 6000

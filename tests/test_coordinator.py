@@ -3,26 +3,32 @@ many batches as it is told to; the ledger is a real one."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytest_twisted
 from ledgers import IDENTITY, divert, receipt, states
 from scrapy import Spider
 from scrapy.exceptions import DontCloseSpider
 from scrapy.utils.test import get_crawler
 from treq.client import HTTPClient
-from twisted.internet.task import Clock
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock, LoopingCall, deferLater
 
 from scrapy_distributed import wire
 from scrapy_distributed.batch import Attempt
 from scrapy_distributed.batch_size import FIRST
 from scrapy_distributed.config import Config
 from scrapy_distributed.coordinator import Coordinator
+from scrapy_distributed.errors import WireError
 from scrapy_distributed.health import Flight
-from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.ledger import Finds, Ledger
 from scrapy_distributed.node import Node, NodeAddress
 from scrapy_distributed.report import report
 
@@ -58,16 +64,19 @@ def start(tmp_path: Path) -> Iterator[Started]:
     """Begins, or takes up, the run of one ledger. What was begun before is dropped as by kill -9."""
     coordinators: list[Coordinator] = []
 
-    def start(**settings: Any) -> tuple[Coordinator, Taker]:
+    def start(clock: Any = None, **settings: Any) -> tuple[Coordinator, Taker]:
         for earlier in coordinators:
             earlier.ledger.close()
         given = {"LEDGER": tmp_path / "ledger.sqlite", "BATCH_SIZE": "auto", **settings}
         crawler = get_crawler(Plain, {f"DISTRIBUTED_{name}": str(value) for name, value in given.items()})
         crawler.spider = Plain.from_crawler(crawler)
-        crawler.engine = SimpleNamespace(spider_is_idle=lambda: True)  # type: ignore[assignment]
+        downloader = SimpleNamespace(middleware=SimpleNamespace(middlewares=[]))
+        crawler.engine = SimpleNamespace(  # type: ignore[assignment]
+            spider_is_idle=lambda: True, downloader=downloader
+        )
         node = Node(address=NodeAddress(name="n1", url="http://n1:6800"), client=HTTPClient(None), clock=Clock())
         coordinator = Coordinator(
-            crawler, config=Config.from_settings(crawler.settings), project="p", nodes=[node], clock=Clock()
+            crawler, config=Config.from_settings(crawler.settings), project="p", nodes=[node], clock=clock or Clock()
         )
         coordinators.append(coordinator)
         coordinator.ledger.begin(IDENTITY, resume=True)
@@ -78,6 +87,16 @@ def start(tmp_path: Path) -> Iterator[Started]:
 
     yield start
     coordinators[-1].ledger.close()
+
+
+TARGET = '{"url":"http://a.example/%d/page.html","meta":{"depth":3,"link_text":"what it is"}}'
+
+
+def payloads(count: int, size: int = 5_000) -> tuple[str, ...]:
+    return tuple(
+        wire.encode_payload([TARGET % number for number in range(start, min(start + size, count))])
+        for start in range(0, count, size)
+    )
 
 
 def find(coordinator: Coordinator, numbers: range) -> None:
@@ -94,7 +113,8 @@ def idle(coordinator: Coordinator) -> None:
 def settle(coordinator: Coordinator, attempt: Attempt, startup: float, seconds: float) -> None:
     stats = {"distributed/startup_seconds": startup, "distributed/job_seconds": seconds}
     final = receipt(attempt, stats=stats)
-    coordinator.ledger.settle(attempt, final, max_attempts=1, found=coordinator._read(final))
+    coordinator.ledger.settle(attempt, final, max_attempts=1)
+    coordinator._accepted("n1", final)
 
 
 def test_a_fixed_size_is_closed_at_once(start: Started) -> None:
@@ -309,3 +329,73 @@ def test_a_batch_that_can_not_be_packed_stays_open(start: Started, monkeypatch: 
     coordinator._cut()
     assert taker.sizes == [FIRST, FIRST]
     assert coordinator.ledger.queued() == coordinator.batcher.bodies == []
+
+
+# What workers find
+
+
+@pytest_twisted.ensureDeferred
+async def test_many_finds_leave_time_for_others(start: Started) -> None:
+    """A node chooses how many there are; meanwhile others are looked at."""
+    count = 40_000
+    coordinator, taker = start(BATCH_SIZE=1000, clock=reactor)
+    taker.room = 1
+    find(coordinator, range(1000))
+    final = receipt(taker.attempts[0], targets=payloads(count))
+    turns = [time.process_time()]
+    looker = LoopingCall(lambda: turns.append(time.process_time()))
+    looking = looker.start(0)
+    finds = await coordinator._read(final)
+    assert len(coordinator.ledger.queued()) == 0  # nothing of it counts yet
+    coordinator.ledger.settle(taker.attempts[0], final, max_attempts=1, found=finds)
+    coordinator._accepted("n1", final)
+    while coordinator._finds_wait:
+        await deferLater(reactor, 0.001)
+    looker.stop()
+    await looking
+    assert states(coordinator.ledger) == {"diverted": count + 1000, "crawled": 1000, "queued": count}
+    longest = max(after - before for before, after in pairwise(turns))
+    assert longest < (turns[-1] - turns[0]) / 8
+
+
+def test_what_was_found_and_not_diverted_is_kept_for_the_next_start(start: Started) -> None:
+    coordinator, taker = start(BATCH_SIZE=10)
+    taker.room = 1
+    find(coordinator, range(10))
+    coordinator.ledger.walked()
+    final = receipt(taker.attempts[0], targets=payloads(30, 10))
+    finds = [Finds.of(coordinator.diverter.found(wire.decode_requests(payload, coordinator.spider), b"job"))
+             for payload in final.targets]  # fmt: skip
+    coordinator.ledger.settle(taker.attempts[0], final, max_attempts=1, found=finds)
+    coordinator._accepted("n1", final)
+    assert coordinator.crawler.stats is not None
+    assert coordinator.crawler.stats.get_value("distributed/found_by_workers") == 10
+    assert not coordinator._done()
+    coordinator, taker = start(BATCH_SIZE=10)
+    taker.room = 9
+    coordinator._closing = True
+    coordinator._divert_found()  # the ledger may be closed by then
+    coordinator._closing = False
+    assert states(coordinator.ledger) == {"diverted": 40, "crawled": 10, "queued": 30}
+    coordinator._divert_found()
+    for _ in range(3):
+        coordinator.clock.advance(0)
+    assert not coordinator._finds_wait
+    assert taker.sizes == [10, 10, 10]
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_taken_of_a_receipt_whose_last_target_is_bad(start: Started) -> None:
+    coordinator, taker = start(BATCH_SIZE=10)
+    taker.room = 1
+    find(coordinator, range(10))
+    bad = '[{"url":"http://a.example/","meta":{"proxy":"http://b"}}]'
+    stats = {"distributed/startup_seconds": 1, "distributed/job_seconds": 2}
+    reading = Deferred.fromCoroutine(
+        coordinator._read(receipt(taker.attempts[0], targets=(*payloads(5), bad), stats=stats))
+    )
+    coordinator.clock.advance(0)
+    with pytest.raises(WireError, match=r"<GET http://a.example/>: meta\['proxy'\]"):
+        await reading
+    assert states(coordinator.ledger) == {"diverted": 10, "in_flight": 10}
+    assert not coordinator.batch_size.measured

@@ -24,14 +24,14 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 
-from scrapy_distributed import wire
+from scrapy_distributed import dispatch, wire
 from scrapy_distributed.config import Config
-from scrapy_distributed.dispatch import KILL_AFTER, LAST_LOOKS, LOOKS, Dispatcher
+from scrapy_distributed.dispatch import KILL_AFTER, LAST_LOOKS, LOOKS, OVERTAKEN, Dispatcher
 from scrapy_distributed.errors import NodeError, NodeRefusedError, NodeUnreachableError
 from scrapy_distributed.health import Fleet, Member, Proof
 from scrapy_distributed.job_template import JobTemplate
 from scrapy_distributed.judge import Judge
-from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.ledger import Finds, Ledger
 from scrapy_distributed.ledger_reader import LedgerReader
 from scrapy_distributed.node import Node, NodeAddress
 from scrapy_distributed.receipt import Receipt
@@ -67,9 +67,13 @@ class Rig:
         self.refusal: NodeError | None = None
         self.errors: list[sqlite3.Error] = []
         spider, fleet = Spider(name="s"), Fleet(self.members)
+
+        async def read_targets(receipt: Receipt) -> list[Finds]:
+            return []
+
         judge = Judge(
             ledger=self.ledger, fleet=fleet, config=config, spider=spider, stats=self.stats,
-            read_targets=lambda receipt: [], found=lambda bodies: None,
+            read_targets=read_targets, accepted=lambda node, receipt: None,
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=fleet, judge=judge, config=config, spider=spider, stats=self.stats,
@@ -612,6 +616,81 @@ async def test_between_nodes_that_start_nothing_jobs_do_not_go_back_and_forth(ri
     await rig.work(holder)  # it was restarted
     assert rig.members[holder].well
     assert rig.balance() == {"diverted": 1, "crawled": 1}
+
+
+# Jobs that are never over
+
+
+def at_work(rig: Rig, number: int, job: FakeJob) -> None:
+    """The job does one thing more."""
+    tick = round(rig.clock.seconds())
+    rig.report(number, job, sequence=tick, final=False, settled=0, activity=tick)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_may_have_a_longest_time(make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever its node says: it runs, and does something all the time."""
+    rig = make_rig(MAX_JOB_SECONDS=100)
+    rig.batches(1)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    for seconds in range(0, 120, 2):
+        at_work(rig, 0, job)
+        await rig.look()
+        if seconds < 96:
+            assert rig.attempts() == [("n0", "sent")]
+    assert rig.attempts() == [("n0", "unknown"), ("n1", "sent")]
+    assert "not over on n0 after 100 s (DISTRIBUTED_MAX_JOB_SECONDS)" in caplog.text
+    assert [name for _, name in rig.fakes[0].signals] == [job.id]
+    rig.fakes[0].finish()
+    await rig.work(1)
+    assert rig.balance() == {"diverted": 1, "crawled": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_waits_for_ever_while_others_jobs_run_is_told(
+    make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "OLD_LEASES", 1)
+    rig = make_rig(nodes=1)
+    rig.batches(1, 1)
+    await rig.start()
+    for number in range(40):
+        rig.fakes[0].jobs.append(FakeJob(f"other{number}", "q", "s", "1", {}, {}, state="running"))
+        rig.fakes[0].finish(f"other{number - 1}")
+        await rig.look()
+        told = caplog.text.count("DISTRIBUTED_MAX_JOB_SECONDS ends such jobs")
+        assert told <= ((number + 1) * POLL >= LEASE)
+    assert told == 1  # of the one whose turn it is
+    assert "is pending on n0 for" in caplog.text
+    assert "and no other of ours runs there" in caplog.text
+    assert rig.attempts() == [("n0", "sent")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_others_overtake_is_told_and_one_that_is_only_long_is_not(
+    make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatch, "OLD_LEASES", 1)
+    rig = make_rig(nodes=1, NODE_BACKLOG=20)
+    rig.batches(1)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    for _ in range(40):
+        at_work(rig, 0, job)
+        await rig.look()
+    assert "MAX_JOB_SECONDS" not in caplog.text
+    await rig.send(*[1] * OVERTAKEN)
+    for later in rig.fakes[0].start_pending():
+        rig.report(0, later)
+        rig.fakes[0].finish(later.id)
+    for _ in range(10):
+        at_work(rig, 0, job)
+        await rig.look()
+    assert caplog.text.count("MAX_JOB_SECONDS") == 1
+    assert "is running on n0 for" in caplog.text
+    assert f"while {OVERTAKEN} that it got later are over" in caplog.text
+    assert rig.attempts() == [("n0", "sent")]
 
 
 # Nodes in doubt

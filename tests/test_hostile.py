@@ -208,6 +208,13 @@ REFUSED: dict[str, tuple[str, str]] = {
     "a long class": (element(_class="x" * 100_000), "TypeError: 'xxx"),
     "a long callback": (element(callback="x" * 100_000), "no attribute 'xxx"),
     "the class of an attribute": (element(_class="test_hostile.Trap"), "no Request class"),
+    "our ticket": (element(meta={"distributed_ticket": [0, 0]}), "a worker's own"),
+    "our errback": (element(meta={"distributed_errback": "prop"}), "a worker's own"),
+    "a slow query": (element(url="http://a/?" + "\u4e00\u4e01" * 50_000, encoding="Punycode"), "encoding Punycode"),
+    "the same in IDNA": (element(url="http://a/?" + "\u4e00\u4e01" * 50_000, encoding="IDNA"), "encoding IDNA"),
+    "an encoding that is none": (element(encoding="x" * 1000), "unknown encoding"),
+    "a host that takes minutes": (element(url=" ht\ntp:/\t/" + "\u4e00\u4e01" * 50_000), "a host of more than 300"),
+    "the same before a query": (element(url="http://" + "\u4e00\u4e01" * 50_000 + "?a"), "a host of more than 300"),
     "something behind its end": (packed(b'["http://a/"]') + base64.b85encode(b"more").decode(), "behind its end"),
     "many empty lists": (packed(b"[" + b"[]," * 8_000_000 + b"[]]"), "larger than"),  # 0.6 GB as Python's lists
 }  # fmt: skip
@@ -248,6 +255,17 @@ def test_whatever_a_class_raises_is_the_fault_of_its_element(how: str) -> None:
     value = json.dumps(["http://a/", {"url": "http://b/", "_class": f"{Raising.__module__}.Raising", "how": how}])
     with pytest.raises(WireError, match=rf"element 1 is no request: {how}: no\\nsuch \\x1b thing"):
         decode_requests(value, TRAP)
+
+
+def test_what_a_worker_refuses_is_not_sent_to_it() -> None:
+    for request in (
+        Request("http://a/", meta={"distributed_ticket": 1}),
+        Request("http://a/", meta={"distributed_errback": "item"}),
+        Request("http://a/?\u4e00", encoding="punycode"),
+        Request(f"http://{chr(0x4E00) * 301}/"),
+    ):
+        with pytest.raises(NotSerializableError):
+            encode_request(request, TRAP)
 
 
 RICH = [
@@ -683,10 +701,12 @@ def test_texts_of_a_receipt_are_few_and_short_and_printable(values: dict[str, An
 def test_many_payloads_of_targets_are_no_bomb() -> None:
     """Each is 16 MB unpacked and 16 KB here, and a receipt has room for a thousand."""
     payload = packed(b'["' + b"x" * 16_000_000 + b'"]')
-    assert Receipt.from_json(forged(targets=[payload] * 4)).targets
     began = time.process_time()
-    with pytest.raises(WireError, match="its targets unpack to more than 67,108,864 bytes"):
-        Receipt.from_json(forged(targets=[payload] * 800))
+    found = Receipt.from_json(forged(targets=[payload] * 800)).found()
+    for _ in range(4):
+        assert len(next(found)) == 1
+    with pytest.raises(WireError, match="more than 67,108,864 bytes of them, unpacked"):
+        next(found)
     assert time.process_time() - began < 2
 
 
@@ -795,11 +815,11 @@ def test_a_receipt_that_can_not_be_settled_is_rejected(
     court.batch(0, 1)
     flight = court.send(court.members[0])
 
-    def fail(report: Receipt) -> Any:
+    async def fail(report: Receipt) -> Any:
         raise error
 
     court.judge.read_targets = fail
-    court.final(court.members[0], flight)
+    court.final(court.members[0], flight, targets=("[]",))
     ((state, reason),) = court.attempts()
     assert (state, court.members[0].flights) == ("rejected", {})
     assert reason.startswith(f"its receipt can't be settled: {type(error).__name__}: ")

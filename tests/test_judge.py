@@ -15,13 +15,15 @@ from ledgers import IDENTITY, divert, receipt, states
 from scrapy import Spider
 from scrapy.settings import Settings
 from scrapy.statscollectors import MemoryStatsCollector
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.python.failure import Failure
 
 from scrapy_distributed.batch import AttemptState
 from scrapy_distributed.config import Config
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.health import Fleet, Flight, Member, Proof
 from scrapy_distributed.judge import Judge
-from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.ledger import Finds, Ledger
 from scrapy_distributed.ledger_reader import LedgerReader
 from scrapy_distributed.node import Node, NodeAddress
 from scrapy_distributed.receipt import Receipt
@@ -47,15 +49,24 @@ class Court:
         self.stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
         self.targets: list[tuple[bytes, str]] = []
         self.found: list[str] = []
+        self.reading: Deferred[None] | None = None  # what the next reader of targets waits for
+        self.told: list[str] = []  # nodes whose attempts were accepted
         self.judge = Judge(
             ledger=self.ledger, fleet=Fleet(self.members), config=Config.from_settings(Settings(settings)),
-            spider=Spider(name="s"), stats=self.stats, read_targets=self.read_targets, found=self.found.extend,
+            spider=Spider(name="s"), stats=self.stats, read_targets=self.read_targets, accepted=self.accepted,
         )  # fmt: skip
 
-    def read_targets(self, report: Receipt) -> list[tuple[bytes, str]]:
+    async def read_targets(self, report: Receipt) -> list[Finds]:
+        if self.reading is not None:
+            await self.reading
         if "rubbish" in report.targets:
             raise WireError("no payload")
-        return self.targets
+        return [Finds.of(self.targets)]
+
+    def accepted(self, node: str, report: Receipt) -> None:
+        self.told.append(node)
+        while (some := self.ledger.divert_found()) is not None:
+            self.found += some[1]
 
     def batch(self, *numbers: int) -> None:
         self.ledger.close_batches([divert(self.ledger, *numbers)], [])
@@ -75,7 +86,15 @@ class Court:
         return flight
 
     def final(self, member: Member, flight: Flight, settled: int | None = None, **values: Any) -> None:
-        self.judge.final(member, flight, receipt(flight.attempt, settled, **values), NOW)
+        failed: list[Failure] = []
+        self.begin(member, flight, settled, **values).addErrback(failed.append)
+        for failure in failed:
+            failure.raiseException()
+
+    def begin(self, member: Member, flight: Flight, settled: int | None = None, **values: Any) -> Deferred[None]:
+        """The same, and it may have to wait for what is read."""
+        report = receipt(flight.attempt, settled, **values)
+        return Deferred.fromCoroutine(self.judge.final(member, flight, report, NOW))
 
     def count(self, stat: str) -> int:
         return int(self.stats.get_value(f"distributed/{stat}", 0))
@@ -139,7 +158,7 @@ def test_a_receipt_that_cannot_count_is_rejected_and_says_who_is_to_blame(
     court.batch(0, 1)
     n0 = court.members[0]
     court.targets = [(b"k", '"http://a/k"')]
-    court.final(n0, court.send(n0), **values)
+    court.final(n0, court.send(n0), **({"targets": ("[]",)} | values))
     assert court.attempts() == [("rejected", reason)]
     assert court.balance() == {"diverted": 2, "queued": 2}
     assert (n0.bad_jobs, n0.flights, court.count("attempts/rejected")) == (bad_jobs, {}, 1)
@@ -153,11 +172,11 @@ def test_what_the_ledger_can_not_write_is_tried_again(court: Court) -> None:
     court.targets = [(b"k", '"http://a/k"')]
     court.ledger._db.execute("CREATE TEMP TRIGGER no BEFORE UPDATE ON batch BEGIN SELECT RAISE(ABORT, 'no'); END")
     with pytest.raises(sqlite3.Error):
-        court.final(n0, flight)
+        court.final(n0, flight, targets=("[]",))
     assert list(n0.flights.values()) == [flight]
     assert (court.found, court.count("attempts/accepted")) == ([], 0)
     court.ledger._db.execute("DROP TRIGGER no")
-    court.final(n0, flight)
+    court.final(n0, flight, targets=("[]",))
     assert court.found == ['"http://a/k"']
     assert court.balance() == {"diverted": 3, "crawled": 2, "queued": 1}
 
@@ -166,12 +185,38 @@ def test_targets_that_are_new_are_told_once(court: Court) -> None:
     court.batch(0, 1)
     n0 = court.members[0]
     court.targets = [(b"k", '"http://a/k"'), ((1).to_bytes(20, "big"), '"http://a/1"')]
-    court.final(n0, court.send(n0))
+    court.final(n0, court.send(n0), targets=("[]",))
     assert court.found == ['"http://a/k"']
-    assert court.count("found_by_workers") == 1
     court.batch(7)
-    court.final(n0, court.send(n0))
+    court.final(n0, court.send(n0), targets=("[]",))
     assert court.found == ['"http://a/k"']
+    assert court.told == ["n0", "n0"]
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "another is accepted", "it was settled", "the run ends"])
+def test_targets_are_read_while_others_have_their_turns(court: Court, meanwhile: str) -> None:
+    """Nothing of a receipt counts before all of it can be read, and then it is asked again whether it may count."""
+    orphan, replacement = orphan_and_replacement(court)
+    n0, n1 = court.members
+    court.targets = [(b"k", '"http://a/k"')]
+    court.reading = Deferred()
+    result = court.begin(n0, orphan, targets=("[]",))
+    assert (court.found, court.told, court.balance()) == ([], [], {"diverted": 3, "in_flight": 3})
+    if meanwhile == "another is accepted":
+        court.final(n1, replacement)
+    elif meanwhile == "it was settled":
+        court.judge.unsent(n0, orphan, "taken back")
+    elif meanwhile == "the run ends":
+        result.cancel()
+        assert isinstance(result.addErrback(lambda failure: failure.value).result, CancelledError)
+        assert (n0.flights, court.told) == ({orphan.attempt.job: orphan}, [])
+        return
+    court.reading.callback(None)
+    assert result.result is None
+    assert n0.flights == {}
+    counts = meanwhile == "nothing"
+    assert court.found == (['"http://a/k"'] if counts else [])
+    assert court.told == {"nothing": ["n0"], "another is accepted": ["n1"], "it was settled": []}[meanwhile]
 
 
 def test_a_job_that_never_ran_is_no_failure(court: Court) -> None:

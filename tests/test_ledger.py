@@ -10,8 +10,9 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from ledgers import states as counts
 from scrapy_distributed import wire
 from scrapy_distributed.batch import Attempt, AttemptState, Blame, Fate, bits
 from scrapy_distributed.errors import LedgerError
-from scrapy_distributed.ledger import READY, UNPOSTED, UNSETTLED, Ledger
+from scrapy_distributed.ledger import READY, UNPOSTED, UNSETTLED, Finds, Ledger
 from scrapy_distributed.ledger_reader import LedgerReader
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.schema import APPLICATION, FORMAT
@@ -212,7 +213,7 @@ def test_a_receipt_that_cannot_count_is_rejected_whole(
     assert objected[1] is blame
     before = dump(ledger)
     with pytest.raises(ValueError, match=f"{attempt.job} can't be accepted"):
-        ledger.settle(attempt, report, max_attempts=2, found=[(key(7), body(7))])
+        ledger.settle(attempt, report, max_attempts=2, found=[Finds.of([(key(7), body(7))])])
     assert dump(ledger) == before
     assert divert(ledger, 7) == [body(7)]  # nor was it taken for seen
     assert ledger.reject(attempt, objected[0], counts=True, max_attempts=2) is Fate.AGAIN
@@ -485,21 +486,49 @@ def test_what_is_to_be_tried_again_is_closed_by_node_and_size_and_survives_a_res
 # Targets that workers find
 
 
+def found_of(*parts: Sequence[int]) -> list[Finds]:
+    return [Finds.of([(key(number), body(number)) for number in numbers]) for numbers in parts]
+
+
 def test_found_targets_are_queued_once_and_known_ones_are_duplicates(ledger: Ledger) -> None:
     attempt, _ = a_batch(ledger, 2)
-    found = [(key(number), body(number)) for number in (7, 0, 8, 7)]
-    settlement = ledger.settle(attempt, receipt(attempt), max_attempts=3, found=iter(found))
-    assert settlement.found == (body(7), body(8))
+    ledger.settle(attempt, receipt(attempt), max_attempts=3, found=iter(found_of((7, 0, 8, 7), (8, 1))))
+    assert counts(ledger) == {"diverted": 8, "crawled": 2, "queued": 6}  # until somebody has looked at them
+    assert ledger.divert_found() == (4, [body(7), body(8)])
+    assert not ledger.settled()
+    assert ledger.divert_found() == (2, [])
+    assert ledger.divert_found() is None
     assert ledger.queued() == [body(7), body(8)]
     assert counts(ledger) == {"diverted": 4, "duplicates": 2, "crawled": 2, "queued": 2}
     assert divert(ledger, 8) == []
     assert not ledger.settled()
 
 
+def test_a_run_is_not_over_while_found_targets_wait(ledger: Ledger, path: Path) -> None:
+    attempt, _ = a_batch(ledger, 2)
+    ledger.walked()
+    ledger.settle(attempt, receipt(attempt), max_attempts=3, found=found_of((0, 1)))
+    assert (ledger.settled(), ledger.posted(), ledger.end()) == (False, False, False)
+    ledger.close()
+    with closing(Ledger(path)) as again:  # as after kill -9
+        again.begin(IDENTITY, resume=True)
+        assert again.divert_found() == (2, [])
+        assert (again.settled(), again.posted(), again.end()) == (True, True, True)
+
+
+def test_found_targets_that_are_damaged_are_told(ledger: Ledger) -> None:
+    attempt, _ = a_batch(ledger, 2)
+    ledger.settle(attempt, receipt(attempt), max_attempts=3, found=found_of((0, 1)))
+    for damaged in (b"", b"x", zlib.compress(b"no hex"), zlib.compress(b"\xff")):
+        ledger._db.execute("UPDATE found SET packed = ?", (damaged,))
+        with pytest.raises(sqlite3.DatabaseError, match="damaged: targets that were found"):
+            ledger.divert_found()
+
+
 @pytest.mark.parametrize(
     "statement",
     [
-        "INSERT ON request", "INSERT ON queued", "UPDATE OF duplicates ON run", "INSERT ON outcome",
+        "INSERT ON found", "INSERT ON queued", "INSERT ON outcome",
         "UPDATE OF state ON attempt", "UPDATE OF settled ON batch",
     ],
 )  # fmt: skip
@@ -510,7 +539,7 @@ def test_found_targets_are_in_the_ledger_if_and_only_if_their_finder_is_accepted
     divert(ledger, 5)
     before = dump(ledger)
     report = receipt(attempt, failed={"dns": [1]}, filtered={"offsite": [2]}, again=0b10)
-    found = [(key(number), body(number)) for number in (5, 7, 8)]
+    found = found_of((5, 7, 8))
     ledger._db.execute(f"CREATE TEMP TRIGGER no BEFORE {statement} BEGIN SELECT RAISE(ABORT, 'no luck'); END")
     for _ in range(2):
         with pytest.raises(sqlite3.Error, match="no luck"):
@@ -519,7 +548,8 @@ def test_found_targets_are_in_the_ledger_if_and_only_if_their_finder_is_accepted
         assert not ledger._db.in_transaction
     ledger._db.execute("DROP TRIGGER no")
     settlement = ledger.settle(attempt, report, max_attempts=3, found=found, again=0b10)
-    assert (settlement.found, settlement.again) == ((body(7), body(8)), 1)
+    assert settlement.again == 1
+    assert ledger.divert_found() == (3, [body(7), body(8)])
     expected = {"diverted": 7, "duplicates": 1, "crawled": 2, "filtered": 1, "queued": 4}
     assert counts(ledger) == expected
 
@@ -866,7 +896,7 @@ def failed_once(ledger: Ledger) -> Attempt:
 
 def settle(ledger: Ledger, attempt: Attempt) -> Any:
     report = receipt(attempt, 0b0111, failed={"dns": [0]}, filtered={"offsite": [1]}, again=1, finish_reason="shutdown")
-    return ledger.settle(attempt, report, max_attempts=3, found=[(key(0), body(0)), (key(9), body(9))], again=1)
+    return ledger.settle(attempt, report, max_attempts=3, found=found_of((0, 9)), again=1)
 
 
 OTHER = IDENTITY | {"arguments": "other"}
@@ -895,6 +925,9 @@ TRANSITIONS: dict[str, tuple[Callable[[Ledger], Any], Callable[[Ledger, Any], An
         with_an_attempt, lambda ledger, it: ledger.reject(it, "killed", counts=True, max_attempts=1), False,
     ),
     "settle": (with_an_attempt, settle, True),
+    "divert_found": (
+        lambda ledger: settle(ledger, with_an_attempt(ledger)), lambda ledger, _: ledger.divert_found(), False,
+    ),
     "retry": (with_failures, lambda ledger, _: ledger.retry(lambda state, reason: True), True),
     "walked": (begun, lambda ledger, _: ledger.walked(), False),
     "walk_on": (lambda ledger: ledger.walked(), lambda ledger, _: ledger.walk_on(), True),
@@ -1059,7 +1092,7 @@ def end(ledger: Ledger, attempt: Attempt, chance: random.Random) -> bool:
     everything = (1 << attempt.size) - 1
     report = receipt(attempt, everything, failed={"dns": [0]}, again=1)
     if chance.random() < 0.5 and not ledger.objection(attempt, report):
-        found = [(key(number), body(number)) for number in range(300 + attempt.batch, 303 + attempt.batch)]
+        found = found_of(range(300 + attempt.batch, 303 + attempt.batch))
         ledger.settle(attempt, report, max_attempts=3, found=found, again=chance.randrange(2))
         return True
     if chance.random() < 0.5 and attempt.state is not AttemptState.UNKNOWN:
@@ -1222,7 +1255,7 @@ class AnyOrder(RuleBasedStateMachine):
         elements = self.elements(attempt.batch)
         own = list(bits(attempt.positions))
         before = self.ledger.balance()
-        targets = [(key(number), body(number)) for number in found]
+        targets = found_of(found) if found else []
         if objected := self.ledger.objection(attempt, report):
             rows = rows_of(self.ledger._db)
             with pytest.raises(ValueError, match="can't be accepted"):
@@ -1235,10 +1268,11 @@ class AnyOrder(RuleBasedStateMachine):
         settlement = self.ledger.settle(
             attempt, report, max_attempts=self.MAX_ATTEMPTS, found=targets, again=wanted
         )  # fmt: skip
+        new = [body for _, bodies in iter(self.ledger.divert_found, None) for body in bodies]
         after = self.ledger.balance()
         self.check(settlement.fate, attempt, counted=attempt.state is not AttemptState.UNKNOWN and not settled)
-        assert len(settlement.found) == len(set(found) - self.keys)
-        self.open += settlement.found
+        assert len(new) == len(set(found) - self.keys)
+        self.open += new
         self.keys |= set(found)
         self.crawled.update(elements[own[position]] for position in outcomes["crawled"])
         assert settlement.again in (0, (may & wanted).bit_count())

@@ -17,7 +17,7 @@ from scrapy_distributed import wire
 from scrapy_distributed.config import Config
 from scrapy_distributed.fingerprint import quick_fingerprint
 from scrapy_distributed.offsite import Offsite
-from scrapy_distributed.receipt import MAX_BYTES, MAX_TARGETS_BYTES, Receipt
+from scrapy_distributed.receipt import MAX_BYTES, MAX_PAYLOAD, MAX_PAYLOAD_VALUES, MAX_TARGETS_BYTES, Receipt
 from scrapy_distributed.targets import Targets
 
 
@@ -109,11 +109,11 @@ def test_every_payload_can_be_unpacked() -> None:
     assert all(payload.isascii() for payload in targets.payloads(0b1))
 
 
-@pytest.mark.parametrize(("limit", "reported"), [("ROOM_BYTES", 6), ("ROOM_PACKED_BYTES", 7)])
+@pytest.mark.parametrize(("limit", "reported"), [("ROOM_BYTES", 6), ("ROOM_PACKED_BYTES", 7), ("ROOM_REQUESTS", 8)])
 def test_what_is_more_than_a_receipt_holds_is_crawled_here_and_counted(
     limit: str, reported: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, limit, 80)
+    monkeypatch.setattr(module, limit, 8 if limit == "ROOM_REQUESTS" else 80)
     targets = targets_of()
     requests = [Request(f"http://a/{number}") for number in range(9)]  # of 12 bytes, and a comma
     assert [targets.take(request, 0) for request in requests] == [None] * reported + requests[reported:]
@@ -128,13 +128,38 @@ def test_what_is_reported_can_be_read() -> None:
     """Whatever is not packed well, or is packed very well: the receipt stays under its limits, with room to spare."""
     worst = module.ROOM_PACKED_BYTES * 5 // 4 + wire.MAX_ARGUMENT_BYTES
     assert worst < MAX_BYTES * 3 // 4
+    assert (module.PAYLOAD_BYTES + module.PAYLOAD_REQUESTS) * 5 // 4 + 1000 < MAX_PAYLOAD > wire.MAX_ARGUMENT_BYTES
     assert module.ROOM_BYTES * 21 // 20 < MAX_TARGETS_BYTES
     targets = targets_of()
     for number in range(3):
-        targets.take(Request(f"http://a/{number}" + "x" * 5_000_000), 0)
+        targets.take(Request(f"http://a/{number}", method="POST", body=b"x" * 5_000_000), 0)
     report = Receipt(job="j", sequence=1, final=True, size=0, settled=0, targets=targets.payloads(0b1))
     assert len(report.targets) == 3
-    assert [len(url) for url in Receipt.from_json(report.to_json()).found()] == [5_000_010] * 3
+    assert [len(one["body"]) for (one,) in Receipt.from_json(report.to_json()).found()] == [5_000_000] * 3
+
+
+def test_a_payload_has_so_many_values_and_a_request_with_more_comes_back() -> None:
+    """A coordinator parses a payload in one turn of its event loop."""
+    targets = targets_of()
+    for number in range(3):
+        targets.take(Request(f"http://a/{number}", meta={"a": [0] * (module.PAYLOAD_VALUES // 2)}), 0)
+    most = Request("http://a/most", meta={"a": [0] * (MAX_PAYLOAD_VALUES - 10)})
+    assert targets.take(most, 0) is None
+    more = Request("http://a/more", meta={"a": [0] * MAX_PAYLOAD_VALUES})
+    assert targets.take(more, 0) is more
+    report = Receipt(job="j", sequence=1, final=True, size=0, settled=0, targets=targets.payloads(0b1))
+    assert [len(elements) for elements in Receipt.from_json(report.to_json()).found()] == [1, 1, 1, 1]
+
+
+def test_what_may_not_be_reported_comes_back_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    targets = targets_of()
+    for number in range(2):
+        request = Request("http://a/", meta={"proxy": f"http://b/{number}"})
+        assert targets.take(request, 0) is request
+    assert (found(targets), counted(targets)) == ([], (0, 0))
+    assert targets.stats is not None
+    assert targets.stats.get_value("distributed/local/not_reportable") == 2
+    assert caplog.text.count("Crawled here, it may not be reported: <GET http://a/>: meta['proxy'] does not go") == 1
 
 
 def test_what_is_not_to_be_filtered_is_left_to_the_next_attempt_where_its_start_request_is() -> None:

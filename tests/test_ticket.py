@@ -12,14 +12,21 @@ from scrapy import Request, Spider
 from scrapy.http import Response
 from scrapy.utils.request import request_from_dict
 
-from scrapy_distributed.ticket import TICKET, Tickets, ticket_of
+from scrapy_distributed.ticket import ERRBACK, TICKET, Tickets, ticket_of
 
 
 class Plain(Spider):
     name = "plain"
 
+    read = 0  # how often a property was
+
     def own(self, failure: Any) -> str:
         return "own"
+
+    @property
+    def prop(self) -> Any:
+        type(self).read += 1
+        return self.own
 
 
 def noticed(spider: Spider, failure: Any) -> str:
@@ -55,6 +62,15 @@ def test_a_copy_of_meta_keeps_its_own_errback() -> None:
     for errback in (None, spider.own):
         off = tickets.without(Request("http://b/", meta=meta, errback=errback))
         assert (off.meta, off.errback) == ({"a": 1}, errback)
+
+
+@pytest.mark.parametrize("named", ["prop", "gone", "name", "", 5, None, ["own"]])
+def test_what_is_no_errback_is_none_and_no_property_is_read(named: Any) -> None:
+    tickets = Tickets(Plain(), noticed)
+    request = Request("http://a/", meta={TICKET: [0, 0], ERRBACK: named}, errback=tickets.errback)
+    assert tickets.own_errback(request) is None
+    assert tickets.without(request).errback is None
+    assert Plain.read == 0
 
 
 def test_it_goes_through_a_queue_on_disk() -> None:

@@ -92,6 +92,29 @@ class BrokenStartSpider(TrialSpider):
         yield {"url": response.url}
 
 
+class ForgedSpider(TrialSpider):
+    """A start request for each job of a node that lies; ``wipe`` leaves a file at *mark*."""
+
+    name = "forged"
+    allowed_domains = ["127.0.0.1"]
+    custom_settings = {"DISTRIBUTED_TARGET_CALLBACKS": ["parse_page"]}
+
+    def __init__(self, count: str, mark: str, **kwargs: Any) -> None:
+        super().__init__("http://127.0.0.1:1", **kwargs)
+        self.count = int(count)
+        self.mark = mark
+
+    async def start(self) -> AsyncIterator[Any]:
+        for number in range(self.count):
+            yield Request(f"{self.site}/{number}", self.parse_page)
+
+    def parse_page(self, response: Response) -> Iterator[Any]:
+        yield {"url": response.url}
+
+    def wipe(self, response: Any) -> None:
+        Path(self.mark).touch()
+
+
 class DeepSpider(TroubleSpider):
     """Each page leads to two others and back to the first, so most are found on workers."""
 
