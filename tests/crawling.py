@@ -46,8 +46,16 @@ def wait_for(check: Callable[[], Any], seconds: float = 30) -> Any:
 class SiteChild:
     """The running example site."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
         self.url = url
+        self.process = process
+
+    def stand_still(self) -> None:
+        """It takes connections, and answers nothing until it goes on."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
 
     def property_urls(self, numbers: Sequence[int]) -> list[str]:
         return [f"{self.url}/property_{number:06d}.html" for number in numbers]
@@ -64,9 +72,10 @@ def site(properties: int, latency: float = 0.0) -> Iterator[SiteChild]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield SiteChild(process.stdout.readline().rpartition(" ")[2].strip())
+            yield SiteChild(process.stdout.readline().rpartition(" ")[2].strip(), process)
         finally:
             process.terminate()
+            process.send_signal(signal.SIGCONT)  # one that stands still would not hear of its end
 
 
 class Crawl:
@@ -193,6 +202,14 @@ class Project:
     def deploy(self, *names: str, folder: Path, **environment: str) -> None:
         deploy = self.scrapy("fleet", "deploy", *names, "--version", VERSION, folder=folder, **environment).wait()
         assert deploy.process.returncode == 0, deploy.log
+
+    def merge(self, crawl: Crawl, feeds: Path) -> Path:
+        """The feeds that count of what *crawl* has left, found in the folder *feeds*, as one file."""
+        output = crawl.folder / "merged.jl"
+        command = ("batches", "merge", str(feeds), "-O", str(output), "--ledger", str(crawl.ledger))
+        merge = self.scrapy(*command, folder=crawl.folder).wait()
+        assert merge.process.returncode == 0, f"scrapy batches merge says no: {merge.log}"
+        return output
 
     def check(self, crawl: Crawl) -> int:
         """The exit code of ``scrapy batches check`` for what *crawl* has left."""

@@ -62,6 +62,10 @@ class FtpChild:
         self.process.stdout.close()
         return self.process.wait(10)
 
+    def kill(self) -> None:
+        """kill -9; ``restart`` brings it back."""
+        self.end(signal.SIGKILL)
+
     def landed(self) -> list[str]:
         return sorted(path.name for path in self.items.iterdir())
 

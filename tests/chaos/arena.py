@@ -8,20 +8,42 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from crawling import SCRAPY, Crawl, Project, SiteChild, call, wait_for, with_urls
+import crawling
+from crawling import SCRAPY, Crawl, Project, SiteChild, call, with_urls
+from ftp_child import FtpChild
 from gate import Gate, Weather, gate
+from places import Folder
 from scrapyd_child import ScrapydChild, start
 
 from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.ledger_reader import LedgerReader
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 INDEX_LINKS = 30
-UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+# Arguments of the spiders that have to be told how many properties there are.
+ARGS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "distr": lambda properties: {"pages": -(-properties // INDEX_LINKS)},
+    "leading": lambda properties: {"count": properties},
+}
+# A call that hangs, a lost job and a fleet that is gone are noticed soon: the suite has minutes, not hours. In seconds,
+# on a machine that has nothing else to do.
+TIMES = {"DISTRIBUTED_TIMEOUT": 2, "DISTRIBUTED_LEASE": 6, "DISTRIBUTED_FLEET_TIMEOUT": 20}
+
+
+def slowness() -> float:
+    """What takes a second in peace takes so many here and now: a worker that is only slow to start is not lost. Two
+    processes a core are what a test has at work by itself."""
+    return min(max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1))), 6.0)
+
+
+def wait_for(check: Callable[[], Any], seconds: float = 30) -> Any:
+    """As ``crawling.wait_for``, in the time of this machine."""
+    return crawling.wait_for(check, seconds * slowness())
 
 
 def processes(group: int) -> list[int]:
@@ -41,6 +63,16 @@ def strike(pid: int, number: int) -> bool:
     """Send a signal; returns whether the process was still there."""
     try:
         os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def limit_files(pid: int, file_bytes: int = resource.RLIM_INFINITY) -> bool:
+    """From now on no file of *pid*, or of a process that it starts, can grow beyond so many bytes: its disk is full.
+    Returns whether the process was still there."""
+    try:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
     except ProcessLookupError:
         return False
     return True
@@ -95,16 +127,13 @@ class StruckNode:
         self.stopped = False
 
     def fill_disk(self, file_bytes: int) -> None:
-        """From now on no file of it, or of a worker that it starts, can grow beyond so many bytes."""
-        resource.prlimit(self.child.process.pid, resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))
+        """For it and the workers that it starts from now on."""
+        limit_files(self.child.process.pid, file_bytes)
 
     def free_disk(self) -> None:
         """Also for the workers that run already."""
         for pid in [self.child.process.pid, *self.workers()]:
-            try:
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, UNLIMITED)
-            except ProcessLookupError:
-                continue
+            limit_files(pid)
 
     def mend(self) -> None:
         """As good as new: it runs, and has no job."""
@@ -172,7 +201,11 @@ def fleet(folder: Path, *, conf: str = "", count: int = 3, max_proc: int = 2) ->
 
 
 class Run:
-    """A run of *spider*, however often its coordinator dies. *note* is shown where something is wrong with it."""
+    """A run of *spider*, however often its coordinator dies. *note* is shown where something is wrong with it.
+
+    *properties*: that the site has, each of which is one request for the fleet. *scheme*: of the feeds' URL; with *ftp*
+    they go to that server.
+    """
 
     def __init__(
         self,
@@ -185,27 +218,43 @@ class Run:
         args: Mapping[str, Any] | None = None,
         hosts: Sequence[str] = ("scrapyd1", "scrapyd2", "scrapyd3"),
         scheme: str = "file",
+        ftp: FtpChild | None = None,
         settings: Mapping[str, Any] | None = None,
+        workers: Mapping[str, Any] | None = None,
     ) -> None:
         self.fleet = fleet
         self.site = site
         self.folder = folder
         self.properties = properties
         self.spider = spider
-        self.args = {"site": site.url, **(args or {"pages": -(-properties // INDEX_LINKS)})}
+        self.args = dict(args or ARGS.get(spider, lambda _: {})(properties))
         self.hosts = list(hosts)
         self.grants = folder / "grants"
         self.grants.mkdir()
-        (folder / "items").mkdir()  # two workers at once can't: Scrapy's own storage fails then
+        self.items = Folder(folder / "items")
+        self.temp = Folder(folder / "temp")  # where workers put what they upload at the end
+        self.ftp = ftp
+        place = f"{scheme}://{self.items.path}" if ftp is None else ftp.url.replace("//", "//anonymous@")
+        inside = {"CHAOS_FOLDER": str(self.grants), "FEED_TEMPDIR": str(self.temp.path), **(workers or {})}
         self.settings = {
-            "DISTRIBUTED_WORKER_SETTINGS": json.dumps({"CHAOS_FOLDER": str(self.grants)}),
-            "DISTRIBUTED_TARGET_FEED_URL": f"{scheme}://{folder}/items/%(batch)s_%(name)s_%(time)s.jl",
+            "DISTRIBUTED_WORKER_SETTINGS": json.dumps(inside),
+            "DISTRIBUTED_TARGET_FEED_URL": f"{place}/%(batch)s_%(name)s_%(time)s.jl",
             **(settings or {}),
         }
         self.crawls: list[Crawl] = []
         self.note: Callable[[], str] = str
         self.began = 0.0
         self.seconds = 0.0
+
+    @property
+    def feeds(self) -> Path:
+        """The folder where the feeds arrive."""
+        return self.items.path if self.ftp is None else self.ftp.items
+
+    @property
+    def own_feeds(self) -> list[Path]:
+        """Those of the coordinators, for what they crawl themselves: one each."""
+        return [self.folder / f"own-{number}.jl" for number in range(1, len(self.crawls) + 1)]
 
     def grant(self, fault: str, times: int = 1) -> None:
         """Let *fault* happen in so many workers."""
@@ -224,11 +273,13 @@ class Run:
     def begin(self, point: str | None = None, number: int = 1, **settings: Any) -> Crawl:
         """Give the command; with *point* the coordinator kills itself there, the *number*-th time (``launcher.py``)."""
         self.began = self.began or time.monotonic()
+        own = {f"{self.folder}/own-{len(self.crawls) + 1}.jl": {"format": "jl"}}
+        here = {"DISTRIBUTED_TARGET_HOSTS": ",".join(self.hosts), "FEEDS": json.dumps(own)}
         crawl = self.fleet.project.crawl(
             self.spider,
             folder=self.folder,
-            args=self.args,
-            settings={"DISTRIBUTED_TARGET_HOSTS": ",".join(self.hosts), **self.settings, **settings},
+            args={**self.args, "site": self.site.url},
+            settings={**here, **_in_time_of_this_machine({**TIMES, **self.settings, **settings})},
             program=SCRAPY if point is None else (str(LAUNCHER), point, str(number)),
         )
         self.crawls.append(crawl)
@@ -236,7 +287,7 @@ class Run:
 
     def dies(self, point: str, number: int = 1, seconds: float = 30, **settings: Any) -> None:
         """Give the command, and see that the coordinator dies at *point*."""
-        crawl = self.begin(point, number, **settings).wait(seconds)
+        crawl = self.begin(point, number, **settings).wait(seconds * slowness())
         assert crawl.process.returncode == -signal.SIGKILL, f"{point} was not reached:\n{self.describe()}"
 
     def state(self) -> dict[str, Any] | None:
@@ -260,6 +311,13 @@ class Run:
         state = self.state()
         return 0 if state is None else sum(batch["attempts"] for batch in state["batches"])
 
+    def attempts_on(self, node: str) -> int:
+        """Those that were made there, also in vain."""
+        with closing(LedgerReader(self.crawl.ledger)) as reader:
+            run = reader.runs()[-1]
+            numbers = [batch["number"] for batch in reader.batches(run["id"])]
+            return sum(attempt["node"] == node for number in numbers for attempt in reader.attempts(run, number))
+
     def goes_on(self) -> bool:
         """Whether it is not over. A coordinator that has died, or has given up, is begun again."""
         if self.crawl.process.poll() is None:
@@ -272,9 +330,10 @@ class Run:
 
     def finish(self, seconds: float = 60, *, begun_again: int | None = None) -> Run:
         """Wait for the end; *begun_again* says how many more coordinators this may take, if not any number."""
-        deadline, before = time.monotonic() + seconds, len(self.crawls)
+        began, before = time.monotonic(), len(self.crawls)
         while self.goes_on():
-            assert time.monotonic() < deadline, f"not over after {seconds} s\n{self.describe()}"
+            took = time.monotonic() - began
+            assert took < seconds * slowness(), f"not over after {took:.0f} s\n{self.describe()}"
             if begun_again is not None:
                 assert len(self.crawls) - before <= begun_again, f"it does not end\n{self.describe()}"
             time.sleep(0.05)
@@ -292,3 +351,7 @@ class Run:
             *(f"--- log {number}\n{log_tail(crawl)}" for number, crawl in list(enumerate(self.crawls))[-3:]),
         ]
         return "\n".join(lines)
+
+
+def _in_time_of_this_machine(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: round(value * slowness(), 1) if name in TIMES else value for name, value in settings.items()}

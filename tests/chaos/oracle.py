@@ -1,29 +1,30 @@
-"""The one oracle of all chaos tests: nothing is missing, nothing is there twice, and the balance holds."""
+"""The one oracle of all chaos tests: the items of a local crawl, none missing, none twice, and a balance that holds."""
 
 from __future__ import annotations
 
+import json
 import signal
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-from arena import Run, processes
-from crawling import wait_for
+from arena import Run, processes, wait_for
+from local import canonical, local_items, read
 from site_server import make_property
 
 from scrapy_distributed.ledger_reader import LedgerReader
 
+OWN_KIND = "list"  # of the items that the spiders' pages on the coordinator have
 FIELDS = ("title", "price", "description", "address")
 
 
-def prove(run: Run, urls: Sequence[str] | None = None, *, seconds: float = 60) -> None:
-    """The run is over by itself, or is brought there by the same command; *urls* are those of its items, if they are
-    not simply those of all properties."""
+def prove(run: Run, *, seconds: float = 60) -> None:
+    """The run is over by itself, or is brought there by the same command."""
     run.finish(seconds)
     try:
         _balance(run)
-        _items(run, urls)
+        _items(run)
         _leftovers(run)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{run.describe()}") from None
@@ -39,17 +40,40 @@ def _balance(run: Run) -> None:
     assert ended or run.crawl.stat("distributed/difference") == 0
 
 
-def _items(run: Run, urls: Sequence[str] | None) -> None:
-    items = run.crawl.items()
-    found = Counter(item["url"] for item in items)
-    expected = Counter(run.site.property_urls(range(run.properties)) if urls is None else urls)
-    missing, too_many = sorted(expected - found), sorted(found - expected)
-    assert not missing, f"{len(missing)} of {len(expected)} missing: {missing[:5]}"
-    assert not too_many, f"{len(too_many)} there that should not be, or twice: {too_many[:5]}"
-    if urls is None:
-        truth = {url: make_property(number) for number, url in enumerate(expected)}
-        wrong = [item for item in items if not _is_right(item, truth[item["url"]])]
-        assert not wrong, f"{len(wrong)} items are not what the site has: {wrong[:3]}"
+def _items(run: Run) -> None:
+    """The feeds that count have what a local crawl gives, but for what the coordinator crawls itself."""
+    found = read(run.fleet.project.merge(run.crawl, run.feeds))
+    args = tuple(sorted(run.args.items()))
+    expected = local_items(run.fleet.project, run.spider, args, run.properties)
+    own = Counter({item: count for item, count in expected.items() if json.loads(item).get("kind") == OWN_KIND})
+    _same(canonical(found, run.site), expected - own)
+    _own_items(run, own)
+    if run.spider == "distr":
+        _as_the_site_has_them(run, found)
+
+
+def _same(found: Counter[str], expected: Counter[str]) -> None:
+    missing, too_many = sorted((expected - found).elements()), sorted((found - expected).elements())
+    counts = f"{len(missing)} of {expected.total()} items of a local crawl missing, {len(too_many)} too many"
+    assert not missing + too_many, f"{counts}; missing {missing[:5]}, too many {too_many[:5]}"
+
+
+def _own_items(run: Run, expected: Counter[str]) -> None:
+    """Items of pages that the coordinator crawls are in feeds of its own. One that is begun again walks again, and one
+    that is killed keeps what is in its buffers, so of several coordinators only the kind of their items is sure."""
+    found = canonical((item for path in run.own_feeds for item in read(path)), run.site)
+    if len(run.crawls) == 1:
+        _same(found, expected)
+    strange = sorted(found.keys() - expected.keys())
+    assert not strange, f"the coordinator has items that are not its own: {strange[:5]}"
+
+
+def _as_the_site_has_them(run: Run, found: Sequence[dict[str, Any]]) -> None:
+    """Where a local crawl could be as wrong as we are."""
+    truth = {url: make_property(number) for number, url in enumerate(run.site.property_urls(range(run.properties)))}
+    assert sorted(item["url"] for item in found) == sorted(truth)
+    wrong = [item for item in found if not _is_right(item, truth[item["url"]])]
+    assert not wrong, f"{len(wrong)} items are not what the site has: {wrong[:3]}"
 
 
 def _is_right(item: dict[str, Any], expected: Any) -> bool:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 import pytest
-from arena import Fleet, Run
-from crawling import site, wait_for
+from arena import Fleet, Run, limit_files, wait_for
+from crawling import site
 from launcher import POINTS
 from oracle import no_repetition, prove
+from places import Backup, FileCopy
 
 SMALL = {"DISTRIBUTED_BATCH_SIZE": 20, "DISTRIBUTED_NODE_BACKLOG": 1}
 JOURNEY = [
@@ -71,12 +71,33 @@ def test_it_dies_while_a_post_is_under_way_that_is_carried_out_later(struck: Fle
         no_repetition(run)
 
 
+@pytest.mark.parametrize("how", ["backup-of-a-live-one", pytest.param("files-of-a-dead-one", marks=pytest.mark.chaos)])
+def test_an_older_copy_of_its_ledger_is_put_back(struck: Fleet, tmp_path: Path, how: str) -> None:
+    """What was sent after the copy is sent again, and the jobs of that time, whose receipts lie on the nodes, are
+    nobody's. The walk is done again, in an order of its own."""
+    with site(360, latency=0.05) as child:
+        run = Run(struck, child, tmp_path, properties=360, settings={"DISTRIBUTED_BATCH_SIZE": 12})
+        crawl = run.begin()
+        wait_for(lambda: run.state() is not None and child.stats()["requests"].get("index", 0) > 3)
+        if how == "backup-of-a-live-one":
+            copy: Backup | FileCopy = Backup(crawl.ledger)
+        else:
+            crawl.end()
+            copy = FileCopy(crawl.ledger)
+            crawl = run.begin()
+        wait_for(lambda: run.settled() > 180)
+        crawl.end()
+        copy.put_back()
+        prove(run)
+    assert len(run.crawls) > 1
+
+
 def test_its_disk_is_full_while_it_walks(struck: Fleet, tmp_path: Path) -> None:
     """It closes by itself; the same command goes on when there is room again."""
     with site(900) as child:
         run = Run(struck, child, tmp_path, properties=900, settings={"DISTRIBUTED_BATCH_SIZE": 150})
         crawl = run.begin()
-        fill_disk(crawl.process.pid, 60_000)
+        limit_files(crawl.process.pid, 60_000)
         crawl.wait(60)
         assert "can't be written" in crawl.log, run.describe()
         prove(run)
@@ -88,16 +109,11 @@ def test_its_disk_is_full_while_receipts_come_in(struck: Fleet, tmp_path: Path) 
         run = Run(struck, child, tmp_path, properties=120, settings={"DISTRIBUTED_BATCH_SIZE": 20})
         crawl = run.begin()
         wait_for(lambda: child.stats()["properties_served"] > 20)
-        fill_disk(crawl.process.pid, max(path.stat().st_size for path in tmp_path.iterdir() if path.is_file()))
+        limit_files(crawl.process.pid, max(path.stat().st_size for path in tmp_path.iterdir() if path.is_file()))
         wait_for(lambda: crawl.process.poll() is not None or "disk" in crawl.log)
         settled = run.settled()
         wait_for(lambda: crawl.process.poll() is not None or not run.fleet.workers())
         if crawl.process.poll() is None:
             assert run.settled() == settled, "it has written more than there was room for"
-            fill_disk(crawl.process.pid, resource.RLIM_INFINITY)
+            limit_files(crawl.process.pid)
         prove(run)
-
-
-def fill_disk(pid: int, file_bytes: int) -> None:
-    """No file of *pid* can grow beyond so many bytes any more."""
-    resource.prlimit(pid, resource.RLIMIT_FSIZE, (file_bytes, resource.RLIM_INFINITY))

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from arena import Fleet, Run, fleet
-from crawling import site, wait_for
+from arena import Fleet, Run, fleet, wait_for
+from crawling import site
 from gate import Weather
 from oracle import no_repetition, prove
 
@@ -64,6 +64,34 @@ def test_a_node_is_a_black_hole_for_longer_than_the_lease(struck: Fleet, tmp_pat
         struck.nodes[0].go_on()
         struck.nodes[1].go_on()
         prove(run)
+
+
+def test_a_node_is_a_black_hole_from_the_start(struck: Fleet, tmp_path: Path) -> None:
+    """It takes calls and never answers; the crawl starts with the others, and is over before it answers again."""
+    with site(120, latency=0.1) as child:
+        run = Run(struck, child, tmp_path, properties=120, hosts=GATES, settings=SMALL)
+        struck.nodes[0].gate.turn(Weather.HANGS)
+        run.begin()
+        prove(run)
+        assert len(run.crawls) == 1
+        assert run.attempts_on("gate1") == 0
+        no_repetition(run)
+
+
+@pytest.mark.parametrize("weather", [Weather.HANGS, pytest.param(Weather.ERROR, marks=LONG)])
+def test_no_node_can_be_used_at_the_start_for_a_while(struck: Fleet, tmp_path: Path, weather: Weather) -> None:
+    """A start waits as long as a crawl does whose nodes are gone."""
+    with site(120) as child:
+        settings = {**SMALL, "DISTRIBUTED_TIMEOUT": 1}
+        run = Run(struck, child, tmp_path, properties=120, hosts=GATES, settings=settings)
+        for node in struck.nodes:
+            node.gate.turn(weather)
+        crawl = run.begin()
+        wait_for(lambda: "gate3" in crawl.log)  # it has noticed
+        for node in struck.nodes:
+            node.gate.turn(Weather.FAIR)
+        prove(run)
+        assert len(run.crawls) == 1, run.describe()
 
 
 def test_answers_that_are_nonsense_late_or_lost(struck: Fleet, tmp_path: Path) -> None:
@@ -181,11 +209,10 @@ def test_a_node_that_dies_for_good_costs_no_more_than_its_share_and_a_lease(
     for case in ("in peace", "with one of three nodes killed in the middle"):
         with site(1800, latency=0.25) as child:
             settings = {"DISTRIBUTED_BATCH_SIZE": 75, "DISTRIBUTED_LEASE": lease}
-            workers = '{"CONCURRENT_REQUESTS": 4}'
             folder = tmp_path / str(len(took))
             folder.mkdir()
-            run = Run(struck, child, folder, properties=1800,
-                      settings={**settings, "DISTRIBUTED_WORKER_SETTINGS": workers})  # fmt: skip
+            workers = {"CONCURRENT_REQUESTS": 4}
+            run = Run(struck, child, folder, properties=1800, settings=settings, workers=workers)
             run.begin()
             if took:
                 wait_for(lambda run=run: run.settled() > 800, 90)

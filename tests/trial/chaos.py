@@ -7,6 +7,7 @@ test can see that it has happened. Without ``CHAOS_FOLDER`` there are no faults.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -35,25 +36,33 @@ STORE_REFUSED = "store-refused"
 """The place for the feed takes nothing."""
 STORE_CUT_OFF = "store-cut-off"
 """The line breaks when half of the feed is there."""
+OPEN_REFUSED = "open-refused"
+"""The feed can't be opened for ``AWHILE_SECONDS``, from the first item on; after that it can."""
+DISK_FULL = "disk-full"
+"""When some items have been written the disk takes half of each, for ``AWHILE_SECONDS``; after that it takes all."""
 
 MIDWAY_ITEMS = 5
 UPLOAD_SECONDS = 0.5  # that an upload takes, where it matters
+AWHILE_SECONDS = 0.5
 DETAILS = 3
 
 
 class Grants:
     """The switches in *folder*; with none there are no faults."""
 
+    _taken = False  # by this process: a worker has one fault at most, so that none hides another
+
     def __init__(self, folder: str | None) -> None:
         self.folder = Path(folder) if folder else None
 
     def take(self, fault: str) -> bool:
         """Whether *fault* is to happen here and now."""
-        for grant in sorted(self.folder.glob(f"{fault}.*.grant")) if self.folder else ():
+        for grant in sorted(self.folder.glob(f"{fault}.*.grant")) if self.folder and not Grants._taken else ():
             try:
                 grant.rename(grant.with_suffix(".taken"))
             except FileNotFoundError:  # another worker was faster
                 continue
+            Grants._taken = True
             return True
         return False
 
@@ -88,12 +97,42 @@ class Faults:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class FullDisk:
+    """*file*, on a disk that is full for a while."""
+
+    def __init__(self, file: IO[bytes], grants: Grants) -> None:
+        self._file = file
+        self._grants = grants
+        self._writes = 0
+        self._full_until = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def write(self, data: bytes) -> int:
+        self._writes += 1
+        if self._writes == MIDWAY_ITEMS and self._grants.take(DISK_FULL):
+            self._full_until = time.monotonic() + AWHILE_SECONDS
+        if time.monotonic() < self._full_until:
+            self._file.write(data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "the disk is full")
+        return self._file.write(data)
+
+
 class Upload(BlockingFeedStorage):
     """``upload:///path``: stores the feed at the end and as a whole, as FTP and S3 do, or fails."""
 
     def __init__(self, uri: str, grants: Grants) -> None:
         self.path = Path(urlsplit(uri).path)
         self.grants = grants
+        self.refuses_until = 0.0
+
+    def open(self, spider: Any) -> IO[bytes]:
+        if self.grants.take(OPEN_REFUSED):
+            self.refuses_until = time.monotonic() + AWHILE_SECONDS
+        if time.monotonic() < self.refuses_until:
+            raise PermissionError(errno.EACCES, "the folder for temporary files takes nothing")
+        return FullDisk(super().open(spider), self.grants)  # type: ignore[return-value]
 
     @classmethod
     def from_crawler(cls, crawler: Crawler, uri: str, *, feed_options: dict[str, Any] | None = None) -> Upload:
@@ -142,3 +181,26 @@ class LeadingSpider(TrialSpider):
 
     def parse_detail(self, response: Response) -> Iterator[Any]:
         yield {"url": response.url}
+
+
+class ShopSpider(TrialSpider):
+    """List pages with an item of their own each, and with properties, which are the fleet's; each property has an
+    item, and leads to pages that have one as well."""
+
+    name = "shop"
+    custom_settings = {"DISTRIBUTED_TARGET_CALLBACKS": ["parse_property"], "DISTRIBUTED_WORKER_ARGS": ["site"]}
+
+    def parse(self, response: Any) -> Iterator[Any]:
+        yield {"kind": "list", "url": response.url}
+        for link in response.css("ul.properties a"):
+            yield response.follow(link, self.parse_property)
+        for link in response.css("a.next"):
+            yield response.follow(link)
+
+    def parse_property(self, response: Any) -> Iterator[Any]:
+        yield {"kind": "property", "url": response.url, "price": response.css('[itemprop="price"]::text').get()}
+        for detail in range(DETAILS):
+            yield Request(f"{response.url}?detail={detail}", self.parse_detail, cb_kwargs={"of": response.url})
+
+    def parse_detail(self, response: Any, of: str) -> Iterator[Any]:
+        yield {"kind": "detail", "url": response.url, "of": of, "title": response.css("h1::text").get()}

@@ -21,6 +21,7 @@ MARK = {"distributed": True}
 class TrialSpider(scrapy.Spider):
     """Starts at the site's first index page."""
 
+    batch: str | None = None  # on a worker it has one
     allowed_domains = ["127.0.0.1", "no-such-host.invalid"]
 
     def __init__(self, site: str, **kwargs: Any) -> None:
@@ -32,7 +33,7 @@ class TrialSpider(scrapy.Spider):
 
     @property
     def place(self) -> str:
-        return "worker" if hasattr(self, "batch") else "coordinator"
+        return "worker" if self.batch else "coordinator"
 
 
 class PlainSpider(TrialSpider):
@@ -117,6 +118,7 @@ class RulesSpider(CrawlSpider):
     """Two of three rules are crawled by the fleet."""
 
     name = "rules"
+    batch: str | None = None
     custom_settings = {"DISTRIBUTED_TARGET_RULE": "1,2"}
     rules = (
         Rule(LinkExtractor(restrict_css="a.next")),
