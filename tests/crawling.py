@@ -216,6 +216,13 @@ class Project:
         command = self.scrapy("batches", "check", "--ledger", str(crawl.ledger), folder=crawl.folder)
         return command.wait().process.returncode
 
+    def account(self, crawl: Crawl) -> dict[str, Any]:
+        """What ``scrapy batches check`` says of the run that *crawl* has left, which must be good."""
+        command = self.scrapy("batches", "check", "--json", "--ledger", str(crawl.ledger), folder=crawl.folder).wait()
+        assert command.process.returncode == 0, f"scrapy batches check says no: {command.log}"
+        (run,) = json.loads(command.log)["runs"]
+        return dict(run)
+
     def end(self) -> None:
         for crawl in self._crawls:
             crawl.end()

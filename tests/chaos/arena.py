@@ -256,6 +256,16 @@ class Run:
         """Those of the coordinators, for what they crawl themselves: one each."""
         return [self.folder / f"own-{number}.jl" for number in range(1, len(self.crawls) + 1)]
 
+    def mend(self) -> None:
+        """All that is not the fleet's is as it should be."""
+        self.site.go_on()
+        self.items.open()
+        self.temp.open()
+        if self.ftp is not None:
+            if self.ftp.process.poll() is not None:
+                self.ftp.restart()
+            limit_files(self.ftp.process.pid)
+
     def grant(self, fault: str, times: int = 1) -> None:
         """Let *fault* happen in so many workers."""
         for _ in range(times):

@@ -3,75 +3,135 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import closing
 from typing import Any
 
-from arena import Run, processes, wait_for
+from arena import INDEX_LINKS, Run, processes, wait_for
 from local import canonical, local_items, read
 from site_server import make_property
 
 from scrapy_distributed.ledger_reader import LedgerReader
 
+SITE_REASONS = {"timeout", "connection lost"}  # of what a site does to a crawl that stands still
+SHARDS = 20  # start pages of the example's spider, at most
 OWN_KIND = "list"  # of the items that the spiders' pages on the coordinator have
 FIELDS = ("title", "price", "description", "address")
 
 
-def prove(run: Run, *, seconds: float = 60) -> None:
-    """The run is over by itself, or is brought there by the same command."""
+def prove(run: Run, *, stood_still: bool = False, seconds: float = 60) -> None:
+    """The run is over by itself, or is brought there by the same command. *stood_still*: the site has, so something may
+    be missing, and all of that must have been told."""
     run.finish(seconds)
     try:
-        _balance(run)
-        _items(run)
+        named = _balance(run, stood_still=stood_still)
+        found = read(run.fleet.project.merge(run.crawl, run.feeds))
+        _items(run, canonical(found, run.site), named)
+        if run.spider == "distr":
+            _as_the_site_has_them(run, found)
         _leftovers(run)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{run.describe()}") from None
 
 
-def _balance(run: Run) -> None:
+def _balance(run: Run, *, stood_still: bool) -> Named:
     ended = run.crawl.process.returncode
     assert ended in (0, -signal.SIGKILL), f"the coordinator ended with {ended}"
-    assert run.fleet.project.check(run.crawl) == 0, "scrapy batches check says no"
-    balance = run.crawl.balance()
-    balance.pop("duplicates", None)  # a walk that is done again finds everything again
-    assert balance == {"diverted": run.properties, "crawled": run.properties}, f"{balance}"
     assert ended or run.crawl.stat("distributed/difference") == 0
+    account = run.fleet.project.account(run.crawl)
+    balance = run.crawl.balance()
+    named = Named(run, diverted=balance["diverted"], losses=account.get("losses") or {})
+    # A walk that is done again finds everything again.
+    counts = {state: count for state, count in balance.items() if state not in ("diverted", "duplicates")}
+    assert counts == {"crawled": named.diverted - len(named.failed)} | (
+        {"failed": len(named.failed)} if named.failed else {}
+    )
+    assert stood_still or (named.nothing and named.diverted == run.properties), f"{balance}, {named}"
+    return named
 
 
-def _items(run: Run) -> None:
-    """The feeds that count have what a local crawl gives, but for what the coordinator crawls itself."""
-    found = read(run.fleet.project.merge(run.crawl, run.feeds))
+class Named:
+    """What the run itself says that it has lost: *failed* requests, by the numbers of their properties, and how many
+    that were *followed* on workers, or were the coordinator's *own*."""
+
+    def __init__(self, run: Run, *, diverted: int, losses: Mapping[str, Any]) -> None:
+        self.diverted = diverted
+        self.failed = {_number(outcome["url"]): outcome["reason"] for outcome in run.crawl.run()["outcomes"]}
+        self.followed: dict[str, int] = losses.get("followed", {})
+        self.own: dict[str, int] = losses.get("own", {})
+        assert not losses.get("unexported"), f"{losses['unexported']} items missing in feeds that count"
+        reasons = {*self.failed.values(), *self.followed, *self.own}
+        assert reasons <= SITE_REASONS, f"the site has not done that: {reasons - SITE_REASONS}"
+
+    def __repr__(self) -> str:
+        return f"failed {self.failed}, followed {self.followed}, own {self.own}"
+
+    @property
+    def nothing(self) -> bool:
+        return not (self.failed or self.followed or self.own)
+
+
+def _items(run: Run, found: Counter[str], named: Named) -> None:
+    """The feeds that count have what a local crawl gives, but for what has been named, and for what the coordinator
+    crawls itself."""
     args = tuple(sorted(run.args.items()))
     expected = local_items(run.fleet.project, run.spider, args, run.properties)
     own = Counter({item: count for item, count in expected.items() if json.loads(item).get("kind") == OWN_KIND})
-    _same(canonical(found, run.site), expected - own)
-    _own_items(run, own)
-    if run.spider == "distr":
-        _as_the_site_has_them(run, found)
+    missing, too_many = expected - own - found, sorted((found - expected).elements())
+    counts = f"{missing.total()} of {expected.total()} items of a local crawl missing, {len(too_many)} too many"
+    counts = f"{counts} (named: {named}); missing {sorted(missing)[:3]}, too many {too_many[:3]}"
+    assert not too_many, counts
+    unfailed = [url for item in missing.elements() if _number(url := json.loads(item)["url"]) not in named.failed]
+    followed = [url for url in unfailed if "?" in url]
+    never_found = {_number(url) for url in unfailed if "?" not in url}
+    followed = [url for url in followed if _number(url) not in never_found]
+    assert len(followed) == sum(named.followed.values()), f"followed: {len(followed)}; {counts}"
+    assert len(never_found) == run.properties - named.diverted, f"never found: {len(never_found)}; {counts}"
+    lost_pages, failures = _lost_pages(run, never_found)
+    # Of several coordinators one may have lost what another had found.
+    told = sum(named.own.values())
+    assert failures == told or (failures < told and len(run.crawls) > 1), f"{failures} of the walk failed; {counts}"
+    _own_items(run, own, lost_pages)
 
 
-def _same(found: Counter[str], expected: Counter[str]) -> None:
-    missing, too_many = sorted((expected - found).elements()), sorted((found - expected).elements())
-    counts = f"{len(missing)} of {expected.total()} items of a local crawl missing, {len(too_many)} too many"
-    assert not missing + too_many, f"{counts}; missing {missing[:5]}, too many {too_many[:5]}"
+def _number(url: str) -> int:
+    """Of the property, or the index page, that *url* is of."""
+    found = re.search(r"_(\d+)\.html", url)
+    assert found is not None, url
+    return int(found[1])
 
 
-def _own_items(run: Run, expected: Counter[str]) -> None:
+def _lost_pages(run: Run, never_found: Set[int]) -> tuple[set[int], int]:
+    """The index pages that led to these properties and were not read; and how many requests have failed for that: where
+    one page leads to the next, all behind it are lost with it."""
+    pages = {number // INDEX_LINKS for number in never_found}
+    assert len(never_found) == sum(min(INDEX_LINKS, run.properties - page * INDEX_LINKS) for page in pages)
+    count = -(-run.properties // INDEX_LINKS)
+    starts = range(0, count, -(-count // SHARDS)) if run.spider == "distr" else range(1)
+    ends = [*starts[1:], count]
+    failures = [page for page in pages if page - 1 not in pages or page in starts]
+    behind = {page for first in failures for page in range(first, next(end for end in ends if end > first))}
+    assert pages == behind, f"index pages {sorted(behind - pages)} were read, and what leads to them was not"
+    return pages, len(failures)
+
+
+def _own_items(run: Run, expected: Counter[str], lost_pages: Set[int]) -> None:
     """Items of pages that the coordinator crawls are in feeds of its own. One that is begun again walks again, and one
     that is killed keeps what is in its buffers, so of several coordinators only the kind of their items is sure."""
     found = canonical((item for path in run.own_feeds for item in read(path)), run.site)
-    if len(run.crawls) == 1:
-        _same(found, expected)
     strange = sorted(found.keys() - expected.keys())
     assert not strange, f"the coordinator has items that are not its own: {strange[:5]}"
+    if len(run.crawls) == 1:
+        wanted = Counter({item: 1 for item in expected if _number(json.loads(item)["url"]) not in lost_pages})
+        assert found == wanted, f"own items: {wanted - found} missing, {found - wanted} too many"
 
 
 def _as_the_site_has_them(run: Run, found: Sequence[dict[str, Any]]) -> None:
     """Where a local crawl could be as wrong as we are."""
     truth = {url: make_property(number) for number, url in enumerate(run.site.property_urls(range(run.properties)))}
-    assert sorted(item["url"] for item in found) == sorted(truth)
     wrong = [item for item in found if not _is_right(item, truth[item["url"]])]
     assert not wrong, f"{len(wrong)} items are not what the site has: {wrong[:3]}"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-import resource
 import signal
 import time
 from collections import Counter
@@ -13,14 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from arena import Run, StruckNode, strike
+from arena import Run, StruckNode, limit_files, slowness, strike
 from gate import Weather
 from launcher import POINTS
+from places import Backup, Folder
 from trial import chaos
 
 GRANTED = (
     chaos.KILL_MIDWAY, chaos.TERM_MIDWAY, chaos.KILL_STORED, chaos.TERM_STORING, chaos.STORE_REFUSED,
-    chaos.STORE_CUT_OFF,
+    chaos.STORE_CUT_OFF, chaos.OPEN_REFUSED, chaos.DISK_FULL,
 )  # fmt: skip
 T = TypeVar("T")
 AGAIN_SECONDS = 0.2  # a fault that finds nobody to strike tries again
@@ -60,9 +60,12 @@ class Storm:
         node_count = len(run.fleet.nodes)
         # A node that is spoken to through its gate can have bad weather, one that is not can refuse connections.
         run.hosts = [f"{rng.choice(('scrapyd', 'gate'))}{number}" for number in range(1, node_count + 1)]
+        self._hangs_at_first = rng.choice((None, *run.fleet.nodes))
+        self._hangs_for = rng.uniform(1, 8)
         self._order = itertools.count()
         self._due: list[tuple[float, int, Callable[[], bool]]] = []
         self._gone = False  # one node at most goes for good
+        self._restored = False  # so often is a ledger put back
         run.note = self.describe
 
     def describe(self) -> str:
@@ -72,17 +75,20 @@ class Storm:
     def blow(self, seconds: float) -> None:
         """Strike as planned until the run is over, which must be within so many *seconds*."""
         kinds = self._kinds()
-        start = time.monotonic()
+        start, slow = time.monotonic(), slowness()
         for planned in self.plan:
-            self._later(start + planned.at, lambda planned=planned: self._strike(kinds[planned.kind], planned))
+            self._later(start + slow * planned.at, lambda planned=planned: self._strike(kinds[planned.kind], planned))
+        self._hang_at_first()
         self.run.begin()
         while self.run.goes_on():
-            assert time.monotonic() - start < seconds, f"not over after {seconds} s\n{self.run.describe()}"
+            took = time.monotonic() - start
+            assert took < seconds * slowness(), f"not over after {took:.0f} s\n{self.run.describe()}"
             while self._due and self._due[0][0] <= time.monotonic():
                 _, _, act = heapq.heappop(self._due)
                 if not act():
                     self._later(time.monotonic() + AGAIN_SECONDS, act)
             time.sleep(0.05)
+        self.run.mend()
         self.hits.update(self.run.taken())
         if doubled := sum(node.gate.doubled for node in self.run.fleet.nodes):
             self.hits["post-twice"] = doubled
@@ -120,6 +126,13 @@ class Storm:
             "coordinator-dies-at-a-point": self._coordinator_at_a_point,
             "coordinator-disk-full": self._coordinator_disk_full,
             "hosts-reordered": self._hosts_reordered,
+            "ledger-put-back": self._ledger_put_back,
+            "feeds-refused": lambda strike: self._place(strike, self.run.items),
+            "temporary-files-refused": lambda strike: self._place(strike, self.run.temp),
+            "worker-disk-full": self._worker_disk_full,
+            "ftp-gone": self._ftp_gone,
+            "ftp-disk-full": self._ftp_disk_full,
+            "site-stands-still": self._site_stands_still,
         }
 
     # Whom it strikes
@@ -209,20 +222,76 @@ class Storm:
         process, files = self.run.crawl.process, [path for path in self.run.folder.iterdir() if path.is_file()]
         if process.poll() is not None:
             return False
-        largest = max(path.stat().st_size for path in files)
-        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
-
-        def free() -> None:
-            if process.poll() is None:
-                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
-        self._mend(planned.seconds, free)
+        limit_files(process.pid, max(path.stat().st_size for path in files))
+        self._mend(planned.seconds, lambda: process.poll() is None and limit_files(process.pid))
         return True
 
     def _hosts_reordered(self, planned: Strike) -> bool:
         """The coordinator is killed, and the next one has the nodes in another order."""
         self.run.hosts = self.run.hosts[1:] + self.run.hosts[:1]
         return self._coordinator(planned, signal.SIGKILL)
+
+    def _ledger_put_back(self, planned: Strike) -> bool:
+        """The coordinator is killed in a while, and the next one has the ledger of now."""
+        if self._restored or self.run.settled() == 0 or self.run.over:
+            return False
+        self._restored = True
+        backup = Backup(self.run.crawl.ledger)
+
+        def put_back() -> None:
+            if not self.run.over:
+                self.run.crawl.end()
+                backup.put_back()
+                self.run.begin()
+
+        self._mend(planned.seconds, put_back)
+        return True
+
+    # The places for feeds, and the site
+
+    def _hang_at_first(self) -> None:
+        """One node takes calls from the start and never answers, for a while."""
+        node = self._hangs_at_first
+        if node is None:
+            return
+        name = f"gate{self.run.fleet.nodes.index(node) + 1}"
+        self.run.hosts = [name if host[-1] == name[-1] else host for host in self.run.hosts]
+        node.gate.turn(Weather.HANGS)
+        self._mend(self._hangs_for, lambda: node.gate.turn(Weather.FAIR))
+        self.hits["node-hangs-at-the-start"] += 1
+
+    def _place(self, planned: Strike, folder: Folder) -> bool:
+        folder.refuse()
+        self._mend(planned.seconds, folder.open)
+        return True
+
+    def _worker_disk_full(self, planned: Strike) -> bool:
+        """That of all workers of a node, and what is full stays full for those that run: a file that is larger than
+        a few items grows no more."""
+        node = self._up(planned)
+        full = [pid for pid in node.workers() if limit_files(pid, 2000 + int(planned.chance * 20_000))] if node else []
+        self._mend(planned.seconds, lambda: [limit_files(pid) for pid in full])
+        return bool(full)
+
+    def _ftp_gone(self, planned: Strike) -> bool:
+        server = self.run.ftp
+        if server is None or server.process.poll() is not None:
+            return server is None
+        server.kill()
+        self._mend(planned.seconds, server.restart)
+        return True
+
+    def _ftp_disk_full(self, planned: Strike) -> bool:
+        server = self.run.ftp
+        if server is None or not limit_files(server.process.pid, int(planned.chance * 20_000)):
+            return server is None
+        self._mend(planned.seconds, lambda: limit_files(server.process.pid))
+        return True
+
+    def _site_stands_still(self, planned: Strike) -> bool:
+        self.run.site.stand_still()
+        self._mend(planned.seconds, self.run.site.go_on)
+        return True
 
 
 def _one(planned: Strike, among: Sequence[T]) -> T:

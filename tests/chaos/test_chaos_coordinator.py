@@ -74,18 +74,19 @@ def test_it_dies_while_a_post_is_under_way_that_is_carried_out_later(struck: Fle
 @pytest.mark.parametrize("how", ["backup-of-a-live-one", pytest.param("files-of-a-dead-one", marks=pytest.mark.chaos)])
 def test_an_older_copy_of_its_ledger_is_put_back(struck: Fleet, tmp_path: Path, how: str) -> None:
     """What was sent after the copy is sent again, and the jobs of that time, whose receipts lie on the nodes, are
-    nobody's. The walk is done again, in an order of its own."""
-    with site(360, latency=0.05) as child:
-        run = Run(struck, child, tmp_path, properties=360, settings={"DISTRIBUTED_BATCH_SIZE": 12})
-        crawl = run.begin()
-        wait_for(lambda: run.state() is not None and child.stats()["requests"].get("index", 0) > 3)
+    nobody's: batches of the same numbers have other requests this time."""
+    with site(240, latency=0.02) as child:
+        settings = {"DISTRIBUTED_BATCH_SIZE": 15, "DISTRIBUTED_NODE_BACKLOG": 1}
+        run = Run(struck, child, tmp_path, properties=240, spider="leading", settings=settings)
         if how == "backup-of-a-live-one":
+            crawl = run.begin()
+            wait_for(lambda: run.state() is not None)
             copy: Backup | FileCopy = Backup(crawl.ledger)
         else:
-            crawl.end()
-            copy = FileCopy(crawl.ledger)
+            run.dies("before-divert")
+            copy = FileCopy(run.crawl.ledger)
             crawl = run.begin()
-        wait_for(lambda: run.settled() > 180)
+        wait_for(lambda: run.settled() >= 60)
         crawl.end()
         copy.put_back()
         prove(run)

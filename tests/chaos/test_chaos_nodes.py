@@ -23,8 +23,8 @@ GATES = ["gate1", "gate2", "gate3"]
 def test_nodes_are_restarted_and_their_orphans_deliver(struck: Fleet, tmp_path: Path, number: int) -> None:
     """Scrapyd forgets what ran, the workers live on, and nothing is done again."""
     with site(120, latency=0.2) as child:
-        settings = {**SMALL, "DISTRIBUTED_LEASE": 20, "CONCURRENT_REQUESTS": 2}
-        run = Run(struck, child, tmp_path, properties=120, settings=settings)
+        settings = {**SMALL, "DISTRIBUTED_LEASE": 20}
+        run = Run(struck, child, tmp_path, properties=120, settings=settings, workers={"CONCURRENT_REQUESTS": 2})
         run.begin()
         wait_for(lambda: all(len(node.jobs()["running"]) == 2 for node in struck.nodes))
         wait_for(lambda: child.stats()["properties_served"] > 20)
@@ -40,8 +40,8 @@ def test_nodes_are_restarted_and_their_orphans_deliver(struck: Fleet, tmp_path: 
 @pytest.mark.parametrize("comes_back", [pytest.param(True, id="restarted", marks=LONG), pytest.param(False, id="gone")])
 def test_a_node_dies_with_its_workers(struck: Fleet, tmp_path: Path, comes_back: bool) -> None:
     with site(120, latency=0.1) as child:
-        settings = {**SMALL, "DISTRIBUTED_LEASE": 3, "CONCURRENT_REQUESTS": 4}
-        run = Run(struck, child, tmp_path, properties=120, settings=settings)
+        settings = {**SMALL, "DISTRIBUTED_LEASE": 3}
+        run = Run(struck, child, tmp_path, properties=120, settings=settings, workers={"CONCURRENT_REQUESTS": 4})
         run.begin()
         wait_for(lambda: struck.nodes[1].jobs()["running"])
         struck.nodes[1].kill(workers=True)
@@ -52,14 +52,15 @@ def test_a_node_dies_with_its_workers(struck: Fleet, tmp_path: Path, comes_back:
 
 
 def test_a_node_is_a_black_hole_for_longer_than_the_lease(struck: Fleet, tmp_path: Path) -> None:
-    """One takes calls and does not answer, its workers go on; another one is stopped together with its workers."""
-    with site(120, latency=0.1) as child:
-        settings = {**SMALL, "DISTRIBUTED_LEASE": 3, "DISTRIBUTED_TIMEOUT": 1, "CONCURRENT_REQUESTS": 4}
-        run = Run(struck, child, tmp_path, properties=120, settings=settings)
+    """One takes calls and does not answer, its workers go on; another one is stopped together with its workers, in the
+    middle of their batches: a receipt that had come home would leave nothing to miss."""
+    with site(120, latency=0.2) as child:
+        settings = {**SMALL, "DISTRIBUTED_LEASE": 3, "DISTRIBUTED_TIMEOUT": 1}
+        run = Run(struck, child, tmp_path, properties=120, settings=settings, workers={"CONCURRENT_REQUESTS": 1})
         run.begin()
-        wait_for(lambda: all(node.jobs()["running"] for node in struck.nodes))
-        struck.nodes[0].stop()
+        wait_for(lambda: all(node.workers() for node in struck.nodes))
         struck.nodes[1].stop(workers=True)
+        struck.nodes[0].stop()
         wait_for(lambda: f"no sign of life on {struck.nodes[1].name}" in run.crawl.log)
         struck.nodes[0].go_on()
         struck.nodes[1].go_on()
@@ -189,8 +190,8 @@ SHORT_LIST = "other-names-reordered"
 def test_the_nodes_are_listed_otherwise_the_next_time(struck: Fleet, tmp_path: Path, case: str) -> None:
     """Jobs that went to a node under another name are still its jobs; those of a node that is left out go to others."""
     with site(120, latency=0.1) as child:
-        settings = {**SMALL, "DISTRIBUTED_LEASE": 20, "CONCURRENT_REQUESTS": 2}
-        run = Run(struck, child, tmp_path, properties=120, settings=settings)
+        settings = {**SMALL, "DISTRIBUTED_LEASE": 20}
+        run = Run(struck, child, tmp_path, properties=120, settings=settings, workers={"CONCURRENT_REQUESTS": 2})
         run.begin()
         wait_for(lambda: child.stats()["properties_served"] > 20)
         run.crawl.end()

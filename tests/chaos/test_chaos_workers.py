@@ -32,7 +32,7 @@ def test_without_faults_nothing_is_done_twice(struck: Fleet, tmp_path: Path) -> 
 )
 def test_workers_struck_from_outside(struck: Fleet, tmp_path: Path, number: int) -> None:
     with site(120, latency=0.2) as child:
-        run = Run(struck, child, tmp_path, properties=120, settings={**SMALL, "CONCURRENT_REQUESTS": 4})
+        run = Run(struck, child, tmp_path, properties=120, settings=SMALL, workers={"CONCURRENT_REQUESTS": 4})
         run.begin()
         wait_for(lambda: child.stats()["properties_served"] > 10)
         assert sum(strike(pid, number) for pid in struck.workers()) > 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -128,7 +129,8 @@ class Upload(BlockingFeedStorage):
         self.refuses_until = 0.0
 
     def open(self, spider: Any) -> IO[bytes]:
-        if self.grants.take(OPEN_REFUSED):
+        at_work = spider.crawler.stats.get_value("response_received_count")  # else it is only tried
+        if at_work and self.grants.take(OPEN_REFUSED):
             self.refuses_until = time.monotonic() + AWHILE_SECONDS
         if time.monotonic() < self.refuses_until:
             raise PermissionError(errno.EACCES, "the folder for temporary files takes nothing")
@@ -155,7 +157,8 @@ class Upload(BlockingFeedStorage):
 
 
 class LeadingSpider(TrialSpider):
-    """*count* start pages for the fleet; each leads to three pages, and only those have items.
+    """*count* start pages for the fleet, each time in another order, as lists of a site that lives; each leads to three
+    pages, and only those have items.
 
     *order* is the priority of these pages: 1 crawls them as soon as they are found, -1 after all start pages."""
 
@@ -172,7 +175,7 @@ class LeadingSpider(TrialSpider):
         self.order = order
 
     async def start(self) -> AsyncIterator[Any]:
-        for number in range(int(self.count)):
+        for number in random.sample(range(int(self.count)), int(self.count)):
             yield Request(f"{self.site}/property_{number:06d}.html", self.parse, meta=dict(MARK))
 
     def parse(self, response: Response) -> Iterator[Any]:
