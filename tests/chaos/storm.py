@@ -70,7 +70,8 @@ class Storm:
 
     def describe(self) -> str:
         planned = ", ".join(f"{strike.at:.1f} s {strike.kind}" for strike in self.plan)
-        return f"seed {self.seed}, hosts {self.run.hosts}, struck {dict(self.hits)}, planned {planned}"
+        what = f"seed {self.seed}, {self.run.spider} into {self.run.feeds}"
+        return f"{what}, hosts {self.run.hosts}, struck {dict(self.hits)}, planned {planned}"
 
     def blow(self, seconds: float) -> None:
         """Strike as planned until the run is over, which must be within so many *seconds*."""

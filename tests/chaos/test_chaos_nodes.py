@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from arena import Fleet, Run, fleet, wait_for
+from arena import TIMES, Fleet, Run, fleet, slowness, wait_for
 from crawling import site
 from gate import Weather
 from oracle import no_repetition, prove
@@ -40,8 +40,7 @@ def test_nodes_are_restarted_and_their_orphans_deliver(struck: Fleet, tmp_path: 
 @pytest.mark.parametrize("comes_back", [pytest.param(True, id="restarted", marks=LONG), pytest.param(False, id="gone")])
 def test_a_node_dies_with_its_workers(struck: Fleet, tmp_path: Path, comes_back: bool) -> None:
     with site(120, latency=0.1) as child:
-        settings = {**SMALL, "DISTRIBUTED_LEASE": 3}
-        run = Run(struck, child, tmp_path, properties=120, settings=settings, workers={"CONCURRENT_REQUESTS": 4})
+        run = Run(struck, child, tmp_path, properties=120, settings=SMALL, workers={"CONCURRENT_REQUESTS": 4})
         run.begin()
         wait_for(lambda: struck.nodes[1].jobs()["running"])
         struck.nodes[1].kill(workers=True)
@@ -55,7 +54,7 @@ def test_a_node_is_a_black_hole_for_longer_than_the_lease(struck: Fleet, tmp_pat
     """One takes calls and does not answer, its workers go on; another one is stopped together with its workers, in the
     middle of their batches: a receipt that had come home would leave nothing to miss."""
     with site(120, latency=0.2) as child:
-        settings = {**SMALL, "DISTRIBUTED_LEASE": 3, "DISTRIBUTED_TIMEOUT": 1}
+        settings = {**SMALL, "DISTRIBUTED_TIMEOUT": 1}
         run = Run(struck, child, tmp_path, properties=120, settings=settings, workers={"CONCURRENT_REQUESTS": 1})
         run.begin()
         wait_for(lambda: all(node.workers() for node in struck.nodes))
@@ -206,10 +205,10 @@ def test_a_node_that_dies_for_good_costs_no_more_than_its_share_and_a_lease(
     struck: Fleet, tmp_path: Path, figures: list[str]
 ) -> None:
     """Pages are slow here, so that the nodes and not this machine are what limits a crawl."""
-    lease, took = 4, {}
+    took = {}
     for case in ("in peace", "with one of three nodes killed in the middle"):
         with site(1800, latency=0.25) as child:
-            settings = {"DISTRIBUTED_BATCH_SIZE": 75, "DISTRIBUTED_LEASE": lease}
+            settings = {"DISTRIBUTED_BATCH_SIZE": 75}
             folder = tmp_path / str(len(took))
             folder.mkdir()
             workers = {"CONCURRENT_REQUESTS": 4}
@@ -224,4 +223,4 @@ def test_a_node_that_dies_for_good_costs_no_more_than_its_share_and_a_lease(
             took[case] = run.seconds
     peace, struck_time = took.values()
     figures.append(f"1,800 slow pages: {', '.join(f'{seconds:.1f} s {case}' for case, seconds in took.items())}")
-    assert struck_time <= peace * 1.5 + lease
+    assert struck_time <= peace * 1.5 + TIMES["DISTRIBUTED_LEASE"] * slowness()

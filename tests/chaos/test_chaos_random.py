@@ -27,7 +27,8 @@ SHORT_SEED = 7
 SEEDS = [int(seed) for seed in os.environ.get("CHAOS_SEED", "").split(",") if seed] or list(range(1, 31))
 PROPERTIES = 2000
 SECONDS = 180
-SETTINGS = {"DISTRIBUTED_BATCH_SIZE": 100, "DISTRIBUTED_FLEET_TIMEOUT": 15}
+BATCH_PAGES = 100
+SETTINGS = {"DISTRIBUTED_BATCH_SIZE": BATCH_PAGES, "DISTRIBUTED_FLEET_TIMEOUT": 15}
 # A site that stands still is noticed, and has gone on before a request has been tried for the last time.
 PATIENCE = {"DOWNLOAD_TIMEOUT": 5, "RETRY_TIMES": 2}
 WORKERS = {"CONCURRENT_REQUESTS": 4}
@@ -45,11 +46,12 @@ def storm(
 ) -> tuple[Run, Storm]:
     spider, scheme = weather(seed)
     properties //= SPIDERS[spider]
+    settings = SETTINGS | PATIENCE | {"DISTRIBUTED_BATCH_SIZE": BATCH_PAGES // SPIDERS[spider]}
     (folder / "ftp").mkdir(parents=True)
     with site(properties, latency=0.02) as child, ftp_server(folder / "ftp") as ftp:
         run = Run(
             struck, child, folder, properties=properties, spider=spider, scheme=scheme,
-            ftp=ftp if scheme == "ftp" else None, settings=SETTINGS | PATIENCE, workers=WORKERS | PATIENCE,
+            ftp=ftp if scheme == "ftp" else None, settings=settings, workers=WORKERS | PATIENCE,
         )  # fmt: skip
         blowing = Storm(run, seed, strikes=strikes, pause=pause)
         print(blowing.describe())

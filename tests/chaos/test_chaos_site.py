@@ -20,7 +20,7 @@ IMPATIENT = {"DOWNLOAD_TIMEOUT": 1, "RETRY_TIMES": 1}
 
 
 # What the log has when a page of the walk has failed with all of Scrapy's own tries.
-FAILED = ("tried again", "Gave up retrying", "Error downloading")
+FAILED = ("it is tried again in", "Gave up retrying", "Error downloading")
 NEVER_AGAIN = {"DISTRIBUTED_RETRY_FAILED": ""}
 
 

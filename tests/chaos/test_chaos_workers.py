@@ -79,8 +79,7 @@ def test_every_worker_fails_at_its_first_attempt(struck: Fleet, tmp_path: Path, 
 def test_workers_that_sleep_through_their_lease_and_wake_up(struck: Fleet, tmp_path: Path) -> None:
     """Their batches go to others; whoever is first counts, and the other one does not."""
     with site(60, latency=0.1) as child:
-        settings = {"DISTRIBUTED_BATCH_SIZE": 30, "DISTRIBUTED_LEASE": 2}
-        run = Run(struck, child, tmp_path, properties=60, settings=settings)
+        run = Run(struck, child, tmp_path, properties=60, settings={"DISTRIBUTED_BATCH_SIZE": 30})
         run.begin()
         wait_for(lambda: child.stats()["properties_served"] > 4)
         asleep = [pid for pid in struck.workers() if strike(pid, signal.SIGSTOP)]
