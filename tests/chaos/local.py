@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from crawling import Project, SiteChild, site
+from arena import slowness
+from crawling import DEADLINE_SECONDS, Project, SiteChild, site
 
 SITE = "http://site"
 # What an item can only say of its worker: no local crawl has batches.
@@ -42,6 +43,6 @@ def local_items(project: Project, spider: str, args: tuple[tuple[str, Any], ...]
             folder=Path(folder),
             args={**dict(args), "site": child.url},
             settings={"DISTRIBUTED_ENABLED": False, "FEEDS": json.dumps({f"{folder}/local.jl": {"format": "jl"}})},
-        ).wait()
+        ).wait(DEADLINE_SECONDS * slowness())
         assert crawl.process.returncode == 0, crawl.log
         return canonical(read(Path(folder) / "local.jl"), child)
