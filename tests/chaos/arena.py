@@ -234,6 +234,7 @@ class Run:
         self.items = Folder(folder / "items")
         self.temp = Folder(folder / "temp")  # where workers put what they upload at the end
         self.ftp = ftp
+        self.uploads = ftp is not None or scheme == "upload"
         place = f"{scheme}://{self.items.path}" if ftp is None else ftp.url.replace("//", "//anonymous@")
         inside = {"CHAOS_FOLDER": str(self.grants), "FEED_TEMPDIR": str(self.temp.path), **(workers or {})}
         self.settings = {

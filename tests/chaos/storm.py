@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from arena import Run, StruckNode, limit_files, slowness, strike
+from ftp_child import FtpChild
 from gate import Weather
 from launcher import POINTS
 from places import Backup, Folder
@@ -128,13 +129,23 @@ class Storm:
             "coordinator-disk-full": self._coordinator_disk_full,
             "hosts-reordered": self._hosts_reordered,
             "ledger-put-back": self._ledger_put_back,
-            "feeds-refused": lambda strike: self._place(strike, self.run.items),
-            "temporary-files-refused": lambda strike: self._place(strike, self.run.temp),
             "worker-disk-full": self._worker_disk_full,
-            "ftp-gone": self._ftp_gone,
-            "ftp-disk-full": self._ftp_disk_full,
             "site-stands-still": self._site_stands_still,
+            **self._kinds_of_places(),
         }
+
+    def _kinds_of_places(self) -> dict[str, Callable[[Strike], bool]]:
+        """What can happen to feeds depends on where they go."""
+        items, temp, server = self.run.items, self.run.temp, self.run.ftp
+        kinds: dict[str, Callable[[Strike], bool]] = {}
+        if self.run.uploads:
+            kinds["temporary-files-refused"] = lambda strike: self._place(strike, temp)
+        if server is None:
+            kinds["feeds-refused"] = lambda strike: self._place(strike, items)
+        else:
+            kinds["ftp-gone"] = lambda strike: self._ftp_gone(strike, server)
+            kinds["ftp-disk-full"] = lambda strike: self._ftp_disk_full(strike, server)
+        return kinds
 
     # Whom it strikes
 
@@ -274,18 +285,16 @@ class Storm:
         self._mend(planned.seconds, lambda: [limit_files(pid) for pid in full])
         return bool(full)
 
-    def _ftp_gone(self, planned: Strike) -> bool:
-        server = self.run.ftp
-        if server is None or server.process.poll() is not None:
-            return server is None
+    def _ftp_gone(self, planned: Strike, server: FtpChild) -> bool:
+        if server.process.poll() is not None:
+            return False
         server.kill()
         self._mend(planned.seconds, server.restart)
         return True
 
-    def _ftp_disk_full(self, planned: Strike) -> bool:
-        server = self.run.ftp
-        if server is None or not limit_files(server.process.pid, int(planned.chance * 20_000)):
-            return server is None
+    def _ftp_disk_full(self, planned: Strike, server: FtpChild) -> bool:
+        if not limit_files(server.process.pid, int(planned.chance * 20_000)):
+            return False
         self._mend(planned.seconds, lambda: limit_files(server.process.pid))
         return True
 
