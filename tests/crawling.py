@@ -46,16 +46,16 @@ def wait_for(check: Callable[[], Any], seconds: float = 30) -> Any:
 class SiteChild:
     """The running example site."""
 
-    def __init__(self, url: str, process: subprocess.Popen[str]) -> None:
+    def __init__(self, url: str, pid: int) -> None:
         self.url = url
-        self.process = process
+        self.pid = pid
 
     def stand_still(self) -> None:
         """It takes connections, and answers nothing until it goes on."""
-        self.process.send_signal(signal.SIGSTOP)
+        os.kill(self.pid, signal.SIGSTOP)
 
     def go_on(self) -> None:
-        self.process.send_signal(signal.SIGCONT)
+        os.kill(self.pid, signal.SIGCONT)
 
     def property_urls(self, numbers: Sequence[int]) -> list[str]:
         return [f"{self.url}/property_{number:06d}.html" for number in numbers]
@@ -72,7 +72,7 @@ def site(properties: int, latency: float = 0.0) -> Iterator[SiteChild]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield SiteChild(process.stdout.readline().rpartition(" ")[2].strip(), process)
+            yield SiteChild(process.stdout.readline().rpartition(" ")[2].strip(), process.pid)
         finally:
             process.terminate()
             process.send_signal(signal.SIGCONT)  # one that stands still would not hear of its end
