@@ -44,11 +44,10 @@ def _balance(run: Run, *, stood_still: bool) -> Named:
     account = run.fleet.project.account(run.crawl)
     balance = run.crawl.balance()
     named = Named(run, diverted=balance["diverted"], losses=account.get("losses") or {})
+    failed = len(named.failed)
     # A walk that is done again finds everything again.
-    counts = {state: count for state, count in balance.items() if state not in ("diverted", "duplicates")}
-    assert counts == {"crawled": named.diverted - len(named.failed)} | (
-        {"failed": len(named.failed)} if named.failed else {}
-    )
+    counts = Counter({state: count for state, count in balance.items() if state not in ("diverted", "duplicates")})
+    assert counts == Counter(crawled=named.diverted - failed, failed=failed), f"{balance}"
     assert stood_still or (named.nothing and named.diverted == run.properties), f"{balance}, {named}"
     return named
 
@@ -85,10 +84,10 @@ def _items(run: Run, found: Counter[str], named: Named) -> None:
     counts = f"{missing.total()} of {expected.total()} items of a local crawl missing, {len(too_many)} too many"
     counts = f"{counts} (named: {named}); missing {sorted(missing)[:3]}, too many {too_many[:3]}"
     assert not too_many, counts
+    # Of each property the page itself has a plain URL, and those that it leads to have a query.
     unfailed = [url for item in missing.elements() if _number(url := json.loads(item)["url"]) not in named.failed]
-    followed = [url for url in unfailed if "?" in url]
     never_found = {_number(url) for url in unfailed if "?" not in url}
-    followed = [url for url in followed if _number(url) not in never_found]
+    followed = [url for url in unfailed if _number(url) not in never_found]
     assert len(followed) == sum(named.followed.values()), f"followed: {len(followed)}; {counts}"
     assert len(never_found) == run.properties - named.diverted, f"never found: {len(never_found)}; {counts}"
     lost_pages, failures = _lost_pages(run, never_found)

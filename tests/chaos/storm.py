@@ -66,7 +66,6 @@ class Storm:
         self._order = itertools.count()
         self._due: list[tuple[float, int, Callable[[], bool]]] = []
         self._gone = False  # one node at most goes for good
-        self._restored = False  # so often is a ledger put back
         run.note = self.describe
 
     def describe(self) -> str:
@@ -245,9 +244,8 @@ class Storm:
 
     def _ledger_put_back(self, planned: Strike) -> bool:
         """The coordinator is killed in a while, and the next one has the ledger of now."""
-        if self._restored or self.run.settled() == 0 or self.run.over:
+        if self.run.settled() == 0 or self.run.over:
             return False
-        self._restored = True
         backup = Backup(self.run.crawl.ledger)
 
         def put_back() -> None:
