@@ -24,10 +24,9 @@ import signal
 from array import array
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 LINKS_PER_PAGE = 30
 
@@ -169,22 +168,24 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """One HTTP answer; ``delay`` in seconds."""
+    """One HTTP answer; ``delay`` in seconds. ``close``: the connection ends with it."""
 
     body: bytes = b""
     status: HTTPStatus = HTTPStatus.OK
     content_type: str = "text/html; charset=utf-8"
     location: str | None = None
     delay: float = 0.0
+    close: bool = False
 
     def encode(self, *, with_body: bool = True) -> bytes:
         """The bytes on the wire; ``with_body=False`` answers HEAD."""
         location = f"Location: {self.location}\r\n" if self.location is not None else ""
+        close = "Connection: close\r\n" if self.close else ""
         head = (
             f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
             f"Content-Type: {self.content_type}\r\n"
             f"Content-Length: {len(self.body)}\r\n"
-            f"{location}\r\n"
+            f"{location}{close}\r\n"
         )
         return head.encode("latin-1") + (self.body if with_body else b"")
 
@@ -196,7 +197,13 @@ def as_json(value: object) -> Response:
 
 NOT_FOUND = Response(body=b"Not found\n", status=HTTPStatus.NOT_FOUND)
 
-PAGE = re.compile(r"/(index|property|image)_(\d+)\.(?:html|gif)")
+PAGE = re.compile(r"/(index|property|image)_(\d{1,20})\.(?:html|gif)")
+LENGTH = re.compile(r"[0-9]{1,8}")
+END_OF_HEAD = b"\r\n\r\n"
+MAX_HEAD_BYTES = 64 * 1024
+MAX_BODY_BYTES = 1024 * 1024
+LINGER_SECONDS = 1.0
+URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"
 
 
 @dataclass(kw_only=True)
@@ -246,8 +253,7 @@ class Site:
             known = {status.value: status for status in HTTPStatus}
             return Response(status=known.get(int(match[1]), HTTPStatus.NOT_FOUND))
         if request.path == "/redirect" and "to" in query:
-            target = re.sub(r"[\r\n]", "", query["to"][0])
-            return Response(status=HTTPStatus.FOUND, location=target)
+            return Response(status=HTTPStatus.FOUND, location=quote(query["to"][0], safe=URL_CHARACTERS))
         if request.path == "/echo":
             return as_json(
                 {
@@ -279,7 +285,11 @@ class Site:
 
 
 class BadRequestError(Exception):
-    """What came over the wire is not an HTTP/1.1 request that this server takes."""
+    """What came over the wire is not an HTTP/1.1 request that this server takes. *status*: that of the answer."""
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
@@ -288,19 +298,87 @@ def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
     match first.split(" "):
         case [method, target, "HTTP/1.1" | "HTTP/1.0"]:
             pairs = (line.partition(":") for line in lines)
-            return method, target, {name.lower(): value.strip() for name, _, value in pairs}
+            headers = {name.lower(): value.strip() for name, _, value in pairs}
         case _:
-            raise BadRequestError(f"not a request line: {first!r}")
+            raise BadRequestError(HTTPStatus.BAD_REQUEST, f"found the request line {first[:100]!a}")
+    if len(headers) < len(lines) and sum(line.lower().startswith("content-length:") for line in lines) > 1:
+        raise BadRequestError(HTTPStatus.BAD_REQUEST, "found Content-Length more than once")
+    return method, target, headers
+
+
+def body_length(headers: dict[str, str]) -> int:
+    """How many bytes come after a head with these headers."""
+    if "transfer-encoding" in headers:
+        raise BadRequestError(HTTPStatus.LENGTH_REQUIRED, "found Transfer-Encoding, expected a Content-Length")
+    length = headers.get("content-length")
+    if length is None:
+        return 0
+    if not LENGTH.fullmatch(length):
+        raise BadRequestError(HTTPStatus.BAD_REQUEST, f"found Content-Length {length[:100]!a}, expected 1 to 8 digits")
+    if int(length) > MAX_BODY_BYTES:
+        raise BadRequestError(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"found a body of {length} bytes, expected {MAX_BODY_BYTES} at most"
+        )
+    return int(length)
+
+
+class Reader:
+    """The requests in the bytes of one connection, however these are cut into pieces. What it keeps is bounded by the
+    limits of head and body, and by what comes in one piece."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+        self._searched = 0  # so far there is no end of the head
+        self._head: tuple[str, str, dict[str, str]] | None = None
+        self._length = 0  # of the body of that head
+
+    def __len__(self) -> int:
+        """Bytes that are kept."""
+        return len(self._received)
+
+    def add(self, data: bytes) -> None:
+        self._received += data
+
+    def next(self) -> Request | None:
+        """The next request, if all of it is here. Raises ``BadRequestError``."""
+        if self._head is None and not self._take_head():
+            return None
+        assert self._head is not None
+        if len(self._received) < self._length:
+            return None
+        method, target, headers = self._head
+        body = bytes(self._received[: self._length])
+        del self._received[: self._length]
+        self._head = None
+        return Request(method=method, target=target, headers=headers, body=body)
+
+    def _take_head(self) -> bool:
+        end = self._received.find(END_OF_HEAD, self._searched)
+        self._searched = max(0, len(self._received) - len(END_OF_HEAD) + 1) if end < 0 else 0
+        if max(end, self._searched) > MAX_HEAD_BYTES:
+            message = f"found a head of more than {MAX_HEAD_BYTES} bytes"
+            raise BadRequestError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
+        if end < 0:
+            return False
+        self._head = parse_head(bytes(self._received[:end]))
+        self._length = body_length(self._head[2])
+        del self._received[: end + len(END_OF_HEAD)]
+        return True
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection: requests are answered one after the other."""
+    """One keep-alive connection: requests are answered one after the other, and one in each turn of the event loop,
+    so that a client that sends many at once does not keep others waiting. Nothing is read from a client that sends
+    more than is answered, and nothing is answered to one that does not read."""
 
     def __init__(self, site: Site, connections: set[Connection]) -> None:
         self._site = site
         self._connections = connections
-        self._received = bytearray()
-        self._busy = False
+        self._reader = Reader()
+        self._busy = False  # an answer or the next turn is to come
+        self._choked = False  # the client does not read its answers
+        self._paused = False  # we do not read its requests
+        self._refused = False
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -313,7 +391,15 @@ class Connection(asyncio.Protocol):
         self._connections.discard(self)
 
     def data_received(self, data: bytes) -> None:
-        self._received += data
+        if not self._refused:
+            self._reader.add(data)
+            self._next()
+
+    def pause_writing(self) -> None:
+        self._choked = True
+
+    def resume_writing(self) -> None:
+        self._choked = False
         self._next()
 
     def close(self) -> None:
@@ -322,39 +408,54 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _next(self) -> None:
+        """Answer the next request that has come in whole, unless an answer is under way."""
+        if self._transport is None or self._refused:
+            return
         try:
-            for request in self._requests():
+            if not self._busy and not self._choked and (request := self._reader.next()) is not None:
                 self._answer(request)
-        except (BadRequestError, ValueError):
-            self.close()
+        except BadRequestError as error:
+            self._refuse(error)
+        else:
+            ahead = (self._busy or self._choked) and len(self._reader) > MAX_HEAD_BYTES
+            if ahead != self._paused:
+                self._pause(ahead)
 
-    def _requests(self) -> Iterator[Request]:
-        """Requests that have come in whole, while none is being answered."""
-        while not self._busy and (end := self._received.find(b"\r\n\r\n")) >= 0:
-            method, target, headers = parse_head(bytes(self._received[:end]))
-            if "transfer-encoding" in headers:
-                raise BadRequestError("a body without Content-Length")
-            stop = end + 4 + int(headers.get("content-length", 0))
-            if len(self._received) < stop:
-                return
-            body = bytes(self._received[end + 4 : stop])
-            del self._received[:stop]
-            yield Request(method=method, target=target, headers=headers, body=body)
+    def _pause(self, wanted: bool) -> None:
+        assert self._transport is not None
+        self._paused = wanted
+        (self._transport.pause_reading if wanted else self._transport.resume_reading)()
 
     def _answer(self, request: Request) -> None:
+        assert self._transport is not None
         response = self._site.answer(request)
         encoded = response.encode(with_body=request.method != "HEAD")
         if response.delay:
             self._busy = True
-            asyncio.get_running_loop().call_later(response.delay, self._answer_late, encoded)
-        elif self._transport is not None:
-            self._transport.write(encoded)
+            asyncio.get_running_loop().call_later(response.delay, self._go_on, encoded)
+            return
+        self._transport.write(encoded)
+        if self._reader:
+            self._busy = True
+            asyncio.get_running_loop().call_soon(self._go_on, b"")
 
-    def _answer_late(self, encoded: bytes) -> None:
+    def _go_on(self, answer: bytes) -> None:
         self._busy = False
         if self._transport is not None:
-            self._transport.write(encoded)
+            self._transport.write(answer)
             self._next()
+
+    def _refuse(self, error: BadRequestError) -> None:
+        """Say why, and close: nobody knows where the next request would begin. What still comes is read for a moment,
+        else the client would meet a reset before it has read the answer."""
+        assert self._transport is not None
+        self._refused = True
+        if self._paused:
+            self._pause(False)
+        refusal = Response(status=error.status, body=f"{error}\n".encode(), content_type="text/plain", close=True)
+        self._transport.write(refusal.encode())
+        self._transport.write_eof()
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, self.close)
 
 
 async def serve(site: Site, host: str, port: int) -> None:
