@@ -25,14 +25,18 @@ from __future__ import annotations
 
 import argparse
 import logging
+import resource
 import signal
 import socket
 import sys
+import time
 import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
-from landing import Arrival, LandingError, LandingPlace, RefusedError
+from landing import Arrival, Fault, LandingError, LandingPlace, RefusedError
 from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.filesystems import AbstractedFS
 from pyftpdlib.handlers import DTPHandler, FTPHandler
@@ -43,6 +47,12 @@ logger = logging.getLogger(__name__)
 # Between the ends of the two connections of a client that was killed. On a busy machine, of 300 such clients 177 would
 # have passed for whole without this, 1 with 0.005, and none of 1,700 with 0.2.
 GRACE_SECONDS = 0.2
+EXAMINERS = 4  # threads: one long examination does not hold up the others
+LOOK_SECONDS = 0.01  # between two looks whether an examination is over
+# An upload takes a fraction of a second, so so many at once are the work of a fleet of thousands.
+SESSIONS = 512
+SESSIONS_OF_ADDRESS = 256
+DESCRIPTORS = 6  # of a session: two connections, a port that waits for one, the file, and two more to examine it
 BROKEN_OFF = "426 The upload was broken off; nothing has landed."
 NO_FOLDERS = "550 No folders here, expected a file name alone, as in ftp://HOST:PORT/NAME"
 COMMANDS = (
@@ -68,6 +78,8 @@ class Flat(AbstractedFS):  # type: ignore[misc]
 class Upload(DTPHandler):  # type: ignore[misc]
     """The data connection. pyftpdlib alone takes its end for the end of the file (its ticket 311)."""
 
+    file_obj: Arrival
+
     def handle_close(self) -> None:
         """The client has closed it."""
         if not self.receive:
@@ -76,6 +88,7 @@ class Upload(DTPHandler):  # type: ignore[misc]
             self.cut()
         else:
             self.del_channel()  # else its end is reported for ever
+            self._idler.cancel()  # no more bytes come, and an examination may take its time
             self.call_later(GRACE_SECONDS, self._end)
 
     def cut(self) -> None:
@@ -100,12 +113,22 @@ class Upload(DTPHandler):  # type: ignore[misc]
         return False
 
     def _end(self) -> None:
-        if not self._client_waits():
+        if self._client_waits():
+            examiners: ThreadPoolExecutor = self.cmd_channel.server.examiners
+            self._land(examiners.submit(self.file_obj.examination()))
+        else:
             self.cut()
-            return
-        self.file_obj.land()
-        self._resp = ("226 Landed.", logger.debug)
-        self.close()
+
+    def _land(self, examined: Future[Fault | None]) -> None:
+        """Other clients are served while the file is examined."""
+        if not examined.done():
+            self.call_later(LOOK_SECONDS, self._land, examined)
+        elif self._client_waits():
+            self.file_obj.land(examined.result)
+            self._resp = ("226 Landed.", logger.debug)
+            self.close()
+        else:
+            self.cut()
 
     def _client_waits(self) -> bool:
         """Whether the control connection is open and silent. Asked of the socket: the loop may have been busy with
@@ -127,6 +150,16 @@ class Session(FTPHandler):  # type: ignore[misc]
     dtp_handler = Upload
     banner = "Uploads of whole files only."
     _in_dtp_queue: tuple[Arrival, str] | None
+    data_channel: Upload | None
+
+    def __init__(self, conn: socket.socket, server: UploadServer, ioloop: object) -> None:
+        self.heard = time.monotonic()
+        super().__init__(conn, server, ioloop)
+
+    @property
+    def uploads(self) -> bool:
+        """Whether a file comes, or is looked at."""
+        return self.data_channel is not None and bool(self.data_channel.receive)
 
     @property
     def authorizer(self) -> DummyAuthorizer:
@@ -135,6 +168,7 @@ class Session(FTPHandler):  # type: ignore[misc]
     def pre_process_command(self, line: str, cmd: str, arg: str) -> None:
         """Whoever sends a command before the answer to an upload has given that up: Python's ftplib says QUIT when it
         could not read on. (A NOOP only keeps the line open.)"""
+        self.heard = time.monotonic()
         if cmd != "NOOP":
             self._break_off()
         if cmd.endswith("STAT"):  # pyftpdlib expects it in proto_cmds, where it would be a way to list
@@ -148,7 +182,8 @@ class Session(FTPHandler):  # type: ignore[misc]
             self._in_dtp_queue = None
             arrival.close()
             self.respond(BROKEN_OFF)
-        elif self.data_channel is not None and self.data_channel.receive:
+        elif self.uploads:
+            assert self.data_channel is not None
             self.data_channel.cut()
 
     def ftp_STOR(self, path: str, mode: str = "w") -> None:  # noqa: N802  # pyftpdlib finds it by the command
@@ -170,15 +205,56 @@ class Session(FTPHandler):  # type: ignore[misc]
 
 
 class UploadServer(FTPServer):  # type: ignore[misc]
-    """Listens at once. Raises ``OSError`` where it can't."""
+    """Listens at once. Raises ``OSError`` where it can't.
 
-    def __init__(self, host: str, port: int, place: LandingPlace) -> None:
+    Sessions are limited, so that there is a descriptor for each thing that one of them needs, and no address may have
+    all of them. Where a limit is reached, the session that was silent for longest ends: a worker is silent only as long
+    as its line takes, and while it uploads it is left alone. So connections that only wait keep nobody out.
+    """
+
+    def __init__(self, host: str, port: int, place: LandingPlace, sessions: int = SESSIONS) -> None:
         self.place = place
+        self.max_cons = sessions
+        self.max_cons_per_ip = min(SESSIONS_OF_ADDRESS, max(1, sessions // 2))
+        self.examiners = ThreadPoolExecutor(EXAMINERS, "examiner")
         self.authorizer = DummyAuthorizer()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that anonymous users may write here; that is the purpose
             self.authorizer.add_anonymous(str(place.staging), perm="emwa")
         super().__init__((host, port), Session)
+
+    def handle_accepted(self, sock: socket.socket, addr: tuple[str, int]) -> Session | None:
+        ip = addr[0]
+        if self.ip_map.count(ip) >= self.max_cons_per_ip:
+            self._make_room(lambda one: one.remote_ip == ip)
+        elif len(self.ip_map) >= self.max_cons:
+            self._make_room(lambda one: True)
+        session: Session | None = super().handle_accepted(sock, addr)
+        return session
+
+    def _accept_new_cons(self) -> bool:
+        """pyftpdlib's own counts sockets, so uploads, which have two, would keep each other out."""
+        return len(self.ip_map) <= self.max_cons
+
+    def _make_room(self, among: Callable[[Session], bool]) -> None:
+        sessions = [one for one in self.ioloop.socket_map.values() if isinstance(one, Session)]
+        silent = [one for one in sessions if among(one) and not one.uploads]
+        if silent:
+            one = min(silent, key=lambda session: session.heard)
+            logger.warning("ended a session of %s that was silent: there are too many", one.remote_ip)
+            one.respond("421 Another client needs this session.")
+            one.close()
+
+
+def possible_sessions() -> int:
+    """How many sessions can have all their descriptors. Raises this process's own limit as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = (SESSIONS + 16) * DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return SESSIONS
+    limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return max(1, limit // DESCRIPTORS - 16)
 
 
 def end(signum: int, frame: FrameType | None) -> None:
@@ -207,7 +283,8 @@ def main() -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, end)
     try:
-        server = UploadServer(options.host, options.port, LandingPlace(options.staging, options.items))
+        place = LandingPlace(options.staging, options.items)
+        server = UploadServer(options.host, options.port, place, possible_sessions())
     except LandingError as error:
         sys.exit(str(error))
     except OSError as error:

@@ -3,23 +3,30 @@
 It arrives in the staging folder, under a name of its own, and is linked into the items folder when all of it is on the
 disk. Linking is atomic and never replaces a file, so no reader of the items folder ever sees a part, and a file there
 never changes. What does not land is kept in the staging folder, with its reason as the ending of its name, and is
-never landed later: the worker that has sent it was told, and its batch is crawled again under another name.
+never landed later: the worker that has sent it was told, and its batch is crawled again under another name. Only a gzip
+file that holds far more than any feed does is removed at once.
+
+Whether a file is whole is looked at by ``Arrival.examination``, which may take long and may run in any thread. All else
+belongs to one thread.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import gzip
 import json
 import logging
 import os
 import secrets
 import zlib
 from codecs import BOM_UTF8
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from threading import Event
+from typing import BinaryIO
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +34,13 @@ PART = ".part"
 NOT_UTF_8 = "\N{REPLACEMENT CHARACTER}"
 LINES = (".jl", ".jsonl", ".jsonlines")
 GZIP = b"\x1f\x8b"
-MAX_LINE_BYTES = 64 * 1024 * 1024
+PACKED_BYTES = 16 * 1024
+PIECE_BYTES = 256 * 1024
+HEAD_BYTES = 4
+END_BYTES = 1024 * 1024  # of the end of a file: its last line is looked for there
+# A gzip file of items holds 5 to 20 times its own size, a bomb up to 1,032 times. Small ones may, they do no harm.
+MAX_RATIO = 100
+HARMLESS_BYTES = 64 * 1024 * 1024
 MAX_NAME_BYTES = 200  # a file system takes 255, and the name in the staging folder is longer
 
 
@@ -42,6 +55,14 @@ class Reason(Enum):
     """Another file of this name has landed meanwhile."""
     LEFT = "left"
     """It was on its way when the server was killed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Why a file that has arrived does not land. *kept*: in the staging folder; else it is removed."""
+
+    message: str
+    kept: bool = True
 
 
 class LandingError(Exception):
@@ -129,6 +150,7 @@ class Arrival:
         self.closed = False
         self._path = path
         self._items = items
+        self._given_up = Event()
         self._file = path.open("xb")
 
     def write(self, chunk: bytes) -> None:
@@ -138,16 +160,25 @@ class Arrival:
         except OSError as error:
             raise self._refused(Reason.CUT, 452, f"can't be stored: {error.strerror}") from None
 
-    def land(self) -> None:
-        """Bring it into the items folder, to stay there whatever happens then. Raises ``RefusedError``.
+    def examination(self) -> Callable[[], Fault | None]:
+        """What looks, in any thread, whether all that was written is a whole file, and brings it to the disk. It stops
+        when this is closed. Raises ``RefusedError`` where there is no room."""
+        try:
+            self._file.flush()
+            descriptor = os.dup(self._file.fileno())  # the examination's own: this one may be closed meanwhile
+        except OSError as error:
+            raise self._refused(Reason.CUT, 452, f"can't be stored: {error.strerror}") from None
+        return partial(examine, self.name, self._path, descriptor, self._given_up)
+
+    def land(self, examined: Callable[[], Fault | None]) -> None:
+        """Bring it into the items folder, to stay there whatever happens then. *examined*: gives, or raises, what the
+        examination has found. Raises ``RefusedError``.
 
         May be killed at any line: the file is in the items folder as a whole, or not at all.
         """
         try:
-            self._file.flush()
-            if fault := damage(self.name, self._path):
-                raise self._refused(Reason.DAMAGED, 554, fault)
-            os.fsync(self._file.fileno())
+            if fault := examined():
+                raise self._refused(Reason.DAMAGED, 554, fault.message, kept=fault.kept)
             try:
                 os.link(self._path, self._items / self.name)
             except FileExistsError:
@@ -170,16 +201,20 @@ class Arrival:
         if not self.closed:
             self._set_aside(Reason.CUT, "the upload was broken off")
 
-    def _refused(self, reason: Reason, code: int, message: str) -> RefusedError:
+    def _refused(self, reason: Reason, code: int, message: str, *, kept: bool = True) -> RefusedError:
         if not self.closed:
-            self._set_aside(reason, message)
+            self._set_aside(reason, message, kept=kept)
         return RefusedError(code, message)
 
-    def _set_aside(self, reason: Reason, message: str) -> None:
+    def _set_aside(self, reason: Reason, message: str, *, kept: bool = True) -> None:
         self.closed = True
+        self._given_up.set()
         with contextlib.suppress(OSError):  # on a full disk: then this is the part that it had room for
             self._file.close()
-        set_aside(self._path, reason, message)
+        if kept:
+            set_aside(self._path, reason, message)
+        else:
+            remove(self._path, message)
 
 
 def set_aside(path: Path, reason: Reason, message: str) -> None:
@@ -194,30 +229,100 @@ def set_aside(path: Path, reason: Reason, message: str) -> None:
         logger.warning("set aside %s: %s; %s bytes", kept.name, message, f"{size:,}")
 
 
-def damage(name: str, path: Path) -> str:
-    """What shows that the file at *path*, to be called *name*, is cut off; nothing if it is whole or can't tell.
+def remove(path: Path, message: str) -> None:
+    """Keep nothing of a part."""
+    try:
+        size = path.stat().st_size
+        path.unlink()
+    except OSError as error:
+        logger.error("can't remove %s: %s", path, error.strerror)
+    else:
+        logger.warning("removed %s: %s; %s bytes", path.name, message, f"{size:,}")
+
+
+def examine(name: str, path: Path, descriptor: int, given_up: Event) -> Fault | None:
+    """``damage``, and then bring the open file *descriptor* to the disk, unless nobody wants it any more. Closes it."""
+    try:
+        fault = damage(name, path, given_up)
+        if not fault and not given_up.is_set():
+            os.fsync(descriptor)
+        return fault
+    finally:
+        os.close(descriptor)
+
+
+def damage(name: str, path: Path, given_up: Event) -> Fault | None:
+    """What shows that the file at *path*, to be called *name*, is cut off or harmful; ``None`` if it is whole, or can't
+    tell, or if nobody wants to know any more.
 
     A gzip file ends with a checksum, in JSON lines each line is an object and ends with a newline; blank ones may come
     after it. Formats other than these two can't tell, nor can JSON lines in UTF-16 or UTF-32.
     """
     with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
         compressed = file.read(len(GZIP)) == GZIP
-    lines = name.removesuffix(".gz").endswith(LINES)
-    if not compressed and not lines:
-        return ""
-    head = last = b""
-    try:
-        with gzip.open(path) if compressed else path.open("rb") as content:
-            for line in iter(partial(content.readline, MAX_LINE_BYTES), b""):
-                head = head or line
-                last = line if line.strip() else last
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        return f"found a gzip file that is cut off or damaged: {error}"
-    if not json.detect_encoding(head).startswith("utf-8"):
-        return ""
-    if lines and last and not (last.endswith(b"\n") and is_object(last)):
-        return f"found {last[:50]!a} as last line, expected a JSON object and a newline; is it cut off?"
-    return ""
+        lines = name.removesuffix(".gz").endswith(LINES)
+        if not compressed and not lines:
+            return None
+        file.seek(0)
+        limit = max(HARMLESS_BYTES, MAX_RATIO * size)
+        try:
+            if compressed:
+                head, end, size = ends(unpacked(file), limit, given_up)
+            else:
+                head = file.read(HEAD_BYTES)
+                file.seek(max(0, size - END_BYTES))
+                end = file.read()
+        except (EOFError, zlib.error) as error:
+            return Fault(message=f"found a gzip file that is cut off or damaged: {error}")
+    if size > limit:
+        found = f"found a gzip file that holds more than {limit:,} bytes"
+        return Fault(message=f"{found}, expected at most {MAX_RATIO} times what it has itself", kept=False)
+    if given_up.is_set() or not lines or not json.detect_encoding(head).startswith("utf-8"):
+        return None
+    return last_line_fault(end, whole=size == len(end))
+
+
+def ends(pieces: Iterable[bytes], limit: int, given_up: Event) -> tuple[bytes, bytes, int]:
+    """The first bytes of all *pieces*, their last ``END_BYTES``, and how many bytes they have. No more are asked for
+    once they have more than *limit*, or it was *given_up*."""
+    head = end = b""
+    size = 0
+    for piece in pieces:
+        head = head or piece
+        end = (end + piece)[-END_BYTES:] if piece else end
+        size += len(piece)
+        if size > limit or given_up.is_set():
+            break
+    return head, end, size
+
+
+def unpacked(file: BinaryIO) -> Iterator[bytes]:
+    """What a gzip file holds, in pieces of ``PIECE_BYTES`` at most, some of them empty. (Python's own reader works for
+    long on a file of many empty parts before it gives anything.) Raises ``EOFError`` and ``zlib.error``."""
+    packed = file.read(PACKED_BYTES)
+    while packed:
+        part = zlib.decompressobj(wbits=31)  # gzip, with its checksum
+        while not part.eof:
+            piece = part.decompress(packed, PIECE_BYTES)
+            yield piece
+            packed = part.unconsumed_tail or (b"" if part.eof else file.read(PACKED_BYTES))
+            if not piece and not packed and not part.eof:
+                raise EOFError("found its end before that of what it holds")
+        packed = part.unused_data.lstrip(b"\0")  # zeros may fill it up
+        while not packed and (more := file.read(PACKED_BYTES)):
+            packed = more.lstrip(b"\0")
+
+
+def last_line_fault(end: bytes, *, whole: bool) -> Fault | None:
+    """What shows that JSON lines that end like this are cut off. *whole*: these are all of them. Of a line that is
+    longer than *end* only its end is looked at."""
+    text = end.rstrip()
+    line = text[text.rfind(b"\n") + 1 :]
+    known = whole or len(line) < len(text)
+    if not text or (b"\n" in end[len(text) :] and (is_object(line) if known else line.endswith(b"}"))):
+        return None
+    return Fault(message=f"found {line[:50]!a} as last line, expected a JSON object and a newline; is it cut off?")
 
 
 def is_object(line: bytes) -> bool:

@@ -15,18 +15,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from crawling import wait_for
 from file_limit import file_limit
 from ftp_child import FtpChild, command, ftp_server
-from landing import LandingPlace
+from landing import END_BYTES, HARMLESS_BYTES, LandingPlace
 
 LINE = b'{"title": "2 bed flat, pool", "price": 1000.0}\n'
 LINES = LINE * 20_000
 """More than sockets hold: a client that is cut off in it has not sent all."""
+SESSIONS, SESSIONS_OF_ADDRESS = 512, 256
+"""Of the server, whose module can't be imported here: what it imports warns."""
 BROKEN_OFF = r"^426 The upload was broken off"
 
 
@@ -110,7 +112,15 @@ def assert_set_aside(server: FtpChild, name: str, reason: str) -> Path:
         ("signed.jsonl", b"\xef\xbb\xbf" + LINE),
         ("wide.jl", b"".join(f"{text}\n".encode("utf-16") for text in ('{"a": 1}', '{"b": 2}'))),
         ("wide.jl.gz", zipped('{"a": 1}\n'.encode("utf-16-le"))),
+        ("long.jl", b'{"a": "' + b"x" * 3 * END_BYTES + b'"}\n'),
+        ("two.jl", LINE * 2 + b'{"a": "' + b"x" * 3 * END_BYTES + b'"}\n' + LINE),
+        ("long.jl.gz", zipped(LINE + b'{"a": "' + b"x" * 3 * END_BYTES + b'"}\n')),
+        ("blanks.jl", LINE + b"\n" * 2 * END_BYTES),
+        ("many.jl.gz", zipped(LINES) * 20),
+        ("filled.jl.gz", zipped(LINES) + bytes(50_000) + zipped(LINE) + bytes(700)),
+        ("hardly.jl.gz", zipped(b"\n" * HARMLESS_BYTES)),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_whole_upload_lands(server: FtpChild, name: str, content: bytes, verb: str) -> None:
     assert upload(server, name, content, verb).startswith("226")
@@ -258,12 +268,139 @@ def test_a_server_that_was_busy_looks_again_before_it_lands_a_file(server: FtpCh
         ("1.csv.gz", zipped(LINES)[:-9], "cut off or damaged"),
         ("1.csv.gz", zipped(LINES)[:-8] + bytes(8), "cut off or damaged"),
         ("1.jl.gz", zipped(LINES[:-10]), "as last line"),
+        ("1.jl", LINE + b'{"a": "' + b"x" * 3 * END_BYTES, "as last line"),
+        ("1.jl", LINE + b'{"a": "' + b"x" * 3 * END_BYTES + b"\n", "as last line"),
+        ("1.jl", LINE + b'{"a": "' + b"x" * 3 * END_BYTES + b'"}', "as last line"),
+        ("1.jl.gz", zipped(LINES * 3 + LINE[:-10]), "as last line"),
+        ("1.jl.gz", zipped(LINES) * 2 + zipped(LINES)[:-1], "cut off or damaged"),
+        ("1.jl.gz", zipped(LINES) + b"more", "cut off or damaged"),
+        ("1.jl.gz", zipped(LINES) + zipped(LINES)[:1], "cut off or damaged"),
+        ("1.jl.gz", zipped(LINES) + bytes(50_000) + zipped(LINES)[:-1], "cut off or damaged"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_content_that_shows_a_cut_does_not_land(server: FtpChild, name: str, content: bytes, found: str) -> None:
     with pytest.raises(ftplib.error_perm, match=rf"^554 .*{found}"):
         upload(server, name, content)
     assert assert_set_aside(server, name, "damaged").read_bytes() == content
+
+
+@pytest.mark.parametrize("name", ["1.jl.gz", "1.csv", "1.jl"])
+def test_a_gzip_file_that_holds_far_more_than_a_feed_is_refused(server: FtpChild, name: str) -> None:
+    """Before much of it is unpacked, and nothing is left of it."""
+    half = zipped(bytes(HARMLESS_BYTES // 2 + 1))
+    with pytest.raises(
+        ftplib.error_perm, match=r"^554 .* holds more than 67,108,864 bytes, expected at most 100 times"
+    ):
+        upload(server, name, half * 2)
+    assert server.landed() == list(server.staging.iterdir()) == []
+    assert "removed 1." in server.log
+    assert upload(server, name, zipped(LINES)).startswith("226")
+
+
+MEMBERS = zipped(b"") * 500_000 + zipped(LINES)
+"""As a feed whole and small, and it takes seconds to look at."""
+
+
+def test_other_clients_are_served_while_a_file_is_examined(server: FtpChild) -> None:
+    with client(server) as other, Upload(server, "1.jl.gz") as one:
+        one.data.sendall(MEMBERS)
+        one.data.close()
+        wait_for(lambda: len(opened(server)) > 1)
+        began = time.monotonic()
+        assert other.sendcmd("NOOP").startswith("200")
+        assert time.monotonic() - began < 1
+        assert upload(server, "2.jl", LINES).startswith("226")
+        assert server.landed() == ["2.jl"]
+        wait_for(lambda: server.landed() == ["1.jl.gz", "2.jl"])
+        assert one.ftp.voidresp().startswith("226")
+
+
+@pytest.mark.parametrize("cut", [close_both, say_quit, abort])
+def test_a_client_that_goes_while_its_file_is_examined(server: FtpChild, cut: Callable[[Upload], None]) -> None:
+    with Upload(server, "1.jl.gz") as one:
+        one.data.sendall(MEMBERS)
+        one.data.close()
+        wait_for(lambda: len(opened(server)) > 1)
+        cut(one)
+        assert_set_aside(server, "1.jl.gz", "cut")
+
+
+def test_a_server_that_ends_while_it_examines(server: FtpChild) -> None:
+    with Upload(server, "1.jl.gz") as one:
+        one.data.sendall(MEMBERS)
+        one.data.close()
+        wait_for(lambda: len(opened(server)) > 1)
+        assert server.end() == 0
+    assert [path.suffix for path in server.staging.iterdir()] == [".cut"]
+    server.restart()
+
+
+def opened(server: FtpChild) -> list[str]:
+    """The files on their way that it has open: more than once while it examines them."""
+    links = Path(f"/proc/{server.process.pid}/fd").iterdir()
+    return [target for target in map(os.path.realpath, links) if target.startswith(f"{server.staging.resolve()}/")]
+
+
+@contextmanager
+def waiting(server: FtpChild, count: int, *commands: str) -> Iterator[None]:
+    """*count* clients that have said *commands* and wait then."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            line = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+            assert line.recv(100).startswith(b"220 ")
+            for command_ in commands:
+                line.sendall(f"{command_}\r\n".encode())
+                assert line.recv(100)[:1] in (b"2", b"3", b"1")
+        yield
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param(["USER anonymous", "PASS x", "PASV"], id="PASV"),
+        pytest.param(["USER anonymous", "PASS x", "EPSV", "STOR a.jl"], id="STOR"),
+    ],
+)
+def test_connections_that_only_wait_keep_nobody_out(server: FtpChild, commands: list[str]) -> None:
+    """More of them than there may be, of one address: from there and from elsewhere uploads land all the same."""
+    with waiting(server, SESSIONS + 50, *commands):
+        assert upload(server, "1.jl", LINES).startswith("226")
+        with ftplib.FTP(timeout=10, source_address=("127.0.0.2", 0)) as ftp:
+            ftp.connect("127.0.0.1", server.port)
+            ftp.login()
+            assert ftp.storbinary("STOR 2.jl", io.BytesIO(LINES)).startswith("226")
+    assert server.landed() == ["1.jl", "2.jl"]
+    wait_for(lambda: not server.staged())
+    assert "ended a session of 127.0.0.1 that was silent" in server.log
+
+
+def test_a_fleet_behind_one_address(server: FtpChild) -> None:
+    """Uploads are left alone, also by those who only wait."""
+    count = SESSIONS_OF_ADDRESS - 5
+    with ExitStack() as stack:
+        uploads = [stack.enter_context(Upload(server, f"{number:03}.jl")) for number in range(count)]
+        with waiting(server, 50):
+            for one in uploads:
+                one.data.sendall(LINE)
+                one.data.close()
+            assert all(one.ftp.voidresp().startswith("226") for one in uploads)
+    assert len(server.landed()) == count
+
+
+def test_an_address_that_has_all_its_sessions_at_work(server: FtpChild) -> None:
+    """It has to wait, others need not."""
+    with ExitStack() as stack:
+        for number in range(SESSIONS_OF_ADDRESS):
+            stack.enter_context(Upload(server, f"{number:03}.jl"))
+        with ftplib.FTP(timeout=10) as ftp, pytest.raises(ftplib.error_temp, match=r"^421 Too many connections"):
+            ftp.connect("127.0.0.1", server.port)
+        with ftplib.FTP(timeout=10, source_address=("127.0.0.2", 0)) as ftp:
+            ftp.connect("127.0.0.1", server.port)
+            ftp.login()
+            assert ftp.storbinary("STOR 2.jl", io.BytesIO(LINES)).startswith("226")
+    wait_for(lambda: not server.staged())
 
 
 @pytest.mark.parametrize("verb", ["STOR", "APPE"])
@@ -336,7 +473,7 @@ def test_a_file_that_has_landed_has_landed_whatever_fails_then(
 
     with monkeypatch.context() as patched:
         patched.setattr(f"landing.{step}", fail)
-        arrival.land()
+        arrival.land(arrival.examination())
         arrival.close()
     assert (tmp_path / "items" / "1.jl").read_bytes() == LINE
     assert len(list((tmp_path / "staging").iterdir())) == (step == "Path.unlink")
