@@ -3,6 +3,7 @@
 | file        | what happens there                                                       |
 |-------------|--------------------------------------------------------------------------|
 | middleware  | which role has this crawl?                                               |
+| guard       | no request of it reaches a Scrapyd of the fleet (addresses: of a host)   |
 | coordinator | takes requests away, keeps the crawl open until the run is settled       |
 | divert      | is it the fleet's? what the ledger gets of it                            |
 | wire        | request <-> JSON, batch <-> setting value, the byte ceiling              |

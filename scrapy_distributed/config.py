@@ -320,7 +320,14 @@ SETTINGS = (
     _setting(
         "shutdown_timeout", 20.0, _number(float, 0), "After Ctrl-C, time for sending what is ready.", unit="seconds"
     ),
+    _setting(
+        "allow_node_requests",
+        False,
+        _boolean,
+        "True: requests of a crawl may go where a Scrapyd of the fleet is, for a site that is to be crawled there.",
+    ),
     _setting("start_url", None, lambda value: value, "On a worker: its batch. A JSON list of URLs or requests."),
+    _setting("nodes", (), _names, "On a worker: host:port of the nodes, which its requests must not reach."),
     _setting("receipt_interval", 2.0, _number(float, 0.05), "On a worker: time between two receipts.", unit="seconds"),
 )
 
@@ -419,7 +426,9 @@ class Config:
     timeout: float
     fleet_timeout: float
     shutdown_timeout: float
+    allow_node_requests: bool
     start_url: Any
+    nodes: tuple[str, ...]
     receipt_interval: float
 
     @classmethod

@@ -231,6 +231,7 @@ class Coordinator:
             project=self.project,
             rules=self.diverter.rules,
             version=version,
+            nodes=[member.node.address for member in self.fleet.members],
         )
 
     def _all_cut(self) -> bool:

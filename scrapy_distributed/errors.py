@@ -6,6 +6,7 @@ DistributedError
 ├── WireError             a request or a payload can't be encoded or decoded
 │   ├── NotSerializableError   this request can't travel: crawl it here
 │   └── TooLargeError          this request alone is over the ceiling: crawl it here
+├── NodeRequestError      a request of the crawl would go to a node: drop it
 ├── LedgerError           the ledger can't be used: stop, nothing was changed
 └── NodeError             one Scrapyd did not do what was asked
     ├── NodeUnreachableError   nothing was sent: try another node
@@ -17,6 +18,8 @@ DistributedError
 """
 
 from __future__ import annotations
+
+from scrapy.exceptions import IgnoreRequest
 
 LONGEST_QUOTE = 300  # characters
 
@@ -44,6 +47,10 @@ class NotSerializableError(WireError):
 
 class TooLargeError(WireError):
     """The request alone is larger than one command-line argument may be."""
+
+
+class NodeRequestError(DistributedError, IgnoreRequest):
+    """A request of the crawl would go to a node of the fleet. For Scrapy one that a middleware has chosen to ignore."""
 
 
 class LedgerError(DistributedError):

@@ -93,6 +93,21 @@ def addresses(hosts: Sequence[str], *, targets: Mapping[str, Target] | None = No
     return list(found.values())
 
 
+def places(hosts: Iterable[str]) -> list[tuple[str, int]]:
+    """Host and port of the nodes that *hosts* name, and of no entry that leads to none: ``addresses`` says what is
+    wrong with it."""
+    try:  # without credentials, as of these there may be something to say, too
+        targets = {name: Target(name=name, url=target.url) for name, target in targets_from_cfg().items()}
+    except ConfigError:
+        targets = {}
+    found: list[tuple[str, int]] = []
+    for entry in hosts:
+        with suppress(ConfigError):
+            for parts in (urlsplit(address.url) for address in _of_entry(entry.strip(), targets)):
+                found.append((parts.hostname or "", parts.port or DEFAULT_PORT))
+    return found
+
+
 def project_of(targets: Mapping[str, Target], settings: BaseSettings) -> str:
     """The name of this project on Scrapyd: ``DISTRIBUTED_PROJECT``, else the one that the targets agree on, else
     ``BOT_NAME``."""

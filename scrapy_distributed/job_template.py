@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scrapy import Spider
 from scrapy.settings import BaseSettings
 
-from scrapy_distributed import fast
+from scrapy_distributed import fast, guard
 from scrapy_distributed.batch import Attempt, with_token
 from scrapy_distributed.config import Config
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.job import check_job, check_project, check_spider
 from scrapy_distributed.wire import START_URL
+
+if TYPE_CHECKING:
+    from scrapy_distributed.node import NodeAddress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +41,19 @@ class JobTemplate:
     @classmethod
     def from_config(
         cls, config: Config, spider: Spider, *, settings: BaseSettings, project: str, rules: tuple[int, ...],
-        version: str,
+        version: str, nodes: Iterable[NodeAddress] = (),
     ) -> JobTemplate:  # fmt: skip
-        """*settings*: those of the crawl; *rules*: the rules of *spider* whose requests are the fleet's."""
+        """*settings*: those of the crawl; *rules*: the rules of *spider* whose requests are the fleet's;
+        *nodes*: where no request of a job may go."""
         _check_worker_settings(config.worker_settings)
         # Without the plugin a job would crawl the whole site, from the spider's own start.
         sent = {"ADDONS": _with_ours(settings, with_preset=config.fast_workers)}
         if config.fast_workers:
             sent.update(fast.job_settings(settings))
+        if told := guard.told(nodes):
+            sent["DISTRIBUTED_NODES"] = told
+        if settings.getpriority("DISTRIBUTED_ALLOW_NODE_REQUESTS") is not None:  # by -s, say
+            sent["DISTRIBUTED_ALLOW_NODE_REQUESTS"] = str(config.allow_node_requests)
         sent.update(config.worker_settings)
         # A folder of the project's settings would be that of every job of a node: one queue, one list of seen pages.
         sent["JOBDIR"] = ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scrapy import signals
 from scrapy.exceptions import NotConfigured
 
 from scrapy_distributed.config import Config
@@ -29,8 +30,11 @@ class DistributedSpiderMiddleware:
         Raises ``NotConfigured`` where nothing is to be distributed, and ``ValueError`` where a setting is wrong: the
         crawl does not start then.
         """
-        if _borrowed(crawler):
+        if is_borrowed(crawler):
             raise NotConfigured
+        from scrapy_distributed.guard import stand_by
+
+        crawler.signals.connect(stand_by, signals.spider_opened)
         config = Config.from_settings(crawler.settings)
         if config.start_url is not None:
             from scrapy_distributed.worker import Worker
@@ -44,6 +48,8 @@ class DistributedSpiderMiddleware:
         return Coordinator.from_crawler(crawler)
 
 
-def _borrowed(crawler: Crawler) -> bool:
-    """``scrapy shell`` makes the engine without a spider; the others put a start of their own into the spider class."""
+def is_borrowed(crawler: Crawler) -> bool:
+    """Whether a command of Scrapy has borrowed the spider.
+
+    ``scrapy shell`` makes the engine without one; the others put a start of their own into the spider class."""
     return crawler.spider is None or getattr(crawler.spider.start, "__module__", "").startswith("scrapy.commands")

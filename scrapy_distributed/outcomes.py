@@ -8,9 +8,10 @@ from scrapy.exceptions import IgnoreRequest
 from scrapy.spidermiddlewares.httperror import HttpError
 
 from scrapy_distributed.batch import bits
-from scrapy_distributed.errors import shortened
+from scrapy_distributed.errors import NodeRequestError, shortened
 
 LOST = "lost on the worker"
+TO_A_NODE = "a node of the fleet"
 MAX_REASON = 200  # characters: it is stored with each of its requests, and names of exceptions have any length
 
 # Exceptions by the name of their class: it differs between download handlers and releases of Scrapy.
@@ -29,6 +30,8 @@ def reason_of(error: BaseException) -> tuple[str, str]:
     """State and reason, in stable words, of a request whose download or input ended with *error*."""
     if isinstance(error, HttpError):
         return "failed", f"http {error.response.status}"
+    if isinstance(error, NodeRequestError):
+        return "filtered", TO_A_NODE
     if isinstance(error, IgnoreRequest):
         text = str(error)
         if "robots.txt" in text:

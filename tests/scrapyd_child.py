@@ -57,6 +57,7 @@ def start(
     password: str | None = None,
     name: str = "scrapyd1",
     port: int = 0,
+    warm: bool = False,
 ) -> Iterator[ScrapydChild]:
     """A Scrapyd on a free port (or *port*) of 127.0.0.1 in the folder *tmp_path*/*name*, which answers."""
     node = LocalNode(
@@ -67,6 +68,7 @@ def start(
         poll_interval=poll_interval,
         username=username or "",
         password=password or "",
+        warm=warm,
     )
     try:
         start_nodes([node])

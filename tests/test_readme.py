@@ -27,7 +27,7 @@ from scrapy_distributed.commands.monitor import Command as Monitor
 from scrapy_distributed.config import SETTINGS, Config
 from scrapy_distributed.job import MAX_ARGUMENTS_BYTES
 from scrapy_distributed.monitor import HEAVY_BACKLOG
-from scrapy_distributed.outcomes import LOST, REASONS
+from scrapy_distributed.outcomes import LOST, REASONS, TO_A_NODE
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -198,7 +198,7 @@ def test_no_stat_is_named_elsewhere_that_does_not_exist() -> None:
 
 def test_reasons_of_failed_downloads_are_listed() -> None:
     documented = {row[0].split("`")[1] for row in rows(section("## What becomes of a request"))}
-    assert {*REASONS.values(), LOST} <= documented
+    assert {*REASONS.values(), LOST, TO_A_NODE} <= documented
 
 
 # --- commands ---
