@@ -307,6 +307,7 @@ def main() -> int:
     except BlockingIOError:
         parser.error(f"argument --work: another demo is at work in {work}, expected a new folder")
     options, files = Options(**arguments), Files(work=work.resolve())
+    os.environ["XDG_STATE_HOME"] = str(files.work / "state")  # there the fleet leaves its password for all that need it
     try:
         with Session(files.work) as session:
             servers = start_servers(session, options, files)

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 import urllib.request
+from base64 import b64encode
 from collections.abc import Sequence
 from http.client import HTTPException
 from types import TracebackType
@@ -16,6 +17,7 @@ from result import Sample
 from shifts import Analysis, Tables
 
 from scrapy_distributed.accounting import counted
+from scrapy_distributed.local_credentials import Credentials, of_url
 
 SECONDS_BETWEEN_LOOKS = 1.0
 LOOKS_FOR_AN_ANALYSIS = 2
@@ -28,9 +30,13 @@ UNREADABLE = (OSError, HTTPException, ValueError, KeyError)
 """What `fetch`, or reading what it brings, raises when a server is on its way out."""
 
 
-def fetch(url: str) -> dict[str, Any]:
+def fetch(url: str, credentials: Credentials | None = None) -> dict[str, Any]:
     """The JSON object at an address of this machine."""
-    with LOCAL.open(url, timeout=5) as answer:
+    request = urllib.request.Request(url)
+    if credentials is not None:
+        pair = f"{credentials.username}:{credentials.password}".encode()
+        request.add_header("Authorization", f"Basic {b64encode(pair).decode()}")
+    with LOCAL.open(request, timeout=5) as answer:
         value: dict[str, Any] = json.load(answer)
         return value
 
@@ -124,7 +130,7 @@ def node_state(node: str) -> str:
     """What a node says about its jobs. On this machine its port is name enough, and the line stays short."""
     name = node.partition("127.0.0.1")[2] or node
     try:
-        state = fetch(f"http://{node}/daemonstatus.json")
+        state = fetch(f"http://{node}/daemonstatus.json", of_url(f"http://{node}"))
         return f"{name} running {state['running']:,}, pending {state['pending']:,}, done {state['finished']:,}"
     except UNREADABLE:
         return f"{name} does not answer"

@@ -11,6 +11,7 @@
 |             | (schema: its tables; seen: its seen-set; ledger_reader: what is shown)   |
 | batch       | a batch, its attempts, their states; batch_size: how large it should be  |
 | fleet       | where the nodes are; health: which can be used, whose turn it is         |
+|             | (local_credentials: the passwords of those of ``scrapy fleet up``)       |
 | preflight   | does every node answer, know us, and have the project? doctor: and more  |
 | dispatch    | send, ask, take receipts, take back, end; job_template: what a job gets  |
 | node        | one Scrapyd over HTTP; connection: within limits; answer: in words       |

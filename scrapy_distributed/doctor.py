@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -31,10 +31,10 @@ from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError
 from scrapy_distributed.job import MAX_ARGUMENTS_BYTES, check_job
 from scrapy_distributed.job_template import JobTemplate
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
-from scrapy_distributed.node import Node
+from scrapy_distributed.node import Node, NodeAddress
 from scrapy_distributed.place import PROBE_BATCH, Trial
 from scrapy_distributed.post_mortem import cause_of_death, last_error
-from scrapy_distributed.preflight import CHECKS, Check, Finding, Survey, Verdict
+from scrapy_distributed.preflight import CHECKS, OPEN, Check, Finding, Survey, Verdict
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.wire import MAX_VALUE_BYTES
 
@@ -109,7 +109,9 @@ def _settings_of(kind: type[Spider], settings: BaseSettings) -> BaseSettings:
     return own
 
 
-def job_of(subject: Subject, config: Config, project: str, given: Mapping[str, str]) -> JobTemplate:
+def job_of(
+    subject: Subject, config: Config, project: str, given: Mapping[str, str], nodes: Iterable[NodeAddress] = ()
+) -> JobTemplate:
     """What a job of this spider gets, also beside the longest batch. *given* are the spider arguments of a crawl; what
     is named in ``DISTRIBUTED_WORKER_ARGS`` and not known without a running spider is left out. Raises ``ConfigError``.
     """
@@ -117,7 +119,9 @@ def job_of(subject: Subject, config: Config, project: str, given: Mapping[str, s
     spider: Any = SimpleNamespace(**{**known, **given, "name": subject.name})
     config = replace(config, worker_args=tuple(name for name in config.worker_args if hasattr(spider, name)))
     rules = target_rules(config, rules_of(subject.kind))
-    job = JobTemplate.from_config(config, spider, settings=subject.settings, project=project, rules=rules, version="")
+    job = JobTemplate.from_config(
+        config, spider, settings=subject.settings, project=project, rules=rules, version="", nodes=nodes
+    )
     check_job("job", job.settings_of("x" * MAX_VALUE_BYTES, new_token()), job.args)
     return job
 
@@ -202,7 +206,12 @@ class Probe:
             if self._stopped:
                 self.stop()
         verdict, places = _places(receipt)
-        return verdict, "; ".join([f"its receipt came home after {self._now() - begun:.1f} s", *places])
+        words = "; ".join([f"its receipt came home after {self._now() - begun:.1f} s", *places])
+        known_as_open = survey.verdict(node.name, "credentials") is Verdict.RISK
+        if receipt.stats.get("distributed/open_scrapyd") and not known_as_open:
+            words += f". But on its own machine, past a proxy, no password is needed: {OPEN}"
+            verdict = Verdict.RISK if verdict is Verdict.OK else verdict
+        return verdict, words
 
     async def _run(self, node: Node, job: str, survey: Survey) -> Receipt:
         """The final receipt. Raises ``NodeError`` unless it comes and is good."""
@@ -309,7 +318,8 @@ def _places(receipt: Receipt) -> tuple[Verdict, list[str]]:
 
 
 def all_well(findings: Sequence[Finding]) -> bool:
-    return all(finding.verdict is Verdict.OK for finding in findings)
+    """Whether a crawl has all that it needs. A risk does not keep it from its end."""
+    return all(finding.verdict in (Verdict.OK, Verdict.RISK) for finding in findings)
 
 
 def plain(findings: Sequence[Finding]) -> list[str]:

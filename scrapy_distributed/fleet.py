@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, quote, unquote, urlsplit
 from scrapy.settings import BaseSettings
 from scrapy.utils.conf import get_sources
 
+from scrapy_distributed import local_credentials
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.node import NodeAddress
 
@@ -77,14 +78,15 @@ def addresses(hosts: Sequence[str], *, targets: Mapping[str, Target] | None = No
     """The nodes that *hosts* name, each once, in order.
 
     An entry is the name of a target, a shell pattern over these names, ``host``, ``host:port`` or a URL. Credentials
-    come from the URL, else from ``scrapy.cfg``, else from ``.netrc``. Without *targets*, those of ``scrapy.cfg`` count.
+    come from the URL, else from ``scrapy.cfg``, else, for a node that ``scrapy fleet up`` runs, from there, else from
+    ``.netrc``. Without *targets*, those of ``scrapy.cfg`` count.
 
     Raises ``ConfigError`` for an entry that leads to no node, and if there is none at all."""
     targets = targets_from_cfg() if targets is None else targets
     found: dict[str, NodeAddress] = {}
     for entry in (host.strip() for host in hosts):
         for address in _of_entry(entry, targets):
-            found.setdefault(address.url, address if address.username else _from_netrc(address))
+            found.setdefault(address.url, address if address.username else _with_credentials(address))
     if not found:
         raise ConfigError(
             "no nodes: set DISTRIBUTED_TARGET_HOSTS, e.g. ['scrapyd1:6800'], or add sections [deploy:scrapyd1] "
@@ -205,6 +207,11 @@ def _split(url: str, source: str) -> SplitResult:
     if parts.query or parts.fragment or "@" in parts.path:
         raise ConfigError(f"{source} has a '?', '#' or '/' that splits it (in a password: %3F, %23, %2F): {expected}")
     return parts
+
+
+def _with_credentials(address: NodeAddress) -> NodeAddress:
+    local = local_credentials.of_url(address.url)
+    return replace(address, username=local.username, password=local.password) if local else _from_netrc(address)
 
 
 def _from_netrc(address: NodeAddress) -> NodeAddress:

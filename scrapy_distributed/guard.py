@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Iterable
 from configparser import Error as ConfError
 from contextlib import suppress
 from functools import lru_cache
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import ParseResult, SplitResult, urlsplit
 
@@ -186,6 +187,18 @@ def own_scrapyd() -> tuple[str, int]:
         host, port = host or config.get("bind_address", ""), port or config.get("http_port", "")
     anywhere = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
     return anywhere.get(host, host), int(port) if port.isdecimal() else SCRAPYD_PORT
+
+
+def own_is_open() -> bool:
+    """Whether that Scrapyd answers a stranger. Waits for at most some seconds, also for the event loop."""
+    connection = HTTPConnection(*own_scrapyd(), timeout=2)
+    try:
+        connection.request("GET", "/daemonstatus.json")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _node(entry: str) -> tuple[str, int]:

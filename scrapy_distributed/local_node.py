@@ -13,12 +13,15 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from functools import cache
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from scrapy_distributed.answer import shortened
 from scrapy_distributed.errors import ConfigError, NodeUnreachableError
+from scrapy_distributed.local_credentials import write_private
 
 HOST = "127.0.0.1"
 _POLL_SECONDS = 0.05
@@ -34,8 +37,12 @@ jobs_to_keep = 100
 """
 _WARM = "launcher = scrapy_distributed.warm.launcher.WarmLauncher\n"
 _SCRAPY_CFG = """\
-# Scrapyd reads the nearest scrapy.cfg: this one keeps it from the project around this folder.
+# Scrapyd reads the nearest scrapy.cfg: this one keeps it from the project around this folder. It reads it last, also
+# after ~/.scrapyd.conf, so the node asks for this password. (From the environment each job would get it.)
 [settings]
+[scrapyd]
+username = {username}
+password = {password}
 """
 
 
@@ -91,7 +98,7 @@ class LocalNode:
         self._spawned += 1
         # Tells this child from another Scrapyd that got the port first.
         self._node_name = f"{self.name}-{secrets.token_hex(3)}"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         conf = _SCRAPYD_CONF.format(
             host=HOST,
             port=self.port,
@@ -100,7 +107,7 @@ class LocalNode:
             poll_interval=self._poll_interval,
         )
         (self.folder / "scrapyd.conf").write_text(conf + _WARM if self._warm else conf)
-        (self.folder / "scrapy.cfg").write_text(_SCRAPY_CFG)
+        write_private(self.folder / "scrapy.cfg", self._scrapy_cfg())
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "scrapy_distributed.local_scrapyd", "--pidfile="],
@@ -154,11 +161,26 @@ class LocalNode:
     def _environment(self) -> dict[str, str]:
         """Ours, without what a Scrapy command set for itself and what would override ``scrapyd.conf``."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("SCRAPY_", "SCRAPYD_"))}
-        # ~/.scrapyd.conf is read after scrapyd.conf; the environment wins over both. A password stays out of files.
-        kept |= {"SCRAPYD_BIND_ADDRESS": HOST, "SCRAPYD_HTTP_PORT": str(self.port)}
-        if self._username:
-            kept |= {"SCRAPYD_USERNAME": self._username, "SCRAPYD_PASSWORD": self._password}
-        return kept
+        # ~/.scrapyd.conf is read after scrapyd.conf; the environment wins over both.
+        return kept | {"SCRAPYD_BIND_ADDRESS": HOST, "SCRAPYD_HTTP_PORT": str(self.port)}
+
+    def _scrapy_cfg(self) -> str:
+        """Raises ``ConfigError`` for a username or password that Scrapyd would read as another one."""
+        text = _SCRAPY_CFG.format(
+            username=self._username.replace("%", "%%"), password=self._password.replace("%", "%%")
+        )
+        parser = ConfigParser()
+        try:
+            parser.read_string(text)
+            read = [parser.get("scrapyd", name) for name in ("username", "password")]
+        except ConfigParserError:
+            read = []
+        if read != [self._username, self._password]:
+            raise ConfigError(
+                "the username or the password can't stand in Scrapyd's configuration: expected one line, and no blank"
+                " at its ends"
+            )
+        return text
 
     def _answers(self) -> bool:
         connection = HTTPConnection(HOST, self.port, timeout=2)

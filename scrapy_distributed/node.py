@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from twisted.web.client import Agent
 
 from scrapy_distributed.answer import Answer, check_code, failed, parsed
 from scrapy_distributed.connection import Body, Limit, Pool
-from scrapy_distributed.errors import NodeTooLongError
+from scrapy_distributed.errors import NodeError, NodeTooLongError
 from scrapy_distributed.job import Job, Jobs, check_job, check_project, check_spider
 from scrapy_distributed.receipt import MAX_BYTES as MAX_RECEIPT_BYTES
 
@@ -127,6 +128,16 @@ class Node:
         answer = await self._api("GET", "daemonstatus.json")
         counts = {state: answer.integer(state) for state in ("pending", "running", "finished")}
         return DaemonStatus(**counts, node_name=answer.text("node_name"))
+
+    async def lets_anybody_in(self) -> bool:
+        """Whether it answers without credentials. ``False`` also where that can't be told."""
+        stranger = copy(self)
+        stranger._auth = None
+        try:
+            await stranger.daemonstatus()
+        except NodeError:
+            return False
+        return True
 
     async def schedule(
         self,

@@ -32,11 +32,19 @@ logger = logging.getLogger(__name__)
 TELL_SECONDS = 2.0  # before it is said that no node can be used yet
 
 
+#: What is said of a node that asks nobody for a password.
+OPEN = (
+    "anybody gets in, and who can post to a Scrapyd can run code there; set username and password in its scrapyd.conf"
+    " and in scrapy.cfg here, see Security in the README"
+)
+
+
 class Verdict(enum.Enum):
     """What a check has found; the value is what the doctor prints."""
 
     OK = "ok"
     WARN = "warn"  # the node can be used, and is not as it should be
+    RISK = "risk"  # the node is as the crawl needs it, and others can do harm with it
     FAIL = "FAIL"  # the node can't be used
     SKIPPED = "-"  # not asked, as something that it needs has failed
 
@@ -105,6 +113,10 @@ class Survey:
         """From here on it fails, unasked, with *error*; so does what it is asked just now, if that is cancelled. With
         what it has failed before stays."""
         self._given_up[node.name] = error
+
+    def verdict(self, node: str, check: str) -> Verdict:
+        """Of a check that was made."""
+        return self._found[node][check].verdict
 
     @property
     def findings(self) -> list[Finding]:
@@ -205,6 +217,7 @@ class _Told:
         for finding in survey.findings:
             if finding.verdict is Verdict.WARN:
                 logger.warning("%s: %s: %s", finding.node, finding.check, finding.words)
+        _log_risks([one for one in survey.findings if one.verdict is Verdict.RISK], len(self.nodes))
 
     def cancel(self) -> None:
         if self._ticker.running:
@@ -221,6 +234,17 @@ class _Told:
             "No node can be used yet; waiting for one, at most %g s (DISTRIBUTED_FLEET_TIMEOUT), Ctrl-C ends it:\n  %s",
             self.wait, "\n  ".join(map(str, errors)),
         )  # fmt: skip
+
+
+def _log_risks(findings: Sequence[Finding], nodes: int) -> None:
+    """Once for all nodes of which the same is to be said."""
+    by_words: dict[str, list[str]] = {}
+    for one in findings:
+        by_words.setdefault(one.words, []).append(one.node)
+    for words, names in by_words.items():
+        logger.warning(
+            "%d of %d nodes: %s: %s (%s)", len(names), nodes, findings[0].check, words, shortened(", ".join(names))
+        )
 
 
 async def admit(node: Node, *, project: str, spider: str, version: str, feed: bool) -> None:
@@ -245,7 +269,10 @@ async def _answers(node: Node, survey: Survey) -> tuple[Verdict, str]:
 
 async def _credentials(node: Node, survey: Survey) -> tuple[Verdict, str]:
     await node.daemonstatus()
-    return Verdict.OK, "accepted" if node.address.username else "none needed"
+    # Also where there are some: a Scrapyd without a password takes any.
+    if not node.address.username or await node.lets_anybody_in():
+        return Verdict.RISK, f"none needed: {OPEN}"
+    return Verdict.OK, "accepted"
 
 
 async def _project(node: Node, survey: Survey) -> tuple[Verdict, str]:

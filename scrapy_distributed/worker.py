@@ -33,6 +33,7 @@ from scrapy_distributed.divert import is_crawl_spider
 from scrapy_distributed.errors import ConfigError, WireError, shortened
 from scrapy_distributed.feeds import Feeds
 from scrapy_distributed.fingerprint import fingerprinter_of
+from scrapy_distributed.guard import own_is_open
 from scrapy_distributed.offsite import Offsite
 from scrapy_distributed.outcomes import MAX_REASON, Outcomes, reason_of
 from scrapy_distributed.place import PROBE_BATCH
@@ -283,6 +284,8 @@ class Worker(BaseSpiderMiddleware):
 
     def _spider_opened(self) -> None:
         self._has_started()  # for a batch of which nothing has to be downloaded
+        if not self.requests and own_is_open():  # the doctor's probe, which nobody waits for
+            self.crawler.stats.set_value("distributed/open_scrapyd", 1)
         self._heartbeat.start(self.interval, now=True)
 
     def _feeds_closed(self) -> None:

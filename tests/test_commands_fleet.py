@@ -10,15 +10,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
-from crawling import wait_for
+from crawling import call, wait_for
 from scrapyd_child import start
 from tiny_project import write_project
 
@@ -45,10 +46,11 @@ def scrapy(folder: Path, *args: str, **more: str) -> subprocess.CompletedProcess
 
 
 class Up:
-    """A running ``scrapy fleet up``: the ``urls`` that it printed, and its ``process``."""
+    """A running ``scrapy fleet up`` in *folder*: the ``urls`` that it printed, and its ``process``."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self.process = process
+        self.folder = folder
         self.urls: list[str] = []
         assert process.stdout
         for line in process.stdout:
@@ -58,6 +60,21 @@ class Up:
             assert match, line
             self.urls.append(match[1])
         raise AssertionError(process.stderr and process.stderr.read())
+
+    @property
+    def password(self) -> str:
+        return (self.folder / ".scrapy/fleet/password").read_text()
+
+    def call(self, path: str, *, node: int = 0, **form: str) -> dict[str, object]:
+        """What a node answers to its user and password."""
+        request = Request(f"{self.urls[node]}/{path}", data=urlencode(form).encode() if form else None)
+        request.add_header("Authorization", f"Basic {b64encode(f'scrapy:{self.password}'.encode()).decode()}")
+        with urlopen(request, timeout=DEADLINE_SECONDS) as response:
+            answer: dict[str, object] = json.loads(response.read())
+        return answer
+
+    def wait_until_running(self, job: str) -> None:
+        wait_for(lambda: self.call(f"status.json?job={job}")["currstate"] == "running", DEADLINE_SECONDS)
 
     def groups(self) -> list[int]:
         """The process groups of its nodes."""
@@ -75,7 +92,7 @@ def fleet_up(folder: Path, *args: str, **more: str) -> Iterator[Up]:
         text=True,
     )
     try:
-        yield Up(process)
+        yield Up(process, folder)
     finally:
         process.terminate()
         process.communicate(timeout=DEADLINE_SECONDS)
@@ -91,19 +108,6 @@ def members(group: int) -> list[str]:
     return [line for line in listed if line.split()[0] == str(group) and not line.split()[1].startswith("Z")]
 
 
-def call(url: str, **form: str) -> dict[str, object]:
-    with urlopen(url, data=urlencode(form).encode() if form else None, timeout=DEADLINE_SECONDS) as response:
-        answer: dict[str, object] = json.loads(response.read())
-    return answer
-
-
-def wait_until_running(url: str, job: str) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while call(f"{url}/status.json?job={job}")["currstate"] != "running":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_up_deploy_monitor_and_an_end_without_remains(project: Path, number: signal.Signals) -> None:
     with fleet_up(project, "2", "--port", "0", "--poll-interval", "0.1") as up:
@@ -116,8 +120,8 @@ def test_up_deploy_monitor_and_an_end_without_remains(project: Path, number: sig
         assert re.findall(r" tiny (\d{14}): 2 spiders\n", deployed.stdout)
         assert sorted(path for path in project.rglob("*") if ".scrapy" not in path.parts) == before
 
-        call(f"{up.urls[0]}/schedule.json", project="tiny", spider="waiting", jobid="w1")
-        wait_until_running(up.urls[0], "w1")
+        up.call("schedule.json", project="tiny", spider="waiting", jobid="w1")
+        up.wait_until_running("w1")
         shown = scrapy(project, "monitor", "--once", "--json", *hosts)
         assert shown.returncode == 0, shown.stderr
         snapshot = json.loads(shown.stdout)
@@ -137,8 +141,8 @@ def test_up_deploy_monitor_and_an_end_without_remains(project: Path, number: sig
 def test_a_fleet_that_is_killed_leaves_no_node(project: Path) -> None:
     with fleet_up(project, "2", "--port", "0", "--poll-interval", "0.1", "--warm") as up:
         assert scrapy(project, "fleet", "deploy", up.urls[0].removeprefix("http://")).returncode == 0
-        call(f"{up.urls[0]}/schedule.json", project="tiny", spider="waiting", jobid="w1")
-        wait_until_running(up.urls[0], "w1")
+        up.call("schedule.json", project="tiny", spider="waiting", jobid="w1")
+        up.wait_until_running("w1")
         groups = up.groups()
         assert len(members(groups[0])) > 1
         up.process.kill()
@@ -198,7 +202,82 @@ def test_the_fleet_of_scrapy_cfg(project: Path) -> None:
         listed = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True).stdout
         said = "".join(result.stdout + result.stderr for result in (refused, deployed, shown))
         assert SECRET not in listed + said
+        environments = b"".join(environments_of(up.groups()))
+        assert b"SCRAPYD_HTTP_PORT" in environments
+        assert SECRET.encode() not in environments
         assert SECRET not in (project / ".scrapy/fleet/scrapyd1/scrapyd.log").read_text()
+
+
+def test_a_password_is_made_and_found_by_the_commands_of_its_user_alone(project: Path, tmp_path: Path) -> None:
+    with fleet_up(project, "2", "--port", "0", "--warm", "--poll-interval", "0.1") as up:
+        hosts = [url.removeprefix("http://") for url in up.urls]
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(f"{up.urls[0]}/daemonstatus.json", timeout=DEADLINE_SECONDS)
+        shown = scrapy(tmp_path, "fleet", "password", HOME=str(project))
+        assert shown.stdout.splitlines() == [
+            f"{name} {url}/ username: scrapy password: {up.password}"
+            for name, url in sorted(
+                zip(("scrapyd1", "scrapyd2"), up.urls, strict=True), key=lambda one: int(one[1][17:])
+            )
+        ]
+        one = scrapy(tmp_path, "fleet", "password", "scrapyd2", hosts[1], HOME=str(project))
+        assert one.stdout.count(f"scrapyd2 {up.urls[1]}/") == 2
+        assert scrapy(project, "fleet", "deploy", hosts[0]).returncode == 0
+        assert scrapy(tmp_path, "monitor", "--once", *hosts, HOME=str(project)).returncode == 0
+        assert scrapy(tmp_path, "monitor", "--once", f"localhost:{hosts[0][10:]}", HOME=str(project)).returncode == 0
+        doctor = scrapy(project, "fleet", "doctor", hosts[0])
+        assert f"{hosts[0]}  ok    credentials: accepted" in doctor.stdout, doctor.stdout
+
+        up.call("schedule.json", project="tiny", spider="waiting", jobid="w1")
+        up.wait_until_running("w1")
+        listed = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True).stdout
+        environments = b"".join(environments_of(up.groups()))
+        assert b"SCRAPYD_HTTP_PORT" in environments
+        assert up.password not in listed + shown.stderr + one.stderr
+        assert up.password.encode() not in environments
+        secret = [path for path in project.rglob("*") if path.is_file() and up.password in path.read_text("latin-1")]
+        assert {path.stat().st_mode & 0o777 for path in secret} == {0o600}
+        nodes = project / ".local/state/scrapy_distributed/nodes"
+        assert {path.parent for path in secret} == {nodes, project / ".scrapy/fleet", *(
+            project / ".scrapy/fleet" / name for name in ("scrapyd1", "scrapyd2")
+        )}  # fmt: skip
+        assert nodes.stat().st_mode & 0o777 == 0o700
+        other = scrapy(project, "monitor", "--once", hosts[0], HOME=str(tmp_path))
+        assert "wrong or missing credentials" in other.stdout
+        before = up.password
+    assert list(nodes.iterdir()) == []
+    gone = scrapy(project, "fleet", "password")
+    assert (gone.returncode, gone.stderr) == (1, "no node of a scrapy fleet up of this user that has made a password\n")
+    with fleet_up(project, "1", "--port", "0") as up:
+        assert up.call("daemonstatus.json")["status"] == "ok"
+        assert up.password == before  # so a crawl that waits goes on
+
+
+def environments_of(groups: list[int]) -> list[bytes]:
+    """What the processes of *groups* have begun with."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if os.getpgid(int(folder.name)) in groups:
+                found.append((folder / "environ").read_bytes())
+    return found
+
+
+def test_nobody_is_asked_for_a_password_where_none_is_wanted(project: Path) -> None:
+    """Also where a configuration of the user has one."""
+    (project / ".scrapyd.conf").write_text("[scrapyd]\nusername = other\npassword = word\n")
+    with fleet_up(project, "1", "--port", "0", "--no-password") as up:
+        with urlopen(f"{up.urls[0]}/daemonstatus.json", timeout=DEADLINE_SECONDS) as response:
+            assert json.load(response)["status"] == "ok"
+        assert not (project / ".local").exists()
+
+
+def test_a_home_that_can_not_be_written(project: Path) -> None:
+    (project / "file").write_text("")
+    result = scrapy(project, "fleet", "up", "1", "--port", "0", XDG_STATE_HOME=str(project / "file"))
+    assert result.returncode == 2
+    assert "the folder for the passwords of the nodes can't be used: " in result.stderr
+    assert "set XDG_STATE_HOME to one that can be written" in result.stderr
 
 
 def test_monitor_polls_until_ctrl_c(project: Path, tmp_path: Path) -> None:
@@ -262,6 +341,7 @@ def test_a_node_that_can_not_start_ends_the_others(project: Path) -> None:
         (["fleet", "up", "0"], "expected a number of nodes"),
         (["fleet", "up", "1", "--port", "x"], "invalid int value: 'x'"),
         (["fleet", "up", "1", "--username", "u"], "a username and a password belong together"),
+        (["fleet", "up", "1", "--username", "u", "--password-env", "HOME", "--no-password"], "expected one of them"),
         (["fleet", "up", "1", "--bogus"], "unknown option --bogus"),
         (["fleet", "deploy"], "no nodes: set DISTRIBUTED_TARGET_HOSTS"),
         (["monitor"], "no nodes: set DISTRIBUTED_TARGET_HOSTS"),

@@ -28,7 +28,7 @@ from until import until
 
 from scrapy_distributed.addon import Addon
 from scrapy_distributed.config import Config
-from scrapy_distributed.doctor import Probe, Subject, examine, found_here, job_of, probe_of, subject
+from scrapy_distributed.doctor import Probe, Subject, all_well, examine, found_here, job_of, probe_of, subject
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.job_template import JobTemplate
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
@@ -98,6 +98,7 @@ def ends(fake: FakeScrapyd, text: Callable[[FakeJob], str] | None = None, log: s
 async def test_a_receipt_comes_home(fake: FakeScrapyd) -> None:
     finding = await probed(fake, ends(fake, receipt_of))
     assert (finding.verdict, finding.words[:27]) == (Verdict.OK, "its receipt came home after")
+    assert all_well([finding])
     (job,) = fake.jobs
     assert job.id.startswith("doctor-")
     assert (job.version, job.args) == ("r1", {"site": "x", "batch": "doctor"})
@@ -109,6 +110,17 @@ async def test_a_receipt_comes_home(fake: FakeScrapyd) -> None:
         "FEED_STORE_EMPTY": "False",
         "URLLENGTH_LIMIT": "1",
     }
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_node_whose_own_machine_gets_in_without_a_password(fake: FakeScrapyd, told: bool) -> None:
+    """As where a proxy asks for it. It is said once where anybody gets in from here, too."""
+    fake.username, fake.password = ("user-x", SECRET) if told else ("", "")
+    finding = await probed(fake, ends(fake, lambda job: receipt_of(job, stats={"distributed/open_scrapyd": 1})))
+    assert finding.verdict is (Verdict.RISK if told else Verdict.OK)
+    assert (". But on its own machine, past a proxy, no password is needed: anybody gets in" in finding.words) is told
+    assert all_well([finding])
 
 
 @pytest_twisted.ensureDeferred
@@ -405,7 +417,8 @@ def test_all_is_well(project: Path, tmp_path: Path) -> None:
         checks = ["answers:", "credentials:", "project:", "version:", "spider:", "logs_dir:", "items_dir:", "probe:"]
         expected = [("here", check) for check in ("plugin:", "spider:", "job:")]
         assert [(line[0], line[2]) for line in lines] == expected + [(p, check) for p in places for check in checks]
-        assert {line[1] for line in lines} == {"ok"}
+        assert {line[1] for line in lines if line[2] != "credentials:"} == {"ok"}
+        assert {line[1] for line in lines if line[2] == "credentials:"} == {"risk"}  # nobody is asked for a password
         told = scrapy(project, "fleet", "doctor", *places, "--json", "--spider", "waiting", "--timeout", "8")
         answer = json.loads(told.stdout)
     probes = [line[3] for line in lines if line[2] == "probe:"]
@@ -555,3 +568,20 @@ def test_without_a_project(tmp_path: Path) -> None:
     result = scrapy(tmp_path, "fleet", "doctor", "127.0.0.1:1", "--spider", "s", "--project", "p")
     assert result.returncode == 1
     assert "FAIL  answers: " in result.stdout
+
+
+def test_a_worker_tells_that_its_own_scrapyd_lets_it_in(project: Path, tmp_path: Path) -> None:
+    """The node is asked by its address in both cases; with a password of its own it refuses the worker."""
+    with start(tmp_path, name="open") as one, start(tmp_path, name="locked", username="u", password=SECRET) as two:
+        (project / "scrapy.cfg").write_text(
+            f"[settings]\ndefault = tiny.settings\n[deploy:open]\nurl = {one.url}\nusername = u\npassword = x\n"
+            f"[deploy:locked]\nurl = {two.url}\nusername = u\npassword = {SECRET}\n"
+        )
+        assert scrapy(project, "fleet", "deploy").returncode == 0
+        result = scrapy(project, "fleet", "doctor", "--json")
+        receipts = {node.name: (node.dir / "logs").rglob("doctor-*.json") for node in (one, two)}
+        told = {name: "distributed/open_scrapyd" in next(found).read_text() for name, found in receipts.items()}
+    assert told == {"open": True, "locked": False}
+    assert result.returncode == 0, result.stdout
+    checks = {(one["node"], one["check"]): one["verdict"] for one in json.loads(result.stdout)["checks"]}
+    assert (checks["open", "credentials"], checks["locked", "credentials"]) == ("risk", "ok")

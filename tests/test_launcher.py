@@ -478,9 +478,24 @@ def test_another_runner_starts_cold(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert one.warm_pids() == []
 
 
+def test_no_job_has_the_password_of_its_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password without a user, so that the node asks nobody here."""
+    own = LocalNode._environment
+    monkeypatch.setattr(LocalNode, "_environment", lambda self: own(self) | {"SCRAPYD_PASSWORD": "s3cr3t-Pa55"})
+    with node(tmp_path / "node") as one:
+        wait_for(one.warm_pids)
+        report = one.probe()
+        assert one.local.process is not None
+        begun = [Path(f"/proc/{pid}/environ").read_bytes() for pid in (one.local.process.pid, *one.warm_pids())]
+    assert [b"s3cr3t-Pa55" in environment for environment in begun] == [True, False]
+    assert "SCRAPYD_HTTP_PORT" in report["environment"]
+    assert "SCRAPYD_PASSWORD" not in report["environment"]
+
+
 def test_fleet_up_warm(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "scrapy", "fleet", "up", "1", "--warm", "--port", "0", "--dir", str(tmp_path)]
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SCRAPY")}
+    kept["XDG_STATE_HOME"] = str(tmp_path / "state")
     with subprocess.Popen(command, cwd=tmp_path, env=kept, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

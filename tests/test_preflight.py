@@ -19,7 +19,7 @@ from scrapy_distributed import preflight as preflight_module
 from scrapy_distributed import roll_call
 from scrapy_distributed.errors import ConfigError, FleetUnusableError
 from scrapy_distributed.node import Node, NodeAddress
-from scrapy_distributed.preflight import CHECKS, Survey, Verdict, choose_version, preflight
+from scrapy_distributed.preflight import CHECKS, OPEN, Survey, Verdict, choose_version, preflight
 
 
 @pytest.mark.parametrize(
@@ -256,17 +256,18 @@ async def test_a_newer_version_that_is_not_everywhere_is_a_warning(
     with caplog.at_level(logging.WARNING):
         assert await looked(fakes) == ("r9", {})
     words = "r10 is not there, so r9 is used on every node: scrapy fleet deploy"
-    assert [record.getMessage() for record in caplog.records] == [f"n1: version: {words}"]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"n1: version: {words}", f"3 of 3 nodes: credentials: none needed: {OPEN} (n0, n1, n2)"]
     versions = [(node, verdict, words) for node, check, verdict, words in await surveyed(fakes) if check == "version"]
     assert versions == [("n0", Verdict.OK, "r9"), ("n1", Verdict.WARN, words), ("n2", Verdict.OK, "r9")]
-    assert {verdict for _, _, verdict, _ in await surveyed(fakes, version="r9")} == {Verdict.OK}
+    assert {verdict for _, _, verdict, _ in await surveyed(fakes, version="r9")} == {Verdict.OK, Verdict.RISK}
 
 
 @pytest_twisted.ensureDeferred
 async def test_findings_are_by_node_and_in_the_order_of_the_checks(fakes: list[FakeScrapyd]) -> None:
     expected = [
         ("answers", Verdict.OK, "running 0, pending 0"),
-        ("credentials", Verdict.OK, "none needed"),
+        ("credentials", Verdict.RISK, f"none needed: {OPEN}"),
         ("project", Verdict.OK, "p"),
         ("version", Verdict.OK, "r10"),
         ("spider", Verdict.OK, "s"),
@@ -274,6 +275,27 @@ async def test_findings_are_by_node_and_in_the_order_of_the_checks(fakes: list[F
         ("items_dir", Verdict.OK, "not set"),
     ]
     assert await surveyed(fakes) == [(f"n{number}", *one) for number in range(3) for one in expected]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_takes_any_credentials_lets_anybody_in(
+    fakes: list[FakeScrapyd], caplog: pytest.LogCaptureFixture
+) -> None:
+    for fake in fakes[:2]:
+        fake.username, fake.password = "user-x", "secret"
+    nodes = [
+        Node(address=NodeAddress(name=f"n{number}", url=fake.url, username="user-x", password="secret"))
+        for number, fake in enumerate(fakes)
+    ]
+    survey = Survey(project="p", spider="s")
+    await survey.ask(nodes, CHECKS)
+    found = [(one.verdict, one.words) for one in survey.findings if one.check == "credentials"]
+    assert found == [(Verdict.OK, "accepted")] * 2 + [(Verdict.RISK, f"none needed: {OPEN}")]
+    with caplog.at_level(logging.WARNING):
+        await preflight(nodes, project="p", spider="s", version="")
+    assert [one.getMessage() for one in caplog.records] == [f"1 of 3 nodes: credentials: none needed: {OPEN} (n2)"]
+    for node in nodes:
+        await node.close()
 
 
 def down(fake: FakeScrapyd) -> None:
@@ -317,7 +339,7 @@ async def test_what_needs_a_failed_check_is_not_asked(
 ) -> None:
     fault(fakes[1])
     found = await surveyed(fakes)
-    assert {verdict for node, _, verdict, _ in found if node != "n1"} == {Verdict.OK}
+    assert {verdict for node, _, verdict, _ in found if node != "n1"} == {Verdict.OK, Verdict.RISK}
     of_node = {check: (verdict, words) for node, check, verdict, words in found if node == "n1"}
     assert [check for check, (verdict, _) in of_node.items() if verdict is Verdict.FAIL] == [failing]
     assert words in of_node[failing][1]

@@ -34,10 +34,10 @@ class Command(ScrapyCommand):
 
     def syntax(self) -> str:
         nodes = "[NAME | PATTERN | HOST:PORT ...] [options]"
-        return f"up N [options]  |  deploy {nodes}  |  doctor {nodes}"
+        return f"up N [options]  |  deploy {nodes}  |  doctor {nodes}  |  password [NODE ...]"
 
     def short_desc(self) -> str:
-        return "Run local Scrapyd nodes (up), deploy the project to all nodes (deploy), check the fleet (doctor)"
+        return "Local Scrapyd nodes (up, password), the project on all nodes (deploy), a check of the fleet (doctor)"
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
@@ -51,6 +51,7 @@ class Command(ScrapyCommand):
         up.add_argument("--warm", action="store_true", help="start workers at once, from a warm process")
         up.add_argument("--username", default="", help="ask for it, and for the password in --password-env")
         up.add_argument("--password-env", metavar="VARIABLE", help="environment variable that holds the password")
+        up.add_argument("--no-password", action="store_true", help="let anybody in who reaches this machine's ports")
         both = parser.add_argument_group("fleet deploy: the project, to all nodes in parallel; and fleet doctor")
         both.add_argument("--project", help="name on Scrapyd (default: scrapy.cfg's, else BOT_NAME)")
         both.add_argument(
@@ -76,9 +77,11 @@ class Command(ScrapyCommand):
                 self._deploy(args[1:], opts)
             elif args[:1] == ["doctor"]:
                 self._doctor(args[1:], opts)
+            elif args[:1] == ["password"]:
+                self._password(args[1:])
             else:
                 found = f"found {args[0]!r}" if args else "found nothing"
-                expected = "scrapy fleet up N, scrapy fleet deploy, or scrapy fleet doctor"
+                expected = "scrapy fleet up N, scrapy fleet deploy, scrapy fleet doctor, or scrapy fleet password"
                 raise UsageError(f"{found}, expected: {expected}", print_help=False)
         except ConfigError as error:
             raise UsageError(str(error), print_help=False) from None
@@ -87,9 +90,16 @@ class Command(ScrapyCommand):
             self.exitcode = 1
 
     def _up(self, args: Sequence[str], opts: argparse.Namespace) -> None:
+        from scrapy_distributed.local_credentials import USERNAME, Credentials, make_folder, password_of, shared
         from scrapy_distributed.local_node import end, start
 
-        nodes = _local_nodes(args, opts)
+        username, password = _given_credentials(opts)
+        generated = not username and not opts.no_password
+        if generated:
+            username, password = USERNAME, password_of(Path(opts.dir).absolute())
+        nodes = _local_nodes(args, opts, username, password)
+        if generated:
+            make_folder()
         received: list[int] = []
 
         def pause(seconds: float) -> None:
@@ -103,10 +113,15 @@ class Command(ScrapyCommand):
             signal.signal(number, lambda number, frame: received.append(number))
         try:
             start(nodes, pause=pause)
-            for node in nodes:
-                print(f"{node.name} listening at {node.url}", flush=True)
-            print("ready", flush=True)
-            _watch(nodes, pause)
+            made = [
+                Credentials(name=node.name, url=node.url, username=username, password=password)
+                for node in nodes if generated
+            ]  # fmt: skip
+            with shared(made):
+                for node in nodes:
+                    print(f"{node.name} listening at {node.url}", flush=True)
+                print("ready" + ("\nfor a browser: scrapy fleet password" if generated else ""), flush=True)
+                _watch(nodes, pause)
             self.exitcode = 1
         except KeyboardInterrupt:
             self.exitcode = 0
@@ -117,6 +132,19 @@ class Command(ScrapyCommand):
                     f"still running: {', '.join(left)}; see their process groups with ps -eo pgid,args", file=sys.stderr
                 )
                 self.exitcode = 1
+
+    def _password(self, args: Sequence[str]) -> None:
+        from scrapy_distributed.local_credentials import all_running
+
+        running = all_running()
+        for wanted in args or [""]:
+            found = [one for one in running if not wanted or wanted in (one.name, one.url, one.url.partition("//")[2])]
+            if not found:
+                what = f"no node {wanted!r}" if wanted else "no node"
+                print(f"{what} of a scrapy fleet up of this user that has made a password", file=sys.stderr)
+                self.exitcode = 1
+            for one in found:
+                print(f"{one.name} {one.url}/ username: {one.username} password: {one.password}")
 
     def _deploy(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.egg import build_egg
@@ -161,7 +189,7 @@ class Command(ScrapyCommand):
         version, feed = opts.version or config.version, bool(config.feed_urls)
         survey = Survey(project=project, spider=patient.name, version=version, feed=feed)
         try:
-            job: JobTemplate | ConfigError = job_of(patient, config, project, _spider_arguments(opts.a or ()))
+            job: JobTemplate | ConfigError = job_of(patient, config, project, _spider_arguments(opts.a or ()), where)
         except ConfigError as error:
             job = error
         found = found_here(patient, job, config)
@@ -178,18 +206,25 @@ def _spider_arguments(options: Sequence[str]) -> dict[str, str]:
     return dict(option.split("=", 1) for option in options)
 
 
-def _local_nodes(args: Sequence[str], opts: argparse.Namespace) -> list[LocalNode]:
-    from scrapy_distributed.local_node import LocalNode
-
-    if len(args) != 1 or not args[0].isdecimal() or not int(args[0]):
-        raise UsageError(f"found {' '.join(args)!r}, expected a number of nodes: scrapy fleet up 3", print_help=False)
-    count, password = int(args[0]), os.environ.get(opts.password_env or "", "")
+def _given_credentials(opts: argparse.Namespace) -> tuple[str, str]:
+    password = os.environ.pop(opts.password_env or "", "")  # else a node would have it, and give it to each job
     if bool(opts.username) != bool(password):
         raise UsageError(
             "a username and a password belong together: give --username, and --password-env with the name of an "
             "environment variable that holds the password",
             print_help=False,
         )
+    if password and opts.no_password:
+        raise UsageError("found --username and --no-password, expected one of them", print_help=False)
+    return opts.username, password
+
+
+def _local_nodes(args: Sequence[str], opts: argparse.Namespace, username: str, password: str) -> list[LocalNode]:
+    from scrapy_distributed.local_node import LocalNode
+
+    if len(args) != 1 or not args[0].isdecimal() or not int(args[0]):
+        raise UsageError(f"found {' '.join(args)!r}, expected a number of nodes: scrapy fleet up 3", print_help=False)
+    count = int(args[0])
     return [
         LocalNode(
             name=f"scrapyd{number + 1}",
@@ -198,7 +233,7 @@ def _local_nodes(args: Sequence[str], opts: argparse.Namespace) -> list[LocalNod
             max_proc=opts.max_proc,
             poll_interval=opts.poll_interval,
             warm=opts.warm,
-            username=opts.username,
+            username=username,
             password=password,
         )
         for number in range(count)

@@ -12,6 +12,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+#: How a node may be told its password. Scrapyd gives its environment to each job, and no job has a use for it.
+SECRETS = ("SCRAPYD_USERNAME", "SCRAPYD_PASSWORD")
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """*environment* for a job, or for a process that forks jobs: what it has begun with can be read in ``/proc``."""
+    return {name: value for name, value in environment.items() if name not in SECRETS}
+
 
 def payload(runner: str, arguments: Sequence[str], environment: Mapping[str, str]) -> bytes:
     """What a job's process reads: it is to be ``python -m RUNNER ARGUMENTS`` with *environment*."""

@@ -18,7 +18,7 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from scrapy_distributed.warm.job_process import payload
+from scrapy_distributed.warm.job_process import payload, without_secrets
 from scrapy_distributed.warm.process import WarmProcess, WarmProcessError
 
 log = Logger()
@@ -141,7 +141,7 @@ class WarmLauncher(Launcher):  # type: ignore[misc]
         environment = self.app.getComponent(IEnvironment)
         message.setdefault("settings", {})
         message["settings"].update(environment.get_settings(message))
-        env = environment.get_environment(message, slot)
+        env = without_secrets(environment.get_environment(message, slot))
         arguments = ["crawl", *get_crawl_args(message)]
         shown = [sys.executable, "-m", self.runner, *map(_shown, arguments)]
         process = ScrapyProcessProtocol(message["_project"], message["_spider"], message["_job"], env, shown)

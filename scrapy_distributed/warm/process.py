@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from scrapy_distributed.warm.fork_server import DESCRIPTORS, FORK, PING, READY, RETIRE
 from scrapy_distributed.warm.forked_job import ForkedJob
+from scrapy_distributed.warm.job_process import without_secrets
 
 log = Logger()
 
@@ -52,7 +53,7 @@ class WarmProcess(ProcessProtocol):
         command = [sys.executable, "-m", "scrapy_distributed.warm.fork_server"]
         pipes: Any = {0: self._theirs.fileno(), 1: "r", 2: "r"}
         loop: Any = reactor
-        loop.spawnProcess(self, sys.executable, command, env=os.environ, childFDs=pipes)
+        loop.spawnProcess(self, sys.executable, command, env=without_secrets(os.environ), childFDs=pipes)
         self._theirs.close()
         self._deadline = loop.callLater(START_SECONDS, self.kill)
 

@@ -1,0 +1,144 @@
+"""The passwords of nodes that ``scrapy fleet up`` has made, where the other commands of the same user find them.
+
+They are in the user's state folder, not in that of the fleet: a crawl may be started in another folder, and several
+fleets may run. A file is locked by the ``fleet up`` that has written it, so what one leaves that was killed is known to
+be of no use, whoever has its port by then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from scrapy_distributed.errors import ConfigError
+
+USERNAME = "scrapy"
+#: Where a local node is. Only there a password is sent that was found here.
+HOSTS = ("127.0.0.1", "localhost")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """Of the node *name* at *url*, which is one of this machine."""
+
+    name: str
+    url: str
+    username: str
+    password: str = field(repr=False)
+
+
+def password_of(fleet: Path) -> str:
+    """That of the nodes in the folder *fleet*: made at the first time and kept there, so that a crawl goes on when the
+    fleet is started again."""
+    file = fleet / "password"
+    with suppress(OSError):
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+        with open(descriptor, encoding="utf-8", errors="replace") as opened:
+            found = os.fstat(descriptor)
+            # Of somebody else, or once to be read by others: it is no secret.
+            if found.st_uid == os.getuid() and not found.st_mode & 0o077 and (kept := opened.read().strip()):
+                return kept
+    made = secrets.token_urlsafe(24)
+    fleet.mkdir(parents=True, exist_ok=True)
+    write_private(file, made)
+    return made
+
+
+def write_private(file: Path, text: str) -> None:
+    """For this user alone, whatever the mode of an earlier one was."""
+    file.unlink(missing_ok=True)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as opened:
+        opened.write(text)
+
+
+def folder() -> Path:
+    """Where they are, by port."""
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(state).expanduser() / "scrapy_distributed" / "nodes"
+
+
+def make_folder() -> None:
+    """Make the folder, for this user alone. Raises ``ConfigError`` if it can't be written."""
+    place = folder()
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        place.chmod(0o700)
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError("it can't be written")
+    except (OSError, RuntimeError) as error:  # the latter: no home
+        raise ConfigError(
+            f"the folder for the passwords of the nodes can't be used: {error}: set XDG_STATE_HOME to one that can be"
+            " written, give a password of your own (--username, --password-env), or none (--no-password)"
+        ) from None
+
+
+@contextmanager
+def shared(credentials: Sequence[Credentials]) -> Iterator[None]:
+    """Let the other commands of this user find *credentials* meanwhile."""
+    with ExitStack() as stack:
+        for one in credentials:
+            stack.enter_context(_shared(one))
+        yield
+
+
+@contextmanager
+def _shared(credentials: Credentials) -> Iterator[None]:
+    place = folder() / str(urlsplit(credentials.url).port)
+    draft = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # before it has its name
+        os.write(descriptor, json.dumps(asdict(credentials)).encode())
+        draft.replace(place)
+        try:
+            yield
+        finally:
+            with suppress(FileNotFoundError):
+                if place.stat().st_ino == os.fstat(descriptor).st_ino:  # no other fleet's by now
+                    place.unlink()
+    finally:
+        draft.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def of_url(url: str) -> Credentials | None:
+    """Those of the node at *url*, if it is a local one that runs."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname not in HOSTS or parts.path.strip("/"):
+        return None
+    return _read(folder() / str(parts.port or 80))
+
+
+def all_running() -> list[Credentials]:
+    """By port."""
+    with suppress(OSError, RuntimeError):
+        names = [name for name in os.listdir(folder()) if name.isdecimal()]
+        return [found for name in sorted(names, key=int) if (found := _read(folder() / name))]
+    return []
+
+
+def _read(file: Path) -> Credentials | None:
+    """What is in *file*, if whoever has written it still runs."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    except (OSError, RuntimeError):
+        return None
+    with open(descriptor, encoding="utf-8") as opened:
+        if os.fstat(descriptor).st_uid != os.getuid():
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            pass  # it is locked
+        else:
+            return None
+        with suppress(ValueError, TypeError):
+            return Credentials(**json.load(opened))
+    return None

@@ -1,0 +1,103 @@
+"""The passwords that a local fleet has made: who can read them, where they are sent, and when they are of no use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from scrapy_distributed import local_credentials
+from scrapy_distributed.fleet import addresses
+from scrapy_distributed.local_credentials import Credentials, all_running, make_folder, of_url, password_of, shared
+
+KNOWN = Credentials(name="scrapyd1", url="http://127.0.0.1:16800", username="scrapy", password="s3cr3t-Pa55")
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    make_folder()
+    return tmp_path / "state/scrapy_distributed/nodes"
+
+
+def test_they_are_found_while_the_fleet_runs(state: Path) -> None:
+    with shared([KNOWN]):
+        assert of_url("http://127.0.0.1:16800") == of_url("http://localhost:16800/") == KNOWN
+        assert all_running() == [KNOWN]
+        assert [(one.username, one.password) for one in addresses(["localhost:16800"])] == [("scrapy", KNOWN.password)]
+        assert [path.stat().st_mode & 0o777 for path in state.iterdir()] == [0o600]
+    assert of_url(KNOWN.url) is None
+    assert all_running() == []
+    assert list(state.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://scrapyd1:16800", "https://127.0.0.1:16800", "http://127.0.0.1:16801", "http://127.0.0.1:16800/node",
+            "http://127.0.0.2:16800", "http://localhost.example:16800"],
+)  # fmt: skip
+def test_they_are_sent_nowhere_else(url: str) -> None:
+    with shared([KNOWN]):
+        assert of_url(url) is None
+
+
+def test_what_is_written_by_hand_comes_first(tmp_path: Path) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login n password netrc\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    with shared([KNOWN]):
+        assert [one.password for one in addresses(["u:mine@127.0.0.1:16800", "127.0.0.1:16801"])] == ["mine", "netrc"]
+        assert [one.password for one in addresses(["127.0.0.1:16800"])] == [KNOWN.password]
+
+
+def test_what_a_killed_fleet_has_left_is_of_no_use(state: Path) -> None:
+    with shared([KNOWN]):
+        left = (state / "16800").read_bytes()
+    (state / "16800").write_bytes(left)
+    assert of_url(KNOWN.url) is None
+    with shared([KNOWN]):  # the next one takes its place
+        assert of_url(KNOWN.url) == KNOWN
+
+
+def test_the_end_of_one_fleet_leaves_the_file_of_another(state: Path) -> None:
+    newer = Credentials(name="scrapyd1", url=KNOWN.url, username="scrapy", password="newer")
+    with shared([newer]):
+        older = shared([KNOWN])
+        older.__enter__()
+        with shared([newer]):
+            older.__exit__(None, None, None)
+            assert of_url(KNOWN.url) == newer
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"name": "x"}', b"\xff"])
+def test_a_file_that_is_none(state: Path, text: bytes) -> None:
+    with shared([KNOWN]), open(state / "16800", "r+b") as file:
+        file.truncate(0)
+        file.write(text)
+        file.flush()
+        assert of_url(KNOWN.url) is None
+
+
+def test_a_link_is_not_followed(state: Path, tmp_path: Path) -> None:
+    with shared([KNOWN]):
+        (state / "16800").rename(tmp_path / "elsewhere")
+        (state / "16800").symlink_to(tmp_path / "elsewhere")
+        assert of_url(KNOWN.url) is None
+
+
+def test_a_password_is_kept_for_a_folder_and_is_hard_to_guess(tmp_path: Path) -> None:
+    made = password_of(tmp_path / "fleet")
+    assert len(made) == 32
+    assert password_of(tmp_path / "fleet") == made
+    assert password_of(tmp_path / "other") != made
+    (tmp_path / "fleet/password").chmod(0o644)  # others may know it
+    assert password_of(tmp_path / "fleet") != made
+    assert (tmp_path / "fleet/password").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "fleet/password").write_text("")
+    assert len(password_of(tmp_path / "fleet")) == 32
+
+
+def test_no_password_is_in_what_is_shown() -> None:
+    assert KNOWN.password not in repr(KNOWN)
+    assert os.fspath(local_credentials.folder()).endswith("state/scrapy_distributed/nodes")
