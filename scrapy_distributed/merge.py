@@ -14,7 +14,6 @@ import gzip
 import json
 import os
 import re
-import secrets
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from scrapy_distributed.accounting import counted
+from scrapy_distributed.draft import draft, put, remove_dead
 from scrapy_distributed.errors import ConfigError, DistributedError
 from scrapy_distributed.ledger_reader import AcceptedAttempt
 
@@ -102,6 +102,8 @@ def merge(
     """Write the feeds of *attempts*, in their order, to *output*: as a whole, in place of what was there, and only if
     there is no fault or *partial* is true. *pattern*: of the URLs of feeds. *unsettled*: what the run still lacks.
 
+    Leaves nothing else in that folder, also if it is killed: the next one there removes what it had written.
+
     Raises ``ConfigError`` if a folder can't be read or *output* can't be written.
     """
     output = Path(os.path.realpath(output))
@@ -112,21 +114,16 @@ def merge(
     files = list(_files(feeds, _locate(feeds, folders), faults))
     if output.exists() and any(path.samefile(output) for path, _ in files if path):
         raise ConfigError(f"{output}: this is one of the feeds, expected another file to merge them into")
-    draft = output.with_name(f".merge-{secrets.token_hex(4)}.part")
+    remove_dead(output.parent)
     writing = partial or not faults  # else the feeds are only read, so that all faults are told at once
     try:
-        with draft.open("xb") if writing else Path(os.devnull).open("wb") as file:
+        with draft(output.parent) if writing else Path(os.devnull).open("wb") as file:
             items = _copy(files, file, faults)
             written = partial or not faults
             if written:
-                file.flush()
-                os.fsync(file.fileno())
-        if written:
-            draft.replace(output)
+                put(file, output)
     except OSError as error:
         raise ConfigError(f"{output}: can't be written: {error.strerror or error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
     return Merged(items=items, feeds=len(files), written=written, faults=tuple(faults))
 
 
