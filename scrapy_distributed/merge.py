@@ -3,14 +3,15 @@
 A feed is a file in a folder that the user names, found by the last part of the feed's URL. The URL itself comes from a
 worker and is never opened: neither ``file:///etc/passwd`` nor ``../secrets.jl`` leads out of these folders.
 
-Bytes are copied as they are; of the three formats only what says where an item ends is looked at. JSON lines and CSV
-are copied an item at a time, a JSON array is read as a whole.
+The bytes of an item are copied as they are; of the three formats only what says where an item ends is looked at. An
+item is all that is in memory at a time, and its size is limited: what a feed holds, a node says.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
+import io
 import json
 import os
 import re
@@ -31,7 +32,8 @@ from scrapy_distributed.draft import draft, put, remove_dead
 from scrapy_distributed.errors import ConfigError, DistributedError
 from scrapy_distributed.ledger_reader import AcceptedAttempt
 
-MAX_ITEM_BYTES = 64 * 1024 * 1024  # of JSON lines and CSV: a quote that is never closed must not take all memory
+MAX_ITEM_BYTES = 4 * 1024 * 1024  # to look at an item as JSON takes up to 25 times as much
+CHUNK_BYTES = 256 * 1024
 HEAD_BYTES = 4096
 BOM = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b"
@@ -47,6 +49,10 @@ REFUSED = {
     b"PAR1": "Parquet",
 }
 NO_TEXT = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+IN_NUMBER = ("", *"0123456789+-.eE")  # what a number may go on with, or the end of what has come
+JSON_SPACE = re.compile(r"[ \t\n\r]*")
+TOO_LITTLE_MEMORY = "takes more memory than there is; a smaller --max-item refuses it at once"
+NO_ARRAY = "it is no JSON array to its end; is the feed cut off, or written by two jobs?"
 
 
 class FaultKind(Enum):
@@ -98,9 +104,11 @@ def merge(
     pattern: str = "*",
     unsettled: str = "",
     partial: bool = False,
+    max_item_bytes: int = MAX_ITEM_BYTES,
 ) -> Merged:
     """Write the feeds of *attempts*, in their order, to *output*: as a whole, in place of what was there, and only if
     there is no fault or *partial* is true. *pattern*: of the URLs of feeds. *unsettled*: what the run still lacks.
+    *max_item_bytes*: a feed with an item that is larger is a fault.
 
     Leaves nothing else in that folder, also if it is killed: the next one there removes what it had written.
 
@@ -118,7 +126,7 @@ def merge(
     writing = partial or not faults  # else the feeds are only read, so that all faults are told at once
     try:
         with draft(output.parent) if writing else Path(os.devnull).open("wb") as file:
-            items = _copy(files, file, faults)
+            items = _copy(files, file, faults, max_item_bytes)
             written = partial or not faults
             if written:
                 put(file, output)
@@ -224,9 +232,10 @@ def _files(
 
 
 class _Source:
-    """An open feed. Everything raises ``FeedError`` for a file that can't be read."""
+    """An open feed. *limit*: bytes of an item. Everything raises ``FeedError`` for a file that can't be read."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: int) -> None:
+        self.limit = limit
         with self._reading():
             self._file: BufferedReader | gzip.GzipFile = path.open("rb")
             if self._file.peek(2)[:2] == GZIP:
@@ -245,18 +254,22 @@ class _Source:
         with self._reading():
             return bytes(self._file.peek(HEAD_BYTES)[:HEAD_BYTES])
 
-    def read(self) -> bytes:
+    def read(self, size: int) -> bytes:
         with self._reading():
-            return self._file.read()
+            return self._file.read(size)
 
     def lines(self) -> Iterator[bytes]:
         """Its lines, with their ends."""
-        while True:
-            with self._reading():
-                line = self._file.readline(MAX_ITEM_BYTES)
-            if not line:
-                return
-            yield line
+        number = 0
+        with self._reading():
+            while line := self._file.readline(self.limit + 1):
+                number += 1
+                if len(line) > self.limit and not line.endswith(b"\n"):
+                    raise self.too_large(f"line {number}")
+                yield line
+
+    def too_large(self, what: str) -> FeedError:
+        return FeedError(f"{what} has more than {self.limit:,} bytes; --max-item takes larger ones")
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -309,16 +322,84 @@ class _JsonArray:
         self._file = file
 
     def copy(self, source: _Source) -> None:
-        text = source.read().removeprefix(BOM).strip()
-        found = _json(text)
-        if not isinstance(found, list):
-            raise FeedError("it is no JSON array to its end; is the feed cut off, or written by two jobs?")
-        if found:
-            self._file.write((b",\n" if self.items else b"[\n") + text[1:-1].strip())
-            self.items += len(found)
+        for item in _Array(source).items():
+            self._file.write((b",\n" if self.items else b"[\n") + item)
+            self.items += 1
 
     def finish(self) -> None:
         self._file.write(b"\n]\n" if self.items else b"[]\n")
+
+
+class _Array:
+    """The text of a JSON array as it is read: what of it has come and is not passed yet. In any encoding that is ASCII
+    where it matters."""
+
+    def __init__(self, source: _Source) -> None:
+        self._source = source
+        self._text = source.read(CHUNK_BYTES).removeprefix(BOM).decode("latin-1")
+        self._at = 0
+        self._decode = json.JSONDecoder().raw_decode
+
+    def items(self) -> Iterator[bytes]:
+        """Raises ``FeedError`` where it is no array, with nothing after it."""
+        self._pass("[")
+        number = 0
+        if self._next() != "]":
+            number += 1
+            yield self._item(number)
+            while self._next() == ",":
+                self._at += 1
+                self._next()
+                number += 1
+                yield self._item(number)
+        self._pass("]")
+        self._pass("")
+
+    def _pass(self, expected: str) -> None:
+        if self._next() != expected:
+            raise FeedError(NO_ARRAY)
+        self._at += 1
+
+    def _next(self) -> str:
+        """The next character that is no white space; '' at the end."""
+        while True:
+            found = JSON_SPACE.match(self._text, self._at)
+            assert found
+            self._at = found.end()
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._read():
+                return ""
+
+    def _read(self) -> bool:
+        """Read on, ever more at a time, as the item in hand is looked at from its start again; not far beyond the limit
+        of an item. Whether there was something."""
+        kept = self._text[self._at :]
+        chunk = self._source.read(CHUNK_BYTES + min(len(kept), max(0, self._source.limit - len(kept))))
+        self._text, self._at = kept + chunk.decode("latin-1"), 0
+        return bool(chunk)
+
+    def _item(self, number: int) -> bytes:
+        """The JSON value that begins here."""
+        while True:
+            end = self._end_of_value()
+            if (end or len(self._text)) - self._at > self._source.limit:
+                raise self._source.too_large(f"item {number}, if it is JSON,")
+            if end is not None and self._text[end : end + 1] not in IN_NUMBER:  # else 1 may be the beginning of 1.5e3
+                item = self._text[self._at : end].encode("latin-1")
+                self._at = end
+                return item
+            if not self._read():
+                raise FeedError(NO_ARRAY)
+
+    def _end_of_value(self) -> int | None:
+        """``None`` where it is no JSON value, or only the beginning of one."""
+        try:
+            return self._decode(self._text, self._at)[1]
+        except RecursionError:
+            raise FeedError(NO_ARRAY) from None
+        except ValueError:
+            return None
 
 
 class _Csv:
@@ -354,23 +435,25 @@ class _Csv:
 
     def _records(self, source: _Source) -> Iterator[bytes]:
         """Lines, and as one those that belong together because a newline is in quotes. Empty ones are left out."""
-        parts: list[bytes] = []
-        size = quotes = 0
+        begun = bytearray()
+        quotes = 0
         for line in source.lines():
-            parts.append(line)
-            size += len(line)
             quotes += line.count(b'"')
-            if size >= MAX_ITEM_BYTES:
-                raise FeedError(f"a record of more than {MAX_ITEM_BYTES:,} bytes; is a quote not closed?")
-            if quotes % 2 == 0:
-                if line.strip() or len(parts) > 1:
-                    yield b"".join(parts)
-                parts, size, quotes = [], 0, 0
-        if parts:
+            if begun or quotes % 2:
+                begun += line
+                if len(begun) > source.limit:
+                    raise source.too_large("a record, whose quote may not be closed,")
+            if quotes % 2:
+                continue
+            if begun or line.strip():
+                yield bytes(begun) or line
+            begun.clear()
+            quotes = 0
+        if begun:
             raise FeedError("a quote is not closed at its end; is the feed cut off?")
 
 
-def _copy(files: Iterable[tuple[Path | None, _Feed]], file: BinaryIO, faults: list[Fault]) -> int:
+def _copy(files: Iterable[tuple[Path | None, _Feed]], file: BinaryIO, faults: list[Fault], max_item_bytes: int) -> int:
     """Copy all *files* to *file*; returns the number of items."""
     writer: _Writer | None = None
     for path, feed in files:
@@ -378,7 +461,7 @@ def _copy(files: Iterable[tuple[Path | None, _Feed]], file: BinaryIO, faults: li
             continue
         before = writer.items if writer else 0
         try:
-            with _Source(path) as source:
+            with _Source(path, max_item_bytes) as source:
                 kind = _format(source.head())
                 if kind and writer is None:
                     writer = kind(file)
@@ -386,8 +469,9 @@ def _copy(files: Iterable[tuple[Path | None, _Feed]], file: BinaryIO, faults: li
                     if kind.name != writer.name:
                         raise FeedError(f"it is {kind.name}, the feeds before it are {writer.name}")
                     writer.copy(source)
-        except FeedError as error:
-            faults.append(Fault(kind=FaultKind.UNREADABLE, message=f"{path}, {feed}: {error}"))
+        except (FeedError, MemoryError) as error:
+            why = str(error) if isinstance(error, FeedError) else f"an item of it {TOO_LITTLE_MEMORY}"
+            faults.append(Fault(kind=FaultKind.UNREADABLE, message=f"{path}, {feed}: {why}"))
             continue
         found = (writer.items if writer else 0) - before
         if found != feed.items:
@@ -426,7 +510,14 @@ def _json(text: bytes) -> object:
 
 
 def _width(record: bytes) -> int:
-    return len(next(csv.reader(record.decode("latin-1").splitlines(keepends=True)), []))
+    """How many columns it has."""
+    before = csv.field_size_limit(len(record))  # Python's own is 128 KiB
+    try:
+        return len(next(csv.reader(io.StringIO(record.decode("latin-1"), newline="")), []))
+    except csv.Error as error:
+        raise FeedError(f"its last record can't be read: {error}") from None
+    finally:
+        csv.field_size_limit(before)
 
 
 def _shown(columns: bytes) -> str:

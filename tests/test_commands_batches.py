@@ -494,6 +494,21 @@ def test_merge_of_what_is_not_complete_is_1(capsys: pytest.CaptureFixture[str], 
     assert [fault["kind"] for fault in found["faults"]] == ["missing", "missing"]
 
 
+def test_merge_of_items_that_are_larger_than_expected(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    of_feeds(tmp_path / "s.sqlite", [("1.jl", 1)])
+    (tmp_path / "1.jl").write_text(json.dumps({"text": "x" * 5_000_000}) + "\n")
+    words = ["merge", ".", "-O", "out.jl", "--ledger", "s.sqlite"]
+    said = Said(capsys, *words)
+    assert said.code == 1
+    assert said.error.startswith(
+        "unreadable: 1.jl, feed 1.jl of batch 1: line 1 has more than 4,194,304 bytes; --max-item"
+    )
+    assert Said(capsys, *words, "--max-item", "5").code == 0
+    assert (tmp_path / "out.jl").read_bytes() == (tmp_path / "1.jl").read_bytes()
+    with pytest.raises(SystemExit):
+        Said(capsys, *words, "--max-item", "0")
+
+
 @pytest.mark.parametrize(("make", "verdict"), [(unfinished, "not finished"), (off_by_one, "OFF BY 1")])
 def test_merge_of_a_run_that_is_not_settled_is_1(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, make: Any, verdict: str

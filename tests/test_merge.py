@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
+import signal
+import subprocess
+import sys
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from crawling import wait_for
 from scrapy.exporters import BaseItemExporter, CsvItemExporter, JsonItemExporter, JsonLinesItemExporter
 
-from scrapy_distributed import merge as module
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.ledger_reader import AcceptedAttempt
 from scrapy_distributed.merge import Merged, merge
 from scrapy_distributed.receipt import FeedFile
+
+MIB = 1024 * 1024
 
 
 @pytest.fixture
@@ -91,6 +98,15 @@ def test_csv_of_a_spreadsheet(items: Path, output: Path) -> None:
     assert output.read_bytes() == b'\xef\xbb\xbfa;b\r\n"x, y";"1\n2"\n3;4\r\n"x, y";"1\n2"\n3;4\r\n'
 
 
+@pytest.mark.parametrize("last", ["Å,b", f"{'x' * 200_000},b", '"a\nb",c', 'a,"b\nÅ"'])
+def test_csv_whose_last_record_has_no_end(items: Path, output: Path, last: str) -> None:
+    """Its columns are counted, also of long texts, and of letters that hold what Python takes for the end of a line."""
+    (items / "1").write_bytes(f"Å,Ö\r\n{last}".encode())
+    merged = merge(attempts(("1", 1)), [items], output)
+    assert merged.faults == ()
+    assert output.read_bytes() == f"Å,Ö\r\n{last}\r\n".encode()
+
+
 def test_json_arrays(items: Path, output: Path) -> None:
     export(items / "1.json", JsonItemExporter, ITEMS[:3])
     export(items / "2.json", JsonItemExporter, [])
@@ -142,8 +158,20 @@ def test_the_content_decides_and_not_the_name(items: Path, output: Path) -> None
         (b'{"a": ' + b"[" * 100_000 + b"\n", "line 1 is no JSON object"),
         (b'[{"url": "http://a"},\n{"ur', "no JSON array to its end"),
         (b'[{"a": 1}][{"a": 2}]', "no JSON array to its end"),
+        (b'[{"a": 1}]\n[{"a": 2}]', "no JSON array to its end"),
+        (b'[{"a": 1}] x', "no JSON array to its end"),
+        (b'[{"a": 1},]', "no JSON array to its end"),
+        (b'[,{"a": 1}]', "no JSON array to its end"),
+        (b'[{"a": 1} {"b": 1}]', "no JSON array to its end"),
+        (b'[{"a": "]"', "no JSON array to its end"),
+        (b'[{"a": 1}', "no JSON array to its end"),
+        (b"[1", "no JSON array to its end"),
+        (b"[", "no JSON array to its end"),
+        (b"[" * 100_000, "no JSON array to its end"),
+        (b"[" + b"9" * 5000 + b"]", "no JSON array to its end"),
         (b'a,b\r\n1,"2\r\n', "a quote is not closed at its end"),
         (b"a,b\r\n1,2\r\n3", "its last record has too few columns"),
+        ("a,Å\r\n1,2\r\nÅ".encode(), "its last record has too few columns"),
         (gzip.compress(b'{"url": "http://a"}\n' * 10_000, mtime=0)[:-20], "can't be read"),
         (b"\x1f\x8bno gzip", "can't be read"),
     ],
@@ -178,17 +206,24 @@ def test_csv_feeds_with_other_columns(items: Path, output: Path) -> None:
     assert (merged.items, output.read_bytes()) == (4, (items / "1").read_bytes())
 
 
-def test_a_quote_that_is_never_closed_does_not_take_all_memory(
-    items: Path, output: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_ITEM_BYTES", 1000)
+def test_a_quote_that_is_never_closed_does_not_take_all_memory(items: Path, output: Path) -> None:
     (items / "1").write_bytes(b'a,b\r\n"1,2\r\n' + b"3,4\r\n" * 1000)
-    assert "a record of more than 1,000 bytes" in merge(attempts(("1", 1)), [items], output).faults[0].message
+    merged = merge(attempts(("1", 1)), [items], output, max_item_bytes=1000)
+    assert "a record, whose quote may not be closed, has more than 1,000 bytes" in merged.faults[0].message
 
 
-@pytest.mark.parametrize("line", [b'{"url": "http://a/1", "text": "abc"}\n', b'http://a/1,"a\nc"\r\n'])
-def test_memory_does_not_grow_with_the_feed(items: Path, output: Path, line: bytes) -> None:
-    (items / "1").write_bytes((b"url,text\r\n" if line.startswith(b"h") else b"") + line * 50_000)
+@pytest.mark.parametrize(
+    ("begin", "item", "end"),
+    [
+        (b"", b'{"url": "http://a/1", "text": "abc"}\n', b""),
+        (b"url,text\r\n", b'http://a/1,"a\nc"\r\n', b""),
+        (b"[\n", b'{"url": "http://a/1", "text": "abc"},\n', b'{"url": "http://a/1"}\n]\n'),
+    ],
+    ids=["lines", "CSV", "array"],
+)
+def test_memory_does_not_grow_with_the_feed(items: Path, output: Path, begin: bytes, item: bytes, end: bytes) -> None:
+    count = 50_000 - bool(end)
+    (items / "1").write_bytes(begin + item * count + end)
     tracemalloc.start()
     try:
         merged = merge(attempts(("1", 50_000)), [items], output)
@@ -197,7 +232,214 @@ def test_memory_does_not_grow_with_the_feed(items: Path, output: Path, line: byt
         tracemalloc.stop()
     assert merged.faults == ()
     assert output.stat().st_size == (items / "1").stat().st_size
-    assert peak < 500_000
+    assert peak < 2_000_000
+
+
+# What is too large
+
+MEMORY = """
+import json, os, resource, sys
+from pathlib import Path
+from scrapy_distributed.ledger_reader import AcceptedAttempt
+from scrapy_distributed.merge import merge
+from scrapy_distributed.receipt import FeedFile
+
+folder, output, count, max_item, memory = sys.argv[1:]
+used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+resource.setrlimit(resource.RLIMIT_AS, (used + int(memory), used + int(memory)))
+attempt = AcceptedAttempt(batch=1, number=1, items=int(count), feeds=(FeedFile("1", int(count)),))
+merged = merge([attempt], [Path(folder)], Path(output), max_item_bytes=int(max_item))
+print(json.dumps([merged.items, *(fault.message for fault in merged.faults)]))
+"""
+
+
+def merged_in(memory: int, items: Path, output: Path, count: int = 1, max_item: int = 4 * MIB) -> list[object]:
+    """Items and faults of a merge that can take so much memory."""
+    args = [sys.executable, "-c", MEMORY, items, output, str(count), str(max_item), str(memory)]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    found: list[object] = json.loads(done.stdout)
+    assert {path.name for path in output.parent.iterdir()} - {"items"} == (set() if found[1:] else {"out"})
+    return found
+
+
+EMPTY = b"{}," * (5 * MIB) + b"{}"
+"""Takes 15 MB as it is, and 360 MB in Python."""
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        pytest.param(b'{"a":[' + EMPTY + b"]}\n", "line 1 has more than 1,048,576 bytes; --max-item", id="lines"),
+        pytest.param(b'[{"a":[' + EMPTY + b"]}]", "item 1, if it is JSON, has more than 1,048,576 bytes", id="array"),
+        pytest.param(b"[{}, x" + bytes(200 * MIB), "item 2, if it is JSON, has more than 1,048,576", id="no array"),
+        pytest.param(b'[{"a":"' + b"x" * 200 * MIB, "item 1, if it is JSON, has more than 1,048,576", id="no end"),
+        pytest.param(b'a,b\n1,"2' + b"\n" * 2 * MIB, "quote may not be closed, has more than 1,048,576", id="CSV"),
+        pytest.param(b"a,b\n1," + b"2" * 200 * MIB, "line 2 has more than 1,048,576 bytes", id="long CSV"),
+    ],
+)
+def test_what_a_small_file_unpacks_to_does_not_take_all_memory(
+    items: Path, output: Path, content: bytes, found: str
+) -> None:
+    (items / "1").write_bytes(gzip.compress(content, 1))
+    _, fault = merged_in(96 * MIB, items, output, max_item=MIB)
+    assert found in str(fault)
+
+
+@pytest.mark.parametrize("form", ["lines", "array"])
+def test_any_number_of_items_fits_into_memory(items: Path, output: Path, form: str) -> None:
+    """Together they would take more than there is, and so would one that is larger by much."""
+    item = b'{"a":[' + b"{}," * (MIB // 3) + b"{}]}"
+    many = b"\n".join([item] * 12) if form == "lines" else b"[" + b", ".join([item] * 12) + b"]"
+    (items / "1").write_bytes(many)
+    assert merged_in(100 * MIB, items, output, count=12) == [12]
+    assert output.stat().st_size == len(many) + (1 if form == "lines" else 3)
+
+
+@pytest.mark.parametrize("form", [b"%s\n", b"[%s]"], ids=["lines", "array"])
+def test_less_memory_than_an_item_takes_is_a_fault_in_words(items: Path, output: Path, form: bytes) -> None:
+    (items / "1").write_bytes(form % (b'{"a":[' + EMPTY + b"]}"))
+    _, fault = merged_in(256 * MIB, items, output, max_item=64 * MIB)
+    assert "an item of it takes more memory than there is; a smaller --max-item refuses it at once" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("form", "what"),
+    [
+        pytest.param(b"%s\n", "line 1", id="lines"),
+        pytest.param(b"[%s]", "item 1, if it is JSON,", id="array"),
+        pytest.param(b"{}\n%s", "line 2", id="no end"),
+        pytest.param(b"a\n%s\n", "line 2", id="CSV"),
+    ],
+)
+def test_an_item_may_have_so_many_bytes(items: Path, output: Path, form: bytes, what: str) -> None:
+    item = b'{"a": "%s"}' % (b"x" * (600_000 - 9))
+    count = 1 + form.startswith(b"{")
+    for size, limit in ((600_000, 600_000), (600_001, 600_000)):
+        (items / "1").write_bytes(form % item.replace(b"x", b"x" * (1 + size - 600_000), 1))
+        merged = merge(attempts(("1", count)), [items], output, max_item_bytes=limit)
+        if size == limit:
+            assert merged == Merged(items=count, feeds=1, written=True, faults=())
+        else:
+            assert f"{what} has more than 600,000 bytes" in merged.faults[0].message
+
+
+def random_array(rng: random.Random) -> bytes:
+    """A JSON array, or in one case of two what is nearly one."""
+    values = [
+        None,
+        True,
+        1.5e300,
+        -7,
+        "",
+        'a"]},[{\\',
+        "ü\n",
+        [],
+        {},
+        {"a": [1, {"b": "]"}]},
+        [[[]]],
+        {"url": "http://a"},
+    ]
+    text = json.dumps(
+        rng.choices(values, k=rng.randrange(6)), indent=rng.choice([None, 0, 3]), ensure_ascii=rng.random() < 0.5
+    ).encode()
+    for _ in range(rng.choice([0, 0, 1, 2])):
+        at = rng.randrange(len(text) + 1)
+        text = (
+            text[:at]
+            + rng.choice([b"", b",", b"]", b"[", b'"', b" ", b"\\", b"1", b"x", b"}"])
+            + text[at + rng.randrange(2) :]
+        )
+    return rng.choice([b"", b"\xef\xbb\xbf", b"\n "]) + text + rng.choice([b"", b"\n", b" "])
+
+
+def test_arrays_are_read_as_python_does(items: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However their bytes come: what is an array is merged, with all its items, and what is none is refused."""
+    rng = random.Random(0)
+    good = 0
+    for _ in range(2000):
+        text = random_array(rng)
+        bare = text.removeprefix(b"\xef\xbb\xbf").strip().decode("latin-1")  # half a letter is no matter here
+        if not bare.startswith("["):
+            continue
+        try:
+            expected = json.loads(bare)
+        except ValueError:
+            expected = None
+        monkeypatch.setattr("scrapy_distributed.merge.CHUNK_BYTES", rng.randrange(3, 12))
+        (items / "1").write_bytes(text)
+        merged = merge(attempts(("1", len(expected or []))), [items], output)
+        if expected is not None:
+            good += 1
+            assert merged.faults == (), text
+            assert json.loads(output.read_bytes().decode("latin-1")) == expected
+        else:
+            assert "no JSON array" in merged.faults[0].message, text
+    assert 500 < good < 1500
+
+
+# What is left
+
+STOPPED = """
+import json, os, signal, sys
+from pathlib import Path
+from scrapy_distributed.ledger_reader import AcceptedAttempt
+from scrapy_distributed.merge import merge
+from scrapy_distributed.receipt import FeedFile
+
+def loads(text, loads=json.loads):
+    if "stop" in text:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return loads(text)
+
+json.loads = loads
+folder, output = sys.argv[1:]
+attempt = AcceptedAttempt(batch=1, number=1, items=2000, feeds=(FeedFile("1.jl", 2000),))
+assert merge([attempt], [Path(folder)], Path(output)).written
+"""
+
+
+@contextmanager
+def stopped_in_the_middle(items: Path, output: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A merge of ``1.jl`` that has written some of it, and its draft."""
+    lines = [b'{"url": "http://a/1", "text": "abc"}\n'] * 2000
+    lines[1000] = b'{"url": "stop"}\n'
+    (items / "1.jl").write_bytes(b"".join(lines))
+    with subprocess.Popen([sys.executable, "-c", STOPPED, items, output]) as process:
+        try:
+            wait_for(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+            (draft,) = output.parent.glob(".merge-*.part")
+            assert draft.stat().st_size
+            yield process, draft
+        finally:
+            process.kill()
+
+
+def test_a_merge_that_was_killed_is_tidied_up_by_the_next(items: Path, output: Path) -> None:
+    with stopped_in_the_middle(items, output) as (_, draft):
+        pass
+    assert draft.exists()
+    export(items / "2.jl", JsonLinesItemExporter, ITEMS)
+    assert merge(attempts(("2.jl", 4)), [items], output.with_name("other")).written
+    assert {path.name for path in output.parent.iterdir()} == {"items", "other"}
+
+
+def test_also_by_one_that_writes_nothing(items: Path, output: Path) -> None:
+    with stopped_in_the_middle(items, output) as (_, draft):
+        pass
+    assert not merge(attempts(("2.jl", 4)), [items], output).written
+    assert not draft.exists()
+
+
+def test_two_merges_at_once(items: Path, output: Path) -> None:
+    with stopped_in_the_middle(items, output) as (process, draft):
+        export(items / "2.jl", JsonLinesItemExporter, ITEMS)
+        assert merge(attempts(("2.jl", 4)), [items], output).written
+        assert draft.exists()
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(60) == 0
+    assert output.read_bytes() == (items / "1.jl").read_bytes()
+    assert {path.name for path in output.parent.iterdir()} == {"items", "out"}
 
 
 # Which files

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from scrapy_distributed.commands import refuse_options
+from scrapy_distributed.commands import at_least, refuse_options
 
 if TYPE_CHECKING:
     from scrapy_distributed.accounting import Balance
@@ -38,6 +38,7 @@ OPTIONS = {
     "output": ("-O", ("merge",)),
     "feeds": ("--feeds", ("merge",)),
     "partial": ("--partial", ("merge",)),
+    "max_item": ("--max-item", ("merge",)),
 }
 #: Actions on one run.
 OF_ONE_RUN = ("show", "retry", "merge")
@@ -84,6 +85,9 @@ class Command(ScrapyCommand):
         parser.add_argument("-O", dest="output", metavar="FILE", help="merge: into this file, in place of what it is")
         parser.add_argument("--feeds", metavar="PATTERN", help="merge: only feeds with such URLs, for example '*.csv'")
         parser.add_argument("--partial", action="store_true", help="merge: what is there, even if something is missing")
+        parser.add_argument(
+            "--max-item", type=at_least(int, 1), metavar="MIB", help="merge: no item is larger (default: 4)"
+        )
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.errors import ConfigError, LedgerError
@@ -214,7 +218,7 @@ class Command(ScrapyCommand):
         return 0 if taken else 1
 
     def _merge(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        from scrapy_distributed.merge import merge
+        from scrapy_distributed.merge import MAX_ITEM_BYTES, merge
 
         ((ledger, run),) = runs
         balance = ledger.balance(run["id"])  # before the feeds: once it is settled, no more are accepted
@@ -226,6 +230,7 @@ class Command(ScrapyCommand):
             pattern=opts.feeds or "*",
             unsettled="" if verdict == "settled" else f"the run is {verdict}: {balance}",
             partial=opts.partial,
+            max_item_bytes=opts.max_item * 1024 * 1024 if opts.max_item else MAX_ITEM_BYTES,
         )
         if opts.json:
             faults = [{"kind": fault.kind.value, "message": fault.message} for fault in merged.faults]
