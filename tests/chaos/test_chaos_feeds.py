@@ -105,7 +105,7 @@ def test_a_worker_loses_some_items_to_its_disk_and_none_after_them(struck: Fleet
         run.begin()
         prove(run)
     assert run.taken() == [fault]
-    assert run.attempts() == 3
+    assert run.attempts() >= 3
 
 
 @pytest.mark.parametrize("what", ["refuses", pytest.param("is-full", marks=LONG)])

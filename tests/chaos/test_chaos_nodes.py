@@ -69,7 +69,8 @@ def test_a_node_is_a_black_hole_for_longer_than_the_lease(struck: Fleet, tmp_pat
 def test_a_node_is_a_black_hole_from_the_start(struck: Fleet, tmp_path: Path) -> None:
     """It takes calls and never answers; the crawl starts with the others, and is over before it answers again."""
     with site(120, latency=0.1) as child:
-        run = Run(struck, child, tmp_path, properties=120, hosts=GATES, settings=SMALL)
+        settings = {**SMALL, "DISTRIBUTED_LEASE": 20}
+        run = Run(struck, child, tmp_path, properties=120, hosts=GATES, settings=settings)
         struck.nodes[0].gate.turn(Weather.HANGS)
         run.begin()
         prove(run)
