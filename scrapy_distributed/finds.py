@@ -99,8 +99,7 @@ class FindRule:
         if getattr(request.callback, "__name__", "parse") in self.callbacks:
             return True
         if self.rules:
-            of_rules = self._of_rules is None or request.callback == self._of_rules
-            return request.meta.get("rule") in self.rules and of_rules
+            return request.meta.get("rule") in self.rules and request.callback == self._of_rules
         return not self.callbacks
 
     def _passes(self, key: str) -> bool:

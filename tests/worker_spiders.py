@@ -135,7 +135,7 @@ class Endings(scrapy.Spider):
         raise AssertionError("a worker has no start of its own")
         yield
 
-    def parse(self, response):
+    def parse(self, response, a=None):
         yield {"url": response.url}
 
     def nothing(self, response):
@@ -216,7 +216,7 @@ class Endings(scrapy.Spider):
         yield {"url": response.url}
 
     async def targets_of_all_kinds(self, response):
-        yield response.follow("/target?rule", meta={"rule": 1}, errback=self.errback_item)
+        yield response.follow("/target?rule", callback=self.target, meta={"rule": 1}, errback=self.errback_item)
         for _ in range(2):
             yield response.follow("/target?again", callback=self.target, dont_filter=True)
         yield response.follow("/target?own", callback=self.target)
