@@ -25,11 +25,12 @@ def served(child: SiteChild) -> int:
     return int(child.stats()["properties_served"])
 
 
-def for_a_while(child: SiteChild, begins: Callable[[], object], ends: Callable[[], object], pages: int = 60) -> None:
-    """The fault lasts until workers have come to so many pages more."""
+def for_a_while(run: Run, begins: Callable[[], object], ends: Callable[[], object], pages: int = 60) -> None:
+    """The fault lasts until workers have come to so many pages more, or one of them has failed for it."""
+    rejected = run.crawl.log.count("rejected")
     begins()
-    before = served(child)
-    wait_for(lambda: served(child) >= before + pages)
+    before = served(run.site)
+    wait_for(lambda: served(run.site) >= before + pages or run.crawl.log.count("rejected") > rejected or run.over)
     ends()
 
 
@@ -73,7 +74,9 @@ def test_the_folder_for_feeds_refuses_again_and_again(struck: Fleet, tmp_path: P
         run.begin()
         wait_for(lambda: served(child) > 20)
         for _ in range(3):
-            for_a_while(child, run.items.refuse, run.items.open)
+            for_a_while(run, run.items.refuse, run.items.open)
+            settled = run.settled()
+            wait_for(lambda settled=settled: run.settled() > settled or run.over)
         prove(run)
 
 
