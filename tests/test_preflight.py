@@ -292,7 +292,7 @@ async def test_a_node_that_takes_any_credentials_lets_anybody_in(
     found = [(one.verdict, one.words) for one in survey.findings if one.check == "credentials"]
     assert found == [(Verdict.OK, "accepted")] * 2 + [(Verdict.RISK, f"none needed: {OPEN}")]
     with caplog.at_level(logging.WARNING):
-        await preflight(nodes, project="p", spider="s", version="")
+        await preflight(nodes, project="p", spider="s", version="", clock=reactor)
     assert [one.getMessage() for one in caplog.records] == [f"1 of 3 nodes: credentials: none needed: {OPEN} (n2)"]
     for node in nodes:
         await node.close()
@@ -400,6 +400,7 @@ async def test_it_waits_for_a_node_and_says_so_once(
     said = [record.getMessage() for record in caplog.records if record.name.startswith("scrapy_distributed")]
     assert [words.partition(" yet;")[0] for words in said] == [
         "No node can be used", "A node can be used: the crawl begins",
+        f"1 of 3 nodes: credentials: none needed: {OPEN} (n2)",
     ]  # fmt: skip
     assert "at most 60 s (DISTRIBUTED_FLEET_TIMEOUT)" in said[0]
     assert [line[:5] for line in said[0].splitlines()[1:]] == ["  n0:", "  n1:", "  n2:"]
