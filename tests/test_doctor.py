@@ -102,10 +102,11 @@ async def test_a_receipt_comes_home(fake: FakeScrapyd) -> None:
     (job,) = fake.jobs
     assert job.id.startswith("doctor-")
     assert (job.version, job.args) == ("r1", {"site": "x", "batch": "doctor"})
+    feed = job.settings.pop("FEED_URI")
+    assert re.fullmatch(r"file:///items/%\(batch\)s-[0-9a-f]{8}\.jl", feed)
     assert job.settings == {
         "A": "1",
         "DISTRIBUTED_START_URL": "[]",
-        "FEED_URI": "file:///items/%(batch)s.jl",
         "FEEDS": "{}",
         "FEED_STORE_EMPTY": "False",
         "URLLENGTH_LIMIT": "1",
