@@ -463,10 +463,10 @@ class Dispatcher:
     def _check_usable(self) -> None:
         now = self._now()
         # To answer is not enough where batches wait: a member that has failed must have a job of ours, or take one.
+        # Where the last batch goes from one to the other, and comes back each time, it waits as well.
         members = self.fleet.members
-        if any(one.usable(waiting=True) for one in members) or (
-            self.ledger.posted() and any(one.usable(waiting=False) for one in members)
-        ):
+        waits = not self.ledger.posted() or any(not (f.lost or f.fenced) for _, f in self.fleet.flights())
+        if any(one.usable(waiting=waits) for one in members):
             self._usable_at = now
         elif now - self._usable_at >= self.config.fleet_timeout and not any(one.proving for one in self.fleet.members):
             self._usable_at = now

@@ -270,7 +270,8 @@ def test_a_place_that_refuses_for_good_ends_the_crawl(project: Project, small_si
     settings = {"DISTRIBUTED_TARGET_FEED_URL": "file:///proc/nope/%(batch)s.jl", "DISTRIBUTED_FLEET_TIMEOUT": 1}
     crawl = project.crawl("distr", folder=tmp_path, args={"site": small_site.url, "pages": 1}, settings=settings).wait()
     assert "finish_reason': 'fleet_unusable'" in crawl.log
-    assert crawl.run()["balance"].queued == 30
+    balance = crawl.run()["balance"]
+    assert (balance.diverted, balance.queued + balance.in_flight, balance.dead) == (60, 60, 0)
     assert "its jobs come to nothing, the last one: its feed was not stored: " in crawl.log
     assert re.search(r"the feed file:///proc/nope/1-\w+\.jl can't be written here: FileNotFoundError: ", crawl.log)
 

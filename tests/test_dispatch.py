@@ -801,6 +801,26 @@ async def test_a_fleet_that_can_not_be_used_is_told_after_a_while(make_rig: Call
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_last_batch_that_comes_back_from_each_node_does_not_go_round_for_ever(
+    make_rig: Callable[..., Rig],
+) -> None:
+    """The place of the feeds refuses. It is always under way, so it never waits."""
+    rig = make_rig(FLEET_TIMEOUT=100)
+    rig.batches(1)
+    await rig.start()
+    for tick in range(300):
+        for number in (0, 1):
+            for job in rig.fakes[number].start_pending():
+                rig.report(number, job, stored=False)
+            if tick % 20 == 0:  # jobs take longer than the pauses of nodes in doubt
+                rig.fakes[number].finish()
+        await rig.look()
+    assert rig.stranded
+    assert rig.balance()["diverted"] == 1
+    assert "dead" not in rig.balance()
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_node_that_failed_before_the_start_is_not_used_until_it_answers(rig: Rig) -> None:
     rig.dispatcher.leave_out(NodeUnreachableError("n0", "refused"))
     rig.batches(1, 1)
