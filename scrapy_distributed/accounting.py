@@ -77,19 +77,18 @@ class Losses:
         lines = []
         if self.unexported:
             lines.append(
-                f"{counted(self.unexported, 'item')} missing in feeds that count: their format can't express them; the"
-                " log of the job names each, the batches are those that show tells of it"
+                f"{counted(self.unexported, 'item')} missing in feeds that count, as their format can't express them;"
+                " the log of each job names its own"
             )
         if self.own:
-            lines.append(f"failed of the coordinator's own crawl: {_by_reason(self.own)}; what they lead to is missing")
+            lines.append(f"failed in the coordinator's own crawl: {_by_reason(self.own)}; what they lead to is missing")
         if self.followed:
             lines.append(
-                f"failed of what workers followed from pages of the fleet: {_by_reason(self.followed)}; what they lead"
-                " to is missing"
+                f"failed on workers beside their batches: {_by_reason(self.followed)}; what they lead to is missing"
             )
         if self.twice:
             lines.append(
-                f"{counted(self.twice, 'request')} redirected to a page that was crawled for another request as well:"
+                f"{counted(self.twice, 'request')} redirected to a page that was crawled for another request as well;"
                 " its items may be there twice"
             )
         return lines

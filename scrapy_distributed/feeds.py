@@ -102,9 +102,11 @@ class Feeds:
         self.damaged = True
         for slot in self.exporter.slots if self.exporter is not None else ():
             slot.store_empty = False  # else Scrapy would try to store it all the same
+        shown = without_password(uri)
+        place = shown.rpartition("/")[0] or shown  # the same for each attempt, so it is told once
         return ConfigError(
-            f"FEED_URI/FEEDS: the feed {without_password(uri)} can't be written here: {found}; expected {expected}."
-            " No page was fetched, the batch goes out again"
+            f"FEED_URI/FEEDS: the feed in {place} can't be written here: {found}; expected {expected}. No page was"
+            " fetched, the batch goes out again"
         )
 
     def file_closed(self, slot: Any) -> None:

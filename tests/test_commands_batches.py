@@ -147,8 +147,8 @@ def test_check_of_no_runs_is_1(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     ("change_of_it", "line", "code", "strict_code"),
     [
         ("UPDATE attempt SET unexported = 2", "2 items missing in feeds that count", 1, 1),
-        ("UPDATE attempt SET followed = '{\"timeout\": 3}'", "failed of what workers followed", 0, 1),
-        ("UPDATE run SET lost = '{\"http 503\": 3}'", "failed of the coordinator's own crawl: 3 (http 503: 3)", 0, 1),
+        ("UPDATE attempt SET followed = '{\"timeout\": 3}'", "failed on workers beside their batches", 0, 1),
+        ("UPDATE run SET lost = '{\"http 503\": 3}'", "failed in the coordinator's own crawl: 3 (http 503: 3)", 0, 1),
         ("INSERT INTO landed SELECT 1, 1, 0, key FROM request LIMIT 1", "1 request redirected to a page", 0, 1),
         ("UPDATE run SET duplicates = 0", "", 0, 0),
     ],
@@ -321,9 +321,8 @@ def test_show_tells_all_of_a_batch(capsys: pytest.CaptureFixture[str], tmp_path:
         f"    job {run}-000001-1-ab, bound 1970-01-01T00:00:00Z, ended 1970-01-01T00:01:01Z",
         "    2 items",
         "    2 in ftp://h/1.jl",
-        "    1 item missing in feeds that count: their format can't express them; the log of the job names each, the"
-        " batches are those that show tells of it",
-        "    failed of what workers followed from pages of the fleet: 2 (http 404: 2); what they lead to is missing",
+        "    1 item missing in feeds that count, as their format can't express them; the log of each job names its own",
+        "    failed on workers beside their batches: 2 (http 404: 2); what they lead to is missing",
         f"    log http://n1:6800/logs/p/s/{run}-000001-1-ab.log",
         "  failed\thttp 404\thttp://a/1",
         "  filtered\toffsite\thttp://a/2",

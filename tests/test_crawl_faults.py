@@ -273,7 +273,8 @@ def test_a_place_that_refuses_for_good_ends_the_crawl(project: Project, small_si
     balance = crawl.run()["balance"]
     assert (balance.diverted, balance.queued + balance.in_flight, balance.dead) == (60, 60, 0)
     assert "its jobs come to nothing, the last one: its feed was not stored: " in crawl.log
-    assert re.search(r"the feed file:///proc/nope/1-\w+\.jl can't be written here: FileNotFoundError: ", crawl.log)
+    assert "the feed in file:///proc/nope can't be written here: FileNotFoundError: " in crawl.log
+    assert crawl.log.count("its jobs come to nothing") <= 3  # once for a node
 
 
 # Refusals

@@ -35,8 +35,8 @@ def test_all_of_it_is_told_by_check(project: Project, lossy: Crawl) -> None:
     assert lines[2] == "settled"
     assert [line.partition(":")[0] for line in lines[3:]] == [
         "1 item missing in feeds that count",
-        "failed of the coordinator's own crawl",
-        "failed of what workers followed from pages of the fleet",
+        "failed in the coordinator's own crawl",
+        "failed on workers beside their batches",
         "2 requests redirected to a page that was crawled for another request as well",
     ]
     assert "3 (http 503: 2, callback ValueError: 1)" in lines[4]
@@ -50,7 +50,7 @@ def test_all_of_it_is_told_by_check(project: Project, lossy: Crawl) -> None:
 def test_the_coordinator_says_it_at_the_end(lossy: Crawl) -> None:
     for line in (
         "1 item missing in feeds that count",
-        "Failed of the coordinator's own crawl: 3 (http 503: 2, callback",
+        "Failed in the coordinator's own crawl: 3 (http 503: 2, callback",
     ):
         assert line in lossy.log
     stats = ("items_unexported", "lost/own/http 503", "lost/followed/http 410", "landed_twice")

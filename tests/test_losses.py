@@ -52,10 +52,8 @@ def test_what_accepted_attempts_have_lost_is_summed_and_of_others_nothing(path: 
     found = losses(path)
     assert found == Losses(unexported=4, followed={"http 404": 2, "timeout": 4})
     assert found.lines() == [
-        "4 items missing in feeds that count: their format can't express them; the log of the job names each, the"
-        " batches are those that show tells of it",
-        "failed of what workers followed from pages of the fleet: 6 (timeout: 4, http 404: 2); what they lead to is"
-        " missing",
+        "4 items missing in feeds that count, as their format can't express them; the log of each job names its own",
+        "failed on workers beside their batches: 6 (timeout: 4, http 404: 2); what they lead to is missing",
     ]
 
 
@@ -66,7 +64,7 @@ def test_what_the_own_crawl_has_lost_is_kept_with_the_run(path: Path) -> None:
         ledger.lost_own({"timeout": 4, "http 503": 1})
         ledger.walked()
     assert losses(path).lines() == [
-        "failed of the coordinator's own crawl: 5 (timeout: 4, http 503: 1); what they lead to is missing"
+        "failed in the coordinator's own crawl: 5 (timeout: 4, http 503: 1); what they lead to is missing"
     ]
 
 

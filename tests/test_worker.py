@@ -741,7 +741,7 @@ def test_a_feed_that_can_not_be_opened_ends_its_job_before_the_first_page(
     assert (receipt.final, receipt.stored, receipt.finish_reason) == (True, False, "feed_refused")
     assert site.asked == []
     said = last_error(crawl.log)
-    assert said.startswith("scrapy_distributed.errors.ConfigError: FEED_URI/FEEDS: the feed ")
+    assert said.startswith("scrapy_distributed.errors.ConfigError: FEED_URI/FEEDS: the feed in ")
     assert words in said
     assert not list(tmp_path.glob("*.jl")) + list(tmp_path.glob(".probe-*"))
 
