@@ -102,6 +102,7 @@ class Connection(HTTP11ClientProtocol):
         super().__init__(quiescent)  # type: ignore[no-untyped-call]
         self._all_open = all_open
         self._head_bytes: int | None = None  # while a head is awaited
+        self._endless = False
         self.lost: Deferred[None] = Deferred()
 
     def connectionMade(self) -> None:  # noqa: N802
@@ -129,6 +130,7 @@ class Connection(HTTP11ClientProtocol):
         if self._head_bytes is not None:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
+                self._endless = True
                 self.transport.abortConnection()
 
     def _headed(self, response: Any) -> Any:
@@ -141,8 +143,8 @@ class Connection(HTTP11ClientProtocol):
         return response
 
     def _headless(self, failure: Failure) -> Failure:
-        received, self._head_bytes = self._head_bytes, None
-        if received is not None and received > MAX_HEAD_BYTES:
+        self._head_bytes = None
+        if self._endless:
             raise HeadTooLongError(f"more than {MAX_HEAD_BYTES:,} bytes")
         return failure
 

@@ -219,6 +219,7 @@ async def test_what_has_no_end_costs_little(raw: RawNode, name: str) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_head_has_an_end(raw: RawNode) -> None:
+    """And is not read until the call is late."""
     for name in ("headers", "status line", "early"):
         async with node_at(raw, name) as node:
             for found in await side_by_side(node.daemonstatus(), node.receipt("p", "s", "j"), node.serves("logs")):
