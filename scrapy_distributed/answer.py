@@ -148,7 +148,10 @@ def failed(node: str, url: str, error: Exception, after_seconds: float | None) -
 
 def _why_unsent(error: Exception, url: str, within: str) -> str:
     """Why nothing was sent, in words; empty if something may have been."""
-    if isinstance(error, net.ConnectingCancelledError | net.TimeoutError):
+    # A look-up of the name that is cancelled fails as if there were no such name.
+    if isinstance(error, net.ConnectingCancelledError | net.TimeoutError) or (
+        within and isinstance(error, net.DNSLookupError)
+    ):
         return f"no connection to {url}{within}: is the host up, and its port open to us?"
     if isinstance(error, net.ConnectionRefusedError):
         return f"connection refused at {url}: is Scrapyd running there, and its bind_address open to us?"

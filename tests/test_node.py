@@ -202,6 +202,14 @@ async def test_no_such_host() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_name_that_is_not_looked_up_in_time_is_not_said_to_be_wrong() -> None:
+    url = f"http://localhost:{free_port()}"
+    error = await failure_of(Node(address=NodeAddress(name="n", url=url), deadline_seconds=0))
+    assert type(error) is NodeUnreachableError
+    assert f"no connection to {url} within 0 s" in str(error)
+
+
+@pytest_twisted.ensureDeferred
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1:1", "http://127.0.0.1:x", "nonsense"])
 async def test_an_url_that_no_one_checked(url: str) -> None:
     error = await failure_of(Node(address=NodeAddress(name="n", url=url)))
