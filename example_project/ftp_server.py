@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 # have passed for whole without this, 1 with 0.005, and none of 1,700 with 0.2.
 GRACE_SECONDS = 0.2
 EXAMINERS = 4  # threads: one long examination does not hold up the others
+RETRY_SECONDS = 1.0
 LOOK_SECONDS = 0.01  # between two looks whether an examination is over
 # An upload takes a fraction of a second, so so many at once are the work of a fleet of thousands.
 SESSIONS = 512
@@ -71,8 +72,10 @@ class Flat(AbstractedFS):  # type: ignore[misc]
         return True
 
     def open(self, path: str, mode: str) -> Arrival:
-        place: LandingPlace = self.cmd_channel.server.place
-        return place.receive(path[1:])
+        session: Session = self.cmd_channel
+        place: LandingPlace = session.server.place
+        session.arrival = place.receive(path[1:])
+        return session.arrival
 
 
 class Upload(DTPHandler):  # type: ignore[misc]
@@ -154,6 +157,7 @@ class Session(FTPHandler):  # type: ignore[misc]
 
     def __init__(self, conn: socket.socket, server: UploadServer, ioloop: object) -> None:
         self.heard = time.monotonic()
+        self.arrival: Arrival | None = None  # the last one
         super().__init__(conn, server, ioloop)
 
     @property
@@ -165,16 +169,26 @@ class Session(FTPHandler):  # type: ignore[misc]
     def authorizer(self) -> DummyAuthorizer:
         return self.server.authorizer
 
+    def close(self) -> None:
+        """Also while pyftpdlib is about to take a file: a client can be gone when it is to hear that it may send."""
+        super().close()
+        if self.arrival is not None:
+            self.arrival.close()
+
     def pre_process_command(self, line: str, cmd: str, arg: str) -> None:
         """Whoever sends a command before the answer to an upload has given that up: Python's ftplib says QUIT when it
         could not read on. (A NOOP only keeps the line open.)"""
         self.heard = time.monotonic()
-        if cmd != "NOOP":
+        if cmd != "NOOP" and not self._closed:
             self._break_off()
+        if self._closed:  # by what could not be answered: this line was read with the one before
+            return
         if cmd.endswith("STAT"):  # pyftpdlib expects it in proto_cmds, where it would be a way to list
             self.respond("502 Not done here.")
         else:
             super().pre_process_command(line, cmd, arg)
+        if self._closed:
+            self._shutdown_connecting_dtp()  # the port that it has opened for nobody
 
     def _break_off(self) -> None:
         if self._in_dtp_queue is not None:  # its data connection has not been opened yet
@@ -194,7 +208,11 @@ class Session(FTPHandler):  # type: ignore[misc]
             logger.warning("refused %s: %s", ascii(path[1:]), error)
             self.respond(f"{error.code} {error}")
         else:
-            super().ftp_STOR(path)
+            try:
+                super().ftp_STOR(path)
+            except AttributeError:  # it takes apart what it goes on to use
+                if not self._closed:
+                    raise
 
     def ftp_CWD(self, path: str) -> None:  # noqa: N802  # pyftpdlib finds it by the command
         self.respond('250 "/" is the only folder.' if path == "/" else NO_FOLDERS)
@@ -222,6 +240,15 @@ class UploadServer(FTPServer):  # type: ignore[misc]
             warnings.simplefilter("ignore")  # that anonymous users may write here; that is the purpose
             self.authorizer.add_anonymous(str(place.staging), perm="emwa")
         super().__init__((host, port), Session)
+
+    def handle_accept(self) -> None:
+        """pyftpdlib's own stops to listen for ever where there is no descriptor for one connection."""
+        try:
+            super().handle_accept()
+        except OSError as error:
+            logger.error("can't take a connection, and will try again: %s", error.strerror)
+            self.modify_ioloop_events(0)
+            self.call_later(RETRY_SECONDS, self.modify_ioloop_events, self.ioloop.READ)
 
     def handle_accepted(self, sock: socket.socket, addr: tuple[str, int]) -> Session | None:
         ip = addr[0]

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import resource
 import signal
 import socket
 import struct
@@ -198,6 +199,24 @@ def test_an_upload_whose_data_never_comes(server: FtpChild) -> None:
     assert [path.suffix for path in server.staging.iterdir()] == [".cut"]
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_client_that_is_gone_when_it_is_to_hear_that_it_may_send(server: FtpChild, opened: bool) -> None:
+    """The answer to NOOP tells the server so."""
+    with client(server) as ftp:
+        ftp.voidcmd("TYPE I")
+        address = ftp.makepasv()
+        data = socket.create_connection(address, timeout=10) if opened else None
+        assert ftp.sock is not None
+        ftp.sock.sendall(b"NOOP\r\nSTOR 1.jl\r\nPWD\r\nSTOR 2.jl\r\n")
+        ftp.close()
+        wait_for(lambda: list(server.staging.iterdir()))
+        wait_for(lambda: not server.staged())
+        if data:
+            data.close()
+    assert server.landed() == []
+    assert "Traceback" not in server.log
+
+
 SLOW_CLIENT = """
 import ftplib, io, sys
 
@@ -374,6 +393,28 @@ def test_connections_that_only_wait_keep_nobody_out(server: FtpChild, commands: 
     assert server.landed() == ["1.jl", "2.jl"]
     wait_for(lambda: not server.staged())
     assert "ended a session of 127.0.0.1 that was silent" in server.log
+
+
+def test_a_server_without_a_descriptor_for_a_connection_takes_it_later(server: FtpChild) -> None:
+    had = len(os.listdir(f"/proc/{server.process.pid}/fd"))
+    before = resource.prlimit(
+        server.process.pid, resource.RLIMIT_NOFILE, (had, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as line:
+        wait_for(lambda: "can't take a connection, and will try again: Too many open files" in server.log)
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
+        assert line.recv(100).startswith(b"220 ")
+    assert upload(server, "1.jl", LINES).startswith("226")
+
+
+def test_a_port_that_is_opened_for_a_client_that_is_gone_is_closed(server: FtpChild) -> None:
+    had = watched(server)
+    for _ in range(20):
+        with client(server) as ftp:
+            assert ftp.sock is not None
+            ftp.sock.sendall(b"NOOP\r\nPASV\r\n")
+            ftp.close()
+    wait_for(lambda: watched(server) <= had, 10)
 
 
 def test_a_fleet_behind_one_address(server: FtpChild) -> None:
