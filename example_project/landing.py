@@ -38,7 +38,7 @@ PACKED_BYTES = 16 * 1024
 PIECE_BYTES = 256 * 1024
 HEAD_BYTES = 4
 END_BYTES = 1024 * 1024  # of the end of a file: its last line is looked for there
-# The demo's items as a gzip file are 12 times its size, a bomb is up to 1,032 times. Small files may be: no harm is done.
+# The demo's items are 12 times their gzip file, a bomb is up to 1,032 times its own. In small files that does no harm.
 MAX_RATIO = 100
 HARMLESS_BYTES = 64 * 1024 * 1024
 MAX_NAME_BYTES = 200  # a file system takes 255, and the name in the staging folder is longer

@@ -21,7 +21,7 @@
 | receipt     | what the worker reports, and the way home (password: what it hides)      |
 | judge       | does an attempt count? who is to blame if not?                           |
 | accounting  | every request in exactly one state; report: the summary                  |
-| merge       | the feeds that count become one file                                     |
+| merge       | the feeds that count become one file (draft: as a whole, or not at all)  |
 | fast, warm  | folders, optional: cheaper workers; nodes that start them at once        |
 """
 
