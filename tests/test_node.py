@@ -35,6 +35,7 @@ from scrapy_distributed.errors import (
     NodeRefusedError,
     NodeUnauthorizedError,
     NodeUnreachableError,
+    ScrapydRefusedError,
 )
 from scrapy_distributed.job import MAX_ARGUMENTS_BYTES, RESERVED_KEYS, check_job
 from scrapy_distributed.node import Node, NodeAddress
@@ -105,7 +106,11 @@ async def failure_of(node: Node, *, post: bool = True) -> NodeError:
         (Fault.LIST, NodeAmbiguousError, "without a status of Scrapyd: is this a Scrapyd"),
         (Fault.NO_STATUS, NodeAmbiguousError, "without a status of Scrapyd"),
         (Fault.EMPTY_OK, NodeAmbiguousError, "answered nothing for '(jobid|currstate)', expected a string"),
-        (Fault.TRACEBACK, NodeRefusedError, "fake1: twisted.web.error.Error: 200 project 'nope' not found: deploy it"),
+        (
+            Fault.TRACEBACK,
+            ScrapydRefusedError,
+            "fake1: twisted.web.error.Error: 200 project 'nope' not found: deploy it",
+        ),
         (Fault.DROP, NodeAmbiguousError, "the connection to .* broke before a complete answer"),
         (Fault.DROP_AFTER, NodeAmbiguousError, "the connection to .* broke before a complete answer"),
     ],
