@@ -137,7 +137,7 @@ class Connection(HTTP11ClientProtocol):
         self._head_bytes = None
         response.headers.removeHeader(b"Set-Cookie")  # treq would keep them all, and send them
         encodings = b",".join(response.headers.getRawHeaders(b"Content-Encoding", [])).decode("latin-1")
-        if any(one.strip().lower() not in ("", "identity") for one in encodings.split(",")):
+        if encodings and any(one.strip().lower() not in ("", "identity") for one in encodings.split(",")):
             self.transport.loseConnection()
             raise EncodedError(f"HTTP {response.code}, Content-Encoding {encodings!r:.60}")
         return response

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -304,7 +305,7 @@ class Node:
 
     async def _request(self, method: str, url: str, body: Body, **request: Any) -> tuple[int, bytes]:
         response = await self._client.request(
-            method, _Url.from_text(url), auth=self._auth, allow_redirects=False, unbuffered=True, **request
+            method, _parsed_url(url), auth=self._auth, allow_redirects=False, unbuffered=True, **request
         )
         body.enough |= not 200 <= response.code < 300  # then the status counts
         response.deliverBody(body)
@@ -317,6 +318,11 @@ class _Url(EncodedURL):
 
     def to_uri(self) -> EncodedURL:
         return self if self.host.isascii() else super().to_uri()
+
+
+@lru_cache(maxsize=512)  # those of the endpoints come again and again
+def _parsed_url(url: str) -> EncodedURL:
+    return _Url.from_text(url)
 
 
 def _job(entry: Answer) -> Job:
