@@ -125,7 +125,9 @@ class Worker(BaseSpiderMiddleware):
             trials = await self.feeds.try_places(f"probe-{getattr(self.spider, '_job', '')}"[:150], thorough=thorough)
         except ConfigError as error:
             what = (type(error), error, None)  # where it was raised helps nobody
-            logger.error("This job ends at its start", exc_info=what, extra={"spider": self.spider})
+            logger.error(
+                "This job ends at its start, as its feed can't be written", exc_info=what, extra={"spider": self.spider}
+            )
             deferred_from_coro(self.crawler.engine.close_spider_async(reason="feed_refused"))
             return False
         for scheme, trial in trials if thorough else ():
