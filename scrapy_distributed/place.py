@@ -35,7 +35,7 @@ T = TypeVar("T")
 PROBE_BATCH = "doctor"  # the number of a batch without requests, whose job is to find out more
 CONTENT = b"probe\n"
 FTP_SECONDS = 5.0  # for each step of a server
-FTP_PAUSES = (1.0, 3.0)  # seconds between the tries: it may be away for a moment
+FTP_PAUSES = (1.0, 3.0, 5.0)  # seconds between the tries: it may be away for a moment
 
 
 class Trial(Enum):

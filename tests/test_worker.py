@@ -746,13 +746,34 @@ def test_a_feed_that_can_not_be_opened_ends_its_job_before_the_first_page(
     assert not list(tmp_path.glob("*.jl")) + list(tmp_path.glob(".probe-*"))
 
 
+def let_in(door: socket.socket, port: int) -> None:
+    """Connect all who come to *door* with *port* of this machine, until it is closed."""
+
+    def pass_on(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(4096):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        while True:
+            client = stack.enter_context(door.accept()[0])
+            server = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            for pair in ((client, server), (server, client)):
+                threading.Thread(target=pass_on, args=pair, daemon=True).start()
+
+
 def test_an_ftp_server_that_is_away_for_a_moment(tmp_path: Path, site: Site) -> None:
-    with ftp_server(tmp_path) as server:
-        server.end()
-        running = Running(tmp_path, site, [f"{site.url}/ok"], FEED_URI=f"{server.url}/%(batch)s.jl")
+    with ftp_server(tmp_path) as server, socket.socket() as door:
+        door.bind(("127.0.0.1", 0))  # and nobody listens: refused
+        uri = f"ftp://127.0.0.1:{door.getsockname()[1]}/%(batch)s.jl"
+        running = Running(tmp_path, site, [f"{site.url}/ok"], FEED_URI=uri)
         running.when(lambda receipt: "ConnectionRefusedError" in running.log.read_text())
-        server.restart()
+        door.listen()
+        threading.Thread(target=let_in, args=(door, server.port), daemon=True).start()
         receipt = running.end().receipt
+        with contextlib.suppress(OSError):  # a Mac knows no such thing of a socket that listens
+            door.shutdown(socket.SHUT_RDWR)  # ends accept, which a close does not
         assert server.landed() == ["7.jl"]
     assert receipt is not None
     assert (receipt.stored, receipt.items) == (True, 1)
