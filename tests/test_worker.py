@@ -110,7 +110,7 @@ def test_a_note_further_down_is_counted_and_does_not_fail_the_start_request() ->
     outcomes.end(below)
     outcomes.note(below, "failed", "late")
     outcomes.end(start)
-    assert outcomes.followed == {"failed/http 404": 1}
+    assert outcomes.failed_follow_ups() == {"http 404": 1}
     assert outcomes.by_reason("failed") == {}
 
 
