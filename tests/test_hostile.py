@@ -771,7 +771,7 @@ def test_what_exceptions_and_spiders_say_travels() -> None:
         text = forged(size=2, settled="AQ==", failed=outcomes.by_reason("failed"))
         ((reason, positions),) = Receipt.from_json(text).failed.items()
         assert (reason[:10], positions) == (f"download {name[0]}", [0])
-        assert all(len(followed) < 300 and followed.isprintable() for followed in outcomes.followed)
+        assert all(len(reason) < 300 and reason.isprintable() for _, reason in outcomes.followed)
 
 
 def test_the_receipt_of_an_honest_worker_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
