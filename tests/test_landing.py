@@ -36,7 +36,7 @@ def test_nothing_is_lost_or_counted_twice_when_the_server_is_killed(project: Pro
             "DISTRIBUTED_BATCH_SIZE": 30,
         }
         crawl = project.crawl("distr", folder=tmp_path, args={"site": child.url, "pages": 6}, settings=settings)
-        wait_for(lambda: stopped_in_an_upload(server))
+        wait_for(lambda: stopped_in_an_upload(server), 120)
         server.end(signal.SIGKILL)
         landed = {name: (server.items / name).read_bytes() for name in server.landed()}
         cut_off = [path for path in server.staged() if path.stat().st_nlink == 1]  # two: it has landed just now
