@@ -16,7 +16,7 @@ LATENCY = 0
 BATCH = 250
 
 # Tests at the same time: most of them wait for processes.
-AT_ONCE = 3
+AT_ONCE = 2
 
 SCENARIO = installed,best,short,scaling,latency
 ROUNDS = 3

@@ -113,6 +113,7 @@ class Crawl:
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
+            self.end()  # it would take the time of the tests that follow
             raise AssertionError(f"still running after {seconds} s:\n{self.log[-5000:]}") from None
         return self
 
