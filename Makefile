@@ -2,7 +2,7 @@
 # make test   the whole suite
 # make oldest the same with the oldest Scrapy that is tried (constraints-oldest.txt); make oldest ONLY=--without-nodes: the
 #             part of it that starts no Scrapyd, in two minutes
-# make chaos  workers, nodes, disks, FTP servers and the site fail at random, for about 40 minutes
+# make chaos  workers, nodes, disks, FTP servers and the site fail at random; takes long
 # make bench  this project and others crawl the same site, side by side, for two to three hours
 #             (make bench SCENARIO=short ROUNDS=1: for a few minutes)
 # make lint   style and types

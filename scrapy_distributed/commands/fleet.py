@@ -126,11 +126,9 @@ class Command(ScrapyCommand):
         except KeyboardInterrupt:
             self.exitcode = 0
         finally:
-            left = end(nodes)
-            if left:
-                print(
-                    f"still running: {', '.join(left)}; see their process groups with ps -eo pgid,args", file=sys.stderr
-                )
+            if left := end(nodes):
+                words = f"still running: {', '.join(left)}; see their process groups with ps -eo pgid,args"
+                print(words, file=sys.stderr)
                 self.exitcode = 1
 
     def _password(self, args: Sequence[str]) -> None:
