@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import posixpath
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import closing
 from enum import Enum
 from ftplib import FTP, FTP_TLS, all_errors, error_perm, error_temp
 from io import BytesIO
@@ -67,13 +68,20 @@ def try_place(storage: Any, name: str, *, options: dict[str, Any], spider: Spide
 
 
 def _try_folder(storage: Any, name: str, *, options: dict[str, Any], spider: Spider, thorough: bool) -> Trial:
-    beside = Path(storage.path).absolute().with_name(f".{name}")  # who reads the folder passes such names by
-    new = [folder for folder in beside.parents if not folder.exists()]
-    # Not left to the storage: of two workers at once, one finds with Scrapy's own that the folder is there after all.
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    files = [beside]
+    folder = Path(storage.path).absolute().parent
+    stand_in = None
+    if thorough and not os.path.lexists(folder):
+        # What others may be trying at the same time can't be made, and removed again, by each of them.
+        there = next(parent for parent in folder.parents if os.path.lexists(parent))
+        stand_in = there / f".{name}.folder"
     try:
-        own = type(storage)(str(beside), feed_options=options)
+        # Not left to the storage: of two workers at once, one finds with Scrapy's own that it is there after all.
+        (stand_in or folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(folder)) from None
+    files = [(stand_in or folder) / f".{name}"]  # who reads the folder passes such names by
+    try:
+        own = type(storage)(str(files[0]), feed_options=options)
         file = own.open(spider)
         files.append(Path(file.name))
         with file:
@@ -82,9 +90,8 @@ def _try_folder(storage: Any, name: str, *, options: dict[str, Any], spider: Spi
             own.store(file)
     finally:
         left = [path for path in files if not _removed(path)]
-        for folder in new if thorough else ():
-            with suppress(OSError):  # somebody has put something there meanwhile
-                folder.rmdir()
+        if stand_in is not None and not left:
+            stand_in.rmdir()
     return Trial.LEFT if left else Trial.WRITTEN
 
 
@@ -138,21 +145,27 @@ def _look_in(storage: FTPFeedStorage) -> Trial:
 
 def _try_upload(storage: FTPFeedStorage, name: str) -> Trial:
     with closing(_client(storage)) as ftp:
-        new = _enter(ftp, storage)
+        stand_in = _enter(ftp, storage, stand_in=f".{name}.folder")
         try:
             if not _takes_delete(ftp, name):
                 return Trial.REACHED
             ftp.storbinary(f"{'STOR' if storage.overwrite else 'APPE'} {name}", BytesIO(CONTENT))
-            try:
-                ftp.delete(name)
-            except (error_perm, error_temp) as error:
-                logger.warning("Can't remove %s from FTP server %s: %s", name, storage.host, error)
+            if not _goes_away(ftp.delete, name, storage):
                 return Trial.LEFT
         finally:
-            for folder in new:
-                with suppress(*all_errors):
-                    ftp.rmd(folder)
+            if stand_in:
+                ftp.cwd("..")
+                _goes_away(ftp.rmd, stand_in, storage)
     return Trial.WRITTEN
+
+
+def _goes_away(remove: Callable[[str], str], name: str, storage: FTPFeedStorage) -> bool:
+    try:
+        remove(name)
+    except (error_perm, error_temp) as error:
+        logger.warning("Can't remove %s from FTP server %s: %s", name, storage.host, error)
+        return False
+    return True
 
 
 def _client(storage: FTPFeedStorage) -> FTP:
@@ -162,26 +175,31 @@ def _client(storage: FTPFeedStorage) -> FTP:
     return FTP(timeout=FTP_SECONDS)
 
 
-def _enter(ftp: FTP, storage: FTPFeedStorage) -> list[str]:
-    """Connect *ftp* to the feed's folder, as the storage does; returns the folders that it has made, innermost
-    first."""
+def _enter(ftp: FTP, storage: FTPFeedStorage, *, stand_in: str = "") -> str:
+    """Connect *ftp* to the feed's folder, and make that as the storage does. Where it is missing and there is a
+    *stand_in*, a folder of that name is made, and entered, in place of the first that is missing; returns the name,
+    or ''."""
     ftp.connect(storage.host, storage.port)
     ftp.login(storage.username, storage.password)
     if isinstance(ftp, FTP_TLS):
         ftp.prot_p()
     ftp.set_pasv(not storage.use_active_mode)
-    folder, new = posixpath.dirname(storage.path), []
+    folder, missing = posixpath.dirname(storage.path), []
     while not _goes(ftp, folder) and folder != posixpath.dirname(folder):
-        new.append(folder)
+        missing.append(folder)
         folder = posixpath.dirname(folder)
-    for folder in reversed(new):
+    if missing and stand_in:
+        ftp.mkd(stand_in)
+        ftp.cwd(stand_in)
+        return stand_in
+    for folder in reversed(missing):
         try:
             ftp.mkd(folder)
         except error_perm:
             if not _goes(ftp, folder):  # else another worker has made it meanwhile
                 raise
     ftp.cwd(posixpath.dirname(storage.path))
-    return new
+    return ""
 
 
 def _goes(ftp: FTP, folder: str) -> bool:

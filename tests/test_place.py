@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from ftplib import error_perm
 from pathlib import Path
@@ -26,9 +27,9 @@ BOTH = pytest.mark.parametrize("thorough", [True, False])
 FOLDERS = pytest.mark.parametrize("kind", [FileFeedStorage, WholeFileStorage])
 
 
-def tried(storage: Any, *, thorough: bool = False, temporary: Path | None = None) -> Trial:
+def tried(storage: Any, name: str = "probe-job", *, thorough: bool = False, temporary: Path | None = None) -> Trial:
     spider = cast("Any", SimpleNamespace(crawler=SimpleNamespace(settings={"FEED_TEMPDIR": temporary})))
-    return try_place(storage, "probe-job", options={"overwrite": False}, spider=spider, thorough=thorough)
+    return try_place(storage, name, options={"overwrite": False}, spider=spider, thorough=thorough)
 
 
 # Folders
@@ -52,13 +53,27 @@ def test_a_folder_that_is_to_be_made(tmp_path: Path, kind: Any) -> None:
 
 
 @FOLDERS
+def test_nodes_that_try_the_same_missing_folder_at_once_leave_nothing(tmp_path: Path, kind: Any) -> None:
+    """One that has made it can't remove it while another has its file there."""
+
+    def attempt(number: int) -> Trial:
+        return tried(kind(f"{tmp_path}/a/b/1.jl"), f"probe-{number}", thorough=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(attempt, range(200))) == {Trial.WRITTEN}
+    assert os.listdir(tmp_path) == []
+
+
+@FOLDERS
 @BOTH
 def test_a_folder_that_can_not_be_made(tmp_path: Path, kind: Any, thorough: bool) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="'/proc/nope'"):
         tried(kind("file:///proc/nope/1.jl"), thorough=thorough)
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file"):
-        tried(kind(f"{tmp_path}/file/1.jl"), thorough=thorough)
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(OSError, match=name):
+            tried(kind(f"{tmp_path}/{name}/1.jl"), thorough=thorough)
 
 
 def test_a_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
