@@ -25,7 +25,7 @@ from scrapy_distributed.errors import (
     NodeUnreachableError,
     WireError,
 )
-from scrapy_distributed.health import Fleet, Flight, Member, Proof
+from scrapy_distributed.health import Fleet, Flight, Member, Proof, Starts
 from scrapy_distributed.job_template import JobTemplate
 from scrapy_distributed.judge import Judge
 from scrapy_distributed.ledger import Ledger
@@ -74,6 +74,7 @@ class Dispatcher:
         self._closing = False
         self._posting = 0
         self._patience = min(config.lease / 4, 5 * config.poll_interval)  # seconds a job is left alone without news
+        self._starts = Starts(config.lease)
         self._usable_at = self._now()
         self._watches: list[Deferred[None]] = []
 
@@ -276,7 +277,9 @@ class Dispatcher:
         elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
             log = await self._log(member, flight)
             if attempt.job in member.flights:  # else it was settled meanwhile
-                self.judge.died(member, flight, cause_of_death(log, began=flight.sequence > 0), self._now())
+                told = flight.signalled_at is not None
+                why = cause_of_death(log, began=flight.sequence > 0, told=told)
+                self.judge.died(member, flight, why, self._now())
                 self._moved_on()
 
     async def _take_receipt(self, member: Member, flight: Flight, *, ended: bool = False) -> bool:
@@ -303,6 +306,8 @@ class Dispatcher:
             return True
         if receipt.sequence <= flight.sequence:
             return False
+        if flight.starting:
+            self._starts.took(self._now() - flight.evidence)
         flight.sequence, flight.at_work = receipt.sequence, receipt.activity > 0
         if ended:
             return False
@@ -410,8 +415,11 @@ class Dispatcher:
         silent, age = now - flight.evidence, now - flight.sent_at
         if flight.attempt.job not in member.flights or flight.lost or flight.fenced:
             return
-        if silent >= self.config.lease:
+        starting = flight.starting and not member.silent
+        if silent >= (self._starts.seconds if starting else self.config.lease):
             self.judge.lost(member, flight, f"no sign of life on {member.name} for {silent:.0f} s", now)
+            if starting and self._starts.was_short(flight, now):
+                logger.info("Jobs get %.0f s to start from now on", self._starts.seconds, extra=self._extra)
         elif 0 < self.config.max_job_seconds <= age:
             reason = f"not over on {member.name} after {age:.0f} s (DISTRIBUTED_MAX_JOB_SECONDS)"
             self.judge.lost(member, flight, reason, now)

@@ -13,6 +13,8 @@ FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 LARGEST_BACKLOG = 1000  # jobs, whatever a node says of itself
 BAD_JOBS = 2  # in a row, until a node is doubted
+USUAL_START = 3  # times the slowest start that was seen may a start take
+LONGEST_START = 8  # leases
 
 
 class Proof(IntEnum):
@@ -51,6 +53,11 @@ class Flight:
     refused: bool = False  # the node has said no to a question about it, and the log tells
     overtaken: int = 0  # jobs that this node got later and that are over
     old: bool = False  # it is under way for suspiciously long, and the log tells
+
+    @property
+    def starting(self) -> bool:
+        """Its process runs, and has not written a receipt yet."""
+        return self.started and not self.sequence
 
     @property
     def waiting(self) -> bool:
@@ -192,6 +199,28 @@ class Member:
         self.pause, self.reported, self.trouble = 0.0, "", ""
         for flight in self.flights.values():
             flight.trial = False
+        return True
+
+
+class Starts:
+    """How long a job may take from its start to its first receipt: a *lease* (seconds), or more where starts have been
+    seen to be slow. Else a large project, or a busy node, whose jobs take longer than that would never begin."""
+
+    def __init__(self, lease: float) -> None:
+        self.seconds = lease
+        self._most = LONGEST_START * lease
+        self._grown_at = float("-inf")
+
+    def took(self, seconds: float) -> None:
+        """A job has started in so many *seconds*."""
+        self.seconds = max(self.seconds, min(USUAL_START * seconds, self._most))
+
+    def was_short(self, flight: Flight, now: float) -> bool:
+        """The time was not enough for *flight*. Returns whether there is more from now on: jobs that have started
+        together say it once."""
+        if flight.sent_at < self._grown_at or self.seconds >= self._most:
+            return False
+        self.seconds, self._grown_at = min(2 * self.seconds, self._most), now
         return True
 
 

@@ -63,9 +63,11 @@ class _Record:
         return ": ".join(part for part in (headline, self.raised) if part and part not in headline[:-1]) or headline
 
 
-def cause_of_death(log: str | None, *, began: bool = False) -> str:
+def cause_of_death(log: str | None, *, began: bool = False, told: bool = False) -> str:
     """Why a job has ended without a final receipt, from the tail of its *log* (``None``: it has none). *began*: it had
-    written receipts."""
+    written receipts; *told*: we have told it to end."""
+    if log is None and told and not began:
+        return "It was told to end before it had started"
     if log is None:
         return "It has no log any more" if began else NOT_INSTALLED
     records = _records(log)
@@ -75,9 +77,9 @@ def cause_of_death(log: str | None, *, began: bool = False) -> str:
     end = f"The end of its log: {shortened(last.words or '(empty)', 500)}"
     error = next((record.words for record in reversed(records[:-1]) if record.is_error), "")
     earlier = f". An error before that, which need not be the cause: {shortened(error, 300)}" if error else ""
-    told = next((record.headline for record in reversed(records) if "Received SIG" in record.headline), "")
-    if told:
-        return f"It was told to end: {shortened(told, 300)}. {end}{earlier}"
+    signal = next((record.headline for record in reversed(records) if "Received SIG" in record.headline), "")
+    if signal:
+        return f"It was told to end: {shortened(signal, 300)}. {end}{earlier}"
     if began and "Spider closed" in last.headline:
         return f"It closed its spider, and its final receipt is not there: no room for it on that disk? {end}{earlier}"
     if began:

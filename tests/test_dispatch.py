@@ -366,6 +366,51 @@ async def test_no_lease_ends_without_a_question(rig: Rig) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_jobs_that_need_longer_than_a_lease_to_start_get_more_time(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else each would be ended before it begins, on every node, until its requests are dead."""
+    caplog.set_level("INFO")
+    rig.batches(2, 2)
+    await rig.start()
+    for fake in rig.fakes:
+        fake.start_pending()
+    await rig.look(LEASE + 3 * POLL)
+    assert rig.count("attempts/lost") == 1  # the other has more time by now
+    assert caplog.text.count("no receipt: It was told to end before it had started") == 1
+    assert re.findall(r"Jobs get (\d+) s to start", caplog.text) == ["120"]
+    for number in (0, 1):
+        rig.fakes[number].start_pending()
+    await rig.look(LEASE - 4 * POLL)
+    for number in (0, 1):
+        for job in rig.jobs(number, "running"):
+            rig.report(number, job)
+    await rig.look(PATIENCE)
+    assert rig.balance() == {"diverted": 4, "crawled": 4}
+    assert rig.count("attempts/lost") == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_after_a_slow_start_others_get_more_time_but_not_on_a_node_that_is_silent(
+    make_rig: Callable[..., Rig],
+) -> None:
+    rig = make_rig(nodes=1)
+    rig.batches(1, 1)
+    await rig.start()
+    (slow,) = rig.fakes[0].start_pending(1)
+    await rig.look(LEASE - PATIENCE)
+    rig.report(0, slow, sequence=1, final=False, settled=0, activity=1)
+    await rig.look(PATIENCE)
+    rig.report(0, slow)
+    rig.fakes[0].start_pending()
+    await rig.look(2 * LEASE)
+    assert rig.attempts(2) == [("n0", "sent")]
+    rig.fakes[0].faults["*"] = Fault.SERVER_ERROR
+    await rig.look(2 * POLL)
+    assert rig.attempts(2) == [("n0", "unknown")]
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_last_batches_are_looked_at_more_often(rig: Rig) -> None:
     rig.batches(1)
     await rig.start()

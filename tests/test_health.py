@@ -14,10 +14,13 @@ from scrapy_distributed.health import (
     FIRST_PAUSE,
     LARGEST_BACKLOG,
     LONGEST_PAUSE,
+    LONGEST_START,
+    USUAL_START,
     Fleet,
     Flight,
     Member,
     Proof,
+    Starts,
 )
 from scrapy_distributed.node import DaemonStatus, Node, NodeAddress
 
@@ -464,3 +467,24 @@ def test_a_turn_is_of_a_member_with_room_and_nobodys_only_where_none_may_have_it
     else:
         assert turn in with_room
         assert avoid is None or not others or turn in others
+
+
+def test_a_start_may_take_a_lease_and_more_where_starts_were_seen_to_be_slow() -> None:
+    starts = Starts(10)
+    starts.took(3)
+    assert starts.seconds == 10
+    starts.took(5)
+    assert starts.seconds == 5 * USUAL_START
+    starts.took(1)
+    assert starts.seconds == 5 * USUAL_START
+    starts.took(1000)
+    assert starts.seconds == 10 * LONGEST_START
+
+
+def test_where_the_time_was_short_there_is_twice_as_much_once_for_those_that_started_together() -> None:
+    starts, node = Starts(10), member(0)
+    assert [starts.was_short(flight, 10) for flight in load(node, 3)] == [True, False, False]
+    assert starts.seconds == 20
+    later = [load(node, sent_at=sent)[0] for sent in (10, 111, 300)]
+    assert [starts.was_short(flight, flight.sent_at + 100) for flight in later] == [True, True, False]
+    assert starts.seconds == 10 * LONGEST_START

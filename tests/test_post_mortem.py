@@ -18,6 +18,12 @@ def test_a_job_without_a_log_died_at_its_start() -> None:
     assert "not installed on the node" in cause_of_death(None)
 
 
+def test_a_job_that_we_have_ended_before_it_had_a_log_did_not_die_by_itself() -> None:
+    assert cause_of_death(None, told=True) == "It was told to end before it had started"
+    assert cause_of_death(None, began=True, told=True) == "It has no log any more"
+    assert "No module named 'x'" in cause_of_death("ModuleNotFoundError: No module named 'x'", told=True)
+
+
 def test_the_error_and_what_was_logged_before_it() -> None:
     said = cause_of_death(DISABLED)
     assert "ConfigError: FEED_URI/FEEDS: Scrapy has disabled the feed" in said
