@@ -248,6 +248,8 @@ class Dispatcher:
         # No lease ends without a question. A clock that was set back makes it less than 0.
         if not 0 <= ago < self._patience or now - flight.evidence >= self.config.lease:
             return True
+        if flight.unreadable > 1:  # a forged one may cost much, each time
+            return False
         urgent = member.pause or flight.lost or flight.fenced or flight.stalled or not flight.confirmed
         if urgent and ago >= self.config.poll_interval:  # also where looks are close together
             return True

@@ -29,6 +29,8 @@ COUNTS = ("sequence", "size", "items", "pages", "activity", "unexported")
 
 # What a receipt may hold. It is read on the event loop of the coordinator, and much of it is kept in the ledger.
 MAX_BYTES = 16 * 1024 * 1024
+MAX_VALUES = 600_000  # of JSON: four for each feed, two for each stat, and what packed targets look like
+VALUES_A_REQUEST = 6  # and so many for each request
 MAX_COUNT = 2**53  # what every reader of JSON, and SQLite, holds exactly
 MAX_FEEDS = 50_000
 MAX_URL = 4096  # characters
@@ -104,6 +106,7 @@ class Receipt:
         if len(text) > MAX_BYTES:
             raise WireError(f"no receipt: it has {len(text):,} bytes, expected at most {MAX_BYTES:,}")
         try:
+            _check_values(text, size)
             data = json.loads(text)
             found = data.pop("format")
             if found != FORMAT:
@@ -275,6 +278,15 @@ def numbers(stats: Mapping[str, Any]) -> dict[str, float]:
 def _check_count(name: str, count: Any) -> None:
     if type(count) is not int or not 0 <= count <= MAX_COUNT:
         raise WireError(f"no receipt: {name} is {count!r:.60}, expected a whole number of at least 0 and at most 2**53")
+
+
+def _check_values(text: str | bytes, size: int | None) -> None:
+    """Before they are made: 16 MiB of ``[],`` take half a gigabyte and three seconds."""
+    most = MAX_VALUES + VALUES_A_REQUEST * (size or 0)
+    if len(text) > most:  # else it can't have more
+        found = wire.values_in(text if isinstance(text, str) else text.decode("latin-1"))
+        if found > most:
+            raise WireError(f"no receipt: it has about {found:,} values, expected at most {most:,}")
 
 
 def _bitmap(text: str, size: int) -> int:

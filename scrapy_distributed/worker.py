@@ -375,7 +375,7 @@ class Worker(BaseSpiderMiddleware):
     def _checked(self, report: Receipt) -> Receipt:
         """*report* if the coordinator will read it, else one that says that this attempt does not count."""
         try:
-            return Receipt.from_json(report.to_json())
+            return Receipt.from_json(report.to_json(), size=report.size)
         except WireError as error:
             logger.error(
                 "The receipt of this job would be refused, so it does not count: %s", error,

@@ -543,8 +543,14 @@ async def test_a_receipt_that_can_not_be_read_is_none(rig: Rig, caplog: pytest.L
     await rig.look(10)
     assert rig.attempts() == [("n0", "sent")]
     assert caplog.text.count(f"receipt of job {job.id}") == 1
+    await rig.look(PATIENCE)  # it is asked for no more often than a quiet one, whatever moves there: it may be huge
+    rig.fakes[0].requests.clear()
+    for number in range(round(PATIENCE / POLL)):
+        rig.fakes[0].jobs.append(FakeJob(f"other{number}", "q", "s", "1", {}, {}, state="running"))
+        await rig.look()
+    assert sum(".receipts/" in request for request in rig.fakes[0].requests) == 1
     rig.fakes[0].finish()
-    await rig.look()
+    await rig.look(PATIENCE)
     assert rig.attempts()[0] == ("n0", "rejected")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from scrapy_distributed import receipt as receipts
 from scrapy_distributed.errors import WireError
-from scrapy_distributed.receipt import FeedFile, Receipt, numbers, receipt_path
+from scrapy_distributed.receipt import MAX_FEEDS, MAX_STATS, MAX_TARGETS, FeedFile, Receipt, numbers, receipt_path
 from scrapy_distributed.wire import encode_payload
 
 texts = st.text(max_size=20)
@@ -291,6 +293,27 @@ def test_hostile_texts_are_refused() -> None:
     for text in ("", "[" * 100_000, "9" * 5000, '{"format":1,"settled":"' + "A" * 100, "null", "NaN", b"\xff\xfe{"):
         with pytest.raises(WireError):
             Receipt.from_json(text)
+
+
+def test_one_of_many_values_is_refused_before_they_are_made() -> None:
+    for text in ("[" + "[]," * 5_000_000 + "1]", b"[" + b"{}," * 5_000_000 + b"1]"):
+        began = process_time()
+        with pytest.raises(WireError, match="values, expected at most 600,024"):
+            Receipt.from_json(text, size=4)
+        assert process_time() - began < 1  # parsed, three
+
+
+def test_the_largest_that_a_worker_may_write_is_read() -> None:
+    size = 1000
+    every = list(range(size))
+    packed = encode_payload([json.dumps(f"http://a/{hashlib.sha256(b'%d' % n).hexdigest()}") for n in range(5000)])
+    assert "," not in packed
+    largest = a_receipt(
+        size=size, settled=(1 << size) - 1, failed={"http 404": every}, again=(1 << size) - 1,
+        feeds=(FeedFile("file:///items/1.jl", 1, 0),) * MAX_FEEDS, stats={f"a/{n}": 1 for n in range(MAX_STATS)},
+        landed=tuple((position, "ab") for position in every), targets=(packed,) * (MAX_TARGETS // 5000),
+    )  # fmt: skip
+    assert Receipt.from_json(largest.to_json(), size=size) == largest
 
 
 def test_every_cut_off_receipt_is_refused() -> None:
