@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 import pytest
 import pytest_twisted
-from crawling import VERSION, Crawl, Project, SiteChild, call, site, wait_for
+from crawling import DEADLINE_SECONDS, VERSION, Crawl, Project, SiteChild, call, site, wait_for
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -63,7 +63,7 @@ def test_a_node_goes_away_with_its_workers_while_jobs_wait_there(project: Projec
             "distr",
             folder=tmp_path,
             args={"site": child.url, "pages": 10},
-            settings={**hosts("scrapyd1", "scrapyd2", address), "DISTRIBUTED_BATCH_SIZE": 30, "DISTRIBUTED_LEASE": 3},
+            settings={**hosts("scrapyd1", "scrapyd2", address), "DISTRIBUTED_BATCH_SIZE": 30, "DISTRIBUTED_LEASE": 6},
         )
         wait_for(lambda: (status := call(f"{dying.url}/daemonstatus.json"))["running"] and status["pending"])
         os.killpg(dying.process.pid, signal.SIGKILL)
@@ -97,7 +97,7 @@ async def test_nodes_that_fail_in_every_way_beside_one_that_works(
     }  # fmt: skip
     crawl = project.crawl("distr", folder=tmp_path, args={"site": small_site.url, "pages": 2}, settings=settings)
     try:
-        await until(crawl.has_ended, 60)
+        await until(crawl.has_ended, DEADLINE_SECONDS)
     finally:
         for node in fakes.values():
             await node.close()
@@ -181,7 +181,7 @@ async def test_a_node_that_takes_a_batch_and_whose_answer_is_lost(
                 args={"site": child.url, "pages": 2},
                 settings={**hosts(f"127.0.0.1:{port}"), "DISTRIBUTED_BATCH_SIZE": 30},
             )
-            await until(crawl.has_ended, 60)
+            await until(crawl.has_ended, DEADLINE_SECONDS)
         assert child.stats()["properties_repeated"] == 0
     assert crawl.balance() == {"diverted": 60, "crawled": 60}
     assert crawl.item_urls() == child.property_urls(range(60))
@@ -516,7 +516,7 @@ async def test_credentials_and_https(small_site: SiteChild, tmp_path: Path) -> N
         args = {"site": small_site.url}
         settings = {**hosts("plain", "secure"), "DISTRIBUTED_BATCH_SIZE": 4}
         crawl = project.crawl("plain", folder=tmp_path, args=args, settings=settings, environment=environment)
-        await until(crawl.has_ended, 60)
+        await until(crawl.has_ended, DEADLINE_SECONDS)
     assert crawl.balance() == {"diverted": 8, "duplicates": 2, "crawled": 7, "failed": 1}
     assert [batch["node"] for batch in crawl.run()["batches"]] == ["plain", "secure"]
     assert crawl.log.count("WARNING: plain: ") == crawl.log.count("WARNING: secure: ") == 0

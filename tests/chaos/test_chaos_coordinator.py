@@ -56,7 +56,7 @@ def test_it_dies_where_it_comes_once(struck: Fleet, tmp_path: Path, point: str) 
 def test_it_dies_while_a_post_is_under_way_that_is_carried_out_later(struck: Fleet, tmp_path: Path) -> None:
     """Two nodes are stopped: what was posted to them lies there until they go on, and runs then."""
     with site(120) as child:
-        settings = {**SMALL, "DISTRIBUTED_TIMEOUT": 1, "DISTRIBUTED_LEASE": 20}
+        settings = {**SMALL, "DISTRIBUTED_TIMEOUT": 1, "DISTRIBUTED_LEASE": 60}
         run = Run(struck, child, tmp_path, properties=120, settings=settings)
         crawl = run.begin("during-post", 2)
         wait_for(lambda: "on 3 nodes" in crawl.log)  # they have answered so far

@@ -23,7 +23,7 @@ GATES = ["gate1", "gate2", "gate3"]
 def test_nodes_are_restarted_and_their_orphans_deliver(struck: Fleet, tmp_path: Path, number: int) -> None:
     """Scrapyd forgets what ran, the workers live on, and nothing is done again."""
     with site(120, latency=0.2) as child:
-        settings = {**SMALL, "DISTRIBUTED_LEASE": 20}
+        settings = {**SMALL, "DISTRIBUTED_LEASE": 60}
         run = Run(struck, child, tmp_path, properties=120, settings=settings, workers={"CONCURRENT_REQUESTS": 2})
         run.begin()
         wait_for(lambda: all(len(node.jobs()["running"]) == 2 for node in struck.nodes))
@@ -54,7 +54,8 @@ def test_a_node_is_a_black_hole_for_longer_than_the_lease(struck: Fleet, tmp_pat
     """One takes calls and does not answer, its workers go on; another one is stopped together with its workers, in the
     middle of their batches: a receipt that had come home would leave nothing to miss."""
     with site(120, latency=0.2) as child:
-        settings = {**SMALL, "DISTRIBUTED_TIMEOUT": 1}
+        # One at a time waits: a node that is late at the start gets some as well.
+        settings = {**SMALL, "DISTRIBUTED_NODE_BACKLOG": 1}
         run = Run(struck, child, tmp_path, properties=120, settings=settings, workers={"CONCURRENT_REQUESTS": 1})
         run.begin()
         wait_for(lambda: all(node.workers() for node in struck.nodes))
@@ -69,7 +70,7 @@ def test_a_node_is_a_black_hole_for_longer_than_the_lease(struck: Fleet, tmp_pat
 def test_a_node_is_a_black_hole_from_the_start(struck: Fleet, tmp_path: Path) -> None:
     """It takes calls and never answers; the crawl starts with the others, and is over before it answers again."""
     with site(120, latency=0.1) as child:
-        settings = {**SMALL, "DISTRIBUTED_LEASE": 20}
+        settings = {**SMALL, "DISTRIBUTED_LEASE": 60}
         run = Run(struck, child, tmp_path, properties=120, hosts=GATES, settings=settings)
         struck.nodes[0].gate.turn(Weather.HANGS)
         run.begin()
@@ -114,7 +115,7 @@ def test_answers_that_are_nonsense_late_or_lost(struck: Fleet, tmp_path: Path) -
 def test_every_job_is_delivered_twice(struck: Fleet, tmp_path: Path) -> None:
     """Scrapyd runs a job twice that is posted twice with one id: the second worker of it does nothing."""
     with site(120, latency=0.1) as child:
-        run = Run(struck, child, tmp_path, properties=120, hosts=GATES, settings={**SMALL, "DISTRIBUTED_LEASE": 20})
+        run = Run(struck, child, tmp_path, properties=120, hosts=GATES, settings={**SMALL, "DISTRIBUTED_LEASE": 60})
         for node in struck.nodes:
             node.gate.deliver_twice(100)
         run.begin()
@@ -153,7 +154,7 @@ def test_nodes_that_forget_what_has_finished(tmp_path: Path) -> None:
     """One that remembers a single finished job: what is not known there is not what did not run."""
     with fleet(tmp_path, conf="finished_to_keep = 1", count=1, max_proc=4) as nodes, site(40) as child:
         (tmp_path / "run").mkdir()
-        settings = {"DISTRIBUTED_BATCH_SIZE": 5, "DISTRIBUTED_POLL_INTERVAL": 3, "DISTRIBUTED_LEASE": 20}
+        settings = {"DISTRIBUTED_BATCH_SIZE": 5, "DISTRIBUTED_POLL_INTERVAL": 3, "DISTRIBUTED_LEASE": 60}
         run = Run(nodes, child, tmp_path / "run", properties=40, hosts=["scrapyd1"], settings=settings)
         run.begin()
         wait_for(lambda: nodes.nodes[0].jobs()["finished"])
@@ -190,7 +191,7 @@ SHORT_LIST = "other-names-reordered"
 def test_the_nodes_are_listed_otherwise_the_next_time(struck: Fleet, tmp_path: Path, case: str) -> None:
     """Jobs that went to a node under another name are still its jobs; those of a node that is left out go to others."""
     with site(120, latency=0.1) as child:
-        settings = {**SMALL, "DISTRIBUTED_LEASE": 20}
+        settings = {**SMALL, "DISTRIBUTED_LEASE": 60}
         run = Run(struck, child, tmp_path, properties=120, settings=settings, workers={"CONCURRENT_REQUESTS": 2})
         run.begin()
         wait_for(lambda: child.stats()["properties_served"] > 20)
