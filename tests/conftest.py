@@ -3,15 +3,18 @@ leaves out the tests that start any."""
 
 from __future__ import annotations
 
+import compileall
 import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from crawling import Project, SiteChild, site, with_urls
 from scrapyd_child import ScrapydChild, start
 
+import scrapy_distributed
 from scrapy_distributed.local_node import LocalNode
 
 # A shell starts what runs in its background with SIGINT ignored, and our children would inherit that.
@@ -23,6 +26,12 @@ NODE_FIXTURES = {"nodes", "shared_fleet"}
 """What starts real nodes, and so does every fixture that wants one of them."""
 NODE_MODULES = {"scrapyd_child", "arena", "demo", "scrapy_distributed.local_node"}
 """So may every test in a file that imports something of these."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Once: where PYTHONDONTWRITEBYTECODE is set, each of a thousand processes would compile the package for itself."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(scrapy_distributed.__file__).parent, quiet=2)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
