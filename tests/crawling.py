@@ -13,13 +13,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 from urllib.request import urlopen
 
 from scrapyd_child import ScrapydChild
 
 from scrapy_distributed.ledger_reader import LedgerReader
+
+T = TypeVar("T")
 
 TESTS = Path(__file__).parent
 EXAMPLE = TESTS.parent / "example_project"
@@ -34,7 +36,7 @@ def call(url: str, **form: str) -> Any:
         return json.load(response)
 
 
-def wait_for(check: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_for(check: Callable[[], T], seconds: float = 30) -> T:
     """What *check* returns as soon as that is true; fails after *seconds*."""
     deadline = time.monotonic() + seconds
     while not (result := check()):

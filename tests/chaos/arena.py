@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from unittest.mock import patch
 
 import crawling
@@ -22,6 +22,8 @@ from scrapyd_child import ScrapydChild, start
 
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger_reader import LedgerReader
+
+T = TypeVar("T")
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 INDEX_LINKS = 30
@@ -41,7 +43,7 @@ def slowness() -> float:
     return min(max(1.0, os.getloadavg()[0] / (2 * (os.cpu_count() or 1))), 10.0)
 
 
-def wait_for(check: Callable[[], Any], seconds: float = 30) -> Any:
+def wait_for(check: Callable[[], T], seconds: float = 30) -> T:
     """As ``crawling.wait_for``, in the time of this machine."""
     return crawling.wait_for(check, seconds * slowness())
 
@@ -338,6 +340,13 @@ class Run:
             return False
         self.begin()
         return True
+
+    def wait_for(self, check: Callable[[], T], seconds: float = 30) -> T:
+        """As the function of that name; where it fails, all is told."""
+        try:
+            return wait_for(check, seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.describe()}") from None
 
     def finish(self, seconds: float = 60, *, begun_again: int | None = None) -> Run:
         """Wait for the end; *begun_again* says how many more coordinators this may take, if not any number."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from arena import Fleet, Run, limit_files, wait_for
+from arena import Fleet, Run, limit_files
 from crawling import site
 from launcher import POINTS
 from oracle import no_repetition, prove
@@ -59,12 +59,12 @@ def test_it_dies_while_a_post_is_under_way_that_is_carried_out_later(struck: Fle
         settings = {**SMALL, "DISTRIBUTED_TIMEOUT": 1, "DISTRIBUTED_LEASE": 60}
         run = Run(struck, child, tmp_path, properties=120, settings=settings)
         crawl = run.begin("during-post", 2)
-        wait_for(lambda: "on 3 nodes" in crawl.log)  # they have answered so far
+        run.wait_for(lambda: "on 3 nodes" in crawl.log)  # they have answered so far
         for node in struck.nodes[1:]:
             node.stop()
         crawl.wait(30)
         again = run.begin()
-        wait_for(lambda: "Run " in again.log)
+        run.wait_for(lambda: "Run " in again.log)
         for node in struck.nodes[1:]:
             node.go_on()
         prove(run)
@@ -80,13 +80,13 @@ def test_an_older_copy_of_its_ledger_is_put_back(struck: Fleet, tmp_path: Path, 
         run = Run(struck, child, tmp_path, properties=240, spider="leading", settings=settings)
         if how == "backup-of-a-live-one":
             crawl = run.begin()
-            wait_for(lambda: run.state() is not None)
+            run.wait_for(lambda: run.state() is not None)
             copy: Backup | FileCopy = Backup(crawl.ledger)
         else:
             run.dies("before-divert")
             copy = FileCopy(run.crawl.ledger)
             crawl = run.begin()
-        wait_for(lambda: run.settled() >= 60)
+        run.wait_for(lambda: run.settled() >= 60)
         crawl.end()
         copy.put_back()
         prove(run)
@@ -109,11 +109,11 @@ def test_its_disk_is_full_while_receipts_come_in(struck: Fleet, tmp_path: Path) 
     with site(120, latency=0.2) as child:
         run = Run(struck, child, tmp_path, properties=120, settings={"DISTRIBUTED_BATCH_SIZE": 20})
         crawl = run.begin()
-        wait_for(lambda: child.stats()["properties_served"] > 20)
+        run.wait_for(lambda: child.stats()["properties_served"] > 20)
         limit_files(crawl.process.pid, max(path.stat().st_size for path in tmp_path.iterdir() if path.is_file()))
-        wait_for(lambda: crawl.process.poll() is not None or "disk" in crawl.log)
+        run.wait_for(lambda: crawl.process.poll() is not None or "disk" in crawl.log)
         settled = run.settled()
-        wait_for(lambda: crawl.process.poll() is not None or not run.fleet.workers())
+        run.wait_for(lambda: crawl.process.poll() is not None or not run.fleet.workers())
         if crawl.process.poll() is None:
             assert run.settled() == settled, "it has written more than there was room for"
             limit_files(crawl.process.pid)

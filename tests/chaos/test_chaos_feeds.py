@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from arena import Fleet, Run, limit_files, wait_for
+from arena import Fleet, Run, limit_files
 from crawling import SiteChild, site
 from ftp_child import FtpChild, ftp_server
 from oracle import prove
@@ -30,7 +30,7 @@ def for_a_while(run: Run, begins: Callable[[], object], ends: Callable[[], objec
     rejected = run.crawl.log.count("rejected")
     begins()
     before = served(run.site)
-    wait_for(lambda: served(run.site) >= before + pages or run.crawl.log.count("rejected") > rejected or run.over)
+    run.wait_for(lambda: served(run.site) >= before + pages or run.crawl.log.count("rejected") > rejected or run.over)
     ends()
 
 
@@ -60,7 +60,7 @@ def test_the_folder_for_feeds_refuses_from_the_start_and_then_takes(
         run = Run(struck, child, tmp_path, properties=240, scheme=scheme, settings=SMALL, workers=SLOWLY | workers)
         run.items.refuse()
         run.begin()
-        wait_for(lambda: served(child) > 24 or "rejected" in run.crawl.log)
+        run.wait_for(lambda: served(child) > 24 or "rejected" in run.crawl.log)
         run.items.open()
         prove(run)
 
@@ -72,11 +72,11 @@ def test_the_folder_for_feeds_refuses_again_and_again(struck: Fleet, tmp_path: P
     with site(480, latency=0.05) as child:
         run = Run(struck, child, tmp_path, properties=480, scheme=scheme, settings=SMALL, workers=SLOWLY | workers)
         run.begin()
-        wait_for(lambda: served(child) > 20)
+        run.wait_for(lambda: served(child) > 20)
         for _ in range(3):
             for_a_while(run, run.items.refuse, run.items.open)
             settled = run.settled()
-            wait_for(lambda settled=settled: run.settled() > settled or run.over)
+            run.wait_for(lambda settled=settled: run.settled() > settled or run.over)
         prove(run)
 
 
@@ -86,11 +86,11 @@ def test_the_disk_of_the_workers_is_full_for_a_while(struck: Fleet, tmp_path: Pa
     with site(240, latency=0.05) as child:
         run = Run(struck, child, tmp_path, properties=240, scheme=scheme, settings=SMALL, workers=SLOWLY)
         run.begin()
-        wait_for(lambda: served(child) > 60)
+        run.wait_for(lambda: served(child) > 60)
         full = [pid for pid in struck.workers() if limit_files(pid, FULL)]
         assert full
         before = served(child)
-        wait_for(lambda: served(child) >= before + 60 or not struck.workers())
+        run.wait_for(lambda: served(child) >= before + 60 or not struck.workers())
         for pid in full:
             limit_files(pid)
         prove(run)
@@ -118,13 +118,13 @@ def test_the_temporary_folder_for_uploads_by_ftp(struck: Fleet, tmp_path: Path, 
         if what == "refuses":
             run.temp.refuse()
         run.begin()
-        wait_for(lambda: served(child) > 24 or "rejected" in run.crawl.log)
+        run.wait_for(lambda: served(child) > 24 or "rejected" in run.crawl.log)
         if what == "refuses":
             run.temp.open()
         else:
             full = [pid for pid in struck.workers() if limit_files(pid, FULL)]
             before = served(child)
-            wait_for(lambda: served(child) >= before + 60 or not struck.workers())
+            run.wait_for(lambda: served(child) >= before + 60 or not struck.workers())
             for pid in full:
                 limit_files(pid)
         prove(run)
@@ -138,9 +138,9 @@ def test_the_ftp_server(struck: Fleet, tmp_path: Path, what: str) -> None:
             limit_files(server.process.pid, FULL)
         run.begin()
         if what == "is-gone":
-            wait_for(lambda: served(child) > 40)
+            run.wait_for(lambda: served(child) > 40)
             server.kill()
-        wait_for(lambda: "rejected" in run.crawl.log)
+        run.wait_for(lambda: "rejected" in run.crawl.log)
         limit_files(server.process.pid) if what == "is-full" else server.restart()
         prove(run)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from arena import Fleet, Run, slowness, wait_for
+from arena import Fleet, Run, slowness
 from crawling import SiteChild, site
 from oracle import prove
 
@@ -44,9 +44,9 @@ def test_it_stands_still_during_the_walk_and_a_page_is_tried_again(struck: Fleet
         settings = {**SMALL, **SLOW_WALK, **IMPATIENT}
         run = Run(struck, child, tmp_path, properties=300, spider=spider, settings=settings)
         crawl = run.begin()
-        wait_for(lambda: indexes(child) > 2)
+        run.wait_for(lambda: indexes(child) > 2)
         with standing_still(child):
-            wait_for(lambda: any(words in crawl.log for words in FAILED))
+            run.wait_for(lambda: any(words in crawl.log for words in FAILED))
         prove(run)
         assert len(run.crawls) == 1
 
@@ -58,9 +58,9 @@ def test_it_stands_still_during_the_walk_and_pages_are_lost(struck: Fleet, tmp_p
         settings = {**SMALL, **SLOW_WALK, **IMPATIENT, **NEVER_AGAIN}
         run = Run(struck, child, tmp_path, properties=300, spider=spider, settings=settings)
         crawl = run.begin()
-        wait_for(lambda: indexes(child) > 2)
+        run.wait_for(lambda: indexes(child) > 2)
         with standing_still(child):
-            wait_for(lambda: any(words in crawl.log for words in FAILED))
+            run.wait_for(lambda: any(words in crawl.log for words in FAILED))
         prove(run, stood_still=True)
         assert len(run.crawls) == 1
 
@@ -72,7 +72,7 @@ def test_it_stands_still_for_longer_than_anybody_tries(struck: Fleet, tmp_path: 
         settings = {**SMALL, **SLOW_WALK, **IMPATIENT}
         run = Run(struck, child, tmp_path, properties=300, settings=settings, workers=IMPATIENT)
         run.begin()
-        wait_for(lambda: indexes(child) > 2)
+        run.wait_for(lambda: indexes(child) > 2)
         with standing_still(child):
             run.finish(240)
         prove(run, stood_still=True)
@@ -87,7 +87,7 @@ def test_it_stands_still_while_workers_are_at_work(struck: Fleet, tmp_path: Path
         workers = {"DOWNLOAD_TIMEOUT": seconds, "RETRY_TIMES": 0, "CONCURRENT_REQUESTS": 4}
         run = Run(struck, child, tmp_path, properties=120, spider=spider, settings=SMALL, workers=workers)
         run.begin()
-        wait_for(lambda: child.stats()["properties_served"] > 30)
+        run.wait_for(lambda: child.stats()["properties_served"] > 30)
         with standing_still(child):
             time.sleep(3 * seconds)
         prove(run, stood_still=True)

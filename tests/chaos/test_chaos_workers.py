@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from arena import Fleet, Run, strike, wait_for
+from arena import Fleet, Run, strike
 from crawling import call, site
 from oracle import no_repetition, prove, quiet
 from trial import chaos
@@ -34,7 +34,7 @@ def test_workers_struck_from_outside(struck: Fleet, tmp_path: Path, number: int)
     with site(120, latency=0.2) as child:
         run = Run(struck, child, tmp_path, properties=120, settings=SMALL, workers={"CONCURRENT_REQUESTS": 4})
         run.begin()
-        wait_for(lambda: child.stats()["properties_served"] > 10)
+        run.wait_for(lambda: child.stats()["properties_served"] > 10)
         assert sum(strike(pid, number) for pid in struck.workers()) > 0
         prove(run)
         assert run.attempts() > 6
@@ -81,10 +81,10 @@ def test_workers_that_sleep_through_their_lease_and_wake_up(struck: Fleet, tmp_p
     with site(60, latency=0.1) as child:
         run = Run(struck, child, tmp_path, properties=60, settings={"DISTRIBUTED_BATCH_SIZE": 30})
         run.begin()
-        wait_for(lambda: child.stats()["properties_served"] > 4)
+        run.wait_for(lambda: child.stats()["properties_served"] > 4)
         asleep = [pid for pid in struck.workers() if strike(pid, signal.SIGSTOP)]
         assert asleep
-        wait_for(lambda: "no sign of life" in run.crawl.log)
+        run.wait_for(lambda: "no sign of life" in run.crawl.log)
         for pid in asleep:
             strike(pid, signal.SIGCONT)
         prove(run)
@@ -114,7 +114,7 @@ def test_a_worker_ends_with_details_queued(struck: Fleet, tmp_path: Path, how: s
             settings={"DISTRIBUTED_BATCH_SIZE": 20, "DISTRIBUTED_NODE_BACKLOG": 1}, hosts=["scrapyd1", "scrapyd2"],
         )  # fmt: skip
         run.begin()
-        wait_for(lambda: child.stats()["properties_served"] >= 12)
+        run.wait_for(lambda: child.stats()["properties_served"] >= 12)
         for node in struck.nodes:
             for job in node.jobs()["running"]:
                 if how == "cancel":
