@@ -29,8 +29,8 @@ from session import HERE, Child, DemoError, Session, SignalledError
 from shifts import Tables, analyse, positive
 from site_server import index_pages, property_path
 
-from scrapy_distributed.accounting import counted
 from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.words import counted
 
 RUNS = HERE / ".demo"
 RUNS_TO_KEEP = 3

@@ -13,7 +13,7 @@ from pathlib import Path
 from charts import Curve, Format, Scale, axis, bar, interval, panel, scale_around
 from result import Account, Attempt, Comparison, Result, Sample, agreement
 
-from scrapy_distributed.accounting import counted
+from scrapy_distributed.words import counted
 
 OTHERS_SHOWN = 10  # from above, and from below
 ATTEMPTS_SHOWN = 24

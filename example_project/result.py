@@ -11,8 +11,8 @@ from pathlib import Path
 
 from shifts import Analysis, Shift
 
-from scrapy_distributed.accounting import counted
 from scrapy_distributed.ledger_reader import LedgerReader
+from scrapy_distributed.words import counted
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from scrapy_distributed.words import counted
+
 
 @dataclass(frozen=True, kw_only=True)
 class Balance:
@@ -98,8 +100,3 @@ def _by_reason(counts: Mapping[str, int]) -> str:
     """``3 (timeout 2, http 503 1)``."""
     by_number = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     return f"{sum(counts.values()):,} ({', '.join(f'{reason}: {number:,}' for reason, number in by_number)})"
-
-
-def counted(number: int, noun: str) -> str:
-    """``1 item``, ``1,000 items``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -21,7 +21,7 @@ from scrapy_distributed.errors import (
     NodeUnreachableError,
     ScrapydRefusedError,
 )
-from scrapy_distributed.errors import shortened as shortened
+from scrapy_distributed.words import last_line, shortened
 
 #: What mends a "no" of Scrapyd, by what stands in its message.
 _REMEDIES = (
@@ -179,11 +179,6 @@ def _with_remedy(message: str) -> str:
 
 def _is_this(url: str) -> str:
     return f"is this a Scrapyd? Check host, port and path of {url}"
-
-
-def last_line(text: str) -> str:
-    """The last line with something in it: of a traceback, the one that names the error."""
-    return shortened(next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "an empty message"))
 
 
 def _kind(value: Any) -> str:

@@ -18,8 +18,9 @@ from scrapy.settings import BaseSettings
 from scrapy.settings.default_settings import FEED_EXPORTERS_BASE
 from scrapy.utils.misc import load_object
 
-from scrapy_distributed.errors import ConfigError, shortened
+from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.password import QUOTE, has_password, is_ambiguous, without_password
+from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
 

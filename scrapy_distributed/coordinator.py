@@ -27,7 +27,7 @@ from scrapy_distributed.batch_size import FIRST, BatchSize
 from scrapy_distributed.config import AUTO, Config, check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
 from scrapy_distributed.dispatch import Dispatcher
 from scrapy_distributed.divert import Diverter, Entry, check_targets
-from scrapy_distributed.errors import ConfigError, DistributedError, FleetUnusableError, shortened
+from scrapy_distributed.errors import ConfigError, DistributedError, FleetUnusableError
 from scrapy_distributed.finds import MAX_URL
 from scrapy_distributed.fingerprint import fingerprinter_of
 from scrapy_distributed.fleet import addresses, project_of, targets_from_cfg
@@ -42,6 +42,7 @@ from scrapy_distributed.preflight import admit, preflight
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.report import report
 from scrapy_distributed.walk import Walk
+from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
 

@@ -6,15 +6,14 @@ would use it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
-
-from scrapy_distributed.errors import NodeError, ScrapydRefusedError, shortened
+from scrapy_distributed.errors import NodeError, ScrapydRefusedError
 from scrapy_distributed.node import Node
+from scrapy_distributed.together import together
+from scrapy_distributed.versions import stored_as
+from scrapy_distributed.words import shortened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,39 +31,34 @@ class Deployed:
     was_there: bool = False
 
 
-def stored_version(version: str) -> str:
-    """*version* in the form in which Scrapyd stores and lists it."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", version)
-
-
 async def deploy(nodes: Sequence[Node], project: str, version: str, egg: bytes) -> list[Deployed]:
     """Send *egg* to all *nodes* at once, and verify that version and spiders are there.
 
     Where one of them can't use it, it is taken back from all that have it by now: a crawl uses one version on every
     node. A node that does not answer says nothing about the egg. Raises nothing for a node that fails."""
-    results = await _all(_send(node, project, version, egg) for node in nodes)
+    results = await together(_send(node, project, version, egg) for node in nodes)
     bad = [result.node for result in results if result.is_bad]
     if not bad:
         return results
     pairs = zip(nodes, results, strict=True)
-    return await _all(_taken_back(node, project, version, result, bad[0]) for node, result in pairs)
+    return await together(_taken_back(node, project, version, result, bad[0]) for node, result in pairs)
 
 
 async def _send(node: Node, project: str, version: str, egg: bytes) -> Deployed:
     was_there = is_stored = False
     try:
-        was_there = stored_version(version) in await node.listversions(project)
+        was_there = stored_as(version) in await node.listversions(project)
         is_stored = True
         await node.addversion(project, version, egg)
         versions = await node.listversions(project)
-        spiders = await node.listspiders(project, version) if stored_version(version) in versions else []
+        spiders = await node.listspiders(project, version) if stored_as(version) in versions else []
     except NodeError as error:
         is_bad = is_stored and isinstance(error, ScrapydRefusedError)
         return Deployed(
             node=node.name, problem=_words(error), is_bad=is_bad, is_stored=is_stored, was_there=was_there
         )  # fmt: skip
     problem = None
-    if stored_version(version) not in versions:
+    if stored_as(version) not in versions:
         found = shortened(", ".join(versions)) or "none"
         problem = f"version {version} was taken and is not listed (found: {found})"
     elif not spiders:
@@ -81,7 +75,7 @@ async def _taken_back(node: Node, project: str, version: str, result: Deployed, 
         return result
     reason = result.problem or f"{bad} can't use it"
     try:
-        if stored_version(version) not in await node.listversions(project):
+        if stored_as(version) not in await node.listversions(project):
             return replace(result, problem=f"{reason}: version {version} is not there") if result.problem else result
         await node.delversion(project, version)
     except NodeError as error:
@@ -95,9 +89,3 @@ async def _taken_back(node: Node, project: str, version: str, result: Deployed, 
 
 def _words(error: NodeError) -> str:
     return str(error).removeprefix(f"{error.node}: ")
-
-
-async def _all(coroutines: Iterable[Coroutine[Any, Any, Deployed]]) -> list[Deployed]:
-    """Of all, in order."""
-    results: list[Deployed] = await gatherResults(map(Deferred.fromCoroutine, coroutines), consumeErrors=True)
-    return results

@@ -12,9 +12,10 @@ from scrapy.spiders import CrawlSpider
 
 from scrapy_distributed import wire
 from scrapy_distributed.config import Config
-from scrapy_distributed.errors import ConfigError, NotSerializableError, TooLargeError, WireError, shortened
+from scrapy_distributed.errors import ConfigError, NotSerializableError, TooLargeError, WireError
 from scrapy_distributed.finds import FindRule
 from scrapy_distributed.offsite import Offsite
+from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
 

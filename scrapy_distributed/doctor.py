@@ -23,7 +23,6 @@ from twisted.internet.task import deferLater
 
 from scrapy_distributed import __version__
 from scrapy_distributed.addon import Addon
-from scrapy_distributed.answer import shortened
 from scrapy_distributed.batch import new_token
 from scrapy_distributed.config import Config, unknown
 from scrapy_distributed.divert import rules_of, target_rules
@@ -37,6 +36,7 @@ from scrapy_distributed.post_mortem import cause_of_death, last_error
 from scrapy_distributed.preflight import CHECKS, OPEN, Check, Finding, Survey, Verdict
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.wire import MAX_VALUE_BYTES
+from scrapy_distributed.words import listed, shortened
 
 HERE = "here"  # in the place of a node's name: what is checked on this machine
 #: What the probe gets besides the settings of a real job, so that it leaves nothing behind.
@@ -90,8 +90,7 @@ def subject(settings: BaseSettings, name: str | None) -> Subject:
         raise ConfigError(f"the spiders of this project can't be loaded: {type(error).__name__}: {error}") from None
     of_spider = {one: _settings_of(kind, settings) for one, kind in kinds.items()}
     if name is not None:
-        listed = shortened(", ".join(sorted(loader.list()))) or "none"
-        note = "" if name in kinds else f" is not in the project of this folder (it has {listed})"
+        note = "" if name in kinds else f" is not in the project of this folder (it has {listed(loader.list())})"
         return Subject(name=name, kind=kinds.get(name), settings=of_spider.get(name, settings), note=note)
     found = [one for one, own in of_spider.items() if own.getbool("DISTRIBUTED_ENABLED", True)]
     if not found:

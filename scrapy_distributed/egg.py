@@ -11,8 +11,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from scrapy_distributed.answer import last_line
-from scrapy_distributed.errors import ConfigError, shortened
+from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.words import last_line, shortened
 
 logger = logging.getLogger(__name__)
 

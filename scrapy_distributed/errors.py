@@ -21,8 +21,6 @@ from __future__ import annotations
 
 from scrapy.exceptions import IgnoreRequest
 
-LONGEST_QUOTE = 300  # characters
-
 
 class DistributedError(Exception):
     """Root of everything that this package raises on purpose."""
@@ -88,9 +86,3 @@ class NodeTooLongError(NodeRefusedError):
 class NodeAmbiguousError(NodeError):
     """The request went out and no usable answer came: a timeout, a dropped line, an error page.
     It may have been done, and a request that timed out can still be carried out later."""
-
-
-def shortened(text: str, longest: int = LONGEST_QUOTE) -> str:
-    """*text* as others may see it: cut where it would flood a log, and without what a terminal would carry out."""
-    cut = text if len(text) <= longest else f"{text[: longest - 3]}..."
-    return cut if cut.isprintable() else "".join(one if one.isprintable() else "?" for one in cut)

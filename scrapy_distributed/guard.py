@@ -26,9 +26,10 @@ from scrapy.utils.httpobj import urlparse_cached
 
 from scrapy_distributed.addresses import Addresses, literal, on_one_machine
 from scrapy_distributed.config import Config
-from scrapy_distributed.errors import ConfigError, NodeRequestError, shortened
+from scrapy_distributed.errors import ConfigError, NodeRequestError
 from scrapy_distributed.middleware import is_borrowed
 from scrapy_distributed.password import without_password
+from scrapy_distributed.words import shortened
 
 if TYPE_CHECKING:
     from scrapy import Request, Spider

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scrapy_distributed.errors import ConfigError, shortened
+from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.wire import MAX_ARGUMENT_BYTES
+from scrapy_distributed.words import shortened
 
 #: Bytes of all arguments of one job: half of what Linux allows for arguments and environment together.
 MAX_ARGUMENTS_BYTES = 1_000_000

@@ -15,10 +15,11 @@ from twisted.internet.defer import CancelledError
 
 from scrapy_distributed.batch import AttemptState, Blame, Fate
 from scrapy_distributed.config import Config
-from scrapy_distributed.errors import WireError, shortened
+from scrapy_distributed.errors import WireError
 from scrapy_distributed.health import Fleet, Flight, Member, Proof
 from scrapy_distributed.ledger import Finds, Ledger, Settlement
 from scrapy_distributed.receipt import Receipt
+from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
 

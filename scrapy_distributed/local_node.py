@@ -19,9 +19,9 @@ from functools import cache
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-from scrapy_distributed.answer import shortened
 from scrapy_distributed.errors import ConfigError, NodeUnreachableError
 from scrapy_distributed.local_credentials import write_private
+from scrapy_distributed.words import shortened
 
 HOST = "127.0.0.1"
 _POLL_SECONDS = 0.05

@@ -27,10 +27,10 @@ from types import TracebackType
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
-from scrapy_distributed.accounting import counted
 from scrapy_distributed.draft import draft, put, remove_dead
 from scrapy_distributed.errors import ConfigError, DistributedError
 from scrapy_distributed.ledger_reader import AcceptedAttempt
+from scrapy_distributed.words import counted
 
 MAX_ITEM_BYTES = 4 * 1024 * 1024  # to look at an item as JSON takes up to 25 times as much
 CHUNK_BYTES = 256 * 1024

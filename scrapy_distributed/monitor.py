@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from twisted.internet.defer import Deferred, gatherResults
-
 from scrapy_distributed.errors import NodeError, NodeRefusedError, NodeTooLongError, NodeUnreachableError
 from scrapy_distributed.node import Node
+from scrapy_distributed.together import together
 
 #: Above so many pending jobs ``listjobs.json``, which carries the payload of each, is left alone.
 HEAVY_BACKLOG = 20
@@ -47,7 +46,7 @@ class Snapshot:
 
 async def poll(nodes: Sequence[Node], project: str | None) -> Snapshot:
     """Ask all *nodes* at once. A node that fails is in the snapshot with its problem; nothing is raised for it."""
-    states = await gatherResults([Deferred.fromCoroutine(_state(node, project)) for node in nodes], consumeErrors=True)
+    states = await together(_state(node, project) for node in nodes)
     return Snapshot(time=datetime.now(timezone.utc), project=project, nodes=tuple(states))
 
 

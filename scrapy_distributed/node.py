@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -86,6 +87,17 @@ class DaemonStatus:
     running: int
     finished: int
     node_name: str
+
+
+@asynccontextmanager
+async def open_nodes(addresses: Iterable[NodeAddress], **options: Any) -> AsyncIterator[list[Node]]:
+    """A ``Node`` for each, made with *options*; all are closed at the end."""
+    nodes = [Node(address=address, **options) for address in addresses]
+    try:
+        yield nodes
+    finally:
+        for node in nodes:
+            await node.close()
 
 
 class Node:

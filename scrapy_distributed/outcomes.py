@@ -8,7 +8,8 @@ from scrapy.exceptions import IgnoreRequest
 from scrapy.spidermiddlewares.httperror import HttpError
 
 from scrapy_distributed.batch import bits
-from scrapy_distributed.errors import NodeRequestError, shortened
+from scrapy_distributed.errors import NodeRequestError
+from scrapy_distributed.words import shortened
 
 LOST = "lost on the worker"
 TO_A_NODE = "a node of the fleet"

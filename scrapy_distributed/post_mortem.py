@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from scrapy_distributed.errors import shortened
 from scrapy_distributed.password import without_passwords
+from scrapy_distributed.words import shortened
 
 NOT_INSTALLED = (
     "It has no log either, so it died at its start: most often scrapy_distributed, or something else that the project"

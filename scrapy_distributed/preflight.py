@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import enum
 import logging
-import re
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import LoopingCall, deferLater
 
 from scrapy_distributed.errors import (
@@ -22,10 +20,12 @@ from scrapy_distributed.errors import (
     NodeError,
     NodeRefusedError,
     NodeUnauthorizedError,
-    shortened,
 )
 from scrapy_distributed.node import Node
 from scrapy_distributed.roll_call import AGAIN_SECONDS, RollCall, may_pass
+from scrapy_distributed.together import together
+from scrapy_distributed.versions import choose_version, order_of
+from scrapy_distributed.words import listed, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Survey:
         for node in nodes:
             self._found.setdefault(node.name, {})
         for check in checks:
-            await _all(self._ask(node, check) for node in nodes)
+            await together(self._ask(node, check) for node in nodes)
 
     def error_of(self, node: Node) -> NodeError | ConfigError | None:
         """Why it can't be used, as far as it was asked."""
@@ -281,7 +281,7 @@ async def _project(node: Node, survey: Survey) -> tuple[Verdict, str]:
     if not versions and survey.project not in (projects := await node.listprojects()):
         raise NodeRefusedError(
             node.name,
-            f"project {survey.project!r} not found: deploy it: scrapy fleet deploy (it has {_listed(projects)})",
+            f"project {survey.project!r} not found: deploy it: scrapy fleet deploy (it has {listed(projects)})",
         )
     survey.versions[node.name] = versions
     return Verdict.OK, survey.project
@@ -292,8 +292,8 @@ async def _version(node: Node, survey: Survey) -> tuple[Verdict, str]:
     survey.chosen = choose_version(dict(sorted(survey.versions.items())), survey.version, survey.project)
     if not survey.chosen:
         return Verdict.OK, "none, as of a project that is no egg"
-    newest = max({version for known in survey.versions.values() for version in known}, key=_natural)
-    if survey.version or newest in survey.versions[node.name] or _natural(newest) <= _natural(survey.chosen):
+    newest = max({version for known in survey.versions.values() for version in known}, key=order_of)
+    if survey.version or newest in survey.versions[node.name] or order_of(newest) <= order_of(survey.chosen):
         return Verdict.OK, shortened(survey.chosen)
     return Verdict.WARN, (
         f"{shortened(newest)} is not there, so {shortened(survey.chosen)} is used on every node: scrapy fleet deploy"
@@ -306,7 +306,7 @@ async def _spider(node: Node, survey: Survey) -> tuple[Verdict, str]:
     if survey.spider not in spiders:
         raise NodeRefusedError(
             node.name,
-            f"spider {survey.spider!r} is not in {_place(node, survey)} (it has {_listed(spiders)}): "
+            f"spider {survey.spider!r} is not in {_place(node, survey)} (it has {listed(spiders)}): "
             "scrapy fleet deploy",
         )
     return Verdict.OK, survey.spider
@@ -315,7 +315,7 @@ async def _spider(node: Node, survey: Survey) -> tuple[Verdict, str]:
 def _place(node: Node, survey: Survey) -> str:
     """Where a spider was looked for. The version is named where a newer one is there, which may have it."""
     project = f"project {survey.project!r} there"
-    if all(_natural(version) <= _natural(survey.chosen) for version in survey.versions[node.name]):
+    if all(order_of(version) <= order_of(survey.chosen) for version in survey.versions[node.name]):
         return project
     why = "the one asked for" if survey.version else "the newest that every node has"
     return f"version {shortened(survey.chosen)} of {project}, {why}"
@@ -355,37 +355,3 @@ CHECKS = (
 )
 _VERSION = 3  # its index
 _TROUBLES = {check.name: check.trouble for check in CHECKS}
-
-
-def choose_version(versions: dict[str, list[str]], asked: str, project: str) -> str:
-    """The version that every node has. Scrapyd's own idea of the newest is wrong (9_0 after 10_0), so numbers in a
-    version are compared as numbers here. Raises ``ConfigError``."""
-    if not any(versions.values()):
-        return ""  # a project of scrapyd.conf's [settings]
-    common = set.intersection(*(set(found) for found in versions.values()))
-    if asked:
-        asked = re.sub(r"[^A-Za-z0-9_-]", "_", asked)  # as Scrapyd stores it
-        common &= {asked}
-    if not common:
-        found = "; ".join(f"{name} has {_listed(found)}" for name, found in versions.items())
-        wanted = f"version {asked!r}" if asked else "one version on every node"
-        raise ConfigError(f"project {project!r}: expected {wanted}, {found}: scrapy fleet deploy")
-    return max(common, key=_natural)
-
-
-def _natural(version: str) -> list[tuple[int, str]]:
-    """For comparison. A number is its length and its digits: Python makes no number of more than 4,300 of them."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", version)
-    numbers = (part.lstrip("0") if part[0] in "0123456789" else None for part in parts)
-    return [
-        (-1, part) if number is None else (len(number), number) for part, number in zip(parts, numbers, strict=True)
-    ]
-
-
-def _listed(names: Iterable[str]) -> str:
-    return shortened(", ".join(sorted(names))) or "none"
-
-
-async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
-    deferreds = [Deferred.fromCoroutine(coroutine) for coroutine in coroutines]
-    await DeferredList(deferreds, fireOnOneErrback=True, consumeErrors=True)

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 from scrapy_distributed import wire
 from scrapy_distributed.batch import bitmap_from_bytes, bitmap_to_bytes
-from scrapy_distributed.errors import WireError, shortened
+from scrapy_distributed.errors import WireError
 from scrapy_distributed.job import check_job_id
 from scrapy_distributed.outcomes import MAX_REASON
+from scrapy_distributed.words import shortened
 
 FORMAT = 3
 BITMAPS = ("settled", "again")

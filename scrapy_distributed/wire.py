@@ -24,6 +24,7 @@ from scrapy import Request, Spider
 
 from scrapy_distributed.errors import NotSerializableError, TooLargeError, WireError
 from scrapy_distributed.ticket import ERRBACK, TICKET
+from scrapy_distributed.words import escaped
 
 START_URL = "DISTRIBUTED_START_URL"
 # Linux refuses a command with a longer argument (MAX_ARG_STRLEN, 32 pages, less the final NUL), and a Scrapyd that
@@ -228,7 +229,7 @@ _loads = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number).
 
 def _found(text: str) -> str:
     """*text* for a message: printable, and cut where it would flood a log."""
-    shown = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[:MAX_FOUND])
+    shown = escaped(text[:MAX_FOUND])
     return shown if len(text) <= MAX_FOUND else f"{shown}..."
 
 

@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from scrapy_distributed import receipt, wire
 from scrapy_distributed.config import Config
 from scrapy_distributed.divert import is_crawl_spider
-from scrapy_distributed.errors import ConfigError, WireError, shortened
+from scrapy_distributed.errors import ConfigError, WireError
 from scrapy_distributed.feeds import Feeds
 from scrapy_distributed.fingerprint import fingerprinter_of
 from scrapy_distributed.guard import own_is_open
@@ -41,6 +41,7 @@ from scrapy_distributed.process_age import process_age
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.targets import Targets
 from scrapy_distributed.ticket import Ticket, Tickets, ticket_of
+from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
 

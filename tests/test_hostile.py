@@ -41,7 +41,7 @@ from twisted.web.resource import Resource
 
 from scrapy_distributed import node as node_module
 from scrapy_distributed import wire
-from scrapy_distributed.answer import Answer, last_line, parsed
+from scrapy_distributed.answer import Answer, parsed
 from scrapy_distributed.commands.batches import Command
 from scrapy_distributed.errors import (
     ConfigError,
@@ -61,9 +61,10 @@ from scrapy_distributed.middleware import DistributedSpiderMiddleware
 from scrapy_distributed.node import Node, NodeAddress
 from scrapy_distributed.outcomes import Outcomes, reason_of
 from scrapy_distributed.post_mortem import cause_of_death
-from scrapy_distributed.preflight import choose_version
 from scrapy_distributed.receipt import MAX_FEEDS, MAX_STATS, Receipt, receipt_path
+from scrapy_distributed.versions import choose_version
 from scrapy_distributed.wire import MAX_ARGUMENT_BYTES, PREFIX, decode_requests, encode_payload, encode_request
+from scrapy_distributed.words import last_line
 from scrapy_distributed.worker import Worker
 
 SECRET = "s3cr3t-Pa55"

@@ -18,6 +18,7 @@ from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
 from scrapy_distributed.commands import at_least, refuse_options
+from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:
     from scrapy_distributed.accounting import Balance
@@ -103,7 +104,7 @@ class Command(ScrapyCommand):
         except BrokenPipeError:  # "| head" has seen enough; nothing is to be written at exit either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (ConfigError, LedgerError) as error:
-            print(_shown(str(error)), file=sys.stderr)
+            print(escaped(str(error)), file=sys.stderr)
             self.exitcode = 2
 
     def _runs(self, action: str, opts: argparse.Namespace, stack: ExitStack) -> list[Run]:
@@ -170,7 +171,7 @@ class Command(ScrapyCommand):
             return 0
         print(f"{_title(ledger, run)}\n{_batch_lines(batch, batch['children'])}")
         if batch["avoid"]:
-            print(f"    its requests failed on {_shown(batch['avoid'])} before")
+            print(f"    its requests failed on {escaped(batch['avoid'])} before")
         for attempt in attempts:
             print(_attempt_lines(attempt))
         for outcome in outcomes:
@@ -198,7 +199,6 @@ class Command(ScrapyCommand):
         return 0 if good else 1
 
     def _retry(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        from scrapy_distributed.accounting import counted
         from scrapy_distributed.ledger import Ledger
 
         ((reader, run),) = runs  # so there is a ledger: Ledger would make one
@@ -212,9 +212,8 @@ class Command(ScrapyCommand):
         if left_out:
             print("    left out: their callback had begun, so items of them may be in a feed")
         if taken:
-            print(
-                f"  the command that began the run takes it up again: scrapy crawl {_shown(spider)}, with its arguments"
-            )
+            command = f"scrapy crawl {escaped(spider)}, with its arguments"
+            print(f"  the command that began the run takes it up again: {command}")
         return 0 if taken else 1
 
     def _merge(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
@@ -259,7 +258,7 @@ class _Account:
         return {**named, **self.balance.as_dict(), "losses": self.losses.as_dict()}
 
     def lines(self) -> list[str]:
-        return [str(self.balance), self.verdict, *map(_shown, self.losses.lines())]
+        return [str(self.balance), self.verdict, *map(escaped, self.losses.lines())]
 
 
 class _Wanted:
@@ -308,8 +307,6 @@ def _title(ledger: LedgerReader, run: dict[str, Any]) -> str:
 
 def _batch_lines(batch: dict[str, Any], children: Sequence[int]) -> str:
     """*children*: the batches that were made of it alone, as far as they are known."""
-    from scrapy_distributed.accounting import counted
-
     batch = _clean(batch)
     origin = f", from batch {batch['parent']}" if batch["parent"] else ""
     where = f" on {batch['node']}, attempt {batch['attempts']}" if batch["attempts"] else ""
@@ -336,7 +333,7 @@ def _numbers(batches: Sequence[int]) -> str:
 
 
 def _attempt_lines(attempt: dict[str, Any]) -> str:
-    from scrapy_distributed.accounting import Losses, counted
+    from scrapy_distributed.accounting import Losses
 
     attempt = _clean(attempt)
     where = f"{attempt['node']} at {attempt['url']}" if attempt["url"] else attempt["node"]
@@ -348,27 +345,25 @@ def _attempt_lines(attempt: dict[str, Any]) -> str:
     ]
     if attempt["items"] is not None:
         lines.append(f"    {counted(attempt['items'], 'item')}")
-    lines += [f"    {file.items:,} in {_shown(file.url)}" for file in attempt["feeds"]]
+    lines += [f"    {file.items:,} in {escaped(file.url)}" for file in attempt["feeds"]]
     losses = Losses(unexported=attempt["unexported"], followed=attempt["followed"])
-    lines += [f"    {_shown(line)}" for line in losses.lines()]
+    lines += [f"    {escaped(line)}" for line in losses.lines()]
     if attempt["log"]:
         lines.append(f"    log {attempt['log']}")
     return "\n".join(lines)
 
 
 def _outcome_line(outcome: dict[str, Any]) -> str:
-    return f"{_shown(outcome['state'])}\t{_shown(outcome['reason'])}\t{_shown(outcome['url'])}"
+    return f"{escaped(outcome['state'])}\t{escaped(outcome['reason'])}\t{escaped(outcome['url'])}"
 
 
 def _print_merged(merged: Merged, output: str) -> None:
     """Faults to standard error, what was written to standard output."""
-    from scrapy_distributed.accounting import counted
-
     shown: Counter[str] = Counter()
     for fault in merged.faults:
         shown[fault.kind.value] += 1
         if shown[fault.kind.value] <= FAULTS_SHOWN:
-            print(f"{fault.kind.value}: {_shown(fault.message)}", file=sys.stderr)
+            print(f"{fault.kind.value}: {escaped(fault.message)}", file=sys.stderr)
     for kind, count in shown.items():
         if count > FAULTS_SHOWN:
             print(f"{kind}: {count - FAULTS_SHOWN:,} more; --json names all", file=sys.stderr)
@@ -382,15 +377,9 @@ def _print_merged(merged: Merged, output: str) -> None:
         print(f"{what} in {output}, each start URL in one feed only")
 
 
-def _shown(text: str) -> str:
-    """*text* as one line that can't control a terminal: reasons and URLs come from nodes and pages, and a ledger may be
-    somebody else's."""
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
-
-
 def _clean(values: dict[str, Any]) -> dict[str, Any]:
-    """*values* with each text as ``_shown``."""
-    return {name: _shown(value) if isinstance(value, str) else value for name, value in values.items()}
+    """*values* with each text as ``escaped``."""
+    return {name: escaped(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def _when(seconds: float | None) -> str:

@@ -262,13 +262,10 @@ def _unusable(spiders: Iterable[str]) -> Iterator[str]:
 
 async def _deploy_all(where: Sequence[NodeAddress], project: str, version: str, egg: bytes) -> list[Deployed]:
     from scrapy_distributed.deploy import deploy
-    from scrapy_distributed.node import Node
+    from scrapy_distributed.node import open_nodes
 
-    nodes = [Node(address=address) for address in where]
-    results = await deploy(nodes, project, version, egg)
-    for node in nodes:
-        await node.close()
-    return results
+    async with open_nodes(where) as nodes:
+        return await deploy(nodes, project, version, egg)
 
 
 async def _examined(
@@ -278,14 +275,11 @@ async def _examined(
     from twisted.internet import reactor
 
     from scrapy_distributed.doctor import Probe, examine
-    from scrapy_distributed.node import Node
+    from scrapy_distributed.node import open_nodes
 
     loop: Any = reactor
-    nodes = [Node(address=address, deadline_seconds=deadline) for address in where]
     probe = Probe(job=job, timeout=timeout, clock=loop) if job else None
     if probe:  # Ctrl-C must not leave a job behind
         loop.addSystemEventTrigger("before", "shutdown", probe.stop)
-    findings = await examine(nodes, survey, probe)
-    for node in nodes:
-        await node.close()
-    return findings
+    async with open_nodes(where, deadline_seconds=deadline) as nodes:
+        return await examine(nodes, survey, probe)

@@ -63,15 +63,12 @@ async def _watch(where: Sequence[NodeAddress], project: str | None, opts: argpar
     from twisted.internet.task import deferLater
 
     from scrapy_distributed.monitor import as_json, plain, poll
-    from scrapy_distributed.node import Node
+    from scrapy_distributed.node import open_nodes
 
-    nodes = [Node(address=address) for address in where]
-    while True:
-        snapshot = await poll(nodes, project)
-        print("\n".join([as_json(snapshot)] if opts.json else plain(snapshot)), flush=True)
-        if opts.once:
-            break
-        await deferLater(reactor, opts.interval)
-    for node in nodes:
-        await node.close()
-    return snapshot.healthy
+    async with open_nodes(where) as nodes:
+        while True:
+            snapshot = await poll(nodes, project)
+            print("\n".join([as_json(snapshot)] if opts.json else plain(snapshot)), flush=True)
+            if opts.once:
+                return snapshot.healthy
+            await deferLater(reactor, opts.interval)
