@@ -22,9 +22,8 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
 from scrapy_distributed import fast, wire
-from scrapy_distributed.batch import Batcher
-from scrapy_distributed.batch_size import FIRST, BatchSize
-from scrapy_distributed.config import AUTO, Config, check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
+from scrapy_distributed.config import Config, check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
+from scrapy_distributed.cutter import Cutter
 from scrapy_distributed.dispatch import Dispatcher
 from scrapy_distributed.divert import Diverter, Entry, check_targets
 from scrapy_distributed.errors import ConfigError, DistributedError, FleetUnusableError
@@ -46,7 +45,6 @@ from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
 
-UNMEASURED = 2  # jobs that a node may hold and has not started, while no job has told how long it took
 BUFFER = 200  # requests of one page, or of the start, that are taken away before they are diverted
 TURN = 0.05  # seconds of CPU, after which what a receipt has found leaves the event loop to others
 
@@ -68,20 +66,13 @@ class Coordinator:
             config=config, spider=self.spider, stats=crawler.stats, offsite=Offsite(crawler),
             fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.occurrence,
         )  # fmt: skip
-        # Where nobody waits for receipts nothing is ever measured.
-        self.batch_size = BatchSize(FIRST if config.batch_size == AUTO and not config.wait else config.batch_size)
-        self.batcher = Batcher(
-            size=self.batch_size.fixed, max_bytes=wire.MAX_JSON_BYTES // 4, max_age=config.batch_max_age
-        )
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
+        self.cutter = Cutter(
+            ledger=self.ledger, fleet=self.fleet, config=config, walk=self.walk, stats=self._stats, clock=clock,
+            idle=self._idle, send=self._send,
+        )  # fmt: skip
         self.dispatcher: Dispatcher | None = None
         self._taken: list[Request] = []  # of the pages that are being parsed
-        self._walked = False
-        self._walked_at = 0.0
-        self._walk_failed = False
-        self._rest_since = 0.0  # since then something waits for a batch of its own
-        self._began = clock.seconds()
-        self._slots = self._count_slots()  # as of the last tick: a fleet may be too large to count at each page
         self._closing = False
         self._failing: Callable[[], None] | None = None
         self._more_found: Any = None  # the call that is to divert the rest of what workers have found
@@ -123,6 +114,13 @@ class Coordinator:
         return coordinator
 
     # The wiring of the sending side
+
+    def _idle(self) -> bool:
+        return self.dispatcher is not None and self.dispatcher.idle
+
+    def _send(self) -> None:
+        if self.dispatcher is not None:
+            self.dispatcher.send_ready()
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Preflight, the run, the dispatcher; then the start of the spider, unless its walk is done already. Not before
@@ -166,16 +164,15 @@ class Coordinator:
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=self.fleet, judge=judge, job=self._job_template(version=version),
             config=self.config, spider=self.spider, stats=self._stats, clock=self.clock,
-            admit=partial(admit, version=version, **known), all_cut=self._all_cut, changed=self._changed,
+            admit=partial(admit, version=version, **known), all_cut=lambda: self.cutter.all_cut, changed=self._changed,
             stranded=self._stranded, ledger_failed=self._ledger_failed,
         )  # fmt: skip
         for fault in faults.values():
             self.dispatcher.leave_out(fault)
-        self._began = self.clock.seconds()
-        self.batcher.add(self.ledger.queued(), self._began)
+        self.cutter.start()
         self.dispatcher.start()  # before a batch is cut: it knows what is under way
         self._divert_found()
-        self._cut()
+        self.cutter.cut()
         self._ticker.start(1.0, now=False)
         return to_walk
 
@@ -219,7 +216,7 @@ class Coordinator:
                     # A start of millions must leave time for sending them.
                     await maybe_deferred_to_future(deferLater(self.clock, 0))
         except Exception:
-            self._walk_failed = True
+            self.walk.failed = True
             raise
         for request in self._divert():
             yield request
@@ -234,10 +231,6 @@ class Coordinator:
             version=version,
             nodes=[member.node.address for member in self.fleet.members],
         )
-
-    def _all_cut(self) -> bool:
-        """Whether no more batches are to be expected, but for what workers find."""
-        return self._walk_over and not self.batcher.bodies
 
     # Diverting
 
@@ -293,20 +286,20 @@ class Coordinator:
         try:
             entries, here = self.diverter.entries(taken)
             new = self.ledger.divert(entries)
-            self.batcher.add(new, self.clock.seconds())  # at once: it holds what the ledger has as queued
+            self.cutter.add(new)
             self._stats.inc_value("distributed/diverted", len(new))
             if len(new) < len(entries):
                 self._stats.inc_value("distributed/duplicates", len(entries) - len(new))
-            self._cut()
+            self.cutter.cut()
         except sqlite3.Error as error:
             self._ledger_failed(error)
         except Exception:
-            self._walk_failed = True
+            self.walk.failed = True
             raise
         return here
 
     def _ledger_failed(self, error: sqlite3.Error) -> None:
-        self._walk_failed = True  # so a resumed run walks again, and finds these again
+        self.walk.failed = True  # so a resumed run walks again, and finds these again
         logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
         self._close("ledger_failed")
 
@@ -316,108 +309,15 @@ class Coordinator:
             assert self.crawler.engine is not None
             self.crawler.engine.crawl(request)
 
-    def _cut(self) -> None:
-        """Close the batches that are full. Without a fixed size the next one is cut off when those before it have been
-        taken: as late as can be, so that what jobs have reported and what is left at the end decide on its size."""
-        self._close_batches(self.batcher.take_full())
-        if self.batcher.size is not None:
-            return
-        while self.batcher.bodies and (self.batcher.too_long or self._wanted()):
-            uncut, size = len(self.batcher.bodies), self._next_size()
-            if uncut < size and not (self.batcher.too_long or self._due()):
-                return
-            rest_is_little = self._walk_over and uncut < 1.5 * size
-            self._close_batches(self.batcher.take(uncut if rest_is_little else size))
-
-    def _close_open(self) -> None:
-        """Close the open batch, full or not; without a fixed size what is due of it."""
-        if self.batcher.size is None:
-            self._cut()
-        else:
-            self._close_batches(self.batcher.take_all())
-
-    def _wanted(self) -> bool:
-        """Whether a node would take one more: nothing is ready but what waits for another node than its last. As long
-        as the right size is not known, only few wait on the nodes."""
-        if any(last_node is None for _, last_node in self.ledger.ready()):
-            return False
-        waiting = sum(flight.waiting for _, flight in self.fleet.flights()) if not self.batch_size.measured else 0
-        return waiting < UNMEASURED * len(self.fleet.members)
-
-    def _due(self) -> bool:
-        """Whether the open batch goes out though it is not full: after the walk only workers may add to it."""
-        nothing_added = self._walked and self.batcher.added <= self._walked_at
-        return nothing_added or (self._walk_over and self._idle) or self.batcher.overdue(self.clock.seconds())
-
-    @property
-    def _idle(self) -> bool:
-        return self.dispatcher is not None and self.dispatcher.idle
-
-    def _next_size(self) -> int:
-        uncut, diverted = len(self.batcher.bodies), self._stats.get_value("distributed/diverted", 0)
-        return self.batch_size.next(
-            uncut=uncut, unsettled=max(uncut, diverted - self.batch_size.requests), slots=self._slots,
-            elapsed=self._elapsed, walking=not self._walk_over,
-        )  # fmt: skip
-
-    def _count_slots(self) -> int:
-        """Jobs that the fleet runs at once, as far as is known: a node does not tell how many it would."""
-        return max(1, sum(max(1, member.peak_running) for member in self.fleet.members if member.well))
-
-    @property
-    def _elapsed(self) -> float:
-        return float(self.clock.seconds() - self._began)
-
-    def _close_batches(self, batches: list[list[str]]) -> None:
-        if not batches:
-            return
-        try:
-            made = self.ledger.close_batches(batches, self.batcher.bodies)
-        except BaseException:  # the ledger has them as queued still, so the open batch has
-            self.batcher.put_back(batches)
-            raise
-        self._stats.inc_value("distributed/batches", made)
-        if self.dispatcher is not None:
-            self.dispatcher.send_ready()
-
     def _tick(self) -> None:
         try:
-            self._slots = self._count_slots()
             self.walk.go_on()
             self._divert_and_crawl()
-            if self.batcher.overdue(self.clock.seconds()):
-                self._close_open()
-            self._close_the_rest()
-            self.batch_size.idle(self._starving, self._elapsed)
+            self.cutter.tick()
         except sqlite3.Error as error:
             self._ledger_failed(error)
         except Exception:  # the next tick is due all the same
             logger.exception("Closing batches failed, trying again", extra=self._extra)
-
-    def _close_the_rest(self) -> None:
-        """Send what is to be tried on another node, if that makes a batch; and after the walk, when only workers find
-        more, all that there is as soon as a node has nothing to do, or when it has waited for long enough."""
-        now = self.clock.seconds()
-        self._cut()
-        if not self.ledger.has_queued():
-            self._rest_since = now
-            return
-        uncut = self.batcher.size is None and bool(self.batcher.bodies)
-        if uncut:  # less than a batch of what is to be tried again waits until all has been tried once
-            self._rest_since = now
-        overdue = self._walk_over and now - self._rest_since >= self.config.batch_max_age
-        all_of_it = not uncut and (self._starving or overdue)
-        if all_of_it:
-            self._close_open()
-        size = self.batcher.size or self._next_size()
-        if self.ledger.close_again(size, all_of_it=all_of_it):
-            assert self.dispatcher is not None
-            self.dispatcher.send_ready()
-
-    @property
-    def _starving(self) -> bool:
-        """Whether all has been found here, a node has nothing to do, and nothing is ready for it."""
-        return self._walk_over and self._idle and not self.ledger.ready()
 
     # What workers find
 
@@ -439,7 +339,7 @@ class Coordinator:
         return finds
 
     def _accepted(self, node: str, receipt: Receipt) -> None:
-        self.batch_size.job_ended(receipt.stats, receipt.settled.bit_count(), self._elapsed, node)
+        self.cutter.size.job_ended(receipt.stats, receipt.settled.bit_count(), self.cutter.elapsed, node)
         if receipt.targets and not self._finds_wait:
             self._divert_found()
 
@@ -466,9 +366,9 @@ class Coordinator:
         return self._more_found is not None and self._more_found.active()
 
     def _found(self, bodies: Sequence[str]) -> None:
-        self.batcher.add(list(bodies), self.clock.seconds())
+        self.cutter.add(list(bodies))
         self._stats.inc_value("distributed/diverted", len(bodies))
-        self._cut()
+        self.cutter.cut()
 
     # The end
 
@@ -479,40 +379,36 @@ class Coordinator:
             raise DontCloseSpider
         try:
             self._divert_and_crawl()
-            if not self._walk_over:
-                self._close_open()
+            if not self.walk.over:
+                self.cutter.cut_all()
                 # Another handler of the signal may have given the engine more to do.
                 if self.crawler.engine.spider_is_idle() and not self.walk.waits:
-                    self._walked, self._walked_at = True, self.clock.seconds()
+                    self.walk.is_done()
                     self.ledger.lost_own(self.walk.lost)
                     self.ledger.walked()
-            if self._walk_over and self.dispatcher is not None:
-                self._close_the_rest()
+            if self.walk.over and self.dispatcher is not None:
+                self.cutter.cut_rest()
         except sqlite3.Error as error:
             self._ledger_failed(error)
         if not self._done():
             raise DontCloseSpider
 
-    @property
-    def _walk_over(self) -> bool:
-        return self._walked or self._walk_failed
-
     def _request_scheduled(self) -> None:
-        if self._walked:  # it goes on: a spider may have more to crawl when it is idle
-            self._walked = False
+        if self.walk.done:  # it goes on: a spider may have more to crawl when it is idle
+            self.walk.done = False
             self.ledger.walk_on()
 
     def _done(self) -> bool:
-        if self.batcher.bodies or self._taken or self.walk.waits:
+        if self.cutter.open.bodies or self._taken or self.walk.waits:
             return False
         return self.ledger.settled() if self.config.wait else self.ledger.posted()
 
     def _changed(self) -> None:
         """A batch was taken or settled: close at once if that was the last, the engine's heartbeat may be 5 s away."""
         engine = self.crawler.engine
-        if self._closing or not self._walked or engine is None or not engine.spider_is_idle():
+        if self._closing or not self.walk.done or engine is None or not engine.spider_is_idle():
             return
-        self._close_the_rest()
+        self.cutter.cut_rest()
         if not self._done():
             return
         answers = self.crawler.signals.send_catch_log(
@@ -547,14 +443,14 @@ class Coordinator:
         try:
             if self.dispatcher is not None:
                 self._divert()
-                self._close_open()
-                elapsed = self._elapsed
-                self.batch_size.idle(False, elapsed)
+                self.cutter.cut_all()
+                elapsed = self.cutter.elapsed
+                self.cutter.size.idle(False, elapsed)
                 await self.dispatcher.drain(self.config.shutdown_timeout)
                 self.ledger.lost_own(self.walk.lost)
                 report(
                     self.ledger, self.crawler, reason, targets=str(self.diverter), wait=self.config.wait,
-                    batch_size=self.batch_size, slots=self._slots, elapsed=elapsed,
+                    batch_size=self.cutter.size, slots=self.cutter.slots, elapsed=elapsed,
                 )  # fmt: skip
         except sqlite3.Error as error:
             logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)

@@ -1,4 +1,4 @@
-"""The coordinator's own crawl: what fails of it is tried again after a pause, or counted by its reason.
+"""The coordinator's own crawl: how far it is; what fails of it is tried again after a pause, or counted by its reason.
 
 A page of a walk that is lost takes with it all that it would have led to, and no balance tells of that. So what fails
 for a reason that may pass (``DISTRIBUTED_RETRY_FAILED``, as for requests of the fleet) is held back for a while, before
@@ -30,9 +30,11 @@ TRIED = "distributed_tried"  # meta: how often that was
 
 
 class Walk:
-    """The failures of the crawl of *crawler*. *patterns*: of the reasons that may pass; *clock* tells seconds.
+    """The crawl of *crawler*, which finds the requests for the fleet. *patterns*: of the reasons of failures that may
+    pass; *clock* tells seconds.
 
-    *lost*: what has failed for good, reason to number.
+    *lost*: what has failed for good, reason to number. *done* (since *done_at*): nothing is left to crawl here; it may
+    go on. *failed*: an error has ended it, so a resumed run walks again.
     """
 
     def __init__(self, crawler: Crawler, *, patterns: Sequence[str], clock: Any) -> None:
@@ -40,6 +42,8 @@ class Walk:
         self.patterns = patterns
         self.clock = clock
         self.lost: Counter[str] = Counter()
+        self.done = self.failed = False
+        self.done_at = 0.0
         self._scheduled: WeakSet[Request] = WeakSet()  # the crawl's own: robots.txt and media are none
         self._refused: WeakSet[Response] = WeakSet()
         self._to_hold: set[Request] = set()  # on their way to the scheduler
@@ -55,6 +59,13 @@ class Walk:
         assert self.crawler.engine is not None
         # The last of all: what Scrapy's retries and the project's middlewares can mend is mended by then.
         self.crawler.engine.downloader.middleware.methods["process_exception"].append(self.process_exception)
+
+    @property
+    def over(self) -> bool:
+        return self.done or self.failed
+
+    def is_done(self) -> None:
+        self.done, self.done_at = True, self.clock.seconds()
 
     @property
     def waits(self) -> bool:

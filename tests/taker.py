@@ -1,0 +1,21 @@
+"""In place of a dispatcher."""
+
+from __future__ import annotations
+
+from scrapy_distributed.batch import Attempt
+from scrapy_distributed.ledger import Ledger
+
+
+class Taker:
+    """Takes ready batches while it has *room*."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.room = 0
+        self.idle = False
+        self.attempts: list[Attempt] = []
+
+    def send_ready(self) -> None:
+        while self.room and (ready := self.ledger.ready()):
+            self.room -= 1
+            self.attempts.append(self.ledger.bind(ready[0][0], "n1", "http://n1:6800")[0])

@@ -1,0 +1,306 @@
+"""When batches are closed, and how large they are made. The fleet is one that takes as many as it is told to; the
+ledger is a real one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledgers import IDENTITY, divert, receipt, states
+from scrapy import Spider
+from scrapy.crawler import Crawler
+from scrapy.utils.test import get_crawler
+from taker import Taker
+from treq.client import HTTPClient
+from twisted.internet.task import Clock
+
+from scrapy_distributed import wire
+from scrapy_distributed.batch import Attempt
+from scrapy_distributed.batch_size import FIRST
+from scrapy_distributed.config import Config
+from scrapy_distributed.cutter import Cutter
+from scrapy_distributed.health import Fleet, Flight, Member
+from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.node import Node, NodeAddress
+from scrapy_distributed.report import report
+from scrapy_distributed.walk import Walk
+
+
+class Plain(Spider):
+    name = "plain"
+
+
+class Rig:
+    """A cutter and what it works with, begun or taken up."""
+
+    def __init__(self, path: Path, **settings: Any) -> None:
+        given = {"BATCH_SIZE": "auto", **settings}
+        self.crawler: Crawler = get_crawler(Plain, {f"DISTRIBUTED_{name}": str(value) for name, value in given.items()})
+        self.crawler.spider = Plain.from_crawler(self.crawler)
+        assert self.crawler.stats is not None
+        self.clock = Clock()
+        self.ledger = Ledger(path)
+        self.taker = Taker(self.ledger)
+        node = Node(address=NodeAddress(name="n1", url="http://n1:6800"), client=HTTPClient(None), clock=self.clock)
+        self.member = Member(node=node)
+        self.walk = Walk(self.crawler, patterns=(), clock=self.clock)
+        self.cutter = Cutter(
+            ledger=self.ledger, fleet=Fleet([self.member]), config=Config.from_settings(self.crawler.settings),
+            walk=self.walk, stats=self.crawler.stats, clock=self.clock, idle=lambda: self.taker.idle,
+            send=self.taker.send_ready,
+        )  # fmt: skip
+        self.ledger.begin(IDENTITY, resume=True)
+        self.cutter.start()
+
+    @property
+    def sizes(self) -> list[int]:
+        """Of the batches that were taken."""
+        return [attempt.size for attempt in self.taker.attempts]
+
+    def take(self, room: int) -> None:
+        self.taker.room = room
+        self.taker.send_ready()
+
+    def find(self, numbers: range) -> None:
+        """The walk finds the requests *numbers*."""
+        self.cutter.add(divert(self.ledger, *numbers))
+        self.cutter.cut()
+
+    def end_of_walk(self) -> None:
+        """Nothing is left to crawl on the coordinator."""
+        if not self.walk.over:
+            self.cutter.cut_all()
+            self.walk.is_done()
+        self.cutter.cut_rest()
+
+    def settle(self, attempt: Attempt, startup: float, seconds: float) -> None:
+        stats = {"distributed/startup_seconds": startup, "distributed/job_seconds": seconds}
+        final = receipt(attempt, stats=stats)
+        self.ledger.settle(attempt, final, max_attempts=1)
+        self.cutter.size.job_ended(final.stats, attempt.size, self.cutter.elapsed, "n1")
+
+
+Start = Callable[..., Rig]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Begins, or takes up, the run of one ledger. What was begun before is dropped as by kill -9."""
+    rigs: list[Rig] = []
+
+    def start(**settings: Any) -> Rig:
+        for earlier in rigs:
+            earlier.ledger.close()
+        rigs.append(Rig(tmp_path / "ledger.sqlite", **settings))
+        return rigs[-1]
+
+    yield start
+    rigs[-1].ledger.close()
+
+
+def test_a_fixed_size_is_closed_at_once(start: Start) -> None:
+    rig = start(BATCH_SIZE=3)
+    rig.find(range(8))
+    rig.take(9)
+    assert rig.sizes == [3, 3]
+    rig.end_of_walk()
+    assert rig.sizes == [3, 3, 2]
+
+
+def test_where_nobody_waits_for_receipts_the_size_is_fixed(start: Start) -> None:
+    rig = start(WAIT=False)
+    rig.find(range(3 * FIRST))
+    rig.take(9)
+    assert rig.sizes == [FIRST] * 3
+
+
+def test_a_batch_is_cut_off_when_those_before_it_are_taken(start: Start) -> None:
+    rig = start()
+    rig.find(range(5 * FIRST))
+    assert len(rig.ledger.ready()) == 1
+    assert len(rig.ledger.queued()) == 4 * FIRST
+    rig.take(2)
+    rig.cutter.tick()
+    assert rig.sizes == [FIRST, FIRST]
+    assert len(rig.ledger.ready()) == 1
+    assert len(rig.ledger.queued()) == 2 * FIRST
+    assert states(rig.ledger) == {"diverted": 5 * FIRST, "queued": 3 * FIRST, "in_flight": 2 * FIRST}
+
+
+def test_a_batch_that_waits_for_another_node_holds_up_none(start: Start) -> None:
+    rig = start()
+    rig.taker.room = 1
+    rig.find(range(FIRST))
+    rig.ledger.unsent(rig.taker.attempts[0], "the node was full")  # ready, and not for n1
+    rig.find(range(FIRST, 2 * FIRST))
+    assert [last for _, last in rig.ledger.ready()] == ["n1", None]
+
+
+def test_what_jobs_report_makes_the_size(start: Start) -> None:
+    rig = start()
+    rig.taker.room = 2
+    rig.find(range(60 * FIRST))
+    rig.clock.advance(1000)
+    rig.settle(rig.taker.attempts[0], 1, 51)  # 50 ms a request
+    rig.take(9)
+    rig.cutter.tick()
+    assert rig.sizes[3:] == [1200] * 8  # a minute each
+
+
+def test_while_nothing_is_measured_few_wait_on_a_node(start: Start) -> None:
+    rig = start()
+    rig.taker.room = 2
+    rig.find(range(2 * FIRST))
+    flights = [Flight(attempt=attempt, sent_at=0, evidence=0) for attempt in rig.taker.attempts]
+    rig.member.flights = {flight.attempt.job: flight for flight in flights}
+    rig.find(range(2 * FIRST, 4 * FIRST))
+    assert rig.ledger.ready() == []
+    flights[0].started = True
+    rig.cutter.tick()
+    assert len(rig.ledger.ready()) == 1
+    rig.take(9)
+    flights[0].started = False
+    rig.clock.advance(1000)
+    rig.settle(rig.taker.attempts[0], 1, 1.02)
+    rig.walk.done = True
+    rig.cutter.tick()
+    assert sum(rig.sizes) == 4 * FIRST
+
+
+def test_while_the_walk_goes_on_a_batch_is_full_or_has_waited(start: Start) -> None:
+    rig = start(BATCH_MAX_AGE=30)
+    rig.taker.room, rig.taker.idle = 9, True
+    rig.find(range(FIRST - 1))
+    rig.clock.advance(29.9)
+    rig.cutter.tick()
+    assert rig.sizes == []
+    rig.clock.advance(0.1)
+    rig.cutter.tick()
+    assert rig.sizes == [FIRST - 1]
+
+
+def test_at_the_end_of_the_walk_the_open_batch_goes_out(start: Start) -> None:
+    rig = start()
+    rig.taker.room = 9
+    rig.find(range(3 * FIRST - 1))
+    assert rig.sizes == [FIRST, FIRST]
+    rig.end_of_walk()
+    assert rig.sizes == [FIRST, FIRST, FIRST - 1]
+
+
+def test_after_the_walk_what_workers_find_waits_for_a_node_that_has_nothing_to_do(start: Start) -> None:
+    rig = start()
+    rig.taker.room = 9
+    rig.find(range(FIRST))
+    rig.end_of_walk()
+    rig.clock.advance(1)
+    rig.find(range(FIRST, FIRST + 5))
+    rig.end_of_walk()
+    assert rig.sizes == [FIRST]
+    rig.taker.idle = True
+    rig.end_of_walk()
+    assert rig.sizes == [FIRST, 5]
+
+
+def test_after_the_walk_a_small_rest_goes_with_the_last_batch(start: Start) -> None:
+    rig = start()
+    rig.find(range(FIRST))
+    rig.find(range(FIRST, FIRST + FIRST * 4 // 3))
+    rig.end_of_walk()
+    rig.take(9)
+    rig.cutter.tick()
+    assert rig.sizes == [FIRST, FIRST * 4 // 3]
+
+
+def test_what_is_not_cut_is_kept_and_taken_up_again(start: Start) -> None:
+    rig = start()
+    rig.taker.room = 1
+    rig.find(range(5 * FIRST))
+    rig = start()
+    assert len(rig.cutter.open.bodies) == 3 * FIRST
+    rig.take(9)
+    rig.walk.done = True
+    rig.taker.idle = True
+    rig.cutter.tick()
+    assert sum(rig.sizes) == 4 * FIRST
+    assert states(rig.ledger) == {"diverted": 5 * FIRST, "in_flight": 5 * FIRST}
+
+
+def test_too_much_to_hold_is_cut_off_though_no_node_takes_it(start: Start) -> None:
+    rig = start()
+    rig.cutter.open.max_bytes = 100_000
+    rig.find(range(20_000))
+    assert sum(map(len, rig.cutter.open.bodies)) < 100_000
+    assert states(rig.ledger) == {"diverted": 20_000, "queued": 20_000}
+    assert len(rig.cutter.open.bodies) == len(rig.ledger.queued())
+
+
+def test_what_is_to_be_tried_again_comes_after_what_was_not_tried(start: Start) -> None:
+    rig = start()
+    rig.taker.room = 1
+    rig.find(range(2 * FIRST))
+    rig.end_of_walk()
+    attempt = rig.taker.attempts[0]
+    final = receipt(attempt, failed={"timeout": [0]}, again=1)
+    rig.ledger.settle(attempt, final, max_attempts=1, again=1)
+    rig.taker.idle = True
+    rig.cutter.tick()
+    assert [last for _, last in rig.ledger.ready()] == [None]
+    rig.take(1)
+    rig.cutter.tick()
+    assert [last for _, last in rig.ledger.ready()] == ["n1"]
+    assert rig.ledger.queued() == []
+
+
+def test_the_tail_is_the_time_in_which_a_node_has_nothing_to_do(start: Start) -> None:
+    rig = start()
+    rig.taker.room, rig.taker.idle = 9, True
+    rig.find(range(FIRST))
+    for over in (False, True, True):
+        rig.walk.done = over
+        rig.cutter.tick()
+        rig.clock.advance(10)
+    rig.cutter.size.idle(False, rig.cutter.elapsed)
+    assert rig.cutter.size.tail_share(rig.cutter.elapsed) == 20 / 30
+
+
+@pytest.mark.parametrize(("seen", "told"), [(range(10), True), (range(4), False)], ids=["most of the run", "its end"])
+def test_only_of_a_run_that_was_looked_after_it_is_said_how_large_batches_should_be(
+    start: Start, caplog: pytest.LogCaptureFixture, seen: range, told: bool
+) -> None:
+    rig = start(BATCH_SIZE=1)
+    rig.taker.room = 10
+    rig.find(range(10))
+    rig.ledger.walked()
+    rig.clock.advance(100)
+    for number, attempt in enumerate(rig.taker.attempts):
+        rig.settle(attempt, *((1, 2) if number in seen else (0, 0)))
+    caplog.set_level("INFO")
+    report(
+        rig.ledger, rig.crawler, "finished", targets="", wait=True, batch_size=rig.cutter.size,
+        slots=1, elapsed=100.0,
+    )  # fmt: skip
+    stats = rig.crawler.stats
+    assert stats is not None
+    assert stats.get_value("distributed/startup_share") == 0.5
+    assert stats.get_value("distributed/tail_share") == (0.0 if told else None)
+    assert any("Batches are too small: 50%" in message for message in caplog.messages) is told
+
+
+def test_a_batch_that_can_not_be_packed_stays_open(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = start()
+    rig.taker.room = 9
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "encode_payload", fail)
+        with pytest.raises(MemoryError):
+            rig.find(range(2 * FIRST))
+    assert rig.cutter.open.bodies == rig.ledger.queued()
+    rig.cutter.cut()
+    assert rig.sizes == [FIRST, FIRST]
+    assert rig.ledger.queued() == rig.cutter.open.bodies == []
