@@ -6,7 +6,6 @@ import logging
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from functools import partial
 from inspect import isasyncgen
 from typing import Any
 
@@ -67,11 +66,19 @@ class Coordinator:
             fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.occurrence,
         )  # fmt: skip
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
+        judge = Judge(
+            ledger=self.ledger, fleet=self.fleet, config=config, spider=self.spider, stats=self._stats,
+            read_targets=self._read, accepted=self._accepted,
+        )  # fmt: skip
+        self.dispatcher = Dispatcher(
+            ledger=self.ledger, fleet=self.fleet, judge=judge, config=config, spider=self.spider, stats=self._stats,
+            clock=clock, admit=self._admit, all_cut=lambda: self.cutter.all_cut, changed=self._changed,
+            stranded=self._stranded, ledger_failed=self._ledger_failed,
+        )  # fmt: skip
         self.cutter = Cutter(
             ledger=self.ledger, fleet=self.fleet, config=config, walk=self.walk, stats=self._stats, clock=clock,
-            idle=self._idle, send=self._send,
+            idle=lambda: self.dispatcher.idle, send=lambda: self.dispatcher.send_ready(),
         )  # fmt: skip
-        self.dispatcher: Dispatcher | None = None
         self._taken: list[Request] = []  # of the pages that are being parsed
         self._closing = False
         self._failing: Callable[[], None] | None = None
@@ -115,13 +122,6 @@ class Coordinator:
 
     # The wiring of the sending side
 
-    def _idle(self) -> bool:
-        return self.dispatcher is not None and self.dispatcher.idle
-
-    def _send(self) -> None:
-        if self.dispatcher is not None:
-            self.dispatcher.send_ready()
-
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Preflight, the run, the dispatcher; then the start of the spider, unless its walk is done already. Not before
         Scrapy asks for the first request: only from then on it can be interrupted, or end without a traceback."""
@@ -144,37 +144,30 @@ class Coordinator:
 
     async def _begin(self) -> bool:
         """Returns whether the spider's start is to be walked. Raises ``DistributedError`` where the run can't begin."""
-        nodes = [member.node for member in self.fleet.members]
-        known: dict[str, Any] = {
-            "project": self.project,
-            "spider": self.spider.name,
-            "feed": bool(self.config.feed_urls),
-        }
         checks = preflight(
-            nodes, version=self.config.version, clock=self.clock, wait=self.config.fleet_timeout, **known
+            [member.node for member in self.fleet.members], version=self.config.version, clock=self.clock,
+            wait=self.config.fleet_timeout, **self._wanted_of_nodes,
         )  # fmt: skip
         version, faults = await maybe_deferred_to_future(Deferred.fromCoroutine(checks))
         if self._closing:  # meanwhile
             return False
         to_walk = self._begin_run(version)
-        judge = Judge(
-            ledger=self.ledger, fleet=self.fleet, config=self.config, spider=self.spider, stats=self._stats,
-            read_targets=self._read, accepted=self._accepted,
-        )  # fmt: skip
-        self.dispatcher = Dispatcher(
-            ledger=self.ledger, fleet=self.fleet, judge=judge, job=self._job_template(version=version),
-            config=self.config, spider=self.spider, stats=self._stats, clock=self.clock,
-            admit=partial(admit, version=version, **known), all_cut=lambda: self.cutter.all_cut, changed=self._changed,
-            stranded=self._stranded, ledger_failed=self._ledger_failed,
-        )  # fmt: skip
         for fault in faults.values():
             self.dispatcher.leave_out(fault)
         self.cutter.start()
-        self.dispatcher.start()  # before a batch is cut: it knows what is under way
+        # Before a batch is cut: it knows what is under way.
+        self.dispatcher.start(self._job_template(version=version))
         self._divert_found()
         self.cutter.cut()
         self._ticker.start(1.0, now=False)
         return to_walk
+
+    @property
+    def _wanted_of_nodes(self) -> dict[str, Any]:
+        return {"project": self.project, "spider": self.spider.name, "feed": bool(self.config.feed_urls)}
+
+    async def _admit(self, node: Node) -> None:
+        await admit(node, version=self.dispatcher.job.version, **self._wanted_of_nodes)
 
     def _begin_run(self, version: str) -> bool:
         identity = identity_of(self.spider, self.project, rules=self.diverter.rules, callbacks=self.diverter.callbacks)
@@ -279,7 +272,7 @@ class Coordinator:
     def _divert(self) -> list[Request]:
         """What was taken away goes into the ledger, before the next page's callback runs. Returns what is to be
         crawled here."""
-        if not self._taken or self.dispatcher is None:  # the run has not begun, and a component has asked for pages
+        if not self._taken or not self.dispatcher.started:  # the run has not begun, and a component has asked for pages
             return []
         taken, self._taken = self._taken, []
         here: list[Request] = []
@@ -375,7 +368,7 @@ class Coordinator:
     def _spider_idle(self) -> None:
         """Nothing is left to crawl here: close the open batch, and wait for the run."""
         assert self.crawler.engine is not None
-        if self.dispatcher is None:  # the run has not begun, and is not going to
+        if not self.dispatcher.started:  # the run has not begun, and is not going to
             raise DontCloseSpider
         try:
             self._divert_and_crawl()
@@ -386,7 +379,7 @@ class Coordinator:
                     self.walk.is_done()
                     self.ledger.lost_own(self.walk.lost)
                     self.ledger.walked()
-            if self.walk.over and self.dispatcher is not None:
+            if self.walk.over:
                 self.cutter.cut_rest()
         except sqlite3.Error as error:
             self._ledger_failed(error)
@@ -441,7 +434,7 @@ class Coordinator:
         if self._finds_wait:  # in the ledger, for the same command
             self._more_found.cancel()
         try:
-            if self.dispatcher is not None:
+            if self.dispatcher.started:
                 self._divert()
                 self.cutter.cut_all()
                 elapsed = self.cutter.elapsed

@@ -53,7 +53,7 @@ class Dispatcher:
     """
 
     def __init__(
-        self, *, ledger: Ledger, fleet: Fleet, judge: Judge, job: JobTemplate, config: Config, spider: Spider,
+        self, *, ledger: Ledger, fleet: Fleet, judge: Judge, config: Config, spider: Spider,
         stats: StatsCollector, clock: IReactorTime, admit: Callable[[Node], Awaitable[None]],
         all_cut: Callable[[], bool], changed: Callable[[], None], stranded: Callable[[], None],
         ledger_failed: Callable[[sqlite3.Error], None],
@@ -61,7 +61,8 @@ class Dispatcher:
         self.ledger = ledger
         self.fleet = fleet
         self.judge = judge
-        self.job = job
+        self.job: JobTemplate  # from the start on
+        self.started = False
         self.config = config
         self.stats = stats
         self.clock: Any = clock
@@ -75,12 +76,13 @@ class Dispatcher:
         self._posting = 0
         self._patience = min(config.lease / 4, 5 * config.poll_interval)  # seconds a job is left alone without news
         self._starts = Starts(config.lease)
-        self._usable_at = self._now()
+        self._usable_at = 0.0
         self._watches: list[Deferred[None]] = []
 
-    def start(self) -> None:
-        """Look after the attempts that an earlier coordinator left under way, and send what is ready."""
-        now = self._now()
+    def start(self, job: JobTemplate) -> None:
+        """Look after the attempts that an earlier coordinator left under way, and send what is ready, as *job* says."""
+        self.job, self.started = job, True
+        now = self._usable_at = self._now()
         for attempt in self.ledger.live():
             member = self.fleet.by_url(attempt.url)
             if member is None:

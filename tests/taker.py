@@ -12,6 +12,7 @@ class Taker:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.room = 0
+        self.started = True
         self.idle = False
         self.attempts: list[Attempt] = []
 

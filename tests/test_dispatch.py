@@ -78,7 +78,6 @@ class Rig:
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=fleet, judge=judge, config=config, spider=spider, stats=self.stats,
-            job=JobTemplate(project="p", spider="s", version="1", settings={"A": "b"}, args={"site": "x"}),
             clock=self.clock, admit=self._admit, all_cut=lambda: self.all_cut, changed=self._changed,
             stranded=self._stranded, ledger_failed=self.errors.append,
         )  # fmt: skip
@@ -101,7 +100,9 @@ class Rig:
             self.ledger.close_batches([divert(self.ledger, *range(first, first + size))], [])
 
     async def start(self) -> None:
-        self.dispatcher.start()
+        self.dispatcher.start(
+            JobTemplate(project="p", spider="s", version="1", settings={"A": "b"}, args={"site": "x"})
+        )
         await self.quiet()
 
     async def send(self, *sizes: int) -> None:
