@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from inspect import isasyncgen
 from typing import Any
 
@@ -20,20 +19,20 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
-from scrapy_distributed import fast, wire
+from scrapy_distributed import fast
 from scrapy_distributed.config import Config, check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
 from scrapy_distributed.cutter import Cutter
+from scrapy_distributed.discoveries import Discoveries
 from scrapy_distributed.dispatch import Dispatcher
-from scrapy_distributed.divert import Diverter, Entry, check_targets
+from scrapy_distributed.divert import Diverter, check_targets
 from scrapy_distributed.errors import ConfigError, DistributedError, FleetUnusableError
-from scrapy_distributed.finds import MAX_URL
 from scrapy_distributed.fingerprint import fingerprinter_of
 from scrapy_distributed.fleet import addresses, project_of, targets_from_cfg
 from scrapy_distributed.health import Fleet, Member
 from scrapy_distributed.identity import file_name, identity_of
 from scrapy_distributed.job_template import JobTemplate
 from scrapy_distributed.judge import Judge
-from scrapy_distributed.ledger import Finds, Ledger
+from scrapy_distributed.ledger import Ledger
 from scrapy_distributed.node import Node
 from scrapy_distributed.offsite import Offsite
 from scrapy_distributed.preflight import admit, preflight
@@ -45,7 +44,6 @@ from scrapy_distributed.words import shortened
 logger = logging.getLogger(__name__)
 
 BUFFER = 200  # requests of one page, or of the start, that are taken away before they are diverted
-TURN = 0.05  # seconds of CPU, after which what a receipt has found leaves the event loop to others
 
 
 class Coordinator:
@@ -68,7 +66,7 @@ class Coordinator:
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
         judge = Judge(
             ledger=self.ledger, fleet=self.fleet, config=config, spider=self.spider, stats=self._stats,
-            read_targets=self._read, accepted=self._accepted,
+            read_targets=lambda receipt: self.discoveries.read(receipt), accepted=self._accepted,
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=self.fleet, judge=judge, config=config, spider=self.spider, stats=self._stats,
@@ -79,10 +77,13 @@ class Coordinator:
             ledger=self.ledger, fleet=self.fleet, config=config, walk=self.walk, stats=self._stats, clock=clock,
             idle=lambda: self.dispatcher.idle, send=lambda: self.dispatcher.send_ready(),
         )  # fmt: skip
+        self.discoveries = Discoveries(
+            ledger=self.ledger, diverter=self.diverter, cutter=self.cutter, spider=self.spider, stats=self._stats,
+            clock=clock, all_diverted=self._changed, ledger_failed=self._ledger_failed,
+        )  # fmt: skip
         self._taken: list[Request] = []  # of the pages that are being parsed
         self._closing = False
         self._failing: Callable[[], None] | None = None
-        self._more_found: Any = None  # the call that is to divert the rest of what workers have found
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
 
@@ -157,7 +158,7 @@ class Coordinator:
         self.cutter.start()
         # Before a batch is cut: it knows what is under way.
         self.dispatcher.start(self._job_template(version=version))
-        self._divert_found()
+        self.discoveries.divert()
         self.cutter.cut()
         self._ticker.start(1.0, now=False)
         return to_walk
@@ -312,58 +313,12 @@ class Coordinator:
         except Exception:  # the next tick is due all the same
             logger.exception("Closing batches failed, trying again", extra=self._extra)
 
-    # What workers find
-
-    async def _read(self, receipt: Receipt) -> list[Finds]:
-        """The targets in *receipt*, by the same rules as for the coordinator's own and by that for finds. Raises
-        ``WireError``. Others get their turns while it is at it."""
-        finds: list[Finds] = []
-        began = time.thread_time()
-        for number, elements in enumerate(receipt.found()):
-            entries: list[Entry] = []
-            for element in elements:
-                if time.thread_time() - began > TURN:
-                    await deferLater(self.clock, 0)
-                    began = time.thread_time()
-                requests = wire.decode_requests([element], self.spider, longest=MAX_URL)
-                entries += self.diverter.found(requests, f"{receipt.job}/{number}".encode())
-            if entries:
-                finds.append(Finds.of(entries))
-        return finds
+    # The end
 
     def _accepted(self, node: str, receipt: Receipt) -> None:
         self.cutter.size.job_ended(receipt.stats, receipt.settled.bit_count(), self.cutter.elapsed, node)
-        if receipt.targets and not self._finds_wait:
-            self._divert_found()
-
-    def _divert_found(self) -> None:
-        """Divert some of what workers have found, and the rest when others have had their turns."""
-        if self._closing:  # the ledger keeps it
-            return
-        try:
-            some = self.ledger.divert_found()
-            if some is None:
-                self._changed()
-                return
-            self._more_found = self.clock.callLater(0, self._divert_found)
-            size, new = some
-            self._stats.inc_value("distributed/found_by_workers", len(new))
-            if len(new) < size:
-                self._stats.inc_value("distributed/duplicates", size - len(new))
-            self._found(new)
-        except sqlite3.Error as error:
-            self._ledger_failed(error)
-
-    @property
-    def _finds_wait(self) -> bool:
-        return self._more_found is not None and self._more_found.active()
-
-    def _found(self, bodies: Sequence[str]) -> None:
-        self.cutter.add(list(bodies))
-        self._stats.inc_value("distributed/diverted", len(bodies))
-        self.cutter.cut()
-
-    # The end
+        if receipt.targets:
+            self.discoveries.divert()
 
     def _spider_idle(self) -> None:
         """Nothing is left to crawl here: close the open batch, and wait for the run."""
@@ -422,6 +377,7 @@ class Coordinator:
     def _close(self, reason: str) -> None:
         if not self._closing and self.crawler.engine is not None:
             self._closing = True
+            self.discoveries.stop()
             deferred_from_coro(self.crawler.engine.close_spider_async(reason=reason))
 
     async def _spider_closed(self, reason: str) -> None:
@@ -431,8 +387,7 @@ class Coordinator:
         self._closing = True
         if self._ticker.running:
             self._ticker.stop()
-        if self._finds_wait:  # in the ledger, for the same command
-            self._more_found.cancel()
+        self.discoveries.stop()
         try:
             if self.dispatcher.started:
                 self._divert()

@@ -78,7 +78,8 @@ def payloads(count: int, size: int = 5_000) -> tuple[str, ...]:
 
 def find(coordinator: Coordinator, numbers: range) -> None:
     """The walk finds the requests *numbers*."""
-    coordinator._found(divert(coordinator.ledger, *numbers))
+    coordinator.cutter.add(divert(coordinator.ledger, *numbers))
+    coordinator.cutter.cut()
 
 
 @pytest_twisted.ensureDeferred
@@ -92,11 +93,11 @@ async def test_many_finds_leave_time_for_others(start: Started) -> None:
     turns = [time.process_time()]
     looker = LoopingCall(lambda: turns.append(time.process_time()))
     looking = looker.start(0)
-    finds = await coordinator._read(final)
+    finds = await coordinator.discoveries.read(final)
     assert len(coordinator.ledger.queued()) == 0  # nothing of it counts yet
     coordinator.ledger.settle(taker.attempts[0], final, max_attempts=1, found=finds)
     coordinator._accepted("n1", final)
-    while coordinator._finds_wait:
+    while coordinator.discoveries.wait:
         await deferLater(reactor, 0.001)
     looker.stop()
     await looking
@@ -120,14 +121,16 @@ def test_what_was_found_and_not_diverted_is_kept_for_the_next_start(start: Start
     assert not coordinator._done()
     coordinator, taker = start(BATCH_SIZE=10)
     taker.room = 9
-    coordinator._closing = True
-    coordinator._divert_found()  # the ledger may be closed by then
-    coordinator._closing = False
+    coordinator.discoveries.stop()
+    coordinator.discoveries.divert()
+    coordinator.clock.advance(0)
     assert states(coordinator.ledger) == {"diverted": 40, "crawled": 10, "queued": 30}
-    coordinator._divert_found()
+    coordinator, taker = start(BATCH_SIZE=10)
+    taker.room = 9
+    coordinator.discoveries.divert()
     for _ in range(3):
         coordinator.clock.advance(0)
-    assert not coordinator._finds_wait
+    assert not coordinator.discoveries.wait
     assert [attempt.size for attempt in taker.attempts] == [10, 10, 10]
 
 
@@ -139,7 +142,7 @@ async def test_nothing_is_taken_of_a_receipt_whose_last_target_is_bad(start: Sta
     bad = '[{"url":"http://a.example/","meta":{"proxy":"http://b"}}]'
     stats = {"distributed/startup_seconds": 1, "distributed/job_seconds": 2}
     reading = Deferred.fromCoroutine(
-        coordinator._read(receipt(taker.attempts[0], targets=(*payloads(5), bad), stats=stats))
+        coordinator.discoveries.read(receipt(taker.attempts[0], targets=(*payloads(5), bad), stats=stats))
     )
     coordinator.clock.advance(0)
     with pytest.raises(WireError, match=r"<GET http://a.example/>: meta\['proxy'\]"):
