@@ -8,7 +8,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest.mock import patch
@@ -61,6 +61,17 @@ def processes(group: int) -> list[int]:
     return found
 
 
+def fork_servers(daemon: int) -> set[int]:
+    """The warm processes of a Scrapyd, from which it forks its workers."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            if parent == daemon and b"fork_server" in path.with_name("cmdline").read_bytes():
+                found.add(int(path.parent.name))
+    return found
+
+
 def strike(pid: int, number: int) -> bool:
     """Send a signal; returns whether the process was still there."""
     try:
@@ -90,6 +101,7 @@ class StruckNode:
         self.address = child.url.removeprefix("http://")
         self.stopped = False
         self._groups = [child.process.pid]
+        self._servers: set[int] = set()  # of all that it has been
 
     @property
     def alive(self) -> bool:
@@ -97,7 +109,12 @@ class StruckNode:
 
     def workers(self) -> list[int]:
         """Its workers, also those that outlive a Scrapyd that was killed here."""
-        return [pid for group in self._groups for pid in processes(group) if pid != self.child.process.pid]
+        others = {self.child.process.pid, *self._fork_servers()}
+        return [pid for group in self._groups for pid in processes(group) if pid not in others]
+
+    def _fork_servers(self) -> set[int]:
+        self._servers |= fork_servers(self.child.process.pid)
+        return self._servers
 
     def jobs(self) -> dict[str, list[dict[str, Any]]]:
         jobs: dict[str, list[dict[str, Any]]] = call(f"{self.child.url}/listjobs.json?project=trial")
@@ -105,6 +122,7 @@ class StruckNode:
 
     def kill(self, number: int = signal.SIGKILL, *, workers: bool = False) -> None:
         """End Scrapyd alone, and its workers with it if *workers*."""
+        self._fork_servers()  # it is its last moment
         if workers:
             os.killpg(self.child.process.pid, number)
         else:
@@ -130,11 +148,12 @@ class StruckNode:
 
     def fill_disk(self, file_bytes: int) -> None:
         """For it and the workers that it starts from now on."""
-        limit_files(self.child.process.pid, file_bytes)
+        for pid in (self.child.process.pid, *self._fork_servers()):
+            limit_files(pid, file_bytes)
 
     def free_disk(self) -> None:
         """Also for the workers that run already."""
-        for pid in [self.child.process.pid, *self.workers()]:
+        for pid in (self.child.process.pid, *self._fork_servers(), *self.workers()):
             limit_files(pid)
 
     def mend(self) -> None:
@@ -180,14 +199,15 @@ def log_tail(crawl: Crawl, characters: int = 3000) -> str:
 
 @contextmanager
 def fleet(folder: Path, *, conf: str = "", count: int = 3, max_proc: int = 2) -> Iterator[Fleet]:
-    """*conf*: lines for the nodes' configuration. What they and their workers leave behind is in *folder*."""
+    """The first node starts its workers as Scrapyd does, the others from a warm process. *conf*: lines for the nodes'
+    configuration. What they and their workers leave behind is in *folder*."""
     for name in ("project", "deploy", "tmp"):
         (folder / name).mkdir()
     (folder / ".scrapyd.conf").write_text(f"[scrapyd]\n{conf}\n")
     environment = patch.dict(os.environ, HOME=str(folder), TMPDIR=str(folder / "tmp"))
     with ExitStack() as stack, environment:
         children = [
-            stack.enter_context(start(folder, name=f"scrapyd{number}", max_proc=max_proc))
+            stack.enter_context(start(folder, name=f"scrapyd{number}", max_proc=max_proc, warm=number > 1))
             for number in range(1, count + 1)
         ]
         nodes = [StruckNode(child, stack.enter_context(gate(child.port))) for child in children]
