@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable
 from inspect import isasyncgen
 from typing import Any
@@ -25,7 +24,7 @@ from scrapy_distributed.cutter import Cutter
 from scrapy_distributed.discoveries import Discoveries
 from scrapy_distributed.dispatch import Dispatcher
 from scrapy_distributed.divert import Diverter, check_targets
-from scrapy_distributed.errors import ConfigError, DistributedError, FleetUnusableError
+from scrapy_distributed.errors import ConfigError, DistributedError, FleetUnusableError, LedgerUnavailableError
 from scrapy_distributed.fingerprint import fingerprinter_of
 from scrapy_distributed.fleet import addresses, project_of, targets_from_cfg
 from scrapy_distributed.health import Fleet, Member
@@ -285,14 +284,14 @@ class Coordinator:
             if len(new) < len(entries):
                 self._stats.inc_value("distributed/duplicates", len(entries) - len(new))
             self.cutter.cut()
-        except sqlite3.Error as error:
+        except LedgerUnavailableError as error:
             self._ledger_failed(error)
         except Exception:
             self.walk.failed = True
             raise
         return here
 
-    def _ledger_failed(self, error: sqlite3.Error) -> None:
+    def _ledger_failed(self, error: LedgerUnavailableError) -> None:
         self.walk.failed = True  # so a resumed run walks again, and finds these again
         logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
         self._close("ledger_failed")
@@ -308,7 +307,7 @@ class Coordinator:
             self.walk.go_on()
             self._divert_and_crawl()
             self.cutter.tick()
-        except sqlite3.Error as error:
+        except LedgerUnavailableError as error:
             self._ledger_failed(error)
         except Exception:  # the next tick is due all the same
             logger.exception("Closing batches failed, trying again", extra=self._extra)
@@ -336,7 +335,7 @@ class Coordinator:
                     self.ledger.walked()
             if self.walk.over:
                 self.cutter.cut_rest()
-        except sqlite3.Error as error:
+        except LedgerUnavailableError as error:
             self._ledger_failed(error)
         if not self._done():
             raise DontCloseSpider
@@ -400,7 +399,7 @@ class Coordinator:
                     self.ledger, self.crawler, reason, targets=str(self.diverter), wait=self.config.wait,
                     batch_size=self.cutter.size, slots=self.cutter.slots, elapsed=elapsed,
                 )  # fmt: skip
-        except sqlite3.Error as error:
+        except LedgerUnavailableError as error:
             logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
         finally:
             self.ledger.close()

@@ -22,7 +22,7 @@ class Cutter:
     """Cuts the requests that are in no batch yet into batches of *ledger*.
 
     *idle* tells whether a node of *fleet* has nothing to do; *send* gives what is ready to nodes with room. Whatever
-    cuts raises ``sqlite3.Error`` where the ledger can't be written; then nothing was cut.
+    cuts raises ``LedgerUnavailableError`` where the ledger can't be written; then nothing was cut.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from twisted.internet.task import deferLater
 from scrapy_distributed import wire
 from scrapy_distributed.cutter import Cutter
 from scrapy_distributed.divert import Diverter, Entry
+from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.finds import MAX_URL
 from scrapy_distributed.ledger import Finds, Ledger
 from scrapy_distributed.receipt import Receipt
@@ -29,7 +29,7 @@ class Discoveries:
 
     def __init__(
         self, *, ledger: Ledger, diverter: Diverter, cutter: Cutter, spider: Spider, stats: StatsCollector, clock: Any,
-        all_diverted: Callable[[], None], ledger_failed: Callable[[sqlite3.Error], None],
+        all_diverted: Callable[[], None], ledger_failed: Callable[[LedgerUnavailableError], None],
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self.diverter = diverter
@@ -81,7 +81,7 @@ class Discoveries:
                 self.stats.inc_value("distributed/duplicates", size - len(new))
             self.cutter.add(new)
             self.cutter.cut()
-        except sqlite3.Error as error:
+        except LedgerUnavailableError as error:
             self.ledger_failed(error)
 
     def stop(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -19,6 +18,7 @@ from twisted.python.failure import Failure
 from scrapy_distributed.batch import AttemptState
 from scrapy_distributed.config import Config
 from scrapy_distributed.errors import (
+    LedgerUnavailableError,
     NodeAmbiguousError,
     NodeError,
     NodeRefusedError,
@@ -56,7 +56,7 @@ class Dispatcher:
         self, *, ledger: Ledger, fleet: Fleet, judge: Judge, config: Config, spider: Spider,
         stats: StatsCollector, clock: IReactorTime, admit: Callable[[Node], Awaitable[None]],
         all_cut: Callable[[], bool], changed: Callable[[], None], stranded: Callable[[], None],
-        ledger_failed: Callable[[sqlite3.Error], None],
+        ledger_failed: Callable[[LedgerUnavailableError], None],
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self.fleet = fleet
@@ -178,7 +178,7 @@ class Dispatcher:
                 await self._look(member)
             except CancelledError:
                 return
-            except sqlite3.Error as error:
+            except LedgerUnavailableError as error:
                 self.ledger_failed(error)
                 return
             except Exception:
@@ -234,7 +234,7 @@ class Dispatcher:
                 in_a_row += 1
                 if self._closing or isinstance(error, NodeUnreachableError) or in_a_row == 3:
                     raise
-            except (CancelledError, sqlite3.Error):
+            except (CancelledError, LedgerUnavailableError):
                 raise
             except Exception:
                 logger.exception("Looking after job %s failed", flight.attempt.job, extra=self._extra)
@@ -500,7 +500,7 @@ class Dispatcher:
     def _failed(self, failure: Failure) -> None:
         if self._closing:
             return
-        if isinstance(failure.value, sqlite3.Error):
+        if isinstance(failure.value, LedgerUnavailableError):
             self.ledger_failed(failure.value)
             return
         error = failure_to_exc_info(failure)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,7 +11,13 @@ from scrapy.spiders import CrawlSpider
 
 from scrapy_distributed import wire
 from scrapy_distributed.config import Config
-from scrapy_distributed.errors import ConfigError, NotSerializableError, TooLargeError, WireError
+from scrapy_distributed.errors import (
+    ConfigError,
+    LedgerUnavailableError,
+    NotSerializableError,
+    TooLargeError,
+    WireError,
+)
 from scrapy_distributed.finds import FindRule
 from scrapy_distributed.offsite import Offsite
 from scrapy_distributed.words import shortened
@@ -112,7 +117,7 @@ class Diverter:
                     self._log_once("found_offsite", "Found by a worker, and off-site here: %s", request)
                     continue
                 entries.append(self._entry(request, source))
-            except sqlite3.Error:
+            except LedgerUnavailableError:
                 raise
             except Exception as error:
                 raise WireError(f"{shortened(str(request))}: {shortened(str(error))}") from None

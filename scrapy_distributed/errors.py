@@ -8,6 +8,7 @@ DistributedError
 │   └── TooLargeError          this request alone is over the ceiling: crawl it here
 ├── NodeRequestError      a request of the crawl would go to a node: drop it
 ├── LedgerError           the ledger can't be used: stop, nothing was changed
+├── LedgerUnavailableError  it can't be read or written now: try again, or close the crawl
 └── NodeError             one Scrapyd did not do what was asked
     ├── NodeUnreachableError   nothing was sent: try another node
     ├── NodeRefusedError       the node said no: try another node, tell the user why
@@ -53,6 +54,10 @@ class NodeRequestError(DistributedError, IgnoreRequest):
 
 class LedgerError(DistributedError):
     """The ledger can't be used: locked by another coordinator, of another format, or damaged."""
+
+
+class LedgerUnavailableError(DistributedError):
+    """The ledger can't be read or written now: a full disk, say. What was asked for was not done."""
 
 
 class NodeError(DistributedError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-import sqlite3
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ from twisted.internet.defer import CancelledError
 
 from scrapy_distributed.batch import AttemptState, Blame, Fate
 from scrapy_distributed.config import Config
-from scrapy_distributed.errors import WireError
+from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.health import Fleet, Flight, Member, Proof
 from scrapy_distributed.ledger import Finds, Ledger, Settlement
 from scrapy_distributed.receipt import Receipt
@@ -123,7 +122,7 @@ class Judge:
         """The targets that it reports; or why that can't be read, and who is to blame."""
         try:
             return await self.read_targets(receipt)
-        except (CancelledError, sqlite3.Error):
+        except (CancelledError, LedgerUnavailableError):
             raise
         except WireError as error:
             return f"targets that it reports can't be read: {error}", Blame.NODE
@@ -133,14 +132,14 @@ class Judge:
     def _settle(
         self, member: Member, flight: Flight, receipt: Receipt, found: Iterable[Finds]
     ) -> Settlement | tuple[str, Blame]:
-        """Enter it into the ledger as a whole; or why that can't be done, and who is to blame. Raises ``sqlite3.Error``
-        where the ledger can't be written: then it is tried again."""
+        """Enter it into the ledger as a whole; or why that can't be done, and who is to blame. Raises
+        ``LedgerUnavailableError``: then it is tried again."""
         try:
             return self.ledger.settle(
                 flight.attempt, receipt, max_attempts=self.config.max_attempts, found=found,
                 again=self._again(member, receipt), counts=flight.signalled_at is None or flight.stalled,
             )  # fmt: skip
-        except sqlite3.Error:
+        except LedgerUnavailableError:
             raise
         except Exception as error:
             return self._unexpected(member, flight, error)

@@ -22,8 +22,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from scrapy_distributed import wire
 from scrapy_distributed.accounting import Balance, Losses
@@ -38,10 +39,13 @@ from scrapy_distributed.batch import (
     bits,
     new_token,
 )
-from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.receipt import Receipt
 from scrapy_distributed.schema import check_format, check_owner, check_sound, create, hold, read_balance, read_losses
 from scrapy_distributed.seen import Occurrences, Seen
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FILL = 10_000  # keys that are read at once
 HALVED_AT = 2  # failed attempts
@@ -182,10 +186,24 @@ class Settlement:
     again: int = 0
 
 
+def _while_available(method: Callable[P, T]) -> Callable[P, T]:
+    """What SQLite raises is nobody else's business."""
+
+    @wraps(method)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except sqlite3.Error as error:
+            raise LedgerUnavailableError(str(error)) from error
+
+    return called
+
+
 class Ledger:
     """The ledger at *path*, for one coordinator at a time. Times are seconds since the epoch.
 
-    Raises ``LedgerError`` if the file is no ledger of this format or another coordinator holds it.
+    Raises ``LedgerError`` if the file is no ledger of this format or another coordinator holds it. Once the run has
+    begun each method may raise ``LedgerUnavailableError``; then it has done nothing.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -249,11 +267,13 @@ class Ledger:
         with self._usable():
             return [name for (name,) in self._db.execute(OTHER_RUNS, (self._run,))]
 
+    @_while_available
     def divert(self, requests: Iterable[tuple[bytes, str]]) -> list[str]:
         """Enter (key, encoded request) pairs; returns the requests whose key is new to the run, in order."""
         with self._unseen(requests) as unseen, self._transaction():
             return self._divert(*unseen)
 
+    @_while_available
     def occurrence(self, key: bytes) -> int:
         """How often this was called for *key* since the ledger was opened, this call included. Takes no memory."""
         with self._scratch():
@@ -264,6 +284,7 @@ class Ledger:
         with self._usable():
             return _texts(self._db.execute(QUEUED, (self._run,)))
 
+    @_while_available
     def close_batches(self, batches: Sequence[Sequence[str]], still_open: Sequence[str]) -> int:
         """Make ready batches of *batches*, split where a payload is over the ceiling; returns their number. They are
         the first of what is queued; *still_open* is what is left of it."""
@@ -271,6 +292,7 @@ class Ledger:
             self._unqueue(sum(map(len, batches)), still_open)
             return sum(self._add_batches(bodies) for bodies in batches)
 
+    @_while_available
     def close_again(self, size: int, *, all_of_it: bool) -> int:
         """Make ready batches of the requests that are to be tried on another node, where there are *size* of them for
         the same node, or of *all_of_it*; returns their number."""
@@ -285,33 +307,40 @@ class Ledger:
                     made += self._add_batches(bodies[start : start + size], avoid=avoid, last=avoid)
         return made
 
+    @_while_available
     def walked(self) -> None:
         """The crawl on the coordinator has found all it will find."""
         self._db.execute(WALKED, (time.time(), self._run))
 
+    @_while_available
     def lost_own(self, lost: Mapping[str, int]) -> None:
         """What has failed so far of the crawl on the coordinator, reason to number; not yet durable if no ``walked``
         follows: then that crawl runs again."""
         self._db.execute(SET_LOST, (json.dumps(dict(lost)), self._run))
 
+    @_while_available
     def losses(self) -> Losses:
         return read_losses(self._db, self._run)
 
+    @_while_available
     def walk_on(self) -> None:
         """It has not, after all. Survives a power cut: what it finds from now on may not."""
         with self._transaction(durable=True):
             self._db.execute(WALK_ON, (self._run,))
 
+    @_while_available
     def end(self) -> bool:
         """Mark the run as ended, if its walk is done and it is settled. Returns whether it has ended."""
         return self.balance().settled and self._db.execute(END_RUN, (time.time(), self._run)).rowcount > 0
 
     # Attempts
 
+    @_while_available
     def ready(self) -> list[tuple[int, str | None]]:
         """The next batches to send, each with the node where it was last: for each such node the first one."""
         return self._db.execute(READY, {"run": self._run}).fetchall()
 
+    @_while_available
     def bind(self, batch: int, node: str, url: str = "") -> tuple[Attempt, str]:
         """A new attempt at what is not settled of *batch* on *node*, which is at *url*, and its payload. Durable."""
         with self._transaction(durable=True):
@@ -326,22 +355,26 @@ class Ledger:
             payload = wire.encode_payload(_bodies(payload, positions))
         return self._attempt(batch, attempts + 1, token, node, url, AttemptState.BOUND.value, positions), payload
 
+    @_while_available
     def sent(self, attempt: Attempt) -> None:
         """The node has taken it."""
         self._set(attempt, AttemptState.SENT, None)
 
+    @_while_available
     def unsent(self, attempt: Attempt, reason: str) -> None:
         """It never ran: its batch is ready again, and no attempt is used up."""
         with self._transaction():
             self._set(attempt, AttemptState.UNSENT, reason, ended=True)
             self._release(attempt, counts=False)
 
+    @_while_available
     def lose(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
         """No sign of life: its batch is ready again, its receipt still welcome. *counts*: as the batch's failure."""
         with self._transaction():
             self._set(attempt, AttemptState.UNKNOWN, reason)
             return self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
 
+    @_while_available
     def reject(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
         """It ended and does not count. *counts*: as the batch's failure, if it did not when it was lost."""
         with self._transaction():
@@ -351,16 +384,19 @@ class Ledger:
                 self._set(attempt, AttemptState.REJECTED, reason, ended=True)
             return self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
 
+    @_while_available
     def settled_positions(self, batch: int) -> int:
         """Bitmap of the requests of *batch* that no attempt has to do any more."""
         return self._batch(batch)[1]
 
+    @_while_available
     def objection(self, attempt: Attempt, receipt: Receipt) -> tuple[str, Blame] | None:
         """Why the final *receipt* of *attempt* can't be accepted, and who is to blame."""
         if (state := self._state(attempt)) not in LIVE_STATES:
             return f"it was {state.value} before", Blame.NOBODY
         return objection(attempt, receipt, self._batch(attempt.batch)[1])
 
+    @_while_available
     def settle(
         self, attempt: Attempt, receipt: Receipt, *, max_attempts: int,
         found: Iterable[Finds] = (), again: int = 0, counts: bool = True,
@@ -379,6 +415,7 @@ class Ledger:
             fate = self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
         return Settlement(fate=fate, again=moved)
 
+    @_while_available
     def divert_found(self) -> tuple[int, list[str]] | None:
         """``divert`` some of what accepted attempts have found, the first of it: how many these were, and the requests
         that are new. ``None`` if nothing is left."""
@@ -388,11 +425,12 @@ class Ledger:
         try:
             entries = Finds.unpacked(row[1])
         except (zlib.error, ValueError) as error:
-            raise sqlite3.DatabaseError(f"damaged: targets that were found: {error}") from None
+            raise LedgerUnavailableError(f"damaged: targets that were found: {error}") from None
         with self._unseen(entries) as unseen, self._transaction():
             self._db.execute(CLEAR_FOUND, (row[0],))
             return len(entries), self._divert(*unseen)
 
+    @_while_available
     def live(self) -> list[Attempt]:
         """The attempts whose receipt is still awaited."""
         rows = self._db.execute(LIVE, (self._run,)).fetchall()
@@ -401,14 +439,17 @@ class Ledger:
             for batch, number, token, node, url, state, positions in rows
         ]
 
+    @_while_available
     def settled(self) -> bool:
         """Whether nothing is queued and every batch is settled."""
         return self._db.execute(UNSETTLED, {"run": self._run}).fetchone() is None
 
+    @_while_available
     def has_queued(self) -> bool:
         """Whether requests wait for a batch to be closed."""
         return self._db.execute(HAS_QUEUED, (self._run,)).fetchone() is not None
 
+    @_while_available
     def posted(self) -> bool:
         """Whether every request has been taken by a node, those of the open batch included."""
         return self._db.execute(UNPOSTED, {"run": self._run}).fetchone() is None
@@ -439,9 +480,11 @@ class Ledger:
 
     # The account
 
+    @_while_available
     def balance(self) -> Balance:
         return read_balance(self._db, self._run)
 
+    @_while_available
     def worker_stats(self) -> dict[str, float]:
         """The numbers in the stats of accepted attempts, summed; of maxima the largest. Rates are left out: neither is
         true of them."""
@@ -521,7 +564,7 @@ class Ledger:
         try:
             yield
         except OSError as error:
-            raise sqlite3.OperationalError(f"its scratch file: {error}") from error
+            raise LedgerUnavailableError(f"its scratch file: {error}") from error
 
     def _unqueue(self, count: int, still_open: Sequence[str]) -> None:
         """Take the first *count* requests out of ``queued``. Rows behind them are left alone: there may be many."""
@@ -535,7 +578,7 @@ class Ledger:
             if count <= 0:
                 break
         if count > 0:
-            raise sqlite3.IntegrityError(f"{count} requests of the open batch are not queued")
+            raise LedgerUnavailableError(f"{count} requests of the open batch are not queued")
         self._db.execute(CLEAR_QUEUED, (self._run, first_left))
 
     def _divert(self, unseen: list[tuple[bytes, str]], duplicates: int) -> list[str]:

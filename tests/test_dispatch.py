@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -28,7 +27,7 @@ from twisted.internet.task import Clock, deferLater
 from scrapy_distributed import dispatch, wire
 from scrapy_distributed.config import Config
 from scrapy_distributed.dispatch import KILL_AFTER, LAST_LOOKS, LOOKS, OVERTAKEN, Dispatcher
-from scrapy_distributed.errors import NodeError, NodeRefusedError, NodeUnreachableError
+from scrapy_distributed.errors import LedgerUnavailableError, NodeError, NodeRefusedError, NodeUnreachableError
 from scrapy_distributed.health import Fleet, Member, Proof
 from scrapy_distributed.job_template import JobTemplate
 from scrapy_distributed.judge import Judge
@@ -66,7 +65,7 @@ class Rig:
         self.ended = False
         self.admitted: list[str] = []
         self.refusal: NodeError | None = None
-        self.errors: list[sqlite3.Error] = []
+        self.errors: list[LedgerUnavailableError] = []
         spider, fleet = Spider(name="s"), Fleet(self.members)
 
         async def read_targets(receipt: Receipt) -> list[Finds]:

@@ -46,6 +46,7 @@ from scrapy_distributed.commands.batches import Command
 from scrapy_distributed.errors import (
     ConfigError,
     LedgerError,
+    LedgerUnavailableError,
     NodeAmbiguousError,
     NodeError,
     NodeRefusedError,
@@ -835,7 +836,7 @@ def test_a_ledger_that_can_not_be_written_is_no_fault_of_a_receipt(tmp_path: Pat
     court.batch(0, 1)
     flight = court.send(court.members[0])
     court.ledger._db.execute("PRAGMA query_only = 1")
-    with pytest.raises(sqlite3.OperationalError):
+    with pytest.raises(LedgerUnavailableError):
         court.final(court.members[0], flight)
     court.ledger._db.execute("PRAGMA query_only = 0")
     assert court.members[0].flights
@@ -869,7 +870,7 @@ def use(path: Path) -> None:
         ledger.begin(IDENTITY, resume=True)
         ledger.others()
         ledger.queued()
-        with suppress(sqlite3.Error):  # from here on such an error closes the crawl, as ledger_failed
+        with suppress(LedgerUnavailableError):  # from here on such an error closes the crawl, as ledger_failed
             ledger.live()
             ledger.balance()
             ledger.settled()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +19,7 @@ from twisted.python.failure import Failure
 
 from scrapy_distributed.batch import AttemptState
 from scrapy_distributed.config import Config
-from scrapy_distributed.errors import WireError
+from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.health import Fleet, Flight, Member, Proof
 from scrapy_distributed.judge import Judge
 from scrapy_distributed.ledger import Finds, Ledger
@@ -171,7 +170,7 @@ def test_what_the_ledger_can_not_write_is_tried_again(court: Court) -> None:
     flight = court.send(n0)
     court.targets = [(b"k", '"http://a/k"')]
     court.ledger._db.execute("CREATE TEMP TRIGGER no BEFORE UPDATE ON batch BEGIN SELECT RAISE(ABORT, 'no'); END")
-    with pytest.raises(sqlite3.Error):
+    with pytest.raises(LedgerUnavailableError):
         court.final(n0, flight, targets=("[]",))
     assert list(n0.flights.values()) == [flight]
     assert (court.found, court.count("attempts/accepted")) == ([], 0)

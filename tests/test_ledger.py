@@ -27,7 +27,7 @@ from ledgers import states as counts
 
 from scrapy_distributed import wire
 from scrapy_distributed.batch import Attempt, AttemptState, Blame, Fate, bits
-from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.ledger import READY, UNPOSTED, UNSETTLED, Finds, Ledger
 from scrapy_distributed.ledger_reader import LedgerReader
 from scrapy_distributed.receipt import Receipt
@@ -521,7 +521,7 @@ def test_found_targets_that_are_damaged_are_told(ledger: Ledger) -> None:
     ledger.settle(attempt, receipt(attempt), max_attempts=3, found=found_of((0, 1)))
     for damaged in (b"", b"x", zlib.compress(b"no hex"), zlib.compress(b"\xff")):
         ledger._db.execute("UPDATE found SET packed = ?", (damaged,))
-        with pytest.raises(sqlite3.DatabaseError, match="damaged: targets that were found"):
+        with pytest.raises(LedgerUnavailableError, match="damaged: targets that were found"):
             ledger.divert_found()
 
 
@@ -542,7 +542,7 @@ def test_found_targets_are_in_the_ledger_if_and_only_if_their_finder_is_accepted
     found = found_of((5, 7, 8))
     ledger._db.execute(f"CREATE TEMP TRIGGER no BEFORE {statement} BEGIN SELECT RAISE(ABORT, 'no luck'); END")
     for _ in range(2):
-        with pytest.raises(sqlite3.Error, match="no luck"):
+        with pytest.raises(LedgerUnavailableError, match="no luck"):
             ledger.settle(attempt, report, max_attempts=3, found=found, again=0b10)
         assert dump(ledger) == before
         assert not ledger._db.in_transaction
@@ -993,7 +993,7 @@ def test_a_full_disk_leaves_the_ledger_as_it_was_and_later_all_goes_on(tmp_path:
             with full_disk(ledger, table):
                 try:
                     transition(ledger, prepared)
-                except (sqlite3.Error, LedgerError) as raised:
+                except (LedgerUnavailableError, LedgerError) as raised:
                     error = raised
             if error is not None:
                 failures.append(str(error))
@@ -1038,7 +1038,7 @@ def test_a_full_disk_of_the_seen_set_makes_no_duplicates_and_forgets_nothing(led
     on_disk(ledger)
     divert(ledger, *range(100))
     for room in (4_096, 10_000, 50_000):
-        with file_limit(room), pytest.raises(sqlite3.OperationalError, match="scratch file"):
+        with file_limit(room), pytest.raises(LedgerUnavailableError, match="scratch file"):
             divert(ledger, *range(50, 5000))
         assert ledger.balance().diverted == 100
         assert divert(ledger, 0, 99) == []
