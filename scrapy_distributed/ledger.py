@@ -41,6 +41,7 @@ from scrapy_distributed.batch import (
 )
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.receipt import Receipt
+from scrapy_distributed.rules import HALVED_AT, Batch, fate_of, objection
 from scrapy_distributed.schema import check_format, check_owner, check_sound, create, hold, read_balance, read_losses
 from scrapy_distributed.seen import Occurrences, Seen
 
@@ -48,7 +49,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 FILL = 10_000  # keys that are read at once
-HALVED_AT = 2  # failed attempts
 LONGEST_LOG = 4000  # pages of the write-ahead log
 LEAST_LOG = 16
 LOG_PART = 16  # and no more than this part of what is free on its disk
@@ -344,16 +344,15 @@ class Ledger:
     def bind(self, batch: int, node: str, url: str = "") -> tuple[Attempt, str]:
         """A new attempt at what is not settled of *batch* on *node*, which is at *url*, and its payload. Durable."""
         with self._transaction(durable=True):
-            size, settled, attempts, *_ = self._batch(batch)
-            payload = self._payload(batch)
-            positions = ((1 << size) - 1) & ~settled
-            self._db.execute(BIND_BATCH, (attempts + 1, node, self._run, batch))
+            found = self._batch(batch)
+            number, positions, payload = found.attempts + 1, found.left, self._payload(batch)
+            self._db.execute(BIND_BATCH, (number, node, self._run, batch))
             token = new_token()
-            row = (self._run, batch, attempts + 1, token, node, url, bitmap_to_bytes(positions), time.time())
+            row = (self._run, batch, number, token, node, url, bitmap_to_bytes(positions), time.time())
             self._db.execute(ADD_ATTEMPT, row)
-        if settled:
+        if found.settled:
             payload = wire.encode_payload(_bodies(payload, positions))
-        return self._attempt(batch, attempts + 1, token, node, url, AttemptState.BOUND.value, positions), payload
+        return self._attempt(batch, number, token, node, url, AttemptState.BOUND.value, positions), payload
 
     @_while_available
     def sent(self, attempt: Attempt) -> None:
@@ -387,14 +386,14 @@ class Ledger:
     @_while_available
     def settled_positions(self, batch: int) -> int:
         """Bitmap of the requests of *batch* that no attempt has to do any more."""
-        return self._batch(batch)[1]
+        return self._batch(batch).settled
 
     @_while_available
     def objection(self, attempt: Attempt, receipt: Receipt) -> tuple[str, Blame] | None:
         """Why the final *receipt* of *attempt* can't be accepted, and who is to blame."""
         if (state := self._state(attempt)) not in LIVE_STATES:
             return f"it was {state.value} before", Blame.NOBODY
-        return objection(attempt, receipt, self._batch(attempt.batch)[1])
+        return objection(attempt, receipt, self._batch(attempt.batch).settled)
 
     @_while_available
     def settle(
@@ -510,11 +509,12 @@ class Ledger:
         except (sqlite3.Error, OSError, ValueError) as error:
             raise self._unusable(error) from None
 
-    def _batch(self, number: int) -> tuple[int, int, int, int, str, str | None]:
-        """Size, settled positions, attempts, failures, state, and the node to avoid. The payload is as long as all of
-        these many times over."""
-        size, settled, *rest = self._db.execute(BATCH, (self._run, number)).fetchone()
-        return size, bitmap_from_bytes(settled), *rest
+    def _batch(self, number: int) -> Batch:
+        size, settled, attempts, failures, state, avoid = self._db.execute(BATCH, (self._run, number)).fetchone()
+        return Batch(
+            size=size, settled=bitmap_from_bytes(settled), attempts=attempts, failures=failures,
+            state=BatchState(state), avoid=avoid,
+        )  # fmt: skip
 
     def _payload(self, number: int) -> str:
         (payload,) = self._db.execute(PAYLOAD, (self._run, number)).fetchone()
@@ -604,34 +604,31 @@ class Ledger:
         self._db.execute(RELEASE_BATCH, {"run": self._run, "batch": attempt.batch, "counts": counts})
 
     def _fail_or_release(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
-        """After an attempt has ended: its batch is settled, or ready again. One that has died twice is halved, so that
-        one request that kills its worker stands alone in the end; one whose attempts are used up is dead."""
-        size, settled, _, failures, state, avoid = self._batch(attempt.batch)
-        if state == BatchState.SETTLED.value:
-            return Fate.SETTLED
-        self._release(attempt, counts=counts)
-        if not counts or failures + 1 < min(HALVED_AT, max_attempts):
-            return Fate.AGAIN
-        left = ((1 << size) - 1) & ~settled
-        if left.bit_count() > 1 and max_attempts > 1:
+        """After an attempt has ended: its batch is settled, or ready again, or what is left of it is settled now."""
+        batch = self._batch(attempt.batch)
+        fate = fate_of(batch, counts=counts, max_attempts=max_attempts)
+        if fate is not Fate.SETTLED:
+            self._release(attempt, counts=counts)
+        left = batch.left
+        if fate is Fate.HALVED:
             bodies = _bodies(self._payload(attempt.batch), left)
             middle = (len(bodies) + 1) // 2
             for half in (bodies[:middle], bodies[middle:]):
                 # One of them is suspect still, so the next death is enough to halve it again.
-                self._add_batches(half, parent=attempt.batch, avoid=avoid, last=attempt.node, failures=HALVED_AT - 1)
-            self._settle_batch(attempt.batch, settled | left, moved=left.bit_count())
-            return Fate.HALVED
-        if failures + 1 < max_attempts:
-            return Fate.AGAIN
-        self._add_outcomes(attempt.batch, [(position, "dead", reason, True) for position in bits(left)])
-        self._settle_batch(attempt.batch, settled | left, dead=left.bit_count())
-        return Fate.DEAD
+                self._add_batches(
+                    half, parent=attempt.batch, avoid=batch.avoid, last=attempt.node, failures=HALVED_AT - 1
+                )
+            self._settle_batch(attempt.batch, batch.settled | left, moved=left.bit_count())
+        elif fate is Fate.DEAD:
+            self._add_outcomes(attempt.batch, [(position, "dead", reason, True) for position in bits(left)])
+            self._settle_batch(attempt.batch, batch.settled | left, dead=left.bit_count())
+        return fate
 
     def _accept(self, attempt: Attempt, receipt: Receipt, again: int) -> int:
         """Enter what *receipt* says; returns how many requests are to be tried on another node."""
-        _, settled, *_, avoid = self._batch(attempt.batch)
+        batch = self._batch(attempt.batch)
         own = list(bits(attempt.positions))  # position in the attempt's payload -> position in the batch
-        moved = sum(1 << own[position] for position in bits(again)) if avoid is None else 0
+        moved = sum(1 << own[position] for position in bits(again)) if batch.avoid is None else 0
         if moved:
             bodies = _joined(_bodies(self._payload(attempt.batch), moved))
             self._db.execute(ADD_AGAIN, (self._run, moved.bit_count(), bodies, attempt.node))
@@ -651,7 +648,7 @@ class Ledger:
         landed = [(own[position], key) for position, key in receipt.landed_keys() if now_settled >> own[position] & 1]
         self._db.executemany(ADD_LANDED, [(self._run, attempt.batch, *row) for row in landed])
         self._settle_batch(
-            attempt.batch, settled | now_settled, failed=failed, filtered=len(outcomes) - failed,
+            attempt.batch, batch.settled | now_settled, failed=failed, filtered=len(outcomes) - failed,
             crawled=(now_settled & ~moved).bit_count() - len(outcomes), moved=moved.bit_count(),
         )  # fmt: skip
         return moved.bit_count()
@@ -664,7 +661,7 @@ class Ledger:
         with self._transaction(durable=True):
             self._db.execute(REOPEN_RUN, (self._run,))
             for batch, outcomes in chosen.items():
-                _, settled, *_ = self._batch(batch)
+                settled = self._batch(batch).settled
                 positions = sum(1 << position for position, _ in outcomes)
                 waiting += [(batch, body) for body in _bodies(self._payload(batch), positions)]
                 self._db.executemany(DROP_OUTCOME, [(self._run, batch, position) for position, _ in outcomes])
@@ -705,19 +702,6 @@ class Ledger:
         finally:
             if durable:
                 execute("PRAGMA synchronous = NORMAL")
-
-
-def objection(attempt: Attempt, receipt: Receipt, settled: int) -> tuple[str, Blame] | None:
-    """Why the final *receipt* of *attempt* can't be accepted where *settled* of the batch is settled already."""
-    if attempt.positions & settled:
-        return "what it was sent is settled, or in another batch, already", Blame.NOBODY
-    if receipt.size != attempt.size:
-        return f"its receipt speaks of {receipt.size} requests, sent were {attempt.size}", Blame.NODE
-    if not receipt.stored:
-        return "its feed was not stored", Blame.NODE
-    if not receipt.clean:
-        return f"it ended early ({receipt.finish_reason}) with items of unfinished requests in its feed", Blame.BATCH
-    return None
 
 
 def _pages_of_log(folder: Path) -> int:
