@@ -15,7 +15,7 @@ import designs
 from designs import Span, Stage, Workload
 from environments import Environment
 
-from scrapy_distributed.batch_size import FIRST
+from scrapy_distributed.coordinator.batch_size import FIRST
 
 SCRAPYD = ("Scrapy==2.19.0", "scrapyd==1.6.0", "setuptools<81", "treq==26.7.0")
 SCRAPY_REDIS = ("Scrapy==2.19.0", "scrapy-redis==0.9.1")

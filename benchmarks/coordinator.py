@@ -30,7 +30,7 @@ from scrapy.linkextractors import LinkExtractor
 from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.spiders import CrawlSpider, Rule
 
-from scrapy_distributed.coordinator import Coordinator
+from scrapy_distributed.coordinator.coordinator import Coordinator
 
 LINKS = 30
 BATCH = 1000

@@ -23,7 +23,7 @@ from typing import Any
 from environments import EXAMPLE, PEERS, Environment, redis_server
 from processes import BROKER, COORDINATOR, DAEMON, WORKER, Child, MeasurementError, Processes
 
-from scrapy_distributed.egg import build_egg
+from scrapy_distributed.fleet.egg import build_egg
 
 sys.path.append(str(EXAMPLE))
 from site_server import LINKS_PER_PAGE

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from scrapy_distributed.receipt import Receipt
-from scrapy_distributed.wire import START_URL, decode_payload
+from scrapy_distributed.wire.payload import START_URL, decode_payload
+from scrapy_distributed.wire.receipt import Receipt
 
 RECEIPT_SECONDS = 2.0  # between two receipts of a job
 REMEMBERED = 100  # finished jobs that a node counts

@@ -16,7 +16,7 @@ from typing import Any
 from result import Sample
 from shifts import Analysis, Tables
 
-from scrapy_distributed.local_credentials import Credentials, of_url
+from scrapy_distributed.fleet.local_credentials import Credentials, of_url
 from scrapy_distributed.words import counted
 
 SECONDS_BETWEEN_LOOKS = 1.0

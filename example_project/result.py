@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shifts import Analysis, Shift
 
-from scrapy_distributed.ledger_reader import LedgerReader
+from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.words import counted
 
 

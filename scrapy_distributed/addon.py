@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from scrapy_distributed.guard import LAST, Guard
+from scrapy_distributed.guard.guard import LAST, Guard
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
 from scrapy_distributed.password import hide_in_log
 

@@ -11,12 +11,13 @@ from scrapy import signals
 from scrapy.exceptions import NotConfigured
 
 from scrapy_distributed.config import Config
+from scrapy_distributed.role import is_borrowed
 
 if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
-    from scrapy_distributed.coordinator import Coordinator
-    from scrapy_distributed.worker import Worker
+    from scrapy_distributed.coordinator.coordinator import Coordinator
+    from scrapy_distributed.worker.worker import Worker
 
 
 class DistributedSpiderMiddleware:
@@ -32,24 +33,17 @@ class DistributedSpiderMiddleware:
         """
         if is_borrowed(crawler):
             raise NotConfigured
-        from scrapy_distributed.guard import stand_by
+        from scrapy_distributed.guard.guard import stand_by
 
         crawler.signals.connect(stand_by, signals.spider_opened)
         config = Config.from_settings(crawler.settings)
         if config.start_url is not None:
-            from scrapy_distributed.worker import Worker
+            from scrapy_distributed.worker.worker import Worker
 
             return Worker.from_crawler(crawler)
         if not config.enabled:
             raise NotConfigured
         # Only here: a worker needs no treq, and must run where no Twisted reactor is.
-        from scrapy_distributed.coordinator import Coordinator
+        from scrapy_distributed.coordinator.coordinator import Coordinator
 
         return Coordinator.from_crawler(crawler)
-
-
-def is_borrowed(crawler: Crawler) -> bool:
-    """Whether a command of Scrapy has borrowed the spider.
-
-    ``scrapy shell`` makes the engine without one; the others put a start of their own into the spider class."""
-    return crawler.spider is None or getattr(crawler.spider.start, "__module__", "").startswith("scrapy.commands")

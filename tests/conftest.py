@@ -15,7 +15,7 @@ from crawling import Project, SiteChild, site, with_urls
 from scrapyd_child import ScrapydChild, start
 
 import scrapy_distributed
-from scrapy_distributed.local_node import LocalNode
+from scrapy_distributed.fleet.local_node import LocalNode
 
 # A shell starts what runs in its background with SIGINT ignored, and our children would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -24,7 +24,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 WITHOUT_NODES = "--without-nodes"
 NODE_FIXTURES = {"nodes", "shared_fleet"}
 """What starts real nodes, and so does every fixture that wants one of them."""
-NODE_MODULES = {"scrapyd_child", "arena", "demo", "scrapy_distributed.local_node"}
+NODE_MODULES = {"scrapyd_child", "arena", "demo", "scrapy_distributed.fleet.local_node"}
 """So may every test in a file that imports something of these."""
 
 

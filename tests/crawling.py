@@ -19,7 +19,7 @@ from urllib.request import urlopen
 
 from scrapyd_child import ScrapydChild
 
-from scrapy_distributed.ledger_reader import LedgerReader
+from scrapy_distributed.ledger.reader import LedgerReader
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from twisted.internet import reactor
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
-from scrapy_distributed.node import NodeAddress
+from scrapy_distributed.fleet.node import NodeAddress
 
 
 class Fault(enum.Enum):

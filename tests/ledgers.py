@@ -8,9 +8,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from scrapy_distributed.batch import Attempt
-from scrapy_distributed.ledger import Ledger
-from scrapy_distributed.receipt import Receipt
+from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.wire.receipt import Receipt
 
 IDENTITY: dict[str, Any] = {"project": "p", "spider": "s", "arguments": "", "targets": [[1], []]}
 NODE = ("n1", "http://n1:6800")

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from scrapy_distributed.local_node import LocalNode, end
-from scrapy_distributed.local_node import start as start_nodes
-from scrapy_distributed.node import NodeAddress
+from scrapy_distributed.fleet.local_node import LocalNode, end
+from scrapy_distributed.fleet.local_node import start as start_nodes
+from scrapy_distributed.fleet.node import NodeAddress
 
 
 class ScrapydChild:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from scrapy_distributed.batch import Attempt
-from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.states import Attempt
 
 
 class Taker:

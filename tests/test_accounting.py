@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scrapy_distributed.accounting import Balance
+from scrapy_distributed.ledger.balance import Balance
 
 STATES = ("queued", "in_flight", "crawled", "failed", "filtered", "dead")
 NOTHING = Balance(diverted=0, duplicates=0, queued=0, in_flight=0, crawled=0, failed=0, filtered=0, dead=0)

@@ -8,17 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scrapy_distributed.batch import (
-    Attempt,
-    AttemptState,
-    Batcher,
-    bitmap_from_bytes,
-    bitmap_to_bytes,
-    bits,
-    label,
-    new_token,
-    with_token,
-)
+from scrapy_distributed.coordinator.batcher import Batcher
+from scrapy_distributed.ledger.states import Attempt, AttemptState, label, new_token, with_token
+from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes, bits
 
 
 @given(st.sets(st.integers(0, 3000)))

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from scrapy_distributed.batch_size import FIRST, LARGEST, BatchSize
+from scrapy_distributed.coordinator.batch_size import FIRST, LARGEST, BatchSize
 
 COLD, WARM = 1.1, 0.1  # seconds of start-up
 FAST, SLOW = 0.002, 0.25 / 16  # seconds a request

@@ -17,11 +17,11 @@ from ledgers import IDENTITY, a_batch, bind, divert, halved, of_feeds, receipt, 
 from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
 
-from scrapy_distributed import wire
 from scrapy_distributed.commands.batches import Command
-from scrapy_distributed.ledger import Ledger
-from scrapy_distributed.ledger_reader import PAGE
-from scrapy_distributed.schema import FORMAT
+from scrapy_distributed.ledger.reader import PAGE
+from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.sqlite_schema import FORMAT
+from scrapy_distributed.wire.payload import decode_payload
 
 
 @pytest.fixture(autouse=True)
@@ -445,7 +445,7 @@ def test_retry_makes_few_batches(capsys: pytest.CaptureFixture[str], tmp_path: P
     ]
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
-        urls = [wire.decode_payload(ledger.bind(number, "n")[1]) for number in (4, 5, 6)]
+        urls = [decode_payload(ledger.bind(number, "n")[1]) for number in (4, 5, 6)]
     paths = [[url.rpartition("/")[2] for url in batch] for batch in urls]
     assert paths == [["0", "1", "3", "4"], ["5", "7", "8", "9"], ["11"]]
 

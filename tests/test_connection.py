@@ -20,8 +20,6 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
 from until import until
 
-from scrapy_distributed import node as node_module
-from scrapy_distributed.connection import MAX_HEAD_BYTES, Limit
 from scrapy_distributed.errors import (
     NodeAmbiguousError,
     NodeError,
@@ -29,8 +27,10 @@ from scrapy_distributed.errors import (
     NodeTooLongError,
     NodeUnauthorizedError,
 )
-from scrapy_distributed.monitor import plain, poll
-from scrapy_distributed.node import LIMITS, DaemonStatus, Node, NodeAddress
+from scrapy_distributed.fleet import node as node_module
+from scrapy_distributed.fleet.connection import MAX_HEAD_BYTES, Limit
+from scrapy_distributed.fleet.node import LIMITS, DaemonStatus, Node, NodeAddress
+from scrapy_distributed.monitor.snapshot import plain, poll
 
 MIB = 2**20
 CALLS: dict[str, Callable[[Node], Awaitable[Any]]] = {

@@ -21,12 +21,13 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, LoopingCall, deferLater
 
-from scrapy_distributed import wire
 from scrapy_distributed.config import Config
-from scrapy_distributed.coordinator import Coordinator
+from scrapy_distributed.coordinator.coordinator import Coordinator
 from scrapy_distributed.errors import WireError
-from scrapy_distributed.ledger import Finds
-from scrapy_distributed.node import Node, NodeAddress
+from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.ledger.sqlite import Finds
+from scrapy_distributed.wire.payload import encode_payload
+from scrapy_distributed.wire.request import decode_requests
 
 
 class Plain(Spider):
@@ -71,7 +72,7 @@ TARGET = '{"url":"http://a.example/%d/page.html","meta":{"depth":3,"link_text":"
 
 def payloads(count: int, size: int = 5_000) -> tuple[str, ...]:
     return tuple(
-        wire.encode_payload([TARGET % number for number in range(start, min(start + size, count))])
+        encode_payload([TARGET % number for number in range(start, min(start + size, count))])
         for start in range(0, count, size)
     )
 
@@ -112,7 +113,7 @@ def test_what_was_found_and_not_diverted_is_kept_for_the_next_start(start: Start
     find(coordinator, range(10))
     coordinator.ledger.walked()
     final = receipt(taker.attempts[0], targets=payloads(30, 10))
-    finds = [Finds.of(coordinator.diverter.found(wire.decode_requests(payload, coordinator.spider), b"job"))
+    finds = [Finds.of(coordinator.diverter.found(decode_requests(payload, coordinator.spider), b"job"))
              for payload in final.targets]  # fmt: skip
     coordinator.ledger.settle(taker.attempts[0], final, max_attempts=1, found=finds)
     coordinator._accepted("n1", final)

@@ -15,7 +15,7 @@ from crawling import Crawl, Project, SiteChild, site, wait_for
 from site_server import make_property
 from trial.spiders import long_urls
 
-from scrapy_distributed.wire import MAX_ARGUMENT_BYTES
+from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES
 
 
 def test_3000_properties_over_3_nodes(project: Project, tmp_path: Path) -> None:

@@ -16,16 +16,16 @@ from taker import Taker
 from treq.client import HTTPClient
 from twisted.internet.task import Clock
 
-from scrapy_distributed import wire
-from scrapy_distributed.batch import Attempt
-from scrapy_distributed.batch_size import FIRST
 from scrapy_distributed.config import Config
-from scrapy_distributed.cutter import Cutter
-from scrapy_distributed.health import Fleet, Flight, Member
-from scrapy_distributed.ledger import Ledger
-from scrapy_distributed.node import Node, NodeAddress
-from scrapy_distributed.report import report
-from scrapy_distributed.walk import Walk
+from scrapy_distributed.coordinator.batch_size import FIRST
+from scrapy_distributed.coordinator.cutter import Cutter
+from scrapy_distributed.coordinator.summary import report
+from scrapy_distributed.coordinator.walk import Walk
+from scrapy_distributed.dispatch.members import Fleet, Flight, Member
+from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.wire import payload
 
 
 class Plain(Spider):
@@ -297,7 +297,7 @@ def test_a_batch_that_can_not_be_packed_stays_open(start: Start, monkeypatch: py
         raise MemoryError
 
     with monkeypatch.context() as patched:
-        patched.setattr(wire, "encode_payload", fail)
+        patched.setattr(payload, "encode_payload", fail)
         with pytest.raises(MemoryError):
             rig.find(range(2 * FIRST))
     assert rig.cutter.open.bodies == rig.ledger.queued()

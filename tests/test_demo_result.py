@@ -12,7 +12,7 @@ from result import Account, Attempt, Comparison, Failure, Result, agreement, by_
 from shifts import Analysis, Shift
 
 from scrapy_distributed.errors import LedgerError
-from scrapy_distributed.ledger import Ledger
+from scrapy_distributed.ledger.sqlite import Ledger
 
 
 def a_shift(word: str, shift: float, error: float = 0.01, count: int = 5) -> Shift:

@@ -13,8 +13,8 @@ from fake_scrapyd import ApiError, FakeScrapyd, Fault
 from tiny_project import tiny_egg
 from twisted.internet.defer import Deferred
 
-from scrapy_distributed.deploy import Deployed, deploy
-from scrapy_distributed.node import Node, NodeAddress
+from scrapy_distributed.fleet.deploy import Deployed, deploy
+from scrapy_distributed.fleet.node import Node, NodeAddress
 
 
 class Broken(FakeScrapyd):

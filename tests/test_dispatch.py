@@ -24,17 +24,18 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 
-from scrapy_distributed import dispatch, wire
 from scrapy_distributed.config import Config
-from scrapy_distributed.dispatch import KILL_AFTER, LAST_LOOKS, LOOKS, OVERTAKEN, Dispatcher
+from scrapy_distributed.dispatch import dispatcher as dispatch
+from scrapy_distributed.dispatch.dispatcher import KILL_AFTER, LAST_LOOKS, LOOKS, OVERTAKEN, Dispatcher
+from scrapy_distributed.dispatch.job_template import JobTemplate
+from scrapy_distributed.dispatch.judge import Judge
+from scrapy_distributed.dispatch.members import Fleet, Member, Proof
 from scrapy_distributed.errors import LedgerUnavailableError, NodeError, NodeRefusedError, NodeUnreachableError
-from scrapy_distributed.health import Fleet, Member, Proof
-from scrapy_distributed.job_template import JobTemplate
-from scrapy_distributed.judge import Judge
-from scrapy_distributed.ledger import Finds, Ledger
-from scrapy_distributed.ledger_reader import LedgerReader
-from scrapy_distributed.node import Node, NodeAddress
-from scrapy_distributed.receipt import Receipt
+from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.ledger.reader import LedgerReader
+from scrapy_distributed.ledger.sqlite import Finds, Ledger
+from scrapy_distributed.wire.payload import START_URL, decode_payload
+from scrapy_distributed.wire.receipt import Receipt
 
 POLL = 2.0
 LEASE = 60.0
@@ -131,7 +132,7 @@ class Rig:
 
     def report(self, number: int, job: FakeJob, **values: Any) -> None:
         """The worker of *job* has written a receipt; final, and of success, unless *values* say otherwise."""
-        size = len(wire.decode_payload(job.settings[wire.START_URL]))
+        size = len(decode_payload(job.settings[START_URL]))
         usual = {"sequence": 9, "final": True, "settled": (1 << size) - 1, "stored": True, "finish_reason": "finished"}
         receipt = Receipt(job=job.id, size=size, **(usual | values))
         self.fakes[number].files[f"p/s.receipts/{job.id}.json"] = receipt.to_json().encode()
@@ -1051,7 +1052,7 @@ async def test_jobs_on_a_node_that_is_gone_are_sent_again(
     rig = make_rig(nodes=1)
     await rig.start()
     assert rig.attempts() == [("n0", "unknown"), ("n0", "sent")]
-    assert json.loads(rig.jobs(0)[0].settings[wire.START_URL]) == ["http://a/0", "http://a/1"]
+    assert json.loads(rig.jobs(0)[0].settings[START_URL]) == ["http://a/0", "http://a/1"]
 
 
 # The end

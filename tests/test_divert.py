@@ -14,10 +14,10 @@ from scrapy.spiders import CrawlSpider, Rule
 from scrapy.statscollectors import MemoryStatsCollector
 
 from scrapy_distributed.config import Config
-from scrapy_distributed.divert import Diverter, check_targets, rules_of
+from scrapy_distributed.divert.diverter import Diverter, check_targets, rules_of
+from scrapy_distributed.divert.fingerprint import quick_fingerprint
+from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.fingerprint import quick_fingerprint
-from scrapy_distributed.offsite import Offsite
 
 
 class Plain(Spider):

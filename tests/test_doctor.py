@@ -27,14 +27,14 @@ from twisted.internet.defer import Deferred
 from until import until
 
 from scrapy_distributed.addon import Addon
+from scrapy_distributed.commands.doctor import Probe, Subject, all_well, examine, found_here, job_of, probe_of, subject
 from scrapy_distributed.config import Config
-from scrapy_distributed.doctor import Probe, Subject, all_well, examine, found_here, job_of, probe_of, subject
+from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.job_template import JobTemplate
+from scrapy_distributed.fleet.node import Node
+from scrapy_distributed.fleet.preflight import Finding, Survey, Verdict
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
-from scrapy_distributed.node import Node
-from scrapy_distributed.preflight import Finding, Survey, Verdict
-from scrapy_distributed.receipt import Receipt
+from scrapy_distributed.wire.receipt import Receipt
 
 SECRET = "s3cr3t-Pa55"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from scrapy_distributed.draft import draft, put, remove_dead
+from scrapy_distributed.results.draft import draft, put, remove_dead
 
 DEAD = ".merge-0123abcd.part"
 
@@ -131,7 +131,7 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
 WRITER = """
 import sys
 from pathlib import Path
-from scrapy_distributed.draft import draft, put, remove_dead
+from scrapy_distributed.results.draft import draft, put, remove_dead
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
 for number in range(100):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from tiny_project import write_project
 
-from scrapy_distributed.egg import build_egg
 from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.fleet.egg import build_egg
 
 
 def names(folder: Path) -> set[str]:

@@ -13,9 +13,9 @@ import pytest_twisted
 from until import until
 
 from scrapy_distributed.errors import NodeRefusedError
-from scrapy_distributed.node import Node, NodeAddress
-from scrapy_distributed.receipt import Receipt
-from scrapy_distributed.wire import START_URL, encode_payload
+from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.wire.payload import START_URL, encode_payload
+from scrapy_distributed.wire.receipt import Receipt
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "fake_fleet.py"
 

@@ -22,8 +22,8 @@ from test_worker import MODES, Running, Site, outcome_of, requests_of, site  # n
 
 from scrapy_distributed import fast
 from scrapy_distributed.config import Config
+from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.fast import meta_refresh
-from scrapy_distributed.job_template import JobTemplate
 
 HANDLERS = {"http": fast.HANDLER, "https": fast.HANDLER}
 

@@ -21,10 +21,11 @@ from test_divert import Plain, diverter
 from test_hostile import packed
 from until import until
 
-from scrapy_distributed import wire
-from scrapy_distributed.divert import Diverter
+from scrapy_distributed.divert.diverter import Diverter
 from scrapy_distributed.errors import WireError
-from scrapy_distributed.receipt import MAX_TARGETS, Receipt
+from scrapy_distributed.wire.payload import START_URL, decode_payload, url_of
+from scrapy_distributed.wire.receipt import MAX_TARGETS, Receipt
+from scrapy_distributed.wire.request import decode_requests
 
 
 class Listing(CrawlSpider):
@@ -166,7 +167,7 @@ def test_a_find_has_a_url_that_is_read_in_no_time() -> None:
     assert is_taken(BY_NAME, named(url=long))
     assert not is_taken(BY_NAME, named(url=long + "a=1&" * 200))
     with pytest.raises(WireError, match="a URL of more than 5 characters"):
-        wire.decode_requests(["http://a.example/"], BY_NAME.spider, longest=5)
+        decode_requests(["http://a.example/"], BY_NAME.spider, longest=5)
 
 
 @pytest.mark.parametrize("key", [1, None, ("a",)])
@@ -187,7 +188,7 @@ def test_off_site_is_the_rule_and_not_what_a_find_says_of_itself() -> None:
     near, far = "http://a.example/", "http://b.example/"
     ask = [named("parse_page", targets.spider, url=url, dont_filter=dont) for url in (near, far) for dont in (0, 1)]
     entries = targets.found([request.copy() for request in ask], b"job")
-    assert [wire.url_of(json.loads(body)) for _, body in entries] == [near, near]
+    assert [url_of(json.loads(body)) for _, body in entries] == [near, near]
     assert targets.stats.get_value("distributed/offsite") == 2
     # On the worker: what the rule drops is dropped, what excepts itself is crawled there.
     found = [targets.find(request) for request in ask]
@@ -316,7 +317,7 @@ async def test_a_node_can_not_make_the_coordinator_or_others_fetch_what_it_likes
     check_that_nothing_came_of_it(crawl, attacks)
     assert third.requests == []
     assert not (tmp_path / "wiped").exists()
-    sent = [wire.decode_payload(job.settings[wire.START_URL])[0] for job in fake.jobs]
+    sent = [decode_payload(job.settings[START_URL])[0] for job in fake.jobs]
     assert [one for one in sent if "found" in one["url"]] == [page(3), page(4)]
 
 

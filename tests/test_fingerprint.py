@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scrapy import Request
 from scrapy.utils.request import RequestFingerprinter, fingerprint
 
-from scrapy_distributed.fingerprint import QuickFingerprinter, _is_canonical, fingerprinter_of, quick_fingerprint
+from scrapy_distributed.divert.fingerprint import QuickFingerprinter, _is_canonical, fingerprinter_of, quick_fingerprint
 
 HOSTS = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,20}(:[0-5]?[0-9]{1,4})?", fullmatch=True)
 PATHS = st.text("abcXYZ019/._~-", max_size=60)

@@ -8,7 +8,7 @@ import pytest
 from scrapy.settings import Settings
 
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.fleet import Target, addresses, project_of, targets_from_cfg
+from scrapy_distributed.fleet.addresses import Target, addresses, project_of, targets_from_cfg
 
 SECRET = "s3cr3t-Pa55"
 

@@ -33,11 +33,11 @@ from scrapy.utils.test import get_crawler
 from scrapyd_child import ScrapydChild, start
 
 from scrapy_distributed import Addon
-from scrapy_distributed.addresses import Addresses, is_own, literal, on_one_machine
 from scrapy_distributed.errors import ConfigError, NodeRequestError
-from scrapy_distributed.guard import Guard, nodes_of, told
-from scrapy_distributed.ledger_reader import LedgerReader
-from scrapy_distributed.node import NodeAddress
+from scrapy_distributed.fleet.node import NodeAddress
+from scrapy_distributed.guard.guard import Guard, nodes_of, told
+from scrapy_distributed.guard.hosts import Addresses, is_own, literal, on_one_machine
+from scrapy_distributed.ledger.reader import LedgerReader
 
 NODE_PORT = 16_800
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scrapy_distributed.batch import Attempt, AttemptState
-from scrapy_distributed.health import (
+from scrapy_distributed.dispatch.members import (
     BAD_JOBS,
     FIRST_PAUSE,
     LARGEST_BACKLOG,
@@ -22,7 +21,8 @@ from scrapy_distributed.health import (
     Proof,
     Starts,
 )
-from scrapy_distributed.node import DaemonStatus, Node, NodeAddress
+from scrapy_distributed.fleet.node import DaemonStatus, Node, NodeAddress
+from scrapy_distributed.ledger.states import Attempt, AttemptState
 
 
 class Nobody:

@@ -39,10 +39,8 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
-from scrapy_distributed import node as node_module
-from scrapy_distributed import wire
-from scrapy_distributed.answer import Answer, parsed
 from scrapy_distributed.commands.batches import Command
+from scrapy_distributed.coordinator.identity import file_name
 from scrapy_distributed.errors import (
     ConfigError,
     LedgerError,
@@ -53,20 +51,23 @@ from scrapy_distributed.errors import (
     NotSerializableError,
     WireError,
 )
-from scrapy_distributed.fleet import Target, addresses
-from scrapy_distributed.identity import file_name
-from scrapy_distributed.job import MAX_ARGUMENTS_BYTES, check_job
-from scrapy_distributed.ledger import Ledger
-from scrapy_distributed.ledger_reader import LedgerReader
+from scrapy_distributed.fleet import node as node_module
+from scrapy_distributed.fleet.addresses import Target, addresses
+from scrapy_distributed.fleet.answer import Answer, parsed
+from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.fleet.post_mortem import cause_of_death
+from scrapy_distributed.fleet.versions import choose_version
+from scrapy_distributed.ledger.reader import LedgerReader
+from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
-from scrapy_distributed.node import Node, NodeAddress
-from scrapy_distributed.outcomes import Outcomes, reason_of
-from scrapy_distributed.post_mortem import cause_of_death
-from scrapy_distributed.receipt import MAX_FEEDS, MAX_STATS, Receipt, receipt_path
-from scrapy_distributed.versions import choose_version
-from scrapy_distributed.wire import MAX_ARGUMENT_BYTES, PREFIX, decode_requests, encode_payload, encode_request
+from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES, check_job
+from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES, MAX_JSON_BYTES, PREFIX, decode_payload, encode_payload
+from scrapy_distributed.wire.reasons import reason_of
+from scrapy_distributed.wire.receipt import MAX_FEEDS, MAX_STATS, Receipt, receipt_path
+from scrapy_distributed.wire.request import decode_requests, encode_request
 from scrapy_distributed.words import last_line
-from scrapy_distributed.worker import Worker
+from scrapy_distributed.worker.outcomes import Outcomes
+from scrapy_distributed.worker.worker import Worker
 
 SECRET = "s3cr3t-Pa55"
 ran: list[str] = []  # what a hostile value has made the spider do
@@ -621,9 +622,9 @@ def test_a_job_is_refused_or_a_command_line_can_carry_it(
 
 def test_the_ceiling_of_a_batch_is_the_ceiling_of_a_worker() -> None:
     """What a coordinator may send a worker unpacks."""
-    assert len(wire.decode_payload(packed(b'["' + b"x" * (wire.MAX_JSON_BYTES - 4) + b'"]'))) == 1
+    assert len(decode_payload(packed(b'["' + b"x" * (MAX_JSON_BYTES - 4) + b'"]'))) == 1
     with pytest.raises(WireError, match="larger than"):
-        wire.decode_payload(packed(b'["' + b"x" * (wire.MAX_JSON_BYTES + 2048) + b'"]'))
+        decode_payload(packed(b'["' + b"x" * (MAX_JSON_BYTES + 2048) + b'"]'))
 
 
 # Receipts

@@ -12,14 +12,17 @@ from scrapy import Spider
 from scrapy.settings import Settings
 
 from scrapy_distributed import fast
-from scrapy_distributed.batch import Attempt, AttemptState
 from scrapy_distributed.config import Config
+from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.job_template import JobTemplate
-from scrapy_distributed.wire import MAX_ARGUMENT_BYTES
+from scrapy_distributed.ledger.states import Attempt, AttemptState
+from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES
 
 ADDONS = '{"scrapy_distributed.Addon": 500, "shop.addons.Own": 7}'
 FAST_ADDONS = f'{ADDONS[:-1]}, "{fast.ADDON}": {fast.LAST}}}'
+
+
+KIND = "scrapy_distributed.dispatch.job_template.JobTemplate"
 
 
 def template(spider: Spider | None = None, rules: tuple[int, ...] = (), **settings: Any) -> JobTemplate:
@@ -138,7 +141,10 @@ def test_feeds_travel_in_place_of_those_of_the_project() -> None:
     assert job.settings["FEED_URI"] == ""
     assert json.loads(job.settings["FEEDS"]) == {
         "ftp://h/%(batch)s.jl": {"format": "jl", "fields": ["a"]},
-        "ftp://h/%(batch)s.csv": {"format": "csv", "item_filter": "scrapy_distributed.job_template.JobTemplate"},
+        "ftp://h/%(batch)s.csv": {
+            "format": "csv",
+            "item_filter": KIND,
+        },
     }
 
 

@@ -17,15 +17,15 @@ from scrapy.statscollectors import MemoryStatsCollector
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from scrapy_distributed.batch import AttemptState
 from scrapy_distributed.config import Config
+from scrapy_distributed.dispatch.judge import Judge
+from scrapy_distributed.dispatch.members import Fleet, Flight, Member, Proof
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
-from scrapy_distributed.health import Fleet, Flight, Member, Proof
-from scrapy_distributed.judge import Judge
-from scrapy_distributed.ledger import Finds, Ledger
-from scrapy_distributed.ledger_reader import LedgerReader
-from scrapy_distributed.node import Node, NodeAddress
-from scrapy_distributed.receipt import Receipt
+from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.ledger.reader import LedgerReader
+from scrapy_distributed.ledger.sqlite import Finds, Ledger
+from scrapy_distributed.ledger.states import AttemptState
+from scrapy_distributed.wire.receipt import Receipt
 
 NOW = 1000.0
 

@@ -69,7 +69,7 @@ def test_a_part_that_has_landed_all_the_same_is_not_merged_silently(project: Pro
         "DISTRIBUTED_BATCH_SIZE": 30,
         "DISTRIBUTED_TARGET_FEED_URL": f"file://{tmp_path}/items/%(batch)s.jl",
         "DISTRIBUTED_WORKER_SETTINGS": json.dumps(
-            {"FEED_STORAGES": {"file": "scrapy_distributed.whole_file.WholeFileStorage"}}
+            {"FEED_STORAGES": {"file": "scrapy_distributed.results.whole_file.WholeFileStorage"}}
         ),
     }
     with site(60) as child:

@@ -20,8 +20,8 @@ import scrapy
 from crawling import call, wait_for
 from tiny_project import SPIDERS
 
-from scrapy_distributed.egg import build_egg
-from scrapy_distributed.local_node import LocalNode, end, start
+from scrapy_distributed.fleet.egg import build_egg
+from scrapy_distributed.fleet.local_node import LocalNode, end, start
 
 PROBE = '''
 import atexit

@@ -25,14 +25,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from ledgers import states as counts
 
-from scrapy_distributed import wire
-from scrapy_distributed.batch import Attempt, AttemptState, Blame, Fate, bits
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
-from scrapy_distributed.ledger import READY, UNPOSTED, UNSETTLED, Finds, Ledger
-from scrapy_distributed.ledger_reader import LedgerReader
-from scrapy_distributed.receipt import Receipt
-from scrapy_distributed.schema import APPLICATION, FORMAT
-from scrapy_distributed.seen import BUCKET_BYTES, Seen
+from scrapy_distributed.ledger.reader import LedgerReader
+from scrapy_distributed.ledger.sqlite import READY, UNPOSTED, UNSETTLED, Finds, Ledger
+from scrapy_distributed.ledger.sqlite_schema import APPLICATION, FORMAT
+from scrapy_distributed.ledger.sqlite_seen import BUCKET_BYTES, Seen
+from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
+from scrapy_distributed.wire import payload
+from scrapy_distributed.wire.bitmap import bits
+from scrapy_distributed.wire.payload import decode_payload
+from scrapy_distributed.wire.receipt import Receipt
 
 TABLES = ("run", "queued", "batch", "attempt", "outcome", "landed")
 IDENTITY = {"project": "p", "spider": "s", "arguments": "", "targets": [[1], []]}
@@ -123,17 +125,17 @@ def test_a_batch_leaves_the_queue_and_the_rest_stays_open(ledger: Ledger) -> Non
     assert ledger.ready()[:1] == [(1, None)]
     attempt, payload = ledger.bind(1, "n1")
     assert counts(ledger) == {"diverted": 5, "queued": 3, "in_flight": 2}
-    assert wire.decode_payload(payload) == ["http://a/1", "http://a/2"]
+    assert decode_payload(payload) == ["http://a/1", "http://a/2"]
     assert (attempt.label, attempt.node, attempt.size, attempt.state) == ("1", "n1", 2, AttemptState.BOUND)
     assert ledger.ready()[:1] == [(2, None)]
 
 
 def test_a_batch_over_the_ceiling_is_split(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_VALUE_BYTES", 60)
+    monkeypatch.setattr(payload, "MAX_VALUE_BYTES", 60)
     assert ledger.close_batches([divert(ledger, *range(10))], []) == 4
     arrived = []
     while ready := ledger.ready():
-        arrived += wire.decode_payload(ledger.bind(ready[0][0], "n")[1])
+        arrived += decode_payload(ledger.bind(ready[0][0], "n")[1])
     assert arrived == [f"http://a/{number}" for number in range(10)]
     assert counts(ledger) == {"diverted": 10, "in_flight": 10}
 
@@ -170,11 +172,11 @@ def test_the_second_attempt_has_exactly_what_is_not_settled_in_order(ledger: Led
     assert counts(ledger) == {"diverted": 6, "queued": 3, "crawled": 2, "failed": 1}
     assert ledger.ready()[:1] == [(1, "n1")]
     second, payload = ledger.bind(1, "n2")
-    assert wire.decode_payload(payload) == ["http://a/0", "http://a/3", "http://a/5"]
+    assert decode_payload(payload) == ["http://a/0", "http://a/3", "http://a/5"]
     assert (second.label, second.positions, second.size) == ("1.2", 0b101001, 3)
     ledger.settle(second, receipt(second, 0b101, failed={"timeout": [2]}, finish_reason="shutdown"), max_attempts=3)
     third, payload = ledger.bind(1, "n1")
-    assert wire.decode_payload(payload) == ["http://a/3"]
+    assert decode_payload(payload) == ["http://a/3"]
     assert ledger.settle(third, receipt(third), max_attempts=3).fate is Fate.SETTLED
     assert counts(ledger) == {"diverted": 6, "crawled": 4, "failed": 2}
     ledger.close()
@@ -279,7 +281,7 @@ def test_a_batch_that_has_died_twice_goes_out_as_two_halves_that_know_it(ledger:
         assert [(half["parent"], half["size"], half["state"]) for half in halves] == [(1, 2, "ready"), (1, 2, "ready")]
         assert reader.children(1, 1) == [2, 3]
         assert list(reader.outcomes(1)) == []
-    sent = [wire.decode_payload(ledger.bind(number, "n1")[1]) for number in (2, 3)]
+    sent = [decode_payload(ledger.bind(number, "n1")[1]) for number in (2, 3)]
     assert sent == [["http://a/0", "http://a/2"], ["http://a/3", "http://a/4"]]
 
 
@@ -303,7 +305,7 @@ def test_a_poisonous_request_stands_alone_in_the_end_and_takes_no_other_with_it(
     deaths, fates = 0, []
     while ready := ledger.ready():
         attempt, payload = ledger.bind(ready[0][0], "n1")
-        if f"http://a/{poison}" in wire.decode_payload(payload):
+        if f"http://a/{poison}" in decode_payload(payload):
             deaths += 1
             fates.append(ledger.reject(attempt, f"death {deaths}", counts=True, max_attempts=max_attempts))
         else:
@@ -423,7 +425,7 @@ def test_failed_requests_are_tried_on_another_node_once(ledger: Ledger) -> None:
     assert ledger.close_again(2, all_of_it=False) == 1
     assert ledger.ready() == [(2, "n1")]
     second, payload = ledger.bind(2, "n2")
-    assert wire.decode_payload(payload) == ["http://a/1", "http://a/4"]
+    assert decode_payload(payload) == ["http://a/1", "http://a/4"]
     report = receipt(second, failed={"dns": [0, 1]}, again=0b11)
     assert ledger.settle(second, report, max_attempts=3, again=0b11).again == 0
     assert counts(ledger) == {"diverted": 6, "crawled": 3, "failed": 3}
@@ -451,7 +453,7 @@ def test_only_what_a_receipt_allows_is_tried_again_also_of_a_second_attempt(ledg
     report = receipt(attempt, failed={"dns": [0, 1]}, again=0b10)
     assert ledger.settle(attempt, report, max_attempts=3, again=0b11).again == 1
     assert ledger.close_again(1, all_of_it=False) == 1
-    assert wire.decode_payload(ledger.bind(2, "n1")[1]) == ["http://a/3"]
+    assert decode_payload(ledger.bind(2, "n1")[1]) == ["http://a/3"]
     assert outcomes(ledger) == [("failed", "dns", "http://a/1")]
 
 
@@ -477,7 +479,7 @@ def test_what_is_to_be_tried_again_is_closed_by_node_and_size_and_survives_a_res
         assert again.close_again(4, all_of_it=True) == 1
         assert all_ready(again) == [(4, "n1"), (5, "n1"), (6, "n2")]
         assert again.ready() == [(4, "n1"), (6, "n2")]
-        sent = [len(wire.decode_payload(again.bind(number, "n3")[1])) for number in (4, 5, 6)]
+        sent = [len(decode_payload(again.bind(number, "n3")[1])) for number in (4, 5, 6)]
         assert sent == [4, 1, 2]
         assert again.queued() == open_request
         assert counts(again) == {"diverted": 8, "duplicates": 2, "queued": 1, "in_flight": 7}
@@ -584,7 +586,7 @@ def test_a_retry_reopens_the_run_with_the_dead_and_the_failed_alone(ledger: Ledg
         for number, avoid in new:
             assert avoid is None
             attempt, payload = again.bind(number, "n1")
-            retried_urls += wire.decode_payload(payload)
+            retried_urls += decode_payload(payload)
             assert again.settle(attempt, receipt(attempt), max_attempts=1).fate is Fate.SETTLED
         assert sorted(retried_urls) == ["http://a/0", "http://a/4", "http://a/5"]
         assert counts(again) == {"diverted": 6, "duplicates": 2, "crawled": 4, "failed": 1, "filtered": 1}
@@ -603,7 +605,7 @@ def test_a_retry_of_many_batches_makes_as_large_ones(ledger: Ledger) -> None:
         ledger.settle(attempt, report, max_attempts=1)
     assert ledger.retry(lambda state, reason: True) == (8, 0)
     assert counts(ledger) == {"diverted": 12, "crawled": 4, "queued": 8}
-    sent = [wire.decode_payload(ledger.bind(number, "n1")[1]) for number, _ in all_ready(ledger)]
+    sent = [decode_payload(ledger.bind(number, "n1")[1]) for number, _ in all_ready(ledger)]
     assert [len(urls) for urls in sent] == [3, 3, 2]
     expected = [f"http://a/{number * 10 + position}" for number in range(1, 5) for position in (0, 2)]
     assert [url for urls in sent for url in urls] == expected
@@ -1200,7 +1202,7 @@ class AnyOrder(RuleBasedStateMachine):
         ready = self.ledger.ready()
         assert ready
         attempt, payload = self.ledger.bind(ready[0][0], node)
-        assert len(wire.decode_payload(payload)) == attempt.size > 0
+        assert len(decode_payload(payload)) == attempt.size > 0
 
     def pick(self, data: st.DataObject, *states: AttemptState) -> Attempt | None:
         live = [attempt for attempt in self.ledger.live() if attempt.state in states]
@@ -1285,7 +1287,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     def elements(self, batch: int) -> list[str]:
         (payload,) = self.ledger._db.execute("SELECT payload FROM batch WHERE number = ?", (batch,)).fetchone()
-        return wire.decode_payload(payload)
+        return decode_payload(payload)
 
     @rule(reason=st.sampled_from(["dns", "no receipt", "silent"]))
     def retry(self, reason: str) -> None:

@@ -14,8 +14,8 @@ import pytest
 from ledgers import IDENTITY, NODE, a_batch, bind, divert, receipt, states
 
 from scrapy_distributed.errors import LedgerError
-from scrapy_distributed.ledger import LEAST_LOG, LONGEST_LOG, Ledger
-from scrapy_distributed.ledger_reader import LedgerReader
+from scrapy_distributed.ledger.reader import LedgerReader
+from scrapy_distributed.ledger.sqlite import LEAST_LOG, LONGEST_LOG, Ledger
 
 Usage = namedtuple("Usage", "total used free")
 

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from scrapy_distributed import local_credentials
-from scrapy_distributed.fleet import addresses
-from scrapy_distributed.local_credentials import Credentials, all_running, make_folder, of_url, password_of, shared
+from scrapy_distributed.fleet.addresses import addresses, local_credentials
+from scrapy_distributed.fleet.local_credentials import (
+    Credentials,
+    all_running,
+    make_folder,
+    of_url,
+    password_of,
+    shared,
+)
 
 KNOWN = Credentials(name="scrapyd1", url="http://127.0.0.1:16800", username="scrapy", password="s3cr3t-Pa55")
 

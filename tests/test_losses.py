@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from ledgers import IDENTITY, a_batch, bind, divert, receipt
 
-from scrapy_distributed.accounting import Losses
-from scrapy_distributed.ledger import Ledger
-from scrapy_distributed.ledger_reader import LedgerReader
+from scrapy_distributed.ledger.balance import Losses
+from scrapy_distributed.ledger.reader import LedgerReader
+from scrapy_distributed.ledger.sqlite import Ledger
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from crawling import wait_for
 from scrapy.exporters import BaseItemExporter, CsvItemExporter, JsonItemExporter, JsonLinesItemExporter
 
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.ledger_reader import AcceptedAttempt
-from scrapy_distributed.merge import Merged, merge
-from scrapy_distributed.receipt import FeedFile
+from scrapy_distributed.ledger.reader import AcceptedAttempt
+from scrapy_distributed.results.merge import Merged, merge
+from scrapy_distributed.wire.receipt import FeedFile
 
 MIB = 1024 * 1024
 
@@ -240,9 +240,9 @@ def test_memory_does_not_grow_with_the_feed(items: Path, output: Path, begin: by
 MEMORY = """
 import json, os, resource, sys
 from pathlib import Path
-from scrapy_distributed.ledger_reader import AcceptedAttempt
-from scrapy_distributed.merge import merge
-from scrapy_distributed.receipt import FeedFile
+from scrapy_distributed.ledger.reader import AcceptedAttempt
+from scrapy_distributed.results.merge import merge
+from scrapy_distributed.wire.receipt import FeedFile
 
 folder, output, count, max_item, memory = sys.argv[1:]
 used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -366,7 +366,7 @@ def test_arrays_are_read_as_python_does(items: Path, output: Path, monkeypatch: 
             expected = json.loads(bare)
         except ValueError:
             expected = None
-        monkeypatch.setattr("scrapy_distributed.merge.CHUNK_BYTES", rng.randrange(3, 12))
+        monkeypatch.setattr("scrapy_distributed.results.merge.CHUNK_BYTES", rng.randrange(3, 12))
         (items / "1").write_bytes(text)
         merged = merge(attempts(("1", len(expected or []))), [items], output)
         if expected is not None:
@@ -383,9 +383,9 @@ def test_arrays_are_read_as_python_does(items: Path, output: Path, monkeypatch: 
 STOPPED = """
 import json, os, signal, sys
 from pathlib import Path
-from scrapy_distributed.ledger_reader import AcceptedAttempt
-from scrapy_distributed.merge import merge
-from scrapy_distributed.receipt import FeedFile
+from scrapy_distributed.ledger.reader import AcceptedAttempt
+from scrapy_distributed.results.merge import merge
+from scrapy_distributed.wire.receipt import FeedFile
 
 def loads(text, loads=json.loads):
     if "stop" in text:

@@ -11,8 +11,8 @@ import pytest_twisted
 from fake_scrapyd import FakeJob, FakeScrapyd, Fault
 from twisted.internet.defer import Deferred
 
-from scrapy_distributed.monitor import HEAVY_BACKLOG, NodeState, Snapshot, as_json, plain, poll
-from scrapy_distributed.node import Node, NodeAddress
+from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.monitor.snapshot import HEAVY_BACKLOG, NodeState, Snapshot, as_json, plain, poll
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 

@@ -37,9 +37,9 @@ from scrapy_distributed.errors import (
     NodeUnreachableError,
     ScrapydRefusedError,
 )
-from scrapy_distributed.job import MAX_ARGUMENTS_BYTES, RESERVED_KEYS, check_job
-from scrapy_distributed.node import Node, NodeAddress
-from scrapy_distributed.wire import MAX_ARGUMENT_BYTES
+from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES, RESERVED_KEYS, check_job
+from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES
 
 SECRET = "s3cr3t-Pa55"
 

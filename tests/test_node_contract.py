@@ -15,9 +15,9 @@ from twisted.internet.defer import Deferred
 from until import until
 
 from scrapy_distributed.errors import NodeRefusedError, NodeUnauthorizedError
-from scrapy_distributed.job import Jobs
-from scrapy_distributed.node import Node, NodeAddress
-from scrapy_distributed.wire import MAX_ARGUMENT_BYTES
+from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.wire.job import Jobs
+from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES
 
 NEVER = 3600.0  # seconds between two looks of a node at its queue: its jobs stay pending
 

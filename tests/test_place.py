@@ -19,9 +19,9 @@ import pytest
 from ftp_child import ftp_server
 from scrapy.extensions.feedexport import FileFeedStorage, FTPFeedStorage, StdoutFeedStorage
 
-from scrapy_distributed import place
-from scrapy_distributed.place import Trial, try_place
-from scrapy_distributed.whole_file import WholeFileStorage
+from scrapy_distributed.results.whole_file import WholeFileStorage
+from scrapy_distributed.worker import place
+from scrapy_distributed.worker.place import Trial, try_place
 
 BOTH = pytest.mark.parametrize("thorough", [True, False])
 FOLDERS = pytest.mark.parametrize("kind", [FileFeedStorage, WholeFileStorage])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scrapy_distributed.post_mortem import cause_of_death, last_error
+from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
 
 DISABLED = """2026-11-21 [scrapy.extensions.feedexport] ERROR: Disabled feed storage scheme: s3. Reason: missing boto3
 2026-11-21 12:00:00 [twisted] CRITICAL: Unhandled error in Deferred:

@@ -15,11 +15,11 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from until import until
 
-from scrapy_distributed import preflight as preflight_module
-from scrapy_distributed import roll_call
 from scrapy_distributed.errors import ConfigError, FleetUnusableError
-from scrapy_distributed.node import Node, NodeAddress
-from scrapy_distributed.preflight import CHECKS, OPEN, Survey, Verdict, preflight
+from scrapy_distributed.fleet import preflight as preflight_module
+from scrapy_distributed.fleet import roll_call
+from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.fleet.preflight import CHECKS, OPEN, Survey, Verdict, preflight
 
 # Asked of nodes
 

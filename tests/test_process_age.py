@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from scrapy_distributed.process_age import process_age
+from scrapy_distributed.worker.process_age import process_age
 
 STAT = Path("/proc/self/stat")
-CHILD = "import time; time.sleep(0.5); from scrapy_distributed.process_age import process_age; print(process_age())"
+CHILD = (
+    "import time; time.sleep(0.5); from scrapy_distributed.worker.process_age import process_age; print(process_age())"
+)
 
 
 @pytest.mark.skipif(not STAT.exists(), reason="the system has no /proc")

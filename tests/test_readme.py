@@ -18,16 +18,20 @@ from scrapy.commands.genspider import Command as Genspider
 from scrapy.settings import Settings
 from scrapyd.config import Config as ScrapydConfig
 
-from scrapy_distributed import __version__, receipt, targets, wire
-from scrapy_distributed.accounting import Balance
+from scrapy_distributed import __version__
 from scrapy_distributed.commands.batches import ACTIONS
 from scrapy_distributed.commands.batches import Command as Batches
 from scrapy_distributed.commands.fleet import Command as Fleet
 from scrapy_distributed.commands.monitor import Command as Monitor
 from scrapy_distributed.config import SETTINGS, Config
-from scrapy_distributed.job import MAX_ARGUMENTS_BYTES
-from scrapy_distributed.monitor import HEAVY_BACKLOG
-from scrapy_distributed.outcomes import LOST, REASONS, TO_A_NODE
+from scrapy_distributed.ledger.balance import Balance
+from scrapy_distributed.monitor.snapshot import HEAVY_BACKLOG
+from scrapy_distributed.wire import receipt
+from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES
+from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES, MAX_JSON_BYTES, PREFIX, START_URL, decode_payload
+from scrapy_distributed.wire.reasons import REASONS, TO_A_NODE
+from scrapy_distributed.worker import targets
+from scrapy_distributed.worker.outcomes import LOST
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -216,8 +220,8 @@ def test_a_command_line_names_what_exists(line: list[str]) -> None:
         variable, equals, value = assignment.partition("=")
         assert equals
         assert value
-        if variable == wire.START_URL:
-            assert wire.decode_payload(value)
+        if variable == START_URL:
+            assert decode_payload(value)
 
 
 def test_every_command_and_subcommand_is_shown() -> None:
@@ -314,13 +318,13 @@ def test_the_name_to_install_is_the_package() -> None:
 
 def test_numbers_of_the_limits() -> None:
     limits = section("## Limits")
-    assert f"{wire.MAX_ARGUMENT_BYTES:,} bytes" in limits
+    assert f"{MAX_ARGUMENT_BYTES:,} bytes" in limits
     assert f"{MAX_ARGUMENTS_BYTES:,} bytes" in limits
-    assert f"than {wire.MAX_JSON_BYTES // 2**20} MiB unpacked" in limits
+    assert f"than {MAX_JSON_BYTES // 2**20} MiB unpacked" in limits
     assert f"{targets.ROOM_BYTES // 2**20} MiB of them ({targets.ROOM_PACKED_BYTES // 2**20} MiB compressed)" in limits
     assert f"at most {receipt.MAX_FEEDS:,} feed files and {receipt.MAX_STATS:,} stats" in limits
     assert f"at most {receipt.MAX_BYTES // 2**20} MiB" in limits
-    assert f"`{wire.PREFIX}`" in README
+    assert f"`{PREFIX}`" in README
     assert f"more than {HEAVY_BACKLOG} jobs" in README
 
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scrapy_distributed import receipt as receipts
 from scrapy_distributed.errors import WireError
-from scrapy_distributed.receipt import MAX_FEEDS, MAX_STATS, MAX_TARGETS, FeedFile, Receipt, numbers, receipt_path
-from scrapy_distributed.wire import encode_payload
+from scrapy_distributed.wire import receipt as receipts
+from scrapy_distributed.wire.payload import encode_payload
+from scrapy_distributed.wire.receipt import MAX_FEEDS, MAX_STATS, MAX_TARGETS, FeedFile, Receipt, numbers, receipt_path
 
 texts = st.text(max_size=20)
 reasons = texts.filter(str.isprintable)

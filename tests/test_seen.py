@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from file_limit import file_limit
 
-from scrapy_distributed.seen import BUCKET_BYTES, CAPACITY, MEMORY_BYTES, Occurrences, Seen
+from scrapy_distributed.ledger.sqlite_seen import BUCKET_BYTES, CAPACITY, MEMORY_BYTES, Occurrences, Seen
 
 
 @pytest.fixture(params=[1, 40, MEMORY_BYTES // BUCKET_BYTES], ids="{} buckets in memory".format)

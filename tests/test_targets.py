@@ -12,13 +12,13 @@ from scrapy import Request, Spider
 from scrapy.settings import Settings
 from scrapy.statscollectors import MemoryStatsCollector
 
-from scrapy_distributed import targets as module
-from scrapy_distributed import wire
 from scrapy_distributed.config import Config
-from scrapy_distributed.fingerprint import quick_fingerprint
-from scrapy_distributed.offsite import Offsite
-from scrapy_distributed.receipt import MAX_BYTES, MAX_PAYLOAD, MAX_PAYLOAD_VALUES, MAX_TARGETS_BYTES, Receipt
-from scrapy_distributed.targets import Targets
+from scrapy_distributed.divert.fingerprint import quick_fingerprint
+from scrapy_distributed.divert.offsite import Offsite
+from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES, MAX_JSON_BYTES, decode_payload, url_of
+from scrapy_distributed.wire.receipt import MAX_BYTES, MAX_PAYLOAD, MAX_PAYLOAD_VALUES, MAX_TARGETS_BYTES, Receipt
+from scrapy_distributed.worker import targets as module
+from scrapy_distributed.worker.targets import Targets
 
 
 class Plain(Spider):
@@ -48,7 +48,7 @@ def counted(targets: Targets) -> tuple[int, int]:
 
 
 def found(targets: Targets) -> list[Any]:
-    return [element for payload in targets.payloads(0b1) for element in wire.decode_payload(payload)]
+    return [element for payload in targets.payloads(0b1) for element in decode_payload(payload)]
 
 
 def test_each_is_reported_once_and_in_order() -> None:
@@ -92,7 +92,7 @@ def test_payloads_hold_everything_in_order_and_stay_under_their_limits(sizes: li
         patch.setattr(module, "PAYLOAD_REQUESTS", 4)
         patch.setattr(module, "PAYLOAD_BYTES", 50)
         assert [targets.take(Request(url), 0) for url in urls] == [None] * len(urls)
-    chunks = [wire.decode_payload(payload) for payload in targets.payloads(0b1)]
+    chunks = [decode_payload(payload) for payload in targets.payloads(0b1)]
     assert [url for chunk in chunks for url in chunk] == urls
     for chunk in chunks:
         assert 0 < len(chunk) <= 4
@@ -101,11 +101,11 @@ def test_payloads_hold_everything_in_order_and_stay_under_their_limits(sizes: li
 
 def test_every_payload_can_be_unpacked() -> None:
     """The longest is one of ``PAYLOAD_BYTES`` with its commas, or one request that is allowed to travel."""
-    assert module.PAYLOAD_BYTES + module.PAYLOAD_REQUESTS + 2 < wire.MAX_JSON_BYTES
+    assert module.PAYLOAD_BYTES + module.PAYLOAD_REQUESTS + 2 < MAX_JSON_BYTES
     targets = targets_of()
     for number in range(2 * module.PAYLOAD_REQUESTS + 1):
         targets.take(Request(f"http://a/{number}"), 0)
-    assert [len(wire.decode_payload(payload)) for payload in targets.payloads(0b1)] == [5000, 5000, 1]
+    assert [len(decode_payload(payload)) for payload in targets.payloads(0b1)] == [5000, 5000, 1]
     assert all(payload.isascii() for payload in targets.payloads(0b1))
 
 
@@ -126,9 +126,9 @@ def test_what_is_more_than_a_receipt_holds_is_crawled_here_and_counted(
 
 def test_what_is_reported_can_be_read() -> None:
     """Whatever is not packed well, or is packed very well: the receipt stays under its limits, with room to spare."""
-    worst = module.ROOM_PACKED_BYTES * 5 // 4 + wire.MAX_ARGUMENT_BYTES
+    worst = module.ROOM_PACKED_BYTES * 5 // 4 + MAX_ARGUMENT_BYTES
     assert worst < MAX_BYTES * 3 // 4
-    assert (module.PAYLOAD_BYTES + module.PAYLOAD_REQUESTS) * 5 // 4 + 1000 < MAX_PAYLOAD > wire.MAX_ARGUMENT_BYTES
+    assert (module.PAYLOAD_BYTES + module.PAYLOAD_REQUESTS) * 5 // 4 + 1000 < MAX_PAYLOAD > MAX_ARGUMENT_BYTES
     assert module.ROOM_BYTES * 21 // 20 < MAX_TARGETS_BYTES
     targets = targets_of()
     for number in range(3):
@@ -167,5 +167,5 @@ def test_what_is_not_to_be_filtered_is_left_to_the_next_attempt_where_its_start_
     for position in (0, 1):
         targets.take(Request("http://a/again", dont_filter=True), position)
         targets.take(Request(f"http://a/{position}"), position)
-    elements = [element for payload in targets.payloads(0b10) for element in wire.decode_payload(payload)]
-    assert [wire.url_of(element) for element in elements] == ["http://a/0", "http://a/1", "http://a/again"]
+    elements = [element for payload in targets.payloads(0b10) for element in decode_payload(payload)]
+    assert [url_of(element) for element in elements] == ["http://a/0", "http://a/1", "http://a/again"]

@@ -12,7 +12,7 @@ from scrapy import Request, Spider
 from scrapy.http import Response
 from scrapy.utils.request import request_from_dict
 
-from scrapy_distributed.ticket import ERRBACK, TICKET, Tickets, ticket_of
+from scrapy_distributed.wire.ticket import ERRBACK, TICKET, Tickets, ticket_of
 
 
 class Plain(Spider):

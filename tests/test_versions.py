@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.versions import choose_version
+from scrapy_distributed.fleet.versions import choose_version
 
 
 @pytest.mark.parametrize(

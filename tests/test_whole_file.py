@@ -13,7 +13,7 @@ import pytest
 from crawling import wait_for
 from scrapy import Spider
 
-from scrapy_distributed.whole_file import WholeFileStorage
+from scrapy_distributed.results.whole_file import WholeFileStorage
 
 LINE = b'{"price": 1}\n'
 SPIDER = Spider(name="items")
@@ -21,8 +21,8 @@ SPIDER = Spider(name="items")
 
 def test_all_who_name_it_name_it_for_urls_and_for_paths() -> None:
     root = Path(__file__).parents[1]
-    line = 'FEED_STORAGES = dict.fromkeys(["", "file"], "scrapy_distributed.whole_file.WholeFileStorage")'
-    for file in ("README.md", "scrapy_distributed/whole_file.py", "example_project/properties/settings.py"):
+    line = 'FEED_STORAGES = dict.fromkeys(["", "file"], "scrapy_distributed.results.whole_file.WholeFileStorage")'
+    for file in ("README.md", "scrapy_distributed/results/whole_file.py", "example_project/properties/settings.py"):
         text = (root / file).read_text()
         assert text.count(line) == text.count("FEED_STORAGES = ") == 1, file
 
@@ -79,7 +79,7 @@ process = CrawlerProcess({
     "LOG_ENABLED": False,
     "TELNETCONSOLE_ENABLED": False,
     "FEEDS": {url: json.loads(options)},
-    "FEED_STORAGES": dict.fromkeys(["", "file"], "scrapy_distributed.whole_file.WholeFileStorage"),
+    "FEED_STORAGES": dict.fromkeys(["", "file"], "scrapy_distributed.results.whole_file.WholeFileStorage"),
 })
 crawler = process.create_crawler(Items)
 process.crawl(crawler)

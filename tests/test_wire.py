@@ -21,19 +21,19 @@ from scrapy.http import HtmlResponse, JsonRequest, XmlRpcRequest
 from scrapy.linkextractors import LinkExtractor
 from scrapy.spiders import CrawlSpider, Rule
 
-from scrapy_distributed import wire
 from scrapy_distributed.errors import NotSerializableError, TooLargeError, WireError
-from scrapy_distributed.wire import (
+from scrapy_distributed.wire import payload as module
+from scrapy_distributed.wire.payload import (
+    MAX_VALUE_BYTES,
     PREFIX,
     START_URL,
     check_size,
     decode_payload,
-    decode_requests,
     encode_payload,
-    encode_request,
     fits,
     split,
 )
+from scrapy_distributed.wire.request import decode_requests, encode_request
 
 ARGUMENT_LIMIT = 131_072  # MAX_ARG_STRLEN: an argument of this many bytes wedges the node
 
@@ -359,7 +359,7 @@ def test_sizes_at_the_edge(fill: int) -> None:
     """Incompressible texts around the ceiling: each is either sent whole or refused, never cut and never over."""
     generator = random.Random(fill)
     accepted = refused = 0
-    for size in range(wire.MAX_VALUE_BYTES - 4000 - fill, wire.MAX_VALUE_BYTES + 6000, 1111):
+    for size in range(MAX_VALUE_BYTES - 4000 - fill, MAX_VALUE_BYTES + 6000, 1111):
         body = json.dumps("".join(generator.choices(string.printable[:94], k=size * 13 // 16)))
         try:
             check_size(body)
@@ -383,13 +383,13 @@ def test_a_request_over_the_ceiling_is_refused_and_a_compressible_one_is_not() -
 
 
 def test_the_limit_counts_the_name_of_the_setting() -> None:
-    assert fits("a" * wire.MAX_VALUE_BYTES)
-    assert not fits("a" * (wire.MAX_VALUE_BYTES + 1))
-    assert len(f"{START_URL}=") + wire.MAX_VALUE_BYTES == ARGUMENT_LIMIT - 1
+    assert fits("a" * MAX_VALUE_BYTES)
+    assert not fits("a" * (MAX_VALUE_BYTES + 1))
+    assert len(f"{START_URL}=") + MAX_VALUE_BYTES == ARGUMENT_LIMIT - 1
 
 
 def test_no_batch_is_sent_that_a_worker_would_not_unpack(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "MAX_JSON_BYTES", 20_000)
+    monkeypatch.setattr(module, "MAX_JSON_BYTES", 20_000)
     assert arrive_in_order(['""'] * 19_000) > 1  # the commas count
     assert arrive_in_order(["1"] * 30_000) > 1
     assert arrive_in_order(["1"] * 9_999) == 1

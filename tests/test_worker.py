@@ -28,11 +28,12 @@ from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
 from twisted.internet import error as network
 
-from scrapy_distributed.batch import bits
-from scrapy_distributed.outcomes import LOST, Outcomes, reason_of
-from scrapy_distributed.post_mortem import last_error
-from scrapy_distributed.receipt import Receipt
-from scrapy_distributed.wire import url_of
+from scrapy_distributed.fleet.post_mortem import last_error
+from scrapy_distributed.wire.bitmap import bits
+from scrapy_distributed.wire.payload import url_of
+from scrapy_distributed.wire.reasons import reason_of
+from scrapy_distributed.wire.receipt import Receipt
+from scrapy_distributed.worker.outcomes import LOST, Outcomes
 
 SPIDERS = Path(__file__).with_name("worker_spiders.py")
 CRAWL_SPIDER = Path(__file__).with_name("worker_crawl_spider.py")

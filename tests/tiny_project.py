@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scrapy_distributed.egg import build_egg
+from scrapy_distributed.fleet.egg import build_egg
 
 SPIDERS = """\
 import scrapy

@@ -1,6 +1,8 @@
 """``scrapy monitor``, ``scrapy fleet``, ``scrapy batches``: arguments and printing.
 
 Scrapy imports these modules at every ``scrapy`` call, whatever the command: they import what is heavy when they run.
+
+doctor: what ``scrapy fleet doctor`` does beyond the preflight: the project here, and a job on every node.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from scrapy.exceptions import UsageError
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
 
-    from scrapy_distributed.fleet import Target
-    from scrapy_distributed.node import NodeAddress
+    from scrapy_distributed.fleet.addresses import Target
+    from scrapy_distributed.fleet.node import NodeAddress
 
 T = TypeVar("T")
 
@@ -44,7 +46,7 @@ def refuse_options(args: Sequence[str]) -> None:
 def chosen_addresses(names: Sequence[str], settings: BaseSettings, targets: Mapping[str, Target]) -> list[NodeAddress]:
     """The nodes that *names* say, else ``DISTRIBUTED_TARGET_HOSTS``, else all *targets*. Raises ``ConfigError``."""
     from scrapy_distributed.config import Config
-    from scrapy_distributed.fleet import addresses
+    from scrapy_distributed.fleet.addresses import addresses
 
     usable = [name for name, target in targets.items() if target.url]
     return addresses(names or Config.from_settings(settings).target_hosts or usable, targets=targets)

@@ -21,9 +21,9 @@ from scrapy_distributed.commands import at_least, refuse_options
 from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:
-    from scrapy_distributed.accounting import Balance
-    from scrapy_distributed.ledger_reader import LedgerReader
-    from scrapy_distributed.merge import Merged
+    from scrapy_distributed.ledger.balance import Balance
+    from scrapy_distributed.ledger.reader import LedgerReader
+    from scrapy_distributed.results.merge import Merged
 
     Run = tuple[LedgerReader, dict[str, Any]]
 
@@ -110,7 +110,7 @@ class Command(ScrapyCommand):
     def _runs(self, action: str, opts: argparse.Namespace, stack: ExitStack) -> list[Run]:
         """The runs that are meant, in open ledgers: one for an action on one run. Raises ``LedgerError``."""
         from scrapy_distributed.errors import LedgerError
-        from scrapy_distributed.ledger_reader import LedgerReader
+        from scrapy_distributed.ledger.reader import LedgerReader
 
         paths = self._paths(opts.ledger)
         if action in OF_ONE_RUN and len(paths) > 1:
@@ -199,7 +199,7 @@ class Command(ScrapyCommand):
         return 0 if good else 1
 
     def _retry(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        from scrapy_distributed.ledger import Ledger
+        from scrapy_distributed.ledger.sqlite import Ledger
 
         ((reader, run),) = runs  # so there is a ledger: Ledger would make one
         with closing(Ledger(reader.path)) as ledger:
@@ -217,7 +217,7 @@ class Command(ScrapyCommand):
         return 0 if taken else 1
 
     def _merge(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        from scrapy_distributed.merge import MAX_ITEM_BYTES, merge
+        from scrapy_distributed.results.merge import MAX_ITEM_BYTES, merge
 
         ((ledger, run),) = runs
         balance = ledger.balance(run["id"])  # before the feeds: once it is settled, no more are accepted
@@ -333,7 +333,7 @@ def _numbers(batches: Sequence[int]) -> str:
 
 
 def _attempt_lines(attempt: dict[str, Any]) -> str:
-    from scrapy_distributed.accounting import Losses
+    from scrapy_distributed.ledger.balance import Losses
 
     attempt = _clean(attempt)
     where = f"{attempt['node']} at {attempt['url']}" if attempt["url"] else attempt["node"]

@@ -19,11 +19,11 @@ from scrapy.utils.conf import closest_scrapy_cfg
 from scrapy_distributed.commands import at_least, chosen_addresses, refuse_options, run_in_reactor
 
 if TYPE_CHECKING:
-    from scrapy_distributed.deploy import Deployed
-    from scrapy_distributed.job_template import JobTemplate
-    from scrapy_distributed.local_node import LocalNode
-    from scrapy_distributed.node import NodeAddress
-    from scrapy_distributed.preflight import Finding, Survey
+    from scrapy_distributed.dispatch.job_template import JobTemplate
+    from scrapy_distributed.fleet.deploy import Deployed
+    from scrapy_distributed.fleet.local_node import LocalNode
+    from scrapy_distributed.fleet.node import NodeAddress
+    from scrapy_distributed.fleet.preflight import Finding, Survey
 
 _WATCH_SECONDS = 0.2
 
@@ -90,8 +90,8 @@ class Command(ScrapyCommand):
             self.exitcode = 1
 
     def _up(self, args: Sequence[str], opts: argparse.Namespace) -> None:
-        from scrapy_distributed.local_credentials import USERNAME, Credentials, make_folder, password_of, shared
-        from scrapy_distributed.local_node import end, start
+        from scrapy_distributed.fleet.local_credentials import USERNAME, Credentials, make_folder, password_of, shared
+        from scrapy_distributed.fleet.local_node import end, start
 
         username, password = _given_credentials(opts)
         generated = not username and not opts.no_password
@@ -132,7 +132,7 @@ class Command(ScrapyCommand):
                 self.exitcode = 1
 
     def _password(self, args: Sequence[str]) -> None:
-        from scrapy_distributed.local_credentials import all_running
+        from scrapy_distributed.fleet.local_credentials import all_running
 
         running = all_running()
         for wanted in args or [""]:
@@ -145,10 +145,10 @@ class Command(ScrapyCommand):
                 print(f"{one.name} {one.url}/ username: {one.username} password: {one.password}")
 
     def _deploy(self, args: Sequence[str], opts: argparse.Namespace) -> None:
-        from scrapy_distributed.egg import build_egg
         from scrapy_distributed.errors import ConfigError
-        from scrapy_distributed.fleet import project_of, targets_from_cfg
-        from scrapy_distributed.job import check_project
+        from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
+        from scrapy_distributed.fleet.egg import build_egg
+        from scrapy_distributed.wire.job import check_project
 
         assert self.settings is not None
         cfg, module = closest_scrapy_cfg(), os.environ.get("SCRAPY_SETTINGS_MODULE", "")
@@ -171,11 +171,11 @@ class Command(ScrapyCommand):
         self.exitcode = 0 if results and not any(result.problem for result in results) else 1
 
     def _doctor(self, args: Sequence[str], opts: argparse.Namespace) -> None:
+        from scrapy_distributed.commands.doctor import all_well, as_json, found_here, job_of, plain, probe_of, subject
         from scrapy_distributed.config import Config, check_feeds
-        from scrapy_distributed.doctor import all_well, as_json, found_here, job_of, plain, probe_of, subject
         from scrapy_distributed.errors import ConfigError
-        from scrapy_distributed.fleet import project_of, targets_from_cfg
-        from scrapy_distributed.preflight import Survey
+        from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
+        from scrapy_distributed.fleet.preflight import Survey
 
         assert self.settings is not None
         patient = subject(self.settings, opts.spider)
@@ -218,7 +218,7 @@ def _given_credentials(opts: argparse.Namespace) -> tuple[str, str]:
 
 
 def _local_nodes(args: Sequence[str], opts: argparse.Namespace, username: str, password: str) -> list[LocalNode]:
-    from scrapy_distributed.local_node import LocalNode
+    from scrapy_distributed.fleet.local_node import LocalNode
 
     if len(args) != 1 or not args[0].isdecimal() or not int(args[0]):
         raise UsageError(f"found {' '.join(args)!r}, expected a number of nodes: scrapy fleet up 3", print_help=False)
@@ -251,7 +251,7 @@ def _watch(nodes: Sequence[LocalNode], pause: Callable[[float], None]) -> None:
 def _unusable(spiders: Iterable[str]) -> Iterator[str]:
     """Why which of *spiders* can't be run on a node: the others of the project can."""
     from scrapy_distributed.errors import ConfigError
-    from scrapy_distributed.job import check_spider
+    from scrapy_distributed.wire.job import check_spider
 
     for spider in spiders:
         try:
@@ -261,8 +261,8 @@ def _unusable(spiders: Iterable[str]) -> Iterator[str]:
 
 
 async def _deploy_all(where: Sequence[NodeAddress], project: str, version: str, egg: bytes) -> list[Deployed]:
-    from scrapy_distributed.deploy import deploy
-    from scrapy_distributed.node import open_nodes
+    from scrapy_distributed.fleet.deploy import deploy
+    from scrapy_distributed.fleet.node import open_nodes
 
     async with open_nodes(where) as nodes:
         return await deploy(nodes, project, version, egg)
@@ -274,8 +274,8 @@ async def _examined(
     """*deadline* is that of one call to a node, *timeout* that of the probe's receipt; both in seconds."""
     from twisted.internet import reactor
 
-    from scrapy_distributed.doctor import Probe, examine
-    from scrapy_distributed.node import open_nodes
+    from scrapy_distributed.commands.doctor import Probe, examine
+    from scrapy_distributed.fleet.node import open_nodes
 
     loop: Any = reactor
     probe = Probe(job=job, timeout=timeout, clock=loop) if job else None

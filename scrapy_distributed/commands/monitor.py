@@ -13,7 +13,7 @@ from scrapy.utils.project import inside_project
 from scrapy_distributed.commands import at_least, chosen_addresses, refuse_options, run_in_reactor
 
 if TYPE_CHECKING:
-    from scrapy_distributed.node import NodeAddress
+    from scrapy_distributed.fleet.node import NodeAddress
 
 
 class Command(ScrapyCommand):
@@ -43,7 +43,7 @@ class Command(ScrapyCommand):
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.errors import ConfigError
-        from scrapy_distributed.fleet import project_of, targets_from_cfg
+        from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
 
         assert self.settings is not None
         refuse_options(args)
@@ -62,8 +62,8 @@ async def _watch(where: Sequence[NodeAddress], project: str | None, opts: argpar
     from twisted.internet import reactor
     from twisted.internet.task import deferLater
 
-    from scrapy_distributed.monitor import as_json, plain, poll
-    from scrapy_distributed.node import open_nodes
+    from scrapy_distributed.fleet.node import open_nodes
+    from scrapy_distributed.monitor.snapshot import as_json, plain, poll
 
     async with open_nodes(where) as nodes:
         while True:

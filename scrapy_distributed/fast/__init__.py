@@ -3,6 +3,9 @@
 It decides on the node, where the packages and all settings of the job are known. It changes only what nobody has set:
 the project, the spider, another add-on and ``DISTRIBUTED_WORKER_SETTINGS`` win. One line in the job's log says what it
 has changed, and one what it has left and why.
+
+http_handler: Scrapy's HTTP/1.1, and others' for what it does not do (http_connection: one of them). meta_refresh: looks
+before it parses.
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ META_REFRESH = "scrapy.downloadermiddlewares.redirect.MetaRefreshMiddleware"
 QUICK_META_REFRESH = "scrapy_distributed.fast.meta_refresh.MetaRefreshMiddleware"
 REMOTE_CONTROL = "scrapy.extensions.remote_control.RemoteControl"
 STATS = "scrapy_distributed.fast.Stats"
-FINGERPRINTER = "scrapy_distributed.fingerprint.QuickFingerprinter"
+FINGERPRINTER = "scrapy_distributed.divert.fingerprint.QuickFingerprinter"
 COLLECT_AFTER = 50_000  # new objects that are not freed: Python's own threshold is 700
 
 NOTICE = "Fast workers: each job gets the add-on %s, which changes only what nobody has set; see the README"

@@ -48,7 +48,7 @@ _MODULES = (
     "scrapy.spiders",
     "scrapy_distributed.addon",
     "scrapy_distributed.fast.http_handler",
-    "scrapy_distributed.worker",
+    "scrapy_distributed.worker.worker",
     "scrapy_distributed.commands.batches",
     "scrapy_distributed.commands.fleet",
     "scrapy_distributed.commands.monitor",

@@ -21,7 +21,7 @@ from places import Folder
 from scrapyd_child import ScrapydChild, start
 
 from scrapy_distributed.errors import LedgerError
-from scrapy_distributed.ledger_reader import LedgerReader
+from scrapy_distributed.ledger.reader import LedgerReader
 
 T = TypeVar("T")
 

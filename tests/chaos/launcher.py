@@ -12,8 +12,8 @@ import signal
 import sys
 from typing import Any
 
-from scrapy_distributed.ledger import Ledger
-from scrapy_distributed.node import Node
+from scrapy_distributed.fleet.node import Node
+from scrapy_distributed.ledger.sqlite import Ledger
 
 SECONDS_BEFORE_REPLY = 0.5
 

@@ -14,7 +14,7 @@ from arena import INDEX_LINKS, Run, processes, wait_for
 from local import canonical, local_items, read
 from site_server import make_property
 
-from scrapy_distributed.ledger_reader import LedgerReader
+from scrapy_distributed.ledger.reader import LedgerReader
 
 SITE_REASONS = {"timeout", "connection lost"}  # of what a site does to a crawl that stands still
 SHARDS = 20  # start pages of the example's spider, at most

@@ -18,7 +18,7 @@ LONG = pytest.mark.chaos
 SLOWLY = {"CONCURRENT_REQUESTS": 2}  # so that a batch takes longer than a fault
 SMALL = {"DISTRIBUTED_BATCH_SIZE": 40}
 FULL = 2000  # bytes of a file that a full disk takes: less than a feed, more than a receipt of a job under way
-WHOLE = {"FEED_STORAGES": {"file": "scrapy_distributed.whole_file.WholeFileStorage"}}
+WHOLE = {"FEED_STORAGES": {"file": "scrapy_distributed.results.whole_file.WholeFileStorage"}}
 
 
 def served(child: SiteChild) -> int:

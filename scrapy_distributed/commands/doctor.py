@@ -1,0 +1,337 @@
+"""``scrapy fleet doctor``: all that preflight asks, and a job without requests, whose receipt must come home.
+
+Only such a job tells whether the plugin is installed on a node: Scrapyd knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any
+
+from scrapy import Spider
+from scrapy.settings import BaseSettings
+from scrapy.spiderloader import get_spider_loader
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from scrapy_distributed import __version__
+from scrapy_distributed.addon import Addon
+from scrapy_distributed.config import Config, unknown
+from scrapy_distributed.dispatch.job_template import JobTemplate
+from scrapy_distributed.divert.diverter import rules_of, target_rules
+from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError, NodeRefusedError, WireError
+from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
+from scrapy_distributed.fleet.preflight import CHECKS, OPEN, Check, Finding, Survey, Verdict
+from scrapy_distributed.ledger.states import new_token
+from scrapy_distributed.middleware import DistributedSpiderMiddleware
+from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES, check_job
+from scrapy_distributed.wire.payload import MAX_VALUE_BYTES
+from scrapy_distributed.wire.receipt import Receipt
+from scrapy_distributed.words import listed, shortened
+from scrapy_distributed.worker.place import PROBE_BATCH, Trial
+
+HERE = "here"  # in the place of a node's name: what is checked on this machine
+#: What the probe gets besides the settings of a real job, so that it leaves nothing behind.
+PROBE_SETTINGS = {
+    "FEED_STORE_EMPTY": "False",
+    # Where the plugin is not active, the job is the spider's own crawl: Scrapy drops every request of it for this.
+    "URLLENGTH_LIMIT": "1",
+}
+#: What a probe says of the places of its feeds.
+_TRIALS = {
+    Trial.WRITTEN: "a file was written where its feed goes, and removed",
+    Trial.LEFT: "a file was written where its feed goes, and could not be removed: remove *probe-{job}-* there",
+    Trial.REACHED: "the server of its feed let it in; not tried whether it takes a file, as it would keep that",
+    Trial.UNTRIED: "not tried whether its feed can be written",
+}
+POLL_SECONDS = 0.25
+GRACE_SECONDS = 5.0  # for a probe that runs and is told to end
+#: What activates the plugin in a project, by the setting that names it.
+_ACTIVATION: dict[str, tuple[type | str, ...]] = {
+    "ADDONS": (Addon, "scrapy_distributed.Addon", "scrapy_distributed.addon.Addon"),
+    "SPIDER_MIDDLEWARES": (
+        DistributedSpiderMiddleware, "scrapy_distributed.middleware.DistributedSpiderMiddleware",
+    ),
+}  # fmt: skip
+#: What mends the usual causes of death, by what stands in their words.
+_REMEDIES = (
+    (r"No module named '?scrapy_distributed", "install scrapy-distributed-batches on this node"),
+    (r"ModuleNotFoundError|ImportError", "install on this node what the project imports"),
+    (r"missing \d+ required", "name the argument in DISTRIBUTED_WORKER_ARGS, and give it with -a NAME=VALUE"),
+    (r"ADDONS", "then deploy again: scrapy fleet deploy"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The spider whose crawl is checked. *kind* is ``None`` where it is not one of this folder's project; *settings*
+    have its ``custom_settings`` in them, *note* is what is to be said of it."""
+
+    name: str
+    kind: type[Spider] | None
+    settings: BaseSettings
+    note: str = ""
+
+
+def subject(settings: BaseSettings, name: str | None) -> Subject:
+    """The spider *name*, else the first of the project that is distributed. Raises ``ConfigError``."""
+    try:
+        loader = get_spider_loader(settings)
+        kinds = {one: loader.load(one) for one in sorted(loader.list()) if name in (None, one)}
+    except Exception as error:  # whatever the project's modules raise
+        raise ConfigError(f"the spiders of this project can't be loaded: {type(error).__name__}: {error}") from None
+    of_spider = {one: _settings_of(kind, settings) for one, kind in kinds.items()}
+    if name is not None:
+        note = "" if name in kinds else f" is not in the project of this folder (it has {listed(loader.list())})"
+        return Subject(name=name, kind=kinds.get(name), settings=of_spider.get(name, settings), note=note)
+    found = [one for one, own in of_spider.items() if own.getbool("DISTRIBUTED_ENABLED", True)]
+    if not found:
+        raise ConfigError(
+            "no spider: expected one in the project of this folder that does not set DISTRIBUTED_ENABLED = False, or "
+            "its name with --spider"
+        )
+    note = f", the first of {len(found)} that are distributed; another one with --spider" if len(found) > 1 else ""
+    return Subject(name=found[0], kind=kinds[found[0]], settings=of_spider[found[0]], note=note)
+
+
+def _settings_of(kind: type[Spider], settings: BaseSettings) -> BaseSettings:
+    own = settings.copy()
+    kind.update_settings(own)
+    return own
+
+
+def job_of(
+    subject: Subject, config: Config, project: str, given: Mapping[str, str], nodes: Iterable[NodeAddress] = ()
+) -> JobTemplate:
+    """What a job of this spider gets, also beside the longest batch. *given* are the spider arguments of a crawl; what
+    is named in ``DISTRIBUTED_WORKER_ARGS`` and not known without a running spider is left out. Raises ``ConfigError``.
+    """
+    known = {name: getattr(subject.kind, name) for name in config.worker_args if hasattr(subject.kind, name)}
+    spider: Any = SimpleNamespace(**{**known, **given, "name": subject.name})
+    config = replace(config, worker_args=tuple(name for name in config.worker_args if hasattr(spider, name)))
+    rules = target_rules(config, rules_of(subject.kind))
+    job = JobTemplate.from_config(
+        config, spider, settings=subject.settings, project=project, rules=rules, version="", nodes=nodes
+    )
+    check_job("job", job.settings_of("x" * MAX_VALUE_BYTES, new_token()), job.args)
+    return job
+
+
+def probe_of(job: JobTemplate, config: Config) -> JobTemplate:
+    """*job* as a job that leaves nothing behind. It has the feeds that a crawl would have, as a node may lack what they
+    need or not be able to write there, but not those of the project: nobody knows what is in them."""
+    feeds = {url: {**options, "store_empty": False} for url, options in config.target_feeds.items()}
+    return replace(job, settings={**job.settings, **PROBE_SETTINGS, "FEEDS": json.dumps(feeds)})
+
+
+def found_here(subject: Subject, job: JobTemplate | ConfigError, config: Config) -> list[Finding]:
+    """What can be told without a node."""
+    return [_plugin(subject), *_settings(subject), _spider(subject), _job(job, config)]
+
+
+def _plugin(subject: Subject) -> Finding:
+    for setting, names in _ACTIVATION.items():
+        components = subject.settings.getdict(setting)
+        if any(components.get(name) is not None for name in names):
+            return _here("plugin", Verdict.OK, f"activated by {setting}")
+    advice = 'ADDONS = {"scrapy_distributed.Addon": 500}'
+    return _here("plugin", Verdict.FAIL, f"not activated in this project: {advice}")
+
+
+def _settings(subject: Subject) -> list[Finding]:
+    return [_here("setting", Verdict.WARN, sentence) for sentence in unknown(subject.settings)]
+
+
+def _spider(subject: Subject) -> Finding:
+    return _here("spider", Verdict.OK if subject.kind else Verdict.FAIL, f"{subject.name}{subject.note}")
+
+
+def _job(job: JobTemplate | ConfigError, config: Config) -> Finding:
+    if isinstance(job, ConfigError):
+        return _here("job", Verdict.FAIL, str(job), job)
+    used = sum(len(f"{name}={value}".encode()) for name, value in [*job.settings.items(), *job.args.items()])
+    words = f"settings and arguments of {used:,} bytes, at most {MAX_ARGUMENTS_BYTES - MAX_VALUE_BYTES:,} travel"
+    missing = [f"-a {name}=VALUE" for name in config.worker_args if name not in job.args]
+    return _here("job", Verdict.OK, words + (f"; not given: {' '.join(missing)}" if missing else ""))
+
+
+def _here(check: str, verdict: Verdict, words: str, error: ConfigError | None = None) -> Finding:
+    return Finding(node=HERE, check=check, verdict=verdict, words=words, error=error)
+
+
+async def examine(nodes: Sequence[Node], survey: Survey, probe: Probe | None) -> list[Finding]:
+    """What every check has found, by node. Without *probe* no job is sent."""
+    trial = [Check(name="probe", trouble="no receipt", needs=("spider", "logs_dir"), ask=probe.ask)] if probe else []
+    await survey.ask(nodes, [*CHECKS, *trial])
+    return survey.findings
+
+
+class Probe:
+    """Sends *job*, that of ``probe_of``, to a node without requests, and waits for its final receipt, for at most
+    *timeout* seconds. It is taken back if it has not started by then, and ended if it runs."""
+
+    def __init__(self, *, job: JobTemplate, timeout: float, clock: Any) -> None:
+        self.job = job
+        self.timeout = timeout
+        self.clock = clock
+        self._under_way = 0
+        self._stopped: Deferred[None] | None = None
+
+    def stop(self) -> Deferred[None]:
+        """Take back what is under way, and send nothing any more. Fires when that is done."""
+        self._stopped = self._stopped or Deferred()
+        if not self._under_way and not self._stopped.called:
+            self._stopped.callback(None)
+        return self._stopped
+
+    async def ask(self, node: Node, survey: Survey) -> tuple[Verdict, str]:
+        if self._stopped:
+            raise NodeRefusedError(node.name, "interrupted before it was sent")
+        self._under_way += 1
+        begun = self._now()
+        job = f"doctor-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+        try:
+            receipt = await self._run(node, job, survey)
+        finally:
+            self._under_way -= 1
+            if self._stopped:
+                self.stop()
+        verdict, places = _places(receipt)
+        words = "; ".join([f"its receipt came home after {self._now() - begun:.1f} s", *places])
+        known_as_open = survey.verdict(node.name, "credentials") is Verdict.RISK
+        if receipt.stats.get("distributed/open_scrapyd") and not known_as_open:
+            words += f". But on its own machine, past a proxy, no password is needed: {OPEN}"
+            verdict = Verdict.RISK if verdict is Verdict.OK else verdict
+        return verdict, words
+
+    async def _run(self, node: Node, job: str, survey: Survey) -> Receipt:
+        """The final receipt. Raises ``NodeError`` unless it comes and is good."""
+        try:
+            await node.schedule(
+                self.job.project, self.job.spider, jobid=job, version=survey.chosen or None,
+                settings=self.job.settings_of("[]", new_token()), args={**self.job.args, "batch": PROBE_BATCH},
+            )  # fmt: skip
+            state, receipt = await self._wait(node, job)
+            before = None if receipt or state == "finished" else await self._end(node, job)
+        except NodeError as error:
+            with suppress(NodeError):
+                await node.cancel(self.job.project, job)
+            if isinstance(error, NodeAmbiguousError):  # it can still arrive there, after our cancel
+                words = str(error).removeprefix(f"{node.name}: ")
+                raise NodeAmbiguousError(
+                    node.name, f"{words} (job {job} may still start there; it ends by itself)"
+                ) from None
+            raise
+        if receipt is None:
+            raise NodeRefusedError(node.name, await self._why_none(node, job, state, before))
+        if why := await self._why_bad(node, receipt):
+            raise NodeRefusedError(node.name, why)
+        return receipt
+
+    async def _wait(self, node: Node, job: str) -> tuple[str | None, Receipt | None]:
+        """The job's state, and its final receipt if it has come."""
+        deadline = self._now() + self.timeout
+        while True:
+            # The state first: what has finished has written all that it ever will.
+            state = await node.status(job, self.job.project)
+            data = await node.receipt(self.job.project, self.job.spider, job)
+            try:
+                receipt = Receipt.from_json(data) if data is not None else None
+            except WireError as error:
+                advice = f"install the same version of scrapy_distributed on this node and here ({__version__})"
+                raise NodeRefusedError(node.name, f"{error}: {advice}") from None
+            if receipt is not None and receipt.final:
+                return state, receipt
+            if state == "finished" or self._stopped or self._now() >= deadline:
+                return state, None
+            await deferLater(self.clock, POLL_SECONDS)
+
+    async def _end(self, node: Node, job: str) -> str | None:
+        """Cancel the job, and see that it ends. Returns what it was: pending, running or ``None``."""
+        before = await node.cancel(self.job.project, job)
+        deadline = self._now() + GRACE_SECONDS
+        while before == "running" and await node.status(job, self.job.project) == "running":
+            if self._now() >= deadline:
+                await node.cancel(self.job.project, job, signal="KILL")
+                break
+            await deferLater(self.clock, POLL_SECONDS)
+        return before
+
+    async def _why_bad(self, node: Node, receipt: Receipt) -> str:
+        if not receipt.stored:
+            why = last_error(await node.log_tail(self.job.project, self.job.spider, receipt.job))
+            return (
+                f"the job could not open or store its feed: {why or 'see its log on the node'}; see also"
+                " DISTRIBUTED_TARGET_FEED_URL or DISTRIBUTED_TARGET_FEEDS"
+            )
+        if receipt.finish_reason != "finished":
+            return (
+                f"the job ended as {shortened(receipt.finish_reason)!r}, expected 'finished': see its log on the node"
+            )
+        return ""
+
+    async def _why_none(self, node: Node, job: str, state: str | None, before: str | None) -> str:
+        if state == "finished":
+            cause = cause_of_death(await node.log_tail(self.job.project, self.job.spider, job))
+            remedy = next((f": {words}" for pattern, words in _REMEDIES if re.search(pattern, cause)), "")
+            return f"the job ended without a receipt. {cause}{remedy}"
+        if self._stopped:
+            return "interrupted, the job was taken back"
+        after = f"after {self.timeout:g} s"
+        if before == "pending":
+            running = (await node.daemonstatus()).running
+            advice = (
+                f"{running} jobs run there and may hold all slots, wait for them or give a longer --timeout; "
+                "if they do not end, restart Scrapyd"
+                if running
+                else "it runs nothing and starts nothing, restart Scrapyd"
+            )
+            return f"the job was still pending {after}, and was taken back: {advice}"
+        if before == "running":
+            return (
+                f"the job was still running {after}, and was ended: see its log on the node, or give a longer --timeout"
+            )
+        return f"the node took the job and knows nothing of it {after}: restart Scrapyd"
+
+    def _now(self) -> float:
+        return float(self.clock.seconds())
+
+
+def _places(receipt: Receipt) -> tuple[Verdict, list[str]]:
+    """What the job has found out about the places of its feeds."""
+    words = []
+    for trial, meaning in _TRIALS.items():
+        start = f"distributed/probe/{trial.value}/"
+        schemes = sorted(name.removeprefix(start) for name in receipt.stats if name.startswith(start))
+        words += [f"{meaning.format(job=receipt.job)} ({shortened(', '.join(schemes))})"] if schemes else []
+    left = any(name.startswith(f"distributed/probe/{Trial.LEFT.value}/") for name in receipt.stats)
+    return Verdict.WARN if left else Verdict.OK, words
+
+
+def all_well(findings: Sequence[Finding]) -> bool:
+    """Whether a crawl has all that it needs. A risk does not keep it from its end."""
+    return all(finding.verdict in (Verdict.OK, Verdict.RISK) for finding in findings)
+
+
+def plain(findings: Sequence[Finding]) -> list[str]:
+    """One line per check, in columns."""
+    width = max((len(finding.node) for finding in findings), default=0)
+    return [f"{one.node:<{width}}  {one.verdict.value:<4}  {one.check}: {one.words}" for one in findings]
+
+
+def as_json(survey: Survey, findings: Sequence[Finding]) -> str:
+    """The findings as one line of JSON."""
+    checks = [
+        {"node": one.node, "check": one.check, "verdict": one.verdict.name.lower(), "words": one.words}
+        for one in findings
+    ]
+    asked = {"project": survey.project, "spider": survey.spider, "version": survey.chosen}
+    return json.dumps({**asked, "well": all_well(findings), "checks": checks})

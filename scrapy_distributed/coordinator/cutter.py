@@ -1,0 +1,155 @@
+"""When requests are cut into batches, and how many go into one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from scrapy.statscollectors import StatsCollector
+
+from scrapy_distributed.config import AUTO, Config
+from scrapy_distributed.coordinator.batch_size import FIRST, BatchSize
+from scrapy_distributed.coordinator.batcher import Batcher
+from scrapy_distributed.coordinator.walk import Walk
+from scrapy_distributed.dispatch.members import Fleet
+from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.wire.payload import MAX_JSON_BYTES
+
+UNMEASURED = 2  # jobs that a node may hold and has not started, while no job has told how long it took
+
+
+class Cutter:
+    """Cuts the requests that are in no batch yet into batches of *ledger*.
+
+    *idle* tells whether a node of *fleet* has nothing to do; *send* gives what is ready to nodes with room. Whatever
+    cuts raises ``LedgerUnavailableError`` where the ledger can't be written; then nothing was cut.
+    """
+
+    def __init__(
+        self, *, ledger: Ledger, fleet: Fleet, config: Config, walk: Walk, stats: StatsCollector, clock: Any,
+        idle: Callable[[], bool], send: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.ledger = ledger
+        self.fleet = fleet
+        self.walk = walk
+        self.stats = stats
+        self.clock = clock
+        self.idle = idle
+        self.send = send
+        # Where nobody waits for receipts nothing is ever measured.
+        self.size = BatchSize(FIRST if config.batch_size == AUTO and not config.wait else config.batch_size)
+        self.open = Batcher(size=self.size.fixed, max_bytes=MAX_JSON_BYTES // 4, max_age=config.batch_max_age)
+        self.slots = self._count_slots()  # as of the last tick: a fleet may be too large to count at each page
+        self._diverted = 0  # by this coordinator
+        self._began = clock.seconds()
+        self._rest_since = 0.0  # since then something waits for a batch of its own
+
+    def start(self) -> None:
+        """The run's time begins. What an earlier coordinator has left uncut is taken up."""
+        self._began = self.clock.seconds()
+        self.open.add(self.ledger.queued(), self._began)
+
+    def add(self, bodies: list[str]) -> None:
+        """What the ledger has as queued now, at once: the open batch holds the same. ``cut`` is to follow."""
+        self.open.add(bodies, self.clock.seconds())
+        self._diverted += len(bodies)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds."""
+        return float(self.clock.seconds() - self._began)
+
+    @property
+    def all_cut(self) -> bool:
+        """Whether no more batches are to be expected, but for what workers find."""
+        return self.walk.over and not self.open.bodies
+
+    # When
+
+    def cut(self) -> None:
+        """Close the batches that are full. Without a fixed size the next one is cut off when those before it have been
+        taken: as late as can be, so that what jobs have reported and what is left at the end decide on its size."""
+        self._close(self.open.take_full())
+        if self.open.size is not None:
+            return
+        while self.open.bodies and (self.open.too_long or self._wanted()):
+            uncut, size = len(self.open.bodies), self._next_size()
+            if uncut < size and not (self.open.too_long or self._due()):
+                return
+            rest_is_little = self.walk.over and uncut < 1.5 * size
+            self._close(self.open.take(uncut if rest_is_little else size))
+
+    def cut_all(self) -> None:
+        """Close the open batch, full or not; without a fixed size what is due of it."""
+        if self.open.size is None:
+            self.cut()
+        else:
+            self._close(self.open.take_all())
+
+    def cut_rest(self) -> None:
+        """Send what is to be tried on another node, if that makes a batch; and after the walk, when only workers find
+        more, all that there is as soon as a node has nothing to do, or when it has waited for long enough."""
+        now = self.clock.seconds()
+        self.cut()
+        if not self.ledger.has_queued():
+            self._rest_since = now
+            return
+        uncut = self.open.size is None and bool(self.open.bodies)
+        if uncut:  # less than a batch of what is to be tried again waits until all has been tried once
+            self._rest_since = now
+        overdue = self.walk.over and now - self._rest_since >= self.open.max_age
+        all_of_it = not uncut and (self._starving or overdue)
+        if all_of_it:
+            self.cut_all()
+        if self.ledger.close_again(self.open.size or self._next_size(), all_of_it=all_of_it):
+            self.send()
+
+    def tick(self) -> None:
+        """Once a second: close what has waited for long enough, and note whether a node has nothing to do."""
+        self.slots = self._count_slots()
+        if self.open.overdue(self.clock.seconds()):
+            self.cut_all()
+        self.cut_rest()
+        self.size.idle(self._starving, self.elapsed)
+
+    def _wanted(self) -> bool:
+        """Whether a node would take one more: nothing is ready but what waits for another node than its last. As long
+        as the right size is not known, only few wait on the nodes."""
+        if any(last_node is None for _, last_node in self.ledger.ready()):
+            return False
+        waiting = sum(flight.waiting for _, flight in self.fleet.flights()) if not self.size.measured else 0
+        return waiting < UNMEASURED * len(self.fleet.members)
+
+    def _due(self) -> bool:
+        """Whether the open batch goes out though it is not full: after the walk only workers may add to it."""
+        nothing_added = self.walk.done and self.open.added <= self.walk.done_at
+        return nothing_added or (self.walk.over and self.idle()) or self.open.overdue(self.clock.seconds())
+
+    @property
+    def _starving(self) -> bool:
+        """Whether all has been found here, a node has nothing to do, and nothing is ready for it."""
+        return self.walk.over and self.idle() and not self.ledger.ready()
+
+    # How many
+
+    def _next_size(self) -> int:
+        uncut = len(self.open.bodies)
+        return self.size.next(
+            uncut=uncut, unsettled=max(uncut, self._diverted - self.size.requests), slots=self.slots,
+            elapsed=self.elapsed, walking=not self.walk.over,
+        )  # fmt: skip
+
+    def _count_slots(self) -> int:
+        """Jobs that the fleet runs at once, as far as is known: a node does not tell how many it would."""
+        return max(1, sum(max(1, member.peak_running) for member in self.fleet.members if member.well))
+
+    def _close(self, batches: list[list[str]]) -> None:
+        if not batches:
+            return
+        try:
+            made = self.ledger.close_batches(batches, self.open.bodies)
+        except BaseException:  # the ledger has them as queued still, so the open batch has
+            self.open.put_back(batches)
+            raise
+        self.stats.inc_value("distributed/batches", made)
+        self.send()

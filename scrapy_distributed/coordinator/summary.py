@@ -1,0 +1,75 @@
+"""What the coordinator says at its end: the account in stats and log; and how to go on, if the run is not over."""
+
+from __future__ import annotations
+
+import logging
+
+from scrapy.crawler import Crawler
+
+from scrapy_distributed.coordinator.batch_size import BatchSize
+from scrapy_distributed.ledger.balance import Losses
+from scrapy_distributed.ledger.sqlite import Ledger
+
+logger = logging.getLogger(__name__)
+
+
+def report(
+    ledger: Ledger, crawler: Crawler, reason: str, *, targets: str, wait: bool, batch_size: BatchSize, slots: int,
+    elapsed: float,
+) -> None:  # fmt: skip
+    """End the run in *ledger* if it is over, and tell. *reason*: why the crawl closes; *targets*: what was diverted;
+    *wait*: whether it was to wait for the workers; *batch_size*: what was measured of the jobs; *slots*: how many the
+    fleet ran at once; *elapsed*: seconds that this coordinator was at it."""
+    extra = {"spider": crawler.spider}
+    over = ledger.end()
+    balance = ledger.balance()
+    assert crawler.stats is not None
+    for name, count in balance.as_dict().items():
+        crawler.stats.set_value(f"distributed/{name}", count)
+    for key, value in ledger.worker_stats().items():
+        crawler.stats.set_value(f"distributed/workers/{key}", value)
+    _report_shares(crawler, batch_size, slots, elapsed, most_of_it=over and 2 * batch_size.requests >= balance.diverted)
+    log = logger.info if balance.holds else logger.critical
+    log("Run %s: %s", ledger.run, balance, extra=extra)
+    _report_losses(crawler, ledger.losses())
+    if over and not balance.diverted:
+        logger.warning("Nothing was diverted: no request matched %s", targets, extra=extra)
+    if balance.failed or balance.dead:
+        logger.warning("See why: scrapy batches failed --ledger %s", ledger.path, extra=extra)
+    if balance.dead:
+        logger.warning("To try again what is dead: scrapy batches retry --state dead --ledger %s, then the same"
+                       " command", ledger.path, extra=extra)  # fmt: skip
+    if not over and not wait and not balance.queued:
+        logger.warning(
+            "Run %s is handed over: %d requests are with the nodes. The same command with DISTRIBUTED_WAIT=True looks"
+            " after them, with False it begins a new run", ledger.run, balance.in_flight, extra=extra,
+        )  # fmt: skip
+    elif not over:
+        logger.warning(
+            "Run %s is not finished (%s): %d requests are queued, %d in flight; %s, the same command takes it up"
+            " again", ledger.run, reason, balance.queued, balance.in_flight,
+            "nothing is lost" if balance.holds else "THE BALANCE DOES NOT HOLD", extra=extra,
+        )  # fmt: skip
+
+
+def _report_losses(crawler: Crawler, losses: Losses) -> None:
+    assert crawler.stats is not None
+    for reason, number in losses.own.items():
+        crawler.stats.set_value(f"distributed/lost/own/{reason}", number)
+    for reason, number in losses.followed.items():
+        crawler.stats.set_value(f"distributed/lost/followed/{reason}", number)
+    crawler.stats.set_value("distributed/items_unexported", losses.unexported)
+    crawler.stats.set_value("distributed/landed_twice", losses.twice)
+    for line in losses.lines():
+        logger.warning("%s", line[0].upper() + line[1:], extra={"spider": crawler.spider})
+
+
+def _report_shares(crawler: Crawler, batch_size: BatchSize, slots: int, elapsed: float, *, most_of_it: bool) -> None:
+    """*most_of_it*: most of the run was measured, so the shares are those of the run."""
+    assert crawler.stats is not None
+    if (share := batch_size.startup_share()) is not None:
+        crawler.stats.set_value("distributed/startup_share", round(share, 3))
+    if most_of_it:
+        crawler.stats.set_value("distributed/tail_share", round(batch_size.tail_share(elapsed), 3))
+        if advice := batch_size.advice(slots=slots, elapsed=elapsed):
+            logger.info("%s", advice, extra={"spider": crawler.spider})

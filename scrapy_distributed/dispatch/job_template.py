@@ -1,0 +1,119 @@
+"""What every job of a run gets besides its batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from scrapy import Spider
+from scrapy.settings import BaseSettings
+
+from scrapy_distributed import fast
+from scrapy_distributed.config import Config
+from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.guard import guard
+from scrapy_distributed.ledger.states import Attempt, with_token
+from scrapy_distributed.wire.job import check_job, check_project, check_spider
+from scrapy_distributed.wire.payload import START_URL
+
+if TYPE_CHECKING:
+    from scrapy_distributed.fleet.node import NodeAddress
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobTemplate:
+    """The same for all jobs of a run: *version* of the egg ('' without one), settings and spider arguments.
+
+    Raises ``ConfigError`` for what can't travel."""
+
+    project: str
+    spider: str
+    version: str
+    settings: Mapping[str, str]
+    args: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        check_project(self.project)
+        check_spider(self.spider)
+        check_job("job", self.settings, self.args)
+
+    @classmethod
+    def from_config(
+        cls, config: Config, spider: Spider, *, settings: BaseSettings, project: str, rules: tuple[int, ...],
+        version: str, nodes: Iterable[NodeAddress] = (),
+    ) -> JobTemplate:  # fmt: skip
+        """*settings*: those of the crawl; *rules*: the rules of *spider* whose requests are the fleet's;
+        *nodes*: where no request of a job may go."""
+        _check_worker_settings(config.worker_settings)
+        # Without the plugin a job would crawl the whole site, from the spider's own start.
+        sent = {"ADDONS": _with_ours(settings, with_preset=config.fast_workers)}
+        if config.fast_workers:
+            sent.update(fast.job_settings(settings))
+        if told := guard.told(nodes):
+            sent["DISTRIBUTED_NODES"] = told
+        if settings.getpriority("DISTRIBUTED_ALLOW_NODE_REQUESTS") is not None:  # by -s, say
+            sent["DISTRIBUTED_ALLOW_NODE_REQUESTS"] = str(config.allow_node_requests)
+        sent.update(config.worker_settings)
+        # A folder of the project's settings would be that of every job of a node: one queue, one list of seen pages.
+        sent["JOBDIR"] = ""
+        if rules:
+            sent["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, rules))
+        if config.target_callbacks:
+            sent["DISTRIBUTED_TARGET_CALLBACKS"] = ",".join(config.target_callbacks)
+        if config.found_meta:
+            sent["DISTRIBUTED_FOUND_META"] = ",".join(config.found_meta)
+        if config.target_feed_url:
+            sent["FEED_URI"] = config.target_feed_url
+            sent["FEEDS"] = "{}"  # else the project's own would be written too
+        elif config.target_feeds:
+            sent["FEEDS"] = json.dumps(dict(config.target_feeds))
+            sent["FEED_URI"] = ""  # likewise
+        sent["DISTRIBUTED_FAILED_FOLLOW_UPS"] = config.failed_follow_ups
+        # Where nobody waits for receipts, what a worker finds must not be left in one.
+        sent["DISTRIBUTED_WORKER_TARGETS"] = config.worker_targets if config.wait else "follow"
+        missing = [name for name in config.worker_args if not hasattr(spider, name)]
+        if missing:
+            raise ConfigError(f"DISTRIBUTED_WORKER_ARGS: the spider has no {', '.join(missing)}; give it with -a")
+        args = {name: _text(getattr(spider, name)) for name in config.worker_args}
+        sent = {_text(name): _text(value) for name, value in sent.items()}
+        return cls(project=project, spider=spider.name, version=version, settings=sent, args=args)
+
+    def settings_of(self, payload: str, token: str) -> dict[str, str]:
+        """Those of the job of the attempt with *token*: no other job writes a feed of the same name."""
+        feeds = {}
+        if uri := self.settings.get("FEED_URI"):
+            feeds["FEED_URI"] = with_token(uri, token)
+        if "FEEDS" in self.settings:
+            named = json.loads(self.settings["FEEDS"])
+            feeds["FEEDS"] = json.dumps({with_token(uri, token): options for uri, options in named.items()})
+        return {**self.settings, **feeds, START_URL: payload}
+
+    def args_of(self, attempt: Attempt) -> dict[str, str]:
+        return {**self.args, "batch": attempt.label}
+
+
+def _check_worker_settings(given: Mapping[str, str]) -> None:
+    if START_URL in given:
+        raise ConfigError(f"DISTRIBUTED_WORKER_SETTINGS: has {START_URL}, which is the batch's own: remove it")
+    if given.get("JOBDIR"):
+        raise ConfigError(
+            "DISTRIBUTED_WORKER_SETTINGS: has JOBDIR, and the jobs of a node would share one queue there and leave out"
+            " what others have seen: remove it, the ledger keeps what a crawl would lose"
+        )
+
+
+def _text(value: Any) -> str:
+    """*value* as a command line has it. Of a member of a ``(str, Enum)`` that is the text, and not its name."""
+    return str.__str__(value) if isinstance(value, str) else str(value)
+
+
+def _with_ours(settings: BaseSettings, *, with_preset: bool) -> str:
+    """The add-ons of the project, and ours, as JSON; *with_preset*: also that of fast workers."""
+    addons = {
+        addon if isinstance(addon, str) else f"{addon.__module__}.{addon.__qualname__}": order
+        for addon, order in settings.getdict("ADDONS").items()
+    }
+    preset = {fast.ADDON: fast.LAST} if with_preset else {}
+    return json.dumps({"scrapy_distributed.Addon": 500, **addons, **preset})

@@ -1,0 +1,226 @@
+"""What becomes of an attempt: accepted, rejected, lost, given back; and what that says of its node and its batch."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from scrapy import Spider
+from scrapy.statscollectors import StatsCollector
+from twisted.internet.defer import CancelledError
+
+from scrapy_distributed.config import Config
+from scrapy_distributed.dispatch.members import Fleet, Flight, Member, Proof
+from scrapy_distributed.errors import LedgerUnavailableError, WireError
+from scrapy_distributed.ledger.sqlite import Finds, Ledger, Settlement
+from scrapy_distributed.ledger.states import AttemptState, Blame, Fate
+from scrapy_distributed.wire.receipt import Receipt
+from scrapy_distributed.words import shortened
+
+logger = logging.getLogger(__name__)
+
+
+class Judge:
+    """Enters into *ledger* what has become of attempts. Each method is told of a flight that its member still has.
+
+    *read_targets* checks the targets in a receipt (raises ``WireError``); it may take many turns of the event loop, and
+    nothing of them is acted on before the attempt is accepted. *accepted* is told of each that is, with the name of its
+    node; then the targets are in the ledger, to be diverted.
+    """
+
+    def __init__(
+        self, *, ledger: Ledger, fleet: Fleet, config: Config, spider: Spider, stats: StatsCollector,
+        read_targets: Callable[[Receipt], Awaitable[list[Finds]]], accepted: Callable[[str, Receipt], None],
+    ) -> None:  # fmt: skip
+        self.ledger = ledger
+        self.fleet = fleet
+        self.config = config
+        self.stats = stats
+        self.read_targets = read_targets
+        self.accepted = accepted
+        self._extra = {"spider": spider}
+
+    async def final(self, member: Member, flight: Flight, receipt: Receipt, now: float, why_not: str = "") -> None:
+        """Its final receipt is here: it counts as a whole, or not at all. *why_not*: what its log says of its feed."""
+        found: list[Finds] | tuple[str, Blame] = []
+        if receipt.targets and not (flight.fenced or self._objection(flight, receipt)):
+            found = await self._found(member, flight, receipt)
+            if flight.attempt.job not in member.flights:
+                return
+        if flight.fenced:  # also by an attempt that was accepted while this was read
+            del member.flights[flight.attempt.job]
+            return
+        settlement: Settlement | tuple[str, Blame] | None = self._objection(flight, receipt)
+        if settlement is None:
+            settlement = found if isinstance(found, tuple) else self._settle(member, flight, receipt, found)
+        if isinstance(settlement, Settlement):
+            member.delivered_at = now
+            self._accept(member, flight, receipt, settlement)
+        else:
+            reason, blame = settlement
+            # The place of the feeds is most often one for all nodes, and refuses for a while: that is no batch's fault,
+            # unless others have delivered there meanwhile.
+            excused = not receipt.stored and all(one.delivered_at <= flight.sent_at for one in self.fleet.members)
+            self._reject(
+                member, flight, f"{reason}: {why_not}" if why_not else reason, blame, now, excused=excused,
+            )  # fmt: skip
+
+    def died(self, member: Member, flight: Flight, why: str, now: float) -> None:
+        """It has ended without a final receipt. If it was at work, one of its requests may have killed it."""
+        blame = Blame.BATCH if flight.at_work else Blame.NODE
+        # One that is alone may kill its worker sooner, and be all that is left for the nodes to prove themselves.
+        self._reject(member, flight, f"no receipt: {why}", blame, now, alone=flight.attempt.size == 1)
+
+    def lost(self, member: Member, flight: Flight, reason: str, now: float) -> None:
+        """No sign of life: its requests go to another attempt. Its receipt is welcome, if it comes first."""
+        self._warn("Batch %s: %s; its requests are to go out again", flight.attempt.label, reason)
+        self.stats.inc_value("distributed/attempts/lost")
+        blame = self._blame_for_loss(member, flight)
+        fate = self.ledger.lose(
+            flight.attempt, reason, counts=self._counts(blame), max_attempts=self.config.max_attempts
+        )
+        flight.lost = True
+        flight.attempt = replace(flight.attempt, state=AttemptState.UNKNOWN)
+        if not member.silent:
+            self._doubt(member, blame, reason, now)
+        self._ended(flight, fate, reason)
+
+    def unsent(self, member: Member, flight: Flight, reason: str) -> None:
+        """It never ran and never will."""
+        self.ledger.unsent(flight.attempt, reason)
+        del member.flights[flight.attempt.job]
+
+    def worked(self, member: Member, proof: Proof) -> None:
+        """A node has shown *proof* that it works."""
+        if member.worked(proof):
+            logger.info("%s: is used again", member.name, extra=self._extra)
+
+    def _blame_for_loss(self, member: Member, flight: Flight) -> Blame:
+        members = self.fleet.members
+        if len(members) > 1 and all(one.silent for one in members):  # our own network is cut
+            return Blame.NOBODY
+        if flight.at_work:
+            return Blame.BATCH
+        never_ran = not flight.confirmed or (flight.signalled_at is not None and not flight.started)
+        return Blame.NOBODY if never_ran or member.silent else Blame.NODE
+
+    def _objection(self, flight: Flight, receipt: Receipt) -> tuple[str, Blame] | None:
+        return self.ledger.objection(flight.attempt, receipt) or self._overtaken(flight, receipt)
+
+    def _overtaken(self, flight: Flight, receipt: Receipt) -> tuple[str, Blame] | None:
+        """A lost attempt that comes home with a part only is not worth a replacement that is at work."""
+        others = self._of_batch(flight.attempt.batch)
+        at_work = flight.lost and any(other.started and not other.lost for other in others)
+        if at_work and receipt.settled.bit_count() < receipt.size:
+            return "it ended early, and another attempt is at work", Blame.NOBODY
+        return None
+
+    async def _found(self, member: Member, flight: Flight, receipt: Receipt) -> list[Finds] | tuple[str, Blame]:
+        """The targets that it reports; or why that can't be read, and who is to blame."""
+        try:
+            return await self.read_targets(receipt)
+        except (CancelledError, LedgerUnavailableError):
+            raise
+        except WireError as error:
+            return f"targets that it reports can't be read: {error}", Blame.NODE
+        except Exception as error:
+            return self._unexpected(member, flight, error)
+
+    def _settle(
+        self, member: Member, flight: Flight, receipt: Receipt, found: Iterable[Finds]
+    ) -> Settlement | tuple[str, Blame]:
+        """Enter it into the ledger as a whole; or why that can't be done, and who is to blame. Raises
+        ``LedgerUnavailableError``: then it is tried again."""
+        try:
+            return self.ledger.settle(
+                flight.attempt, receipt, max_attempts=self.config.max_attempts, found=found,
+                again=self._again(member, receipt), counts=flight.signalled_at is None or flight.stalled,
+            )  # fmt: skip
+        except LedgerUnavailableError:
+            raise
+        except Exception as error:
+            return self._unexpected(member, flight, error)
+
+    def _unexpected(self, member: Member, flight: Flight, error: Exception) -> tuple[str, Blame]:
+        """The next time it would be the same: the batch must not wait for ever."""
+        logger.error("Receipt of job %s on %s", flight.attempt.job, member.name, exc_info=error, extra=self._extra)
+        return f"its receipt can't be settled: {shortened(f'{type(error).__name__}: {error}')}", Blame.NODE
+
+    def _accept(self, member: Member, flight: Flight, receipt: Receipt, settlement: Settlement) -> None:
+        attempt = flight.attempt
+        member.is_over(flight)  # not before: what the ledger could not write is tried again
+        self.stats.inc_value("distributed/attempts/accepted")
+        logger.info(
+            "Batch %s from %s accepted (%s): %d of %d requests settled, %d failed, %d items", attempt.label,
+            member.name, receipt.finish_reason, receipt.settled.bit_count(), receipt.size,
+            len(receipt.positions(receipt.failed)), receipt.items, extra=self._extra,
+        )  # fmt: skip
+        if settlement.again:
+            self.stats.inc_value("distributed/tried_again", settlement.again)
+        if receipt.unexported:
+            self._warn("Batch %s from %s: %d items are not in its feed, the log of job %s on the node tells why",
+                       attempt.label, member.name, receipt.unexported, attempt.job)  # fmt: skip
+        if receipt.settled or not receipt.size:
+            self.worked(member, Proof.DELIVERS)
+        self._ended(flight, settlement.fate, receipt.finish_reason)
+        self.accepted(member.name, receipt)
+
+    def _reject(
+        self, member: Member, flight: Flight, reason: str, blame: Blame, now: float, *, alone: bool = False,
+        excused: bool = False,
+    ) -> None:  # fmt: skip
+        attempt = flight.attempt
+        counts, most = self._counts(blame, alone=alone) and not excused, self.config.max_attempts
+        fate = self.ledger.reject(attempt, reason, counts=counts, max_attempts=most)
+        member.is_over(flight)
+        self.stats.inc_value("distributed/attempts/rejected")
+        self._warn("Batch %s from %s rejected: %s (job %s)", attempt.label, member.name, reason, attempt.job)
+        if not flight.lost:  # that was told when it was lost
+            self._doubt(member, blame, reason, now)
+        self._ended(flight, fate, reason)
+
+    def _counts(self, blame: Blame, *, alone: bool = False) -> bool:
+        """Whether it is a failure of the batch. Where no node works it is not at fault, and waits until one does."""
+        well = alone or any(member.well for member in self.fleet.members)
+        return blame is Blame.BATCH or (blame is Blame.NODE and well)
+
+    def _doubt(self, member: Member, blame: Blame, reason: str, now: float) -> None:
+        if blame is not Blame.NOBODY and member.job_failed(reason, now):
+            self._warn("%s: its jobs come to nothing, the last one: %s; it gets one at a time until one is accepted",
+                       member.name, reason)  # fmt: skip
+
+    def _again(self, member: Member, receipt: Receipt) -> int:
+        """The failed requests of *receipt* to be tried on another node: bitmap of positions in its payload."""
+        if not any(other.well for other in self.fleet.members if other is not member):
+            return 0
+        return sum(
+            1 << position
+            for reason, positions in receipt.failed.items()
+            if any(fnmatch.fnmatchcase(reason, pattern) for pattern in self.config.retry_failed)
+            for position in positions
+        )
+
+    def _ended(self, flight: Flight, fate: Fate, reason: str) -> None:
+        """What is still under way for its batch is fenced where it can't count any more."""
+        if fate is Fate.HALVED:
+            self.stats.inc_value("distributed/batches_halved")
+            self._warn("Batch %s has failed: its requests go out as two halves", flight.attempt.batch)
+        elif fate is Fate.DEAD:
+            self._warn("Batch %s: its attempts are used up, what is left is dead: %s", flight.attempt.batch, reason)
+        settled = self.ledger.settled_positions(flight.attempt.batch)
+        for other in self._of_batch(flight.attempt.batch):
+            if other.attempt.positions & settled:
+                other.fenced = True
+                self.ledger.reject(
+                    other.attempt, "what it was sent is settled, or in another batch, already", counts=False,
+                    max_attempts=self.config.max_attempts,
+                )  # fmt: skip
+
+    def _of_batch(self, batch: int) -> list[Flight]:
+        return [flight for _, flight in self.fleet.flights() if flight.attempt.batch == batch and not flight.fenced]
+
+    def _warn(self, message: str, *values: Any) -> None:
+        logger.warning(message, *values, extra=self._extra)

@@ -1,0 +1,6 @@
+"""The nodes, with or without a run.
+
+addresses: where they are, and who may use them. node: one Scrapyd over HTTP (connection: within limits; answer: in
+words). preflight: can they be used? (roll_call: as many as answer). deploy, egg, versions: the project on them.
+post_mortem: why a job ended. local_node, local_scrapyd, local_credentials: those of this machine.
+"""

@@ -1,0 +1,216 @@
+"""What the commands show of a ledger, also while a coordinator writes it.
+
+What may be long is read a page at a time: a reader that waits for its terminal in the middle of a statement would keep
+the coordinator from folding its write-ahead log back into the ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from scrapy_distributed.errors import LedgerError, WireError
+from scrapy_distributed.ledger.balance import Balance, Losses
+from scrapy_distributed.ledger.sqlite_schema import check_format, check_tables, read_balance, read_losses
+from scrapy_distributed.ledger.states import Attempt, AttemptState, label
+from scrapy_distributed.wire.bitmap import bitmap_from_bytes
+from scrapy_distributed.wire.payload import decode_payload, url_of
+from scrapy_distributed.wire.receipt import FeedFile
+
+PAGE = 1000  # rows
+LAST = 2**63 - 1
+
+RUNS = "SELECT id, name, identity, started, walked, ended FROM run ORDER BY id"
+BATCHES = """
+SELECT batch.number, parent, batch.state, size, avoid, crawled, failed, filtered, dead, moved, batch.attempts,
+    last.node, last.state, last.reason,
+    (SELECT sum(items) FROM attempt WHERE run = batch.run AND batch = batch.number AND attempt.state = 'accepted')
+FROM batch LEFT JOIN attempt AS last
+    ON last.run = batch.run AND last.batch = batch.number AND last.number = batch.attempts
+WHERE batch.run = :run AND batch.number BETWEEN :first AND :last ORDER BY batch.number LIMIT :page
+"""
+CHILDREN = "SELECT number FROM batch WHERE run = ? AND number > ? AND parent = ? ORDER BY number"
+ATTEMPTS = """
+SELECT number, token, node, url, state, positions, reason, bound, ended, items, feeds, unexported, followed
+FROM attempt
+WHERE run = ? AND batch = ? ORDER BY number
+"""
+OUTCOMES = """
+SELECT batch, position, state, reason, again FROM outcome
+WHERE run = :run AND (batch, position) > (:batch, :position) AND batch <= :last ORDER BY batch, position LIMIT :page
+"""
+PAYLOAD = "SELECT payload FROM batch WHERE run = ? AND number = ?"
+ACCEPTED = """
+SELECT batch, number, items, feeds, unexported FROM attempt WHERE run = ? AND state = 'accepted'
+ORDER BY batch, number
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcceptedAttempt:
+    """What an attempt that counts has brought: *items* that its job scraped, the files of its *feeds*, and how many
+    items are missing in these (*unexported*). All are a worker's words."""
+
+    batch: int
+    number: int
+    items: int
+    feeds: tuple[FeedFile, ...]
+    unexported: int = 0
+
+    @property
+    def label(self) -> str:
+        return label(self.batch, self.number)
+
+
+class LedgerReader:
+    """What the commands show of a ledger, while a coordinator may be writing it.
+
+    Everything here raises ``LedgerError`` for what is no ledger, or a damaged one."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise LedgerError(f"{self.path}: no ledger there; a distributed crawl makes one, --ledger names another")
+        with self._reading():
+            self._db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+        try:
+            with self._reading():
+                check_format(self._db, self.path)
+                check_tables(self._db, self.path)
+        except LedgerError:
+            self.close()
+            raise
+
+    def runs(self) -> list[dict[str, Any]]:
+        """The runs, oldest first: id, name, identity (a dict), started, walked, ended."""
+        names = ("id", "name", "identity", "started", "walked", "ended")
+        with self._reading():
+            rows = [dict(zip(names, row, strict=True)) for row in self._db.execute(RUNS)]
+            return [row | {"identity": _identity(row["identity"])} for row in rows]
+
+    def balance(self, run: int) -> Balance:
+        with self._reading():
+            return read_balance(self._db, run)
+
+    def losses(self, run: int) -> Losses:
+        with self._reading():
+            return read_losses(self._db, run)
+
+    def batches(self, run: int) -> list[dict[str, Any]]:
+        return list(self.each_batch(run))
+
+    def each_batch(self, run: int, first: int = 1, last: int = LAST) -> Iterator[dict[str, Any]]:
+        """The batches from *first* to *last* by number: counts of requests, and node, state and reason of the last
+        attempt."""
+        names = ("number", "parent", "state", "size", "avoid", "crawled", "failed", "filtered", "dead", "moved",
+                 "attempts", "node", "attempt_state", "reason", "items")  # fmt: skip
+        while True:
+            values = {"run": run, "first": first, "last": last, "page": PAGE}
+            with self._reading():
+                page = [dict(zip(names, row, strict=True)) for row in self._db.execute(BATCHES, values)]
+            yield from page
+            if len(page) < PAGE:
+                return
+            first = page[-1]["number"] + 1
+
+    def children(self, run: int, batch: int) -> list[int]:
+        """The batches that were made of *batch* alone."""
+        with self._reading():
+            return [number for (number,) in self._db.execute(CHILDREN, (run, batch, batch))]
+
+    def attempts(self, run: dict[str, Any], batch: int) -> list[dict[str, Any]]:
+        """The attempts at *batch* of one of ``runs``, oldest first. Times are seconds since the epoch; *size* is in
+        requests; *log*: where the node serves the log of the job, ``None`` if it never ran or nobody knows."""
+        with self._reading():
+            return [self._attempt(run, batch, row) for row in self._db.execute(ATTEMPTS, (run["id"], batch))]
+
+    def outcomes(
+        self, run: int, *, batch: int | None = None, wanted: Callable[[str, str], bool] = lambda state, reason: True
+    ) -> Iterator[dict[str, Any]]:
+        """The requests that failed, were filtered or are dead, in order: those of one *batch*, or all, for whose
+        (state, reason) *wanted* is true. *again*: nothing of it is in a feed, so it may be tried again."""
+        last = LAST if batch is None else batch
+        after = (0 if batch is None else batch, -1)
+        decoded, elements = None, []
+        while True:
+            values = {"run": run, "batch": after[0], "position": after[1], "last": last, "page": PAGE}
+            with self._reading():
+                page = self._db.execute(OUTCOMES, values).fetchall()
+            for number, position, state, reason, again in page:
+                if not wanted(state, reason):
+                    continue
+                with self._reading():
+                    if number != decoded:
+                        decoded, elements = number, self._elements(run, number)
+                    url = url_of(elements[position])
+                yield {
+                    "batch": number, "position": position, "state": state, "reason": reason, "url": url,
+                    "again": bool(again),
+                }  # fmt: skip
+            if len(page) < PAGE:
+                return
+            after = page[-1][:2]
+
+    def accepted(self, run: int) -> list[AcceptedAttempt]:
+        """The attempts that count, by batch and number: their feeds together are the result of the run."""
+        with self._reading():
+            return [
+                AcceptedAttempt(
+                    batch=batch, number=number, items=items or 0, feeds=_feeds(feeds), unexported=unexported
+                )
+                for batch, number, items, feeds, unexported in self._db.execute(ACCEPTED, (run,))
+            ]
+
+    def feeds(self, run: int) -> list[str]:
+        """The URLs of the feeds that count, without passwords."""
+        return [file.url for attempt in self.accepted(run) for file in attempt.feeds]
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _attempt(self, run: dict[str, Any], batch: int, row: tuple[Any, ...]) -> dict[str, Any]:
+        number, token, node, url, state, positions, reason, bound, ended, items, feeds, unexported, followed = row
+        attempt = Attempt(
+            run=run["name"], batch=batch, number=number, token=token, node=node, url=url, state=AttemptState(state),
+            positions=bitmap_from_bytes(positions),
+        )  # fmt: skip
+        names = (run["identity"]["project"], run["identity"]["spider"], attempt.job)
+        ran = url and attempt.state is not AttemptState.UNSENT
+        return {
+            "number": number, "label": attempt.label, "job": attempt.job, "node": node, "url": url,
+            "state": state, "reason": reason,
+            "size": attempt.size, "bound": bound, "ended": ended, "items": items, "feeds": _feeds(feeds),
+            "unexported": unexported, "followed": dict(json.loads(followed)),
+            "log": f"{url}/logs/{'/'.join(quote(name, safe='') for name in names)}.log" if ran else None,
+        }  # fmt: skip
+
+    def _elements(self, run: int, batch: int) -> list[Any]:
+        (payload,) = self._db.execute(PAYLOAD, (run, batch)).fetchone()
+        return list(decode_payload(payload))
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Whatever a damaged file makes of reading it becomes a ``LedgerError``."""
+        try:
+            yield
+        except (sqlite3.Error, WireError, ValueError, TypeError, LookupError, OverflowError) as error:
+            raise LedgerError(
+                f"{self.path}: can't be read as ledger: {error}; is it damaged? --ledger names another"
+            ) from None
+
+
+def _identity(text: str) -> dict[str, Any]:
+    identity = dict(json.loads(text))
+    return identity | {name: str(identity[name]) for name in ("project", "spider")}
+
+
+def _feeds(text: str | None) -> tuple[FeedFile, ...]:
+    files = (FeedFile(*file) for file in json.loads(text or "[]"))
+    return tuple(FeedFile(str(file.url), int(file.items), int(file.feed)) for file in files)

@@ -1,0 +1,57 @@
+"""What a verdict means for a batch, pure: does an attempt count, does its batch go out again, whole or halved, or is it
+dead? A store of a ledger applies what is found here in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scrapy_distributed.ledger.states import Attempt, BatchState, Blame, Fate
+from scrapy_distributed.wire.receipt import Receipt
+
+HALVED_AT = 2  # failed attempts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """A closed batch of *size* requests without its payload, which is as long as all of this many times over.
+
+    *settled*: bitmap of the requests that no attempt has to do any more; *failures*: attempts that count as failed;
+    *avoid*: the node where its requests have failed before, if any."""
+
+    size: int
+    settled: int
+    attempts: int
+    failures: int
+    state: BatchState
+    avoid: str | None
+
+    @property
+    def left(self) -> int:
+        """Bitmap of the requests that are not settled."""
+        return ((1 << self.size) - 1) & ~self.settled
+
+
+def objection(attempt: Attempt, receipt: Receipt, settled: int) -> tuple[str, Blame] | None:
+    """Why the final *receipt* of *attempt* can't be accepted where *settled* of the batch is settled already."""
+    if attempt.positions & settled:
+        return "what it was sent is settled, or in another batch, already", Blame.NOBODY
+    if receipt.size != attempt.size:
+        return f"its receipt speaks of {receipt.size} requests, sent were {attempt.size}", Blame.NODE
+    if not receipt.stored:
+        return "its feed was not stored", Blame.NODE
+    if not receipt.clean:
+        return f"it ended early ({receipt.finish_reason}) with items of unfinished requests in its feed", Blame.BATCH
+    return None
+
+
+def fate_of(batch: Batch, *, counts: bool, max_attempts: int) -> Fate:
+    """What the end of an attempt means for *batch*. *counts*: as its failure. One that has died twice is halved, so
+    that one request that kills its worker stands alone in the end; one whose attempts are used up is dead."""
+    if batch.state is BatchState.SETTLED:
+        return Fate.SETTLED
+    failures = batch.failures + counts
+    if not counts or failures < min(HALVED_AT, max_attempts):
+        return Fate.AGAIN
+    if batch.left.bit_count() > 1 and max_attempts > 1:
+        return Fate.HALVED
+    return Fate.AGAIN if failures < max_attempts else Fate.DEAD

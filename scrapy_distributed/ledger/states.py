@@ -1,0 +1,104 @@
+"""A batch and its attempts: their names and states."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from enum import Enum
+
+
+class BatchState(Enum):
+    """Where a closed batch is."""
+
+    READY = "ready"
+    """It waits for a node with room."""
+    IN_FLIGHT = "in flight"
+    """An attempt at it is under way."""
+    SETTLED = "settled"
+    """Every request of it is crawled, failed, filtered or dead, or has been moved to another batch."""
+
+
+class AttemptState(Enum):
+    """Where one job is. The first three are live: a receipt of theirs is still welcome."""
+
+    BOUND = "bound"
+    """In the ledger, and about to be posted; after a crash nobody knows whether it was."""
+    SENT = "sent"
+    """The node has taken it."""
+    UNKNOWN = "unknown"
+    """No sign of life for a lease: its requests have been given to another attempt."""
+    UNSENT = "unsent"
+    """It never ran: the node refused it, could not be reached, or gave it back."""
+    ACCEPTED = "accepted"
+    """Its final receipt counts, and so does its feed."""
+    REJECTED = "rejected"
+    """It ended and does not count, and neither does its feed."""
+
+
+class Fate(Enum):
+    """What an attempt that has ended means for its batch."""
+
+    AGAIN = "what is not settled goes out again"
+    HALVED = "it has died twice: what is not settled goes out as two halves"
+    DEAD = "its attempts are used up: what is not settled is dead"
+    SETTLED = "all of it is settled"
+
+
+class Blame(Enum):
+    """Who is to blame for an attempt that does not count."""
+
+    BATCH = "batch"
+    """It died at work, so one of its requests may have killed it: that counts for the batch."""
+    NODE = "node"
+    """It never began, or its feed could not be stored: that counts for the batch only while some node is well."""
+    NOBODY = "nobody"
+    """Another attempt was first, or its node went away before it had begun."""
+
+
+def label(batch: int, attempt: int) -> str:
+    """The spider argument ``batch``: ``12``, then ``12.2`` for the second attempt at the same batch."""
+    return str(batch) if attempt == 1 else f"{batch}.{attempt}"
+
+
+def new_token() -> str:
+    """What tells an attempt from every other one, also of a ledger that was put back from a copy and counts again."""
+    return secrets.token_hex(4)
+
+
+def with_token(feed: str, token: str) -> str:
+    """The URL *feed*, a template of Scrapy's, with *token* behind each ``%(batch)s``: two runs, or a run and a copy of
+    it, have batches of the same number. One with ``%(_job)s`` has the token in it."""
+    if "%(_job)s" in feed.replace("%%", ""):
+        return feed
+    return re.sub(r"%%|%\(batch\)s", lambda found: found[0] if found[0] == "%%" else f"{found[0]}-{token}", feed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One job: the requests at *positions* (a bitmap, bit n for request n of the batch) on the *node* at *url*.
+
+    *token*: that of ``new_token``. Job ids and the names of feeds have it, so a receipt or a feed is of this attempt
+    or of none."""
+
+    run: str
+    batch: int
+    number: int
+    node: str
+    url: str = ""
+    token: str
+    state: AttemptState
+    positions: int
+
+    @property
+    def job(self) -> str:
+        """Scrapyd's job id: readable, sortable, safe as a file name."""
+        return f"{self.run}-{self.batch:06d}-{self.number}-{self.token}"
+
+    @property
+    def label(self) -> str:
+        return label(self.batch, self.number)
+
+    @property
+    def size(self) -> int:
+        return self.positions.bit_count()

@@ -1,0 +1,4 @@
+"""What the nodes are doing.
+
+snapshot: all of them at one moment, and in words.
+"""

@@ -1,0 +1,110 @@
+"""What the nodes are doing: polled, and put into words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from scrapy_distributed.errors import NodeError, NodeRefusedError, NodeTooLongError, NodeUnreachableError
+from scrapy_distributed.fleet.node import Node
+from scrapy_distributed.together import together
+
+#: Above so many pending jobs ``listjobs.json``, which carries the payload of each, is left alone.
+HEAVY_BACKLOG = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeState:
+    """One node at one moment. Numbers of jobs, ``None`` where the node did not tell; then *problem* says why.
+
+    *all_projects*: they are not of one project alone, as there are too many to list."""
+
+    name: str
+    url: str
+    running: int | None = None
+    finished: int | None = None
+    pending: int | None = None
+    all_projects: bool = False
+    problem: str | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """The fleet at one moment. *project* ``None`` means all projects."""
+
+    time: datetime
+    project: str | None
+    nodes: tuple[NodeState, ...]
+
+    @property
+    def healthy(self) -> bool:
+        return all(node.problem is None for node in self.nodes)
+
+
+async def poll(nodes: Sequence[Node], project: str | None) -> Snapshot:
+    """Ask all *nodes* at once. A node that fails is in the snapshot with its problem; nothing is raised for it."""
+    states = await together(_state(node, project) for node in nodes)
+    return Snapshot(time=datetime.now(timezone.utc), project=project, nodes=tuple(states))
+
+
+async def _state(node: Node, project: str | None) -> NodeState:
+    try:
+        return await _counted(node, project)
+    except NodeError as error:
+        kinds = ((NodeUnreachableError, "unreachable"), (NodeRefusedError, "refused"), (NodeError, "failing"))
+        kind = next(word for of_type, word in kinds if isinstance(error, of_type))
+        problem = str(error).removeprefix(f"{error.node}: ")
+        return NodeState(name=node.name, url=node.address.url, problem=problem, kind=kind)
+
+
+async def _counted(node: Node, project: str | None) -> NodeState:
+    total = await node.daemonstatus()
+    running, finished, pending = total.running, total.finished, total.pending
+    all_projects = project is None or pending > HEAVY_BACKLOG
+    if not all_projects:
+        try:
+            jobs = await node.listjobs(project)
+        except NodeTooLongError:
+            all_projects = True
+        else:
+            running, finished, pending = len(jobs.running), len(jobs.finished), len(jobs.pending)
+    return NodeState(
+        name=node.name,
+        url=node.address.url,
+        running=running,
+        finished=finished,
+        pending=pending,
+        all_projects=all_projects,
+    )
+
+
+def plain(snapshot: Snapshot) -> list[str]:
+    """One line per node."""
+    return [_line(node, snapshot.project) for node in snapshot.nodes]
+
+
+def as_json(snapshot: Snapshot) -> str:
+    """The snapshot as one line of JSON; *time* is UTC, in ISO 8601."""
+    nodes: list[Mapping[str, object]] = [
+        {
+            "name": node.name,
+            "url": node.url,
+            "running": node.running,
+            "finished": node.finished,
+            "pending": node.pending,
+            "all_projects": node.all_projects,
+            "problem": node.problem,
+        }
+        for node in snapshot.nodes
+    ]
+    return json.dumps({"time": snapshot.time.isoformat(), "project": snapshot.project, "nodes": nodes})
+
+
+def _line(node: NodeState, project: str | None) -> str:
+    if node.problem is not None:
+        return f"{node.name} {node.kind}: {node.problem}"
+    note = " (of all projects)" if node.all_projects and project is not None else ""
+    return f"{node.name} running: {node.running}, finished: {node.finished}, pending: {node.pending}{note}"

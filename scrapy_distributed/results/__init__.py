@@ -1,0 +1,5 @@
+"""What the fleet has brought: feeds.
+
+merge: those that count become one file (draft: as a whole, or not at all). whole_file: a folder that shows whole feeds
+alone.
+"""

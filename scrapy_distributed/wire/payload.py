@@ -1,0 +1,141 @@
+"""Batch <-> setting value, and the byte ceiling.
+
+A batch is a JSON array of requests (``wire.request``). As a setting value it is plain JSON while it is short, else
+``zb85:`` and base85 of the zlib-compressed JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from scrapy_distributed.errors import TooLargeError, WireError
+from scrapy_distributed.words import escaped
+
+START_URL = "DISTRIBUTED_START_URL"
+# Linux refuses a command with a longer argument (MAX_ARG_STRLEN, 32 pages, less the final NUL), and a Scrapyd that
+# tries to start one loses that process slot until it is restarted.
+MAX_ARGUMENT_BYTES = 131_071
+MAX_VALUE_BYTES = MAX_ARGUMENT_BYTES - len(START_URL) - 1
+PLAIN_BYTES = 2_048
+MAX_JSON_BYTES = 16 * 1024 * 1024  # of one batch, unpacked: parsed, it may take 25 times as much memory
+MAX_FOUND = 200  # characters of what was found, in a message
+PREFIX = "zb85:"
+
+
+def encode_payload(bodies: Sequence[str]) -> str:
+    """The setting value of a batch of encoded requests. ASCII, without NUL; its length in bytes is its length."""
+    text = f"[{','.join(bodies)}]"
+    if len(text) <= PLAIN_BYTES:
+        return text
+    return PREFIX + base64.b85encode(zlib.compress(text.encode("ascii"))).decode("ascii")
+
+
+def decode_payload(value: Any) -> list[Any]:
+    """The elements of a batch. Raises ``WireError``."""
+    if isinstance(value, list | tuple):
+        return list(value)  # set in Python, by hand
+    if not isinstance(value, str):
+        raise WireError(f"{START_URL}: found {type(value).__name__}, expected a JSON list of URLs or requests")
+    return elements_of(unpacked(value))
+
+
+def unpacked(value: str) -> str:
+    """The JSON of a payload. Raises ``WireError``."""
+    try:
+        return _unpack(value).decode() if value.startswith(PREFIX) else value
+    except (ValueError, zlib.error) as error:
+        raise _no_payload(value, error) from None
+
+
+def elements_of(text: str, *, most_values: int | None = None) -> list[Any]:
+    """The elements in the JSON of a payload. Raises ``WireError``, also for more than *most_values* in all of them, and
+    that before they are made: parsed, each may take 64 bytes."""
+    try:
+        if most_values is not None and values_in(text) > most_values:
+            raise ValueError(f"more than {most_values:,} values")
+        elements = loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _no_payload(text, error) from None
+    if not isinstance(elements, list):
+        raise WireError(f"{START_URL}: found a JSON {type(elements).__name__}, expected a list of URLs or requests")
+    return elements
+
+
+def _no_payload(value: str, error: Exception) -> WireError:
+    found = value if len(value) <= 60 else value[:60] + "..."
+    return WireError(f"{START_URL}: found {found!r}, expected a JSON list of URLs or requests ({error})")
+
+
+def values_in(text: str) -> int:
+    """As many values as the JSON in *text* may have at most, without a look at what is in quotes."""
+    return text.count(",") + text.count("[") + text.count("{")
+
+
+def fits(value: str) -> bool:
+    """Whether *value* may travel to a node as ``DISTRIBUTED_START_URL``."""
+    return len(value) <= MAX_VALUE_BYTES
+
+
+def check_size(body: str) -> None:
+    """Raises ``TooLargeError`` for an encoded request that is over the ceiling even alone in its batch."""
+    if len(body) + 2 > MAX_VALUE_BYTES and (len(body) + 2 > MAX_JSON_BYTES or not fits(encode_payload([body]))):
+        raise TooLargeError(f"a request of {len(body):,} bytes; alone in a batch it may have {MAX_VALUE_BYTES:,}")
+
+
+def split(bodies: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
+    """Cut *bodies* into runs whose payload is under the ceiling; yields (bodies, payload), none of them empty.
+
+    Every one of *bodies* must have passed ``check_size``.
+    """
+    if not bodies:
+        return
+    if len(bodies) == 1 or sum(map(len, bodies)) + len(bodies) < MAX_JSON_BYTES:
+        payload = encode_payload(bodies)
+        if fits(payload):
+            yield bodies, payload
+            return
+    middle = len(bodies) // 2
+    if not middle:
+        raise TooLargeError(f"a request of {len(bodies[0]):,} bytes")
+    yield from split(bodies[:middle])
+    yield from split(bodies[middle:])
+
+
+def url_of(element: Any) -> str:
+    """The URL of one element of a batch."""
+    return element if isinstance(element, str) else str(element["url"])
+
+
+def _unpack(value: str) -> bytes:
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(base64.b85decode(value[len(PREFIX) :]), MAX_JSON_BYTES + 1024)
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError(f"cut off, with something behind its end, or larger than {MAX_JSON_BYTES:,} bytes")
+    return text
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Readers differ on which of two values of one name they take."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"two values for {found_text(twice)}")
+    return found
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+loads = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_number).decode
+
+
+def found_text(text: str) -> str:
+    """*text* for a message: printable, and cut where it would flood a log."""
+    shown = escaped(text[:MAX_FOUND])
+    return shown if len(text) <= MAX_FOUND else f"{shown}..."

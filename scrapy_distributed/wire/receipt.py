@@ -1,0 +1,317 @@
+"""The receipt of an attempt: written by the worker, read by the coordinator.
+
+One small JSON file, beside the job's log in a sibling folder that Scrapyd serves and never prunes:
+``logs/<project>/<spider>.receipts/<job>.json``. It is replaced as a whole every few seconds while the job runs (that is
+its heartbeat) and once more, *final*, when the feed has been stored.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from scrapy_distributed.errors import WireError
+from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes
+from scrapy_distributed.wire.job import check_job_id
+from scrapy_distributed.wire.payload import elements_of, unpacked, values_in
+from scrapy_distributed.wire.reasons import MAX_REASON
+from scrapy_distributed.words import shortened
+
+FORMAT = 3
+BITMAPS = ("settled", "again")
+COUNTS = ("sequence", "size", "items", "pages", "activity", "unexported")
+
+# What a receipt may hold. It is read on the event loop of the coordinator, and much of it is kept in the ledger.
+MAX_BYTES = 16 * 1024 * 1024
+MAX_VALUES = 600_000  # of JSON: four for each feed, two for each stat, and what packed targets look like
+VALUES_A_REQUEST = 6  # and so many for each request
+MAX_COUNT = 2**53  # what every reader of JSON, and SQLite, holds exactly
+MAX_FEEDS = 50_000
+MAX_URL = 4096  # characters
+MAX_REASONS = 1_000  # of what was followed and failed
+MAX_KEY = 2_000  # hexadecimal digits of a fingerprint; Scrapy's own has 40
+MAX_STATS = 5_000
+MAX_STAT_NAME = 500  # characters
+MAX_STAT = 2**63  # sums of them stay far below the largest float
+MAX_TARGETS = 200_000  # in all payloads
+MAX_PAYLOAD_TARGETS = 5_000  # as many as can be diverted in one turn of the event loop
+MAX_TARGETS_BYTES = 64 * 1024 * 1024  # of all payloads together, unpacked
+MAX_PAYLOADS = 2_000
+MAX_PAYLOAD = 3 * 512 * 1024  # characters
+MAX_PAYLOAD_VALUES = 200_000  # of JSON in a payload: parsed, each may take 64 bytes
+_KEY = re.compile(r"(?:[0-9a-f]{2})+")
+
+
+class FeedFile(NamedTuple):
+    """A file of a worker's feed: URL without password, number of *items*, and which *feed* of its job it is of (several
+    where ``FEEDS`` has several; one may have several files)."""
+
+    url: str
+    items: int
+    feed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What a worker reports of its attempt. Positions and bitmaps are of the attempt's own payload.
+
+    *sequence* grows with each write. *activity* never falls, and grows whenever the worker does something that can be
+    seen; while a *finish_reason* is given and the receipt is not *final*, the feeds are being stored, which can't.
+    *settled*: bitmap of requests with an outcome; *failed* and *filtered*: reason to positions, the rest of *settled*
+    is crawled. *again*: bitmap of those that failed before their callback and have put nothing into a feed: they may be
+    tried elsewhere. *clean*: no request without an outcome has put an item into the feed. *feeds*: the files, also
+    the one that a feed without items would have, stored or not; only in the final receipt. *stored*: no feed was asked
+    for, or all have been stored. *unexported*: items that are missing in a feed that was stored, as its format can't
+    express them. *followed*: of the requests that were followed from those of the batch and failed, reason to number.
+    *landed*: of those that were redirected, position and key (hexadecimal) which the last URL has as a request of its
+    own. *targets*: requests for the fleet that the worker has found and not crawled, as payloads of ``wire``. These
+    three only in the final receipt.
+    """
+
+    job: str
+    sequence: int
+    final: bool
+    size: int
+    settled: int
+    failed: Mapping[str, list[int]] = field(default_factory=dict)
+    filtered: Mapping[str, list[int]] = field(default_factory=dict)
+    again: int = 0
+    items: int = 0
+    pages: int = 0
+    activity: int = 0
+    clean: bool = True
+    stored: bool = False
+    feeds: tuple[FeedFile, ...] = ()
+    unexported: int = 0
+    followed: Mapping[str, int] = field(default_factory=dict)
+    landed: tuple[tuple[int, str], ...] = ()
+    targets: tuple[str, ...] = ()
+    finish_reason: str = ""
+    stats: Mapping[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        bitmaps = {name: base64.b64encode(bitmap_to_bytes(getattr(self, name))).decode("ascii") for name in BITMAPS}
+        return json.dumps(dict(vars(self), format=FORMAT, **bitmaps), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, size: int | None = None) -> Receipt:
+        """Raises ``WireError`` for anything that ``to_json`` does not write, and for one of another *size*, if that is
+        given."""
+        if len(text) > MAX_BYTES:
+            raise WireError(f"no receipt: it has {len(text):,} bytes, expected at most {MAX_BYTES:,}")
+        try:
+            _check_values(text, size)
+            data = json.loads(text)
+            found = data.pop("format")
+            if found != FORMAT:
+                raise WireError(
+                    f"a receipt of format {found!r:.60}, expected {FORMAT}: the same version must run everywhere"
+                )
+            _check_count("size", data["size"])
+            if size is not None and data["size"] != size:
+                raise WireError(f"no receipt: it speaks of {data['size']} requests, sent were {size}")
+            for name in BITMAPS:
+                data[name] = _bitmap(data[name], data["size"])
+            for name in ("feeds", "landed", "targets"):
+                if type(data[name]) is not list:
+                    raise TypeError(f"{name} must be a list")
+            data["feeds"] = tuple(FeedFile(*file) for file in data["feeds"])
+            data["landed"] = tuple((position, key) for position, key in data["landed"])
+            data["targets"] = tuple(data["targets"])
+            receipt = cls(**data)
+            receipt._check()
+        except WireError:
+            raise
+        except Exception as error:
+            raise WireError(f"no receipt: {shortened(f'{type(error).__name__}: {error}')}") from None
+        return receipt
+
+    def _check(self) -> None:
+        """What a forged or damaged receipt would break: types, ranges, lengths, one outcome each."""
+        for name in COUNTS:
+            _check_count(name, getattr(self, name))
+        for value, kind in (
+            (self.job, str), (self.final, bool), (self.clean, bool), (self.stored, bool), (self.finish_reason, str),
+            (self.stats, dict), (self.followed, dict), *((payload, str) for payload in self.targets),
+        ):  # fmt: skip
+            if not isinstance(value, kind):
+                raise WireError(f"no receipt: found {value!r:.60}, expected a {kind.__name__}")
+        check_job_id(self.job)
+        for text in (self.finish_reason, *self.failed, *self.filtered, *self.followed):
+            if len(text) > MAX_REASON or not text.isprintable():
+                raise WireError(f"no receipt: found {text!r:.60}, expected at most {MAX_REASON} printable characters")
+        if numbers(self.stats) != self.stats:
+            raise WireError(f"no receipt: expected at most {MAX_STATS:,} stats, numbers below 2**63, with short names")
+        if self.targets and not self.final:
+            raise WireError("no receipt: found targets, expected them in the final one alone")
+        if self.settled.bit_length() > self.size:
+            raise WireError("no receipt: it settles requests that it never had")
+        self._check_feeds()
+        self._check_outcomes()
+        self._check_losses()
+        self._check_targets()
+
+    def _check_feeds(self) -> None:
+        if len(self.feeds) > MAX_FEEDS or not all(_is_text(file.url, MAX_URL) for file in self.feeds):
+            raise WireError(
+                f"no receipt: expected at most {MAX_FEEDS:,} feeds (set FEED_EXPORT_BATCH_ITEM_COUNT higher), each with"
+                f" a URL, a text of at most {MAX_URL:,} characters"
+            )
+        for file in self.feeds:
+            _check_count(f"items of {file.url!r:.60}", file.items)
+            _check_count(f"feed of {file.url!r:.60}", file.feed)
+
+    def _check_outcomes(self) -> None:
+        """Each position has to be settled and new. In bytes: a shift of a long bitmap copies it."""
+        settled = bitmap_to_bytes(self.settled)
+        seen = bytearray(len(settled))
+        for position in self.positions(self.failed):
+            _enter(position, settled, seen)
+        if self.again & ~bitmap_from_bytes(bytes(seen)):
+            raise WireError("no receipt: it names requests to be tried again that have not failed")
+        for position in self.positions(self.filtered):
+            _enter(position, settled, seen)
+
+    def _check_losses(self) -> None:
+        if len(self.followed) > MAX_REASONS:
+            raise WireError(f"no receipt: expected at most {MAX_REASONS:,} reasons of what was followed and failed")
+        for reason, count in self.followed.items():
+            _check_count(f"number of {reason!r:.60}", count)
+        if len({position for position, _ in self.landed}) < len(self.landed):
+            raise WireError("no receipt: a request was redirected to two pages")
+        for position, key in self.landed:
+            if type(position) is not int or not 0 <= position < self.size:
+                raise WireError(f"no receipt: position {position!r:.60} is none of its requests")
+            if not isinstance(key, str) or len(key) > MAX_KEY or not _KEY.fullmatch(key):
+                raise WireError(f"no receipt: found {key!r:.60}, expected a key of at most {MAX_KEY} digits")
+
+    def _check_targets(self) -> None:
+        """What is in them is told by who reads them, one after the other: to unpack them all takes seconds."""
+        longest = max(map(len, self.targets), default=0)
+        if len(self.targets) > MAX_PAYLOADS or longest > MAX_PAYLOAD:
+            raise WireError(
+                f"no receipt: {len(self.targets):,} payloads of up to {longest:,} characters, expected at most"
+                f" {MAX_PAYLOADS:,} of {MAX_PAYLOAD:,}"
+            )
+
+    def found(self) -> Iterator[list[Any]]:
+        """The elements of *targets*, as ``decode_payload`` gives them, a payload at a time. Raises ``WireError``
+        at a bad one, and where it becomes more than a receipt may hold."""
+        count = size = 0
+        for payload in self.targets:
+            try:
+                text = unpacked(payload)
+                size += len(text)
+                if size > MAX_TARGETS_BYTES:
+                    raise WireError(f"more than {MAX_TARGETS_BYTES:,} bytes of them, unpacked")
+                elements = elements_of(text, most_values=MAX_PAYLOAD_VALUES)
+                count += len(elements)
+                if count > MAX_TARGETS or len(elements) > MAX_PAYLOAD_TARGETS:
+                    raise WireError(f"more than {MAX_TARGETS:,} of them, or {MAX_PAYLOAD_TARGETS:,} in a payload")
+            except WireError as error:
+                raise WireError(f"targets in the receipt of job {self.job}: {error}") from None
+            yield elements
+
+    def landed_keys(self) -> list[tuple[int, bytes]]:
+        """*landed*, with the keys as bytes."""
+        return [(position, bytes.fromhex(key)) for position, key in self.landed]
+
+    @staticmethod
+    def positions(outcomes: Mapping[str, list[int]]) -> list[int]:
+        return [position for positions in outcomes.values() for position in positions]
+
+
+def receipt_path(log_file: str, job: str) -> Path:
+    """Where the worker writes, from the ``LOG_FILE`` that Scrapyd gives it (``<project>/<spider>/<job>.log``).
+
+    Raises ``ConfigError`` for a job id that is no plain file name."""
+    check_job_id(job)
+    folder = Path(log_file).absolute().parent
+    return folder.with_name(folder.name + ".receipts") / f"{job}.json"
+
+
+def claim(path: Path, receipt: Receipt) -> bool:
+    """Write the first receipt of a job, if none is there: of two workers with the same job id one gets ``False``.
+
+    Raises ``OSError`` where nobody can tell, e.g. on a file system without hard links.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        draft.write_text(receipt.to_json(), encoding="ascii")
+        os.link(draft, path)  # a reader sees all of it, or none
+    except FileExistsError:
+        return False
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
+
+
+def write(path: Path, receipt: Receipt) -> None:
+    """Replace the receipt at *path* as a whole: a reader sees the old one or the new one. Raises ``OSError``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    with draft.open("w", encoding="ascii") as file:
+        file.write(receipt.to_json())
+        if receipt.final:  # a power cut must not leave an empty final receipt
+            file.flush()
+            os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def numbers(stats: Mapping[str, Any]) -> dict[str, float]:
+    """The stats that are numbers, within what a receipt may hold: what workers' stats are summed from."""
+    found = (
+        (name, value)
+        for name, value in stats.items()
+        if type(value) in (int, float) and abs(value) < MAX_STAT and _is_text(name, MAX_STAT_NAME)
+    )
+    return dict(islice(found, MAX_STATS))
+
+
+def _check_count(name: str, count: Any) -> None:
+    if type(count) is not int or not 0 <= count <= MAX_COUNT:
+        raise WireError(f"no receipt: {name} is {count!r:.60}, expected a whole number of at least 0 and at most 2**53")
+
+
+def _check_values(text: str | bytes, size: int | None) -> None:
+    """Before they are made: 16 MiB of ``[],`` take half a gigabyte and three seconds."""
+    most = MAX_VALUES + VALUES_A_REQUEST * (size or 0)
+    if len(text) > most:  # else it can't have more
+        found = values_in(text if isinstance(text, str) else text.decode("latin-1"))
+        if found > most:
+            raise WireError(f"no receipt: it has about {found:,} values, expected at most {most:,}")
+
+
+def _bitmap(text: str, size: int) -> int:
+    """The bitmap of *size* positions in base64."""
+    if len(text) > (size + 7) // 8 * 4 // 3 + 4:
+        raise WireError("no receipt: it settles requests that it never had")
+    return bitmap_from_bytes(base64.b64decode(text, validate=True))
+
+
+def _enter(position: Any, settled: bytes, seen: bytearray) -> None:
+    if type(position) is int and 0 <= position < 8 * len(settled):
+        byte, bit = position >> 3, 1 << (position & 7)
+        if settled[byte] & bit and not seen[byte] & bit:
+            seen[byte] |= bit
+            return
+    raise WireError(f"no receipt: position {position!r:.60} is not settled, or has two outcomes")
+
+
+def _is_text(text: Any, longest: int) -> bool:
+    """Whether it has at most *longest* characters, and no lone surrogate: JSON takes one, a database does not."""
+    if not isinstance(text, str) or len(text) > longest:
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

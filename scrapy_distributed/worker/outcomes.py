@@ -1,0 +1,114 @@
+"""What has become of the start requests of a worker: crawled, failed or filtered, and why. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from scrapy_distributed.wire.bitmap import bits
+from scrapy_distributed.wire.reasons import MAX_REASON
+from scrapy_distributed.words import shortened
+
+LOST = "lost on the worker"
+
+
+class Outcomes:
+    """What has become of *size* start requests. Pure; positions are 0 to *size* - 1.
+
+    A start request is settled when it has begun and no request that it led to is open. Its items may still be in a
+    pipeline then; a crawl that closes waits for them, so a final receipt knows their errors.
+
+    A request further down that fails is only counted, or with *follow_up_fails* its start request has failed, too.
+    """
+
+    def __init__(self, size: int, *, follow_up_fails: bool = False) -> None:
+        self.size = size
+        self.follow_up_fails = follow_up_fails
+        self.settled = 0  # bitmap
+        self.noted: dict[int, tuple[str, str]] = {}  # position -> state, reason; without one it is crawled
+        self.followed: Counter[tuple[str, str]] = Counter()  # state and reason of what ended so further down
+        self.landed: dict[int, str] = {}  # position -> key of the page to which a start request was redirected
+        self._open = [0] * size
+        self._live: dict[int, int] = {}  # serial of a ticket -> position
+        self._serial = size
+        self._with_items = 0  # bitmaps, as the next two
+        self._with_output = 0  # items, or requests
+        self._early = 0  # failed before their callback
+        self.steps = 0  # grows with whatever happens
+
+    def start(self, position: int) -> tuple[int, int]:
+        """The ticket of the start request at *position*: its serial is the position."""
+        self.steps += 1
+        self._live[position] = position
+        self._open[position] += 1
+        return position, position
+
+    def follow(self, position: int) -> tuple[int, int]:
+        """The ticket of a request that the one at *position* has led to."""
+        self._put_out(position)
+        self._serial += 1
+        self._live[self._serial] = position
+        self._open[position] += 1
+        self.settled &= ~(1 << position)
+        return position, self._serial
+
+    def found(self, position: int) -> None:
+        """The start request at *position* has led to a request that is not crawled here."""
+        self._put_out(position)
+
+    def item(self, position: int) -> None:
+        """The start request at *position* has led to an item."""
+        self._put_out(position)
+        self._with_items |= 1 << position
+
+    def note(self, ticket: tuple[int, int], state: str, reason: str, *, early: bool = False) -> None:
+        """How the request of *ticket* has failed or was filtered; *early*: before its callback. The first note wins."""
+        position, serial = ticket
+        reason = shortened(reason, MAX_REASON)
+        if serial == position:
+            if position not in self.noted:
+                self.noted[position] = state, reason
+                if early and state == "failed":
+                    self._early |= 1 << position
+        elif serial in self._live:
+            self.followed[state, reason] += 1
+            if self.follow_up_fails and state == "failed":
+                self.noted.setdefault(position, (state, shortened(f"followed {reason}", MAX_REASON)))
+
+    def end(self, ticket: tuple[int, int]) -> None:
+        """The request of *ticket* is over. Any number of times."""
+        if self._live.pop(ticket[1], None) is not None:
+            self.steps += 1
+            self._open[ticket[0]] -= 1
+            if not self._open[ticket[0]]:
+                self.settled |= 1 << ticket[0]
+
+    def lose_open(self) -> None:
+        """The crawl has finished with nothing to do: what is still open went astray, e.g. in another middleware."""
+        for position in bits(((1 << self.size) - 1) & ~self.settled):
+            self.noted.setdefault(position, ("failed", LOST))
+            self.settled |= 1 << position
+
+    @property
+    def clean(self) -> bool:
+        """Whether every item in the feed is of a settled request."""
+        return not self._with_items & ~self.settled
+
+    @property
+    def again(self) -> int:
+        """Bitmap of the failed requests of which nothing is in a feed or on its way: they may be tried elsewhere."""
+        return self._early & self.settled & ~self._with_output
+
+    def failed_follow_ups(self) -> dict[str, int]:
+        """Reason to number, the most frequent first."""
+        return {reason: count for (state, reason), count in self.followed.most_common() if state == "failed"}
+
+    def by_reason(self, state: str) -> dict[str, list[int]]:
+        reasons: dict[str, list[int]] = {}
+        for position, (noted, reason) in self.noted.items():
+            if noted == state and self.settled >> position & 1:
+                reasons.setdefault(reason, []).append(position)
+        return reasons
+
+    def _put_out(self, position: int) -> None:
+        self.steps += 1
+        self._with_output |= 1 << position

@@ -1,0 +1,402 @@
+"""The worker: a batch becomes the start of the crawl, and each request's outcome is noted.
+
+A start request is followed through everything that it leads to by a *ticket* in its meta: redirects and retries keep
+it, each request that a page yields gets one of its own that names the same start request. A ticket ends when the
+callback (or errback) of its request has run to its end, or when the request is dropped on the way. A target that a page
+yields gets none: it is the coordinator's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from inspect import isasyncgen, isawaitable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from scrapy import Request, Spider, signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import CloseSpider
+from scrapy.http import Response
+from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
+from scrapy.spidermiddlewares.httperror import HttpError
+from scrapy.utils.asyncio import create_looping_call
+from scrapy.utils.defer import deferred_from_coro
+from scrapy.utils.spider import iterate_spider_output
+from twisted.python.failure import Failure
+
+from scrapy_distributed.config import Config
+from scrapy_distributed.divert.diverter import is_crawl_spider
+from scrapy_distributed.divert.fingerprint import fingerprinter_of
+from scrapy_distributed.divert.offsite import Offsite
+from scrapy_distributed.errors import ConfigError, WireError
+from scrapy_distributed.guard.guard import own_is_open
+from scrapy_distributed.wire import receipt
+from scrapy_distributed.wire.reasons import MAX_REASON, reason_of
+from scrapy_distributed.wire.receipt import Receipt
+from scrapy_distributed.wire.request import decode_requests
+from scrapy_distributed.wire.ticket import Ticket, Tickets, ticket_of
+from scrapy_distributed.words import shortened
+from scrapy_distributed.worker.feeds import Feeds
+from scrapy_distributed.worker.outcomes import Outcomes
+from scrapy_distributed.worker.place import PROBE_BATCH
+from scrapy_distributed.worker.process_age import process_age
+from scrapy_distributed.worker.targets import Targets
+
+logger = logging.getLogger(__name__)
+
+# Stats of Scrapy that grow while a worker does something.
+ACTIVITY = ("downloader/request_count", "response_received_count", "item_scraped_count", "item_dropped_count")
+
+
+class Worker(BaseSpiderMiddleware):
+    """Spider middleware of a worker. Refuses to start (``ValueError``) if the batch can't be decoded, Scrapy does not
+    know the feed that was asked for, or another worker has the same job; ends before its first request if that feed
+    can't be written."""
+
+    def __init__(
+        self, crawler: Crawler, *, requests: list[Request], feeds: Feeds, receipt_file: Path | None, config: Config
+    ) -> None:
+        super().__init__(crawler)
+        self.spider: Any = crawler.spider
+        self.requests = requests
+        self.outcomes = Outcomes(len(requests), follow_up_fails=config.failed_follow_ups == "fail")
+        self.feeds = feeds
+        self.receipt_file = receipt_file
+        self.interval = config.receipt_interval
+        self.tickets = Tickets(self.spider, self._errback)
+        self.offsite = Offsite(crawler)
+        self.fingerprint = fingerprinter_of(crawler)
+        self.targets: Targets | None = None  # a batch that is tried by hand has nobody to report to
+        if config.worker_targets == "report" and receipt_file is not None:
+            self.targets = Targets(crawler, config=config, own=requests, offsite=self.offsite)
+        self.sequence = 0
+        self.activity = 0
+        self.items = 0
+        self.finish_reason: str | None = None
+        self._heartbeat = create_looping_call(self._write_receipt)
+        self._in_chain: set[int] = set()  # serials whose output runs through the spider middlewares just now
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> Worker:
+        config = Config.from_settings(crawler.settings)
+        spider = crawler.spider
+        assert spider is not None
+        rule = config.target_rule[0] if config.target_rule and is_crawl_spider(spider) else None  # of a bare URL
+        callback = config.target_callbacks[0] if config.target_callbacks else None
+        requests = decode_requests(config.start_url, spider, rule=rule, callback=callback)
+        feeds = Feeds(crawler)
+        feeds.check(crawler)
+        _check_stats(crawler, len(requests))
+        log_file, job = crawler.settings.get("LOG_FILE"), getattr(spider, "_job", None)
+        file = receipt.receipt_path(log_file, job) if log_file and job else None
+        worker = cls(crawler, requests=requests, feeds=feeds, receipt_file=file, config=config)
+        worker._claim()  # before the first signal: a second worker must touch neither receipt nor feed
+        connect = crawler.signals.connect
+        connect(worker._spider_opened, signals.spider_opened)
+        connect(worker._request_scheduled, signals.request_scheduled)
+        connect(worker._request_dropped, signals.request_dropped)
+        connect(worker._request_reached_downloader, signals.request_reached_downloader)
+        connect(worker._item_scraped, signals.item_scraped)
+        connect(worker._item_error, signals.item_error)
+        connect(feeds.file_closed, signals.feed_slot_closed)
+        connect(worker._feeds_closed, signals.feed_exporter_closed)
+        connect(worker._spider_closed, signals.spider_closed)
+        return worker
+
+    # The journey of a request
+
+    async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        if isasyncgen(start):
+            await start.aclose()  # the spider's own start has no part in this
+        if not await self._feeds_can_be_written():
+            return
+        logger.info(
+            "Worker of batch %(batch)s: %(count)d requests",
+            {"batch": getattr(self.spider, "batch", "(by hand)"), "count": len(self.requests)},
+            extra={"spider": self.spider},
+        )
+        for position, request in enumerate(self.requests):
+            yield self.tickets.put(self.tickets.without(request), self.outcomes.start(position))
+
+    async def _feeds_can_be_written(self) -> bool:
+        """If not, this job ends before its first request, and its receipt says that nothing is stored."""
+        thorough = not self.requests and getattr(self.spider, "batch", None) == PROBE_BATCH
+        try:
+            trials = await self.feeds.try_places(f"probe-{getattr(self.spider, '_job', '')}"[:150], thorough=thorough)
+        except ConfigError as error:
+            what = (type(error), error, None)  # where it was raised helps nobody
+            logger.error(
+                "This job ends at its start, as its feed can't be written", exc_info=what, extra={"spider": self.spider}
+            )
+            deferred_from_coro(self.crawler.engine.close_spider_async(reason="feed_refused"))
+            return False
+        for scheme, trial in trials if thorough else ():
+            self.crawler.stats.inc_value(f"distributed/probe/{trial.value}/{scheme}")
+        return True
+
+    def process_spider_output(
+        self, response: Response | None, result: Iterable[Any], spider: Spider | None = None
+    ) -> Iterable[Any]:
+        ticket = ticket_of(response)
+        if ticket is None:
+            yield from result
+            return
+        self._in_chain.add(ticket[1])
+        self._note_landing(response, ticket)
+        try:
+            for output in result:
+                if (passed := self._passed(output, ticket)) is not None:
+                    yield passed
+            self.outcomes.end(ticket)
+        finally:
+            self._in_chain.discard(ticket[1])
+
+    async def process_spider_output_async(
+        self, response: Response | None, result: AsyncIterator[Any], spider: Spider | None = None
+    ) -> AsyncIterator[Any]:
+        ticket = ticket_of(response)
+        if ticket is None:
+            async for output in result:
+                yield output
+            return
+        self._in_chain.add(ticket[1])
+        self._note_landing(response, ticket)
+        try:
+            async for output in result:
+                if (passed := self._passed(output, ticket)) is not None:
+                    yield passed
+            self.outcomes.end(ticket)
+        finally:
+            self._in_chain.discard(ticket[1])
+
+    def process_spider_exception(self, response: Response, exception: Exception) -> None:
+        ticket = ticket_of(response)
+        if ticket is not None:
+            if not isinstance(exception, CloseSpider):  # asked for by the spider: its page is done
+                kind = reason_of(exception) if isinstance(exception, HttpError) else None
+                self.outcomes.note(ticket, *(kind or ("failed", f"callback {type(exception).__name__}")))
+            self.outcomes.end(ticket)
+
+    def _note_landing(self, response: Any, ticket: Ticket) -> None:
+        """A start request that was redirected has come to a page that may be a request of the run by itself: within
+        one crawl Scrapy's dupe filter sees to that, over several only the account can tell."""
+        request = response.request
+        if ticket[0] == ticket[1] and "redirect_urls" in request.meta and not request.dont_filter:
+            key = self.fingerprint(request).hex()
+            if len(key) <= receipt.MAX_KEY:  # one of the project's own may have any length
+                self.outcomes.landed[ticket[0]] = key
+
+    def _passed(self, output: Any, ticket: Ticket) -> Any:
+        """A request or an item on its way out of the page with *ticket*; ``None`` for a target that is reported."""
+        if isinstance(output, Request):
+            request = self.tickets.without(output)
+            if self.targets is not None and self.targets.is_target(request):
+                here = self.targets.take(request, ticket[0])
+                if here is None:
+                    self.outcomes.found(ticket[0])
+                    return None
+                request = here
+            return self.tickets.put(request, self.outcomes.follow(ticket[0]))
+        if output is not None:
+            self.outcomes.item(ticket[0])
+        return output
+
+    # Failures: Scrapy tells them to the errback alone
+
+    def _errback(self, spider: Spider, failure: Failure) -> Any:
+        """Note the failure, and go on as Scrapy would with the request's own errback, or without one."""
+        request: Request = failure.request  # type: ignore[attr-defined]
+        ticket = ticket_of(request)
+        own = self.tickets.own_errback(request)
+        if ticket is None:
+            return own(failure) if own else failure
+        self.outcomes.note(ticket, *reason_of(failure.value), early=True)  # type: ignore[arg-type]
+        if own is None:
+            self.outcomes.end(ticket)
+            return failure
+        try:
+            output = own(failure)
+        except Exception:
+            self.outcomes.end(ticket)
+            raise
+        if isinstance(output, Failure) or output is None:
+            self.outcomes.end(ticket)
+            return output
+        if isasyncgen(output) or isawaitable(output):
+            return self._errback_output_async(output, ticket)
+        return self._errback_output(iterate_spider_output(output), ticket)
+
+    def _errback_output(self, output: Iterable[Any], ticket: Ticket) -> Iterable[Any]:
+        if ticket[1] in self._in_chain:  # a failed input (e.g. HttpError): process_spider_output sees this output
+            yield from output
+            return
+        try:  # a failed download: Scrapy takes this output past the spider middlewares
+            for element in output:
+                if (passed := self._passed(element, ticket)) is not None:
+                    yield passed
+        finally:
+            self.outcomes.end(ticket)
+
+    async def _errback_output_async(self, output: Any, ticket: Ticket) -> AsyncIterator[Any]:
+        in_chain = ticket[1] in self._in_chain
+        try:
+            if isawaitable(output):
+                output = iterate_spider_output(await output)
+            async for element in output if isasyncgen(output) else _aiter(output):
+                passed = element if in_chain else self._passed(element, ticket)
+                if passed is not None:
+                    yield passed
+        finally:
+            if not in_chain:
+                self.outcomes.end(ticket)
+
+    # Signals
+
+    def _request_scheduled(self, request: Request) -> None:
+        ticket = ticket_of(request)
+        if ticket is not None and self.offsite.filters(request):
+            self.outcomes.note(ticket, "filtered", "offsite")
+            self.outcomes.end(ticket)
+
+    def _request_dropped(self, request: Request) -> None:
+        ticket = ticket_of(request)
+        if ticket is not None:
+            self.outcomes.note(ticket, "filtered", "duplicate")
+            self.outcomes.end(ticket)
+
+    def _item_scraped(self, item: Any, response: Any) -> None:
+        self.items += 1
+        ticket = ticket_of(response)
+        if ticket is not None:  # the item may be that of a middleware that we do not see
+            self.outcomes.item(ticket[0])
+
+    def _item_error(self, response: Any, failure: Failure) -> None:
+        ticket = ticket_of(response)
+        if ticket is not None:
+            self.outcomes.note(ticket, "failed", f"item {type(failure.value).__name__}")
+
+    def _request_reached_downloader(self) -> None:
+        """The first one: from here on a request may kill this worker, and the receipt tells that it was at work."""
+        self.crawler.signals.disconnect(self._request_reached_downloader, signals.request_reached_downloader)
+        self._has_started()
+        self._write_receipt()
+
+    def _has_started(self) -> None:
+        self.crawler.stats.set_value("distributed/startup_seconds", round(process_age(), 3))
+
+    def _spider_opened(self) -> None:
+        self._has_started()  # for a batch of which nothing has to be downloaded
+        if not self.requests and own_is_open():  # the doctor's probe, which nobody waits for
+            self.crawler.stats.set_value("distributed/open_scrapyd", 1)
+        self._heartbeat.start(self.interval, now=True)
+
+    def _feeds_closed(self) -> None:
+        self.feeds.close()
+        self._finish()
+
+    def _spider_closed(self, reason: str) -> None:
+        self.finish_reason = shortened(str(reason), MAX_REASON)  # a spider may close itself with any text
+        if reason == "finished":
+            self.outcomes.lose_open()
+        self._finish()
+
+    # The receipt
+
+    def _finish(self) -> None:
+        """The final receipt: after the feeds have been stored, or have failed, and never before."""
+        if self.finish_reason is None or not self.feeds.closed:
+            return
+        if self._heartbeat.running:
+            self._heartbeat.stop()
+        for (state, reason), count in self.outcomes.followed.items():
+            self.crawler.stats.set_value(f"distributed/followed/{state}/{reason}", count)
+        self.crawler.stats.set_value("distributed/job_seconds", round(process_age(), 3))
+        self._write_receipt(final=True)
+
+    def _claim(self) -> None:
+        """Scrapyd runs a job twice that it is told twice: both would write the same receipt, and the same feed."""
+        if self.receipt_file is None:
+            return
+        try:
+            claimed = receipt.claim(self.receipt_file, self._receipt(final=False))
+        except OSError as error:
+            logger.warning(
+                "Can't write the receipt %s: %s. If this job runs twice, nobody will notice", self.receipt_file, error,
+                extra={"spider": self.spider},
+            )  # fmt: skip
+            return
+        if not claimed:
+            raise ConfigError(
+                f"_job: found {self.spider._job!r}, whose receipt {self.receipt_file} another worker has written;"
+                " expected an id that is used once. If Scrapyd was told the job twice, nothing is to be done: the other"
+                " worker crawls it; by hand give another one"
+            )
+
+    def _write_receipt(self, *, final: bool = False) -> None:
+        if self.receipt_file is None:
+            return
+        report = self._receipt(final=final)
+        try:
+            receipt.write(self.receipt_file, self._checked(report) if final else report)
+        except OSError as error:
+            log = logger.error if final else logger.warning
+            log("Can't write the receipt %s: %s", self.receipt_file, error, extra={"spider": self.spider})
+
+    def _receipt(self, *, final: bool) -> Receipt:
+        self.sequence += 1
+        stats = self.crawler.stats.get_stats()
+        outcomes, feeds = self.outcomes, self.feeds
+        seen = outcomes.steps + self.items + len(feeds.files) + sum(int(stats.get(name, 0)) for name in ACTIVITY)
+        self.activity = max(self.activity, seen)  # a project may set its stats back
+        return Receipt(
+            job=self.spider._job,
+            sequence=self.sequence, final=final, size=outcomes.size, settled=outcomes.settled,
+            failed=outcomes.by_reason("failed"), filtered=outcomes.by_reason("filtered"), again=outcomes.again,
+            items=self.items, pages=stats.get("response_received_count", 0), activity=self.activity,
+            clean=outcomes.clean, stored=final and feeds.stored(stats), feeds=tuple(feeds.files) if final else (),
+            unexported=feeds.unexported if final else 0,
+            followed=dict(islice(outcomes.failed_follow_ups().items(), receipt.MAX_REASONS)) if final else {},
+            landed=tuple(outcomes.landed.items()) if final else (),
+            targets=self.targets.payloads(outcomes.settled) if final and self.targets is not None else (),
+            finish_reason=self.finish_reason or "", stats=self._numbers(stats) if final else {},
+        )  # fmt: skip
+
+    def _numbers(self, stats: dict[str, Any]) -> dict[str, float]:
+        numbers = receipt.numbers(stats)
+        left_out = sum(type(value) in (int, float) for value in stats.values()) - len(numbers)
+        if left_out:
+            logger.warning(
+                "%d stats are not in the receipt, and so not in the sums of the coordinator: expected at most %d"
+                " numbers below 2**63, with names of at most %d characters",
+                left_out, receipt.MAX_STATS, receipt.MAX_STAT_NAME, extra={"spider": self.spider},
+            )  # fmt: skip
+        return numbers
+
+    def _checked(self, report: Receipt) -> Receipt:
+        """*report* if the coordinator will read it, else one that says that this attempt does not count."""
+        try:
+            return Receipt.from_json(report.to_json(), size=report.size)
+        except WireError as error:
+            logger.error(
+                "The receipt of this job would be refused, so it does not count: %s", error,
+                extra={"spider": self.spider},
+            )  # fmt: skip
+            return replace(report, stored=False, failed={}, filtered={}, again=0, feeds=(), targets=(), stats={})
+
+
+async def _aiter(output: Iterable[Any]) -> AsyncIterator[Any]:
+    for element in output:
+        yield element
+
+
+def _check_stats(crawler: Crawler, requests: int) -> None:
+    """Only the stats tell that a feed could not be stored."""
+    assert crawler.stats is not None
+    crawler.stats.set_value("distributed/requests", requests)
+    if crawler.stats.get_value("distributed/requests") is None:
+        raise ConfigError(
+            "STATS_CLASS: found one that keeps nothing, and only the stats tell whether a feed was stored"
+        )

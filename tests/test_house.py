@@ -1,0 +1,89 @@
+"""Which room of the package may import which: one direction, and no circle."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import scrapy_distributed
+
+PACKAGE = Path(scrapy_distributed.__file__).parent
+EVERYWHERE = {"errors", "words", "password", "together"}
+ARROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "words": set(),
+    "together": set(),
+    "password": set(),
+    "role": set(),
+    "fast": set(),
+    "warm": set(),
+    "wire": set(),
+    "config": set(),
+    "fleet": {"wire"},
+    "ledger": {"wire"},
+    "divert": {"wire", "config"},
+    "guard": {"config", "fleet", "role", "fast"},
+    "monitor": {"fleet"},
+    "results": {"ledger"},
+    "dispatch": {"ledger", "fleet", "wire", "config", "guard", "fast"},
+    "coordinator": {"dispatch", "divert", "ledger", "fleet", "wire", "config", "fast"},
+    "worker": {"divert", "wire", "config", "guard", "results"},
+    "middleware": {"coordinator", "worker", "guard", "config", "role"},
+    "addon": {"middleware", "guard"},
+    "commands": {"addon", "middleware", "config", "dispatch", "divert", "fleet", "ledger", "monitor", "results", "wire",
+                 "worker"},
+}  # fmt: skip
+ALONE = {
+    "sqlite3": {"ledger/sqlite.py", "ledger/sqlite_schema.py", "ledger/reader.py"},
+    "treq": {"fleet/node.py"},
+}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules, also those that are imported late, or for types alone."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "scrapy_distributed":
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def files() -> list[str]:
+    return sorted(str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def room_of(name: str) -> str:
+    return name.split("/")[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("name", files())
+def test_a_file_imports_what_its_room_may(name: str) -> None:
+    rooms = {module.split(".")[1] for module in imported(PACKAGE / name) if module.startswith("scrapy_distributed.")}
+    room = room_of(name)
+    assert rooms - {"__version__"} <= ARROWS[room] | EVERYWHERE | {room}
+    others = {module.split(".")[0] for module in imported(PACKAGE / name)}
+    assert not {other for other in others & set(ALONE) if name not in ALONE[other]}
+
+
+def test_every_room_has_its_arrows_and_they_make_no_circle() -> None:
+    assert set(ARROWS) == {room_of(name) for name in files()}
+    left = {
+        room: arrows | (EVERYWHERE - {room} if room not in EVERYWHERE else set()) for room, arrows in ARROWS.items()
+    }
+    while ground := [room for room, arrows in left.items() if not arrows & set(left)]:
+        for room in ground:
+            del left[room]
+    assert not left, "these are in a circle, or above one"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()))
+def test_a_folder_says_what_is_in_it(name: str) -> None:
+    tree = ast.parse((PACKAGE / name / "__init__.py").read_text())
+    said = ast.get_docstring(tree) or ""
+    rooms = [path.stem for path in (PACKAGE / name).glob("*.py") if path.stem != "__init__"]
+    assert [room for room in rooms if room not in said] == []
