@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -850,7 +851,8 @@ def test_a_kill_at_any_moment_loses_nothing(path: Path) -> None:
     diverted, bound = 0, set()
     for kill_after in (1, 7, 40, 41, 90):
         command = [sys.executable, "-c", CHILD, str(path), str(diverted)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent) as child:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as child:
             assert child.stdout is not None
             for _, line in zip(range(kill_after), child.stdout, strict=False):
                 what, value = line.split()

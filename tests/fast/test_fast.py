@@ -252,6 +252,6 @@ class KeepingFile(Spider):
 def test_what_was_opened_before_the_crawl_is_written_at_its_end(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "scrapy", "runspider", __file__, "-a", f"path={tmp_path}/file"]
     command += ["-s", f'ADDONS={{"{fast.ADDON}": 1}}', "-s", "LOG_FILE=log"]
-    subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})
+    subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     assert "Fast worker, changed" in (tmp_path / "log").read_text()
     assert (tmp_path / "file").read_text() == "written"

@@ -20,7 +20,7 @@ SPIDER = Spider(name="items")
 
 
 def test_all_who_name_it_name_it_for_urls_and_for_paths() -> None:
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     line = 'FEED_STORAGES = dict.fromkeys(["", "file"], "scrapy_distributed.results.whole_file.WholeFileStorage")'
     for file in ("README.md", "scrapy_distributed/results/whole_file.py", "example_project/properties/settings.py"):
         text = (root / file).read_text()

@@ -1,66 +1,11 @@
-"""When an open batch closes, what tells attempts apart, and bitmaps."""
+"""The open batch."""
 
 from __future__ import annotations
 
-import re
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scrapy_distributed.coordinator.batcher import Batcher
-from scrapy_distributed.ledger.states import Attempt, AttemptState, label, new_token, with_token
-from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes, bits
-
-
-@given(st.sets(st.integers(0, 3000)))
-def test_a_bitmap_holds_positions_in_order(positions: set[int]) -> None:
-    bitmap = sum(1 << position for position in positions)
-    assert list(bits(bitmap)) == sorted(positions)
-    assert bitmap_from_bytes(bitmap_to_bytes(bitmap)) == bitmap
-
-
-def test_a_bitmap_of_nothing_takes_no_bytes() -> None:
-    assert bitmap_to_bytes(0) == b""
-    assert bitmap_to_bytes(0b1_0000_0001) == b"\x01\x01"
-
-
-def test_the_label_of_a_batch_tells_the_attempt() -> None:
-    assert [label(12, 1), label(12, 2)] == ["12", "12.2"]
-
-
-def test_a_job_id_is_sortable_and_safe_as_a_file_name() -> None:
-    def job(batch: int, number: int, token: str = "0a1b2c3d") -> str:
-        return Attempt(
-            run="20260101T000000-ab12", batch=batch, number=number, token=token, node="n", state=AttemptState.BOUND,
-            positions=0b101,
-        ).job  # fmt: skip
-
-    jobs = [job(9, 1, "f" * 8), job(9, 2), job(10, 1), job(123_456, 1)]
-    assert jobs[1] == "20260101T000000-ab12-000009-2-0a1b2c3d"
-    assert jobs == sorted(jobs)
-
-
-def test_no_two_tokens_are_the_same_and_each_is_safe_in_a_file_name() -> None:
-    tokens = {new_token() for _ in range(1000)}
-    assert len(tokens) == 1000
-    assert all(re.fullmatch("[0-9a-f]{8}", token) for token in tokens)
-
-
-@pytest.mark.parametrize(
-    ("feed", "named"),
-    [
-        ("ftp://u@h/%(batch)s_%(name)s_%(time)s.jl", "ftp://u@h/%(batch)s-ab_%(name)s_%(time)s.jl"),
-        ("%(batch)s/%(batch)s.jl", "%(batch)s-ab/%(batch)s-ab.jl"),
-        ("100%%(batch)s/%(batch)s.jl", "100%%(batch)s/%(batch)s-ab.jl"),
-        ("%%%(batch)s.jl", "%%%(batch)s-ab.jl"),
-        ("%(batch)s-%(_job)s.jl", "%(batch)s-%(_job)s.jl"),  # it is unlike all others already
-        ("%(batch)s-%%(_job)s.jl", "%(batch)s-ab-%%(_job)s.jl"),
-        ("items.jl", "items.jl"),
-    ],
-)
-def test_a_feed_has_the_token_of_its_attempt_in_its_name(feed: str, named: str) -> None:
-    assert with_token(feed, "ab") == named
 
 
 def batcher(size: int = 3, max_bytes: int = 1000, max_age: float = 10) -> Batcher:

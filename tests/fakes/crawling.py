@@ -23,8 +23,8 @@ from scrapy_distributed.ledger.reader import LedgerReader
 
 T = TypeVar("T")
 
-TESTS = Path(__file__).parent
-EXAMPLE = TESTS.parent / "example_project"
+FAKES = Path(__file__).parent
+EXAMPLE = FAKES.parents[1] / "example_project"
 VERSION = "r1"
 DEADLINE_SECONDS = 90
 SCRAPY = ("-m", "scrapy")
@@ -170,7 +170,7 @@ class Project:
     def __init__(self, folder: Path, nodes: Mapping[str, str], settings: str = "trial.settings") -> None:
         self.folder = folder
         self._crawls: list[Crawl] = []
-        shutil.copytree(TESTS / "trial", folder / "trial", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(FAKES / "trial", folder / "trial", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(EXAMPLE / "properties", folder / "properties", ignore=shutil.ignore_patterns("__pycache__"))
         targets = "".join(f"[deploy:{name}]\n{lines}\nproject = trial\n" for name, lines in nodes.items())
         (folder / "scrapy.cfg").write_text(f"[settings]\ndefault = {settings}\n{targets}")
