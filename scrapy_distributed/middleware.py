@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from scrapy import signals
 from scrapy.exceptions import NotConfigured
 
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.role import is_borrowed
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 class DistributedSpiderMiddleware:
     """Spreads a crawl over the Scrapyd nodes in ``DISTRIBUTED_TARGET_HOSTS``; with ``DISTRIBUTED_START_URL`` set it is
-    the worker of one batch. All settings: ``scrapy_distributed.config.SETTINGS`` and the README."""
+    the worker of one batch. All settings: ``scrapy_distributed.config.config.SETTINGS`` and the README."""
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Coordinator | Worker:

@@ -10,15 +10,8 @@ from typing import Any
 import pytest
 from scrapy.settings import Settings
 
-from scrapy_distributed.config import (
-    SETTINGS,
-    Config,
-    check_feeds,
-    warn_lease,
-    warn_passwords,
-    warn_unknown,
-    warn_wait,
-)
+from scrapy_distributed.config.advice import check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
+from scrapy_distributed.config.config import SETTINGS, Config
 from scrapy_distributed.errors import ConfigError
 
 

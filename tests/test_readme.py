@@ -23,7 +23,7 @@ from scrapy_distributed.commands.batches import ACTIONS
 from scrapy_distributed.commands.batches import Command as Batches
 from scrapy_distributed.commands.fleet import Command as Fleet
 from scrapy_distributed.commands.monitor import Command as Monitor
-from scrapy_distributed.config import SETTINGS, Config
+from scrapy_distributed.config.config import SETTINGS, Config
 from scrapy_distributed.ledger.balance import Balance
 from scrapy_distributed.monitor.snapshot import HEAVY_BACKLOG
 from scrapy_distributed.wire import receipt

@@ -45,7 +45,7 @@ def refuse_options(args: Sequence[str]) -> None:
 
 def chosen_addresses(names: Sequence[str], settings: BaseSettings, targets: Mapping[str, Target]) -> list[NodeAddress]:
     """The nodes that *names* say, else ``DISTRIBUTED_TARGET_HOSTS``, else all *targets*. Raises ``ConfigError``."""
-    from scrapy_distributed.config import Config
+    from scrapy_distributed.config.config import Config
     from scrapy_distributed.fleet.addresses import addresses
 
     usable = [name for name, target in targets.items() if target.url]

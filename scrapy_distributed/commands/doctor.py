@@ -23,7 +23,8 @@ from twisted.internet.task import deferLater
 
 from scrapy_distributed import __version__
 from scrapy_distributed.addon import Addon
-from scrapy_distributed.config import Config, unknown
+from scrapy_distributed.config.advice import unknown
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.divert.diverter import rules_of, target_rules
 from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError, NodeRefusedError, WireError

@@ -172,7 +172,8 @@ class Command(ScrapyCommand):
 
     def _doctor(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.doctor import all_well, as_json, found_here, job_of, plain, probe_of, subject
-        from scrapy_distributed.config import Config, check_feeds
+        from scrapy_distributed.config.advice import check_feeds
+        from scrapy_distributed.config.config import Config
         from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
         from scrapy_distributed.fleet.preflight import Survey

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Mapping
 from statistics import median, median_low
 
-from scrapy_distributed.config import AUTO
+from scrapy_distributed.config.values import AUTO
 
 STARTUP_LIMIT = 0.05
 TAIL_LIMIT = 0.10

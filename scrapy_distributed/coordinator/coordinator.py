@@ -19,7 +19,8 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
 from scrapy_distributed import fast
-from scrapy_distributed.config import Config, check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
+from scrapy_distributed.config.advice import check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
 from scrapy_distributed.coordinator.identity import file_name, identity_of

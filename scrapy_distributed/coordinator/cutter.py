@@ -7,7 +7,8 @@ from typing import Any
 
 from scrapy.statscollectors import StatsCollector
 
-from scrapy_distributed.config import AUTO, Config
+from scrapy_distributed.config.config import Config
+from scrapy_distributed.config.values import AUTO
 from scrapy_distributed.coordinator.batch_size import FIRST, BatchSize
 from scrapy_distributed.coordinator.batcher import Batcher
 from scrapy_distributed.coordinator.walk import Walk

@@ -11,7 +11,7 @@ from scrapy import Spider
 from scrapy.settings import BaseSettings
 
 from scrapy_distributed import fast
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.guard import guard
 from scrapy_distributed.ledger.states import Attempt, with_token

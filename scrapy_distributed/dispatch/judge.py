@@ -12,7 +12,7 @@ from scrapy import Spider
 from scrapy.statscollectors import StatsCollector
 from twisted.internet.defer import CancelledError
 
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.members import Fleet, Flight, Member, Proof
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.ledger.sqlite import Finds, Ledger, Settlement

@@ -9,7 +9,7 @@ from typing import Any
 from scrapy import Request, Spider
 from scrapy.spiders import CrawlSpider
 
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.finds import FindRule
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import (

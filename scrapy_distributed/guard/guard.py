@@ -24,7 +24,7 @@ from urllib.parse import ParseResult, SplitResult, urlsplit
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.httpobj import urlparse_cached
 
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.errors import ConfigError, NodeRequestError
 from scrapy_distributed.guard.hosts import Addresses, literal, on_one_machine
 from scrapy_distributed.password import without_password

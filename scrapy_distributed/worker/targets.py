@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from scrapy import Request
 from scrapy.crawler import Crawler
 
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.diverter import Diverter
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite

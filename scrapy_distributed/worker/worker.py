@@ -27,7 +27,7 @@ from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.spider import iterate_spider_output
 from twisted.python.failure import Failure
 
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.diverter import is_crawl_spider
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite

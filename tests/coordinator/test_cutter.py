@@ -16,7 +16,7 @@ from taker import Taker
 from treq.client import HTTPClient
 from twisted.internet.task import Clock
 
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.batch_size import FIRST
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.summary import report

@@ -21,7 +21,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, LoopingCall, deferLater
 
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.coordinator import Coordinator
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.fleet.node import Node, NodeAddress

@@ -28,7 +28,7 @@ from until import until
 
 from scrapy_distributed.addon import Addon
 from scrapy_distributed.commands.doctor import Probe, Subject, all_well, examine, found_here, job_of, probe_of, subject
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fleet.node import Node

@@ -24,7 +24,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch import dispatcher as dispatch
 from scrapy_distributed.dispatch.dispatcher import KILL_AFTER, LAST_LOOKS, LOOKS, OVERTAKEN, Dispatcher
 from scrapy_distributed.dispatch.job_template import JobTemplate

@@ -17,7 +17,7 @@ from scrapy.statscollectors import MemoryStatsCollector
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Flight, Member, Proof
 from scrapy_distributed.errors import LedgerUnavailableError, WireError

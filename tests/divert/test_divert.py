@@ -13,7 +13,7 @@ from scrapy.settings import Settings
 from scrapy.spiders import CrawlSpider, Rule
 from scrapy.statscollectors import MemoryStatsCollector
 
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.diverter import Diverter, check_targets, rules_of
 from scrapy_distributed.divert.fingerprint import quick_fingerprint
 from scrapy_distributed.divert.offsite import Offsite

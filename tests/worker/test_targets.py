@@ -12,7 +12,7 @@ from scrapy import Request, Spider
 from scrapy.settings import Settings
 from scrapy.statscollectors import MemoryStatsCollector
 
-from scrapy_distributed.config import Config
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.fingerprint import quick_fingerprint
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES, MAX_JSON_BYTES, decode_payload, url_of
