@@ -27,7 +27,9 @@ def role(spider: Spider | None = None, **settings: Any) -> str:
     crawler.spider = spider
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (("worker", "Worker"), ("coordinator", "Coordinator")):
-            patch.setattr(f"scrapy_distributed.{module}.{name}.from_crawler", lambda crawler, module=module: module)
+            patch.setattr(
+                f"scrapy_distributed.{module}.{module}.{name}.from_crawler", lambda crawler, module=module: module
+            )
         try:
             return str(DistributedSpiderMiddleware.from_crawler(crawler))
         except NotConfigured:

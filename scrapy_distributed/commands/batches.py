@@ -217,7 +217,8 @@ class Command(ScrapyCommand):
         return 0 if taken else 1
 
     def _merge(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        from scrapy_distributed.results.merge import MAX_ITEM_BYTES, merge
+        from scrapy_distributed.results.formats import MAX_ITEM_BYTES
+        from scrapy_distributed.results.merge import merge
 
         ((ledger, run),) = runs
         balance = ledger.balance(run["id"])  # before the feeds: once it is settled, no more are accepted

@@ -1,5 +1,5 @@
 """What the fleet has brought: feeds.
 
-merge: those that count become one file (draft: as a whole, or not at all). whole_file: a folder that shows whole feeds
-alone.
+merge: those that count become one file (formats: an item after the other; draft: as a whole, or not at all).
+whole_file: a folder that shows whole feeds alone.
 """

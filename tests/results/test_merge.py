@@ -366,7 +366,7 @@ def test_arrays_are_read_as_python_does(items: Path, output: Path, monkeypatch: 
             expected = json.loads(bare)
         except ValueError:
             expected = None
-        monkeypatch.setattr("scrapy_distributed.results.merge.CHUNK_BYTES", rng.randrange(3, 12))
+        monkeypatch.setattr("scrapy_distributed.results.formats.CHUNK_BYTES", rng.randrange(3, 12))
         (items / "1").write_bytes(text)
         merged = merge(attempts(("1", len(expected or []))), [items], output)
         if expected is not None:
