@@ -168,20 +168,20 @@ def read_account(ledger: Path) -> Account:
         run = reader.runs()[-1]
         attempts = [
             Attempt(
-                label=attempt["label"],
-                node=attempt["node"],
-                requests=attempt["size"],
-                items=attempt["items"] or 0,
-                state=attempt["state"],
-                reason=attempt["reason"] or "",
-                begun=attempt["bound"] - run["started"],
-                ended=None if attempt["ended"] is None else attempt["ended"] - run["started"],
+                label=attempt.label,
+                node=attempt.node,
+                requests=attempt.size,
+                items=attempt.items or 0,
+                state=attempt.state,
+                reason=attempt.reason or "",
+                begun=attempt.bound - run.started,
+                ended=None if attempt.ended is None else attempt.ended - run.started,
             )
-            for batch in reader.each_batch(run["id"])
-            for attempt in reader.attempts(run, batch["number"])
+            for batch in reader.each_batch(run.id)
+            for attempt in reader.attempts(run, batch.number)
         ]
-        outcomes = ((one["state"], one["reason"], one["url"]) for one in reader.outcomes(run["id"]))
-        return Account(run=run["name"], attempts=tuple(attempts), failures=by_reason(outcomes))
+        outcomes = ((one.state, one.reason, one.url) for one in reader.outcomes(run.id))
+        return Account(run=run.name, attempts=tuple(attempts), failures=by_reason(outcomes))
 
 
 def by_reason(outcomes: Iterable[tuple[str, str, str]]) -> tuple[Failure, ...]:

@@ -885,10 +885,10 @@ def read(path: Path) -> None:
     """What the commands do."""
     with closing(LedgerReader(path)) as reader:
         for run in reader.runs():
-            reader.balance(run["id"])
-            reader.batches(run["id"])
-            list(reader.outcomes(run["id"]))
-            reader.feeds(run["id"])
+            reader.balance(run.id)
+            reader.batches(run.id)
+            list(reader.outcomes(run.id))
+            reader.feeds(run.id)
 
 
 def commanded(path: Path, *words: str) -> int:

@@ -10,9 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
@@ -23,9 +24,12 @@ from scrapy_distributed.words import counted, escaped
 if TYPE_CHECKING:
     from scrapy_distributed.ledger.balance import Balance
     from scrapy_distributed.ledger.reader import LedgerReader
+    from scrapy_distributed.ledger.records import AttemptRecord, BatchRecord, OutcomeRecord, RunRecord
     from scrapy_distributed.results.merge import Merged
 
-    Run = tuple[LedgerReader, dict[str, Any]]
+    Run = tuple[LedgerReader, RunRecord]
+
+Record = TypeVar("Record", "BatchRecord", "AttemptRecord")
 
 ACTIONS = ("list", "show", "failed", "check", "retry", "merge")
 #: What an action takes besides its name, in the words of an error message; the others take nothing.
@@ -142,16 +146,17 @@ class Command(ScrapyCommand):
     def _list(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         if opts.json:
             shown = [
-                run | {"ledger": str(ledger.path), "balance": ledger.balance(run["id"]).as_dict(),
-                       "batches": ledger.batches(run["id"]), "feeds": ledger.feeds(run["id"])}
+                vars(run) | {"ledger": str(ledger.path), "balance": ledger.balance(run.id).as_dict(),
+                             "batches": [vars(batch) for batch in ledger.batches(run.id)],
+                             "feeds": ledger.feeds(run.id)}
                 for ledger, run in runs
             ]  # fmt: skip
             print(json.dumps({"runs": shown}))
             return 0
         for ledger, run in runs:
             print(_title(ledger, run))
-            for batch in ledger.each_batch(run["id"]):
-                children = ledger.children(run["id"], batch["number"]) if _all_moved(batch) else []
+            for batch in ledger.each_batch(run.id):
+                children = ledger.children(run.id, batch.number) if _all_moved(batch) else []
                 print(_batch_lines(batch, children))
         return 0
 
@@ -160,18 +165,19 @@ class Command(ScrapyCommand):
 
         ((ledger, run),) = runs
         number = int(words[0])
-        batch = next(ledger.each_batch(run["id"], number, number), None)
+        batch = next(ledger.each_batch(run.id, number, number), None)
         if batch is None:
-            raise LedgerError(f"{ledger.path}: found no batch {number} in run {run['name']}; list shows those it has")
-        batch["children"] = ledger.children(run["id"], number)
+            raise LedgerError(f"{ledger.path}: found no batch {number} in run {run.name}; list shows those it has")
+        children = ledger.children(run.id, number)
         attempts = ledger.attempts(run, number)
-        outcomes = ledger.outcomes(run["id"], batch=number)
+        outcomes = ledger.outcomes(run.id, batch=number)
         if opts.json:
-            print(json.dumps({"run": run["name"], **batch, "attempts": attempts, "outcomes": list(outcomes)}))
+            more = {"attempts": [vars(attempt) for attempt in attempts], "outcomes": [vars(one) for one in outcomes]}
+            print(json.dumps({"run": run.name, **vars(batch), "children": children, **more}))
             return 0
-        print(f"{_title(ledger, run)}\n{_batch_lines(batch, batch['children'])}")
-        if batch["avoid"]:
-            print(f"    its requests failed on {escaped(batch['avoid'])} before")
+        print(f"{_title(ledger, run)}\n{_batch_lines(batch, children)}")
+        if batch.avoid:
+            print(f"    its requests failed on {escaped(batch.avoid)} before")
         for attempt in attempts:
             print(_attempt_lines(attempt))
         for outcome in outcomes:
@@ -181,8 +187,8 @@ class Command(ScrapyCommand):
     def _failed(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         wanted = _Wanted(opts)
         for ledger, run in runs:
-            for outcome in ledger.outcomes(run["id"], wanted=wanted):
-                print(json.dumps({"run": run["name"], **outcome}) if opts.json else _outcome_line(outcome))
+            for outcome in ledger.outcomes(run.id, wanted=wanted):
+                print(json.dumps({"run": run.name, **vars(outcome)}) if opts.json else _outcome_line(outcome))
         return 0
 
     def _check(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
@@ -204,9 +210,9 @@ class Command(ScrapyCommand):
         ((reader, run),) = runs  # so there is a ledger: Ledger would make one
         with closing(Ledger(reader.path)) as ledger:
             taken, left_out = ledger.retry(_Wanted(opts))
-        spider = run["identity"]["spider"]
+        spider = run.identity["spider"]
         if opts.json:
-            print(json.dumps({"run": run["name"], "spider": spider, "again": taken, "left_out": left_out}))
+            print(json.dumps({"run": run.name, "spider": spider, "again": taken, "left_out": left_out}))
             return 0 if taken else 1
         print(f"{_title(reader, run)}\n  {counted(taken, 'request')} to be tried again, {left_out:,} left out")
         if left_out:
@@ -221,10 +227,10 @@ class Command(ScrapyCommand):
         from scrapy_distributed.results.merge import merge
 
         ((ledger, run),) = runs
-        balance = ledger.balance(run["id"])  # before the feeds: once it is settled, no more are accepted
+        balance = ledger.balance(run.id)  # before the feeds: once it is settled, no more are accepted
         verdict = _verdict(run, balance)
         merged = merge(
-            ledger.accepted(run["id"]),
+            ledger.accepted(run.id),
             [Path(word) for word in words],
             Path(opts.output),
             pattern=opts.feeds or "*",
@@ -234,7 +240,7 @@ class Command(ScrapyCommand):
         )
         if opts.json:
             faults = [{"kind": fault.kind.value, "message": fault.message} for fault in merged.faults]
-            print(json.dumps({"run": run["name"], **vars(merged), "faults": faults}))
+            print(json.dumps({"run": run.name, **vars(merged), "faults": faults}))
         else:
             _print_merged(merged, opts.output)
         return 1 if merged.faults else 0
@@ -243,11 +249,11 @@ class Command(ScrapyCommand):
 class _Account:
     """What ``check`` says of a run."""
 
-    def __init__(self, ledger: LedgerReader, run: dict[str, Any]) -> None:
+    def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
         self.ledger = ledger
         self.run = run
-        self.balance = ledger.balance(run["id"])
-        self.losses = ledger.losses(run["id"])
+        self.balance = ledger.balance(run.id)
+        self.losses = ledger.losses(run.id)
         self.verdict = _verdict(run, self.balance)
 
     def good(self, *, strict: bool) -> bool:
@@ -255,7 +261,7 @@ class _Account:
         return self.losses.none if strict else not self.losses.unexported
 
     def as_dict(self) -> dict[str, Any]:
-        named = {"name": self.run["name"], "ledger": str(self.ledger.path), "verdict": self.verdict}
+        named = {"name": self.run.name, "ledger": str(self.ledger.path), "verdict": self.verdict}
         return {**named, **self.balance.as_dict(), "losses": self.losses.as_dict()}
 
     def lines(self) -> list[str]:
@@ -293,37 +299,37 @@ def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> Non
         raise UsageError(wrong, print_help=False)
 
 
-def _verdict(run: dict[str, Any], balance: Balance) -> str:
+def _verdict(run: RunRecord, balance: Balance) -> str:
     if not balance.holds:
         return f"OFF BY {balance.difference}"
-    if balance.settled and run["walked"] is not None:
+    if balance.settled and run.walked is not None:
         return "settled"
-    return "not finished" if run["ended"] is None else "given up"
+    return "not finished" if run.ended is None else "given up"
 
 
-def _title(ledger: LedgerReader, run: dict[str, Any]) -> str:
-    name, identity = _clean(run)["name"], _clean(run["identity"])
-    return f"run {name}, spider {identity['spider']} of {identity['project']} ({ledger.path})"
+def _title(ledger: LedgerReader, run: RunRecord) -> str:
+    spider, project = escaped(run.identity["spider"]), escaped(run.identity["project"])
+    return f"run {escaped(run.name)}, spider {spider} of {project} ({ledger.path})"
 
 
-def _batch_lines(batch: dict[str, Any], children: Sequence[int]) -> str:
+def _batch_lines(batch: BatchRecord, children: Sequence[int]) -> str:
     """*children*: the batches that were made of it alone, as far as they are known."""
     batch = _clean(batch)
-    origin = f", from batch {batch['parent']}" if batch["parent"] else ""
-    where = f" on {batch['node']}, attempt {batch['attempts']}" if batch["attempts"] else ""
-    why = f" ({batch['reason']})" if batch["reason"] not in (None, "", "finished") else ""
-    head = f"  batch {batch['number']}: {counted(batch['size'], 'request')}, "
+    origin = f", from batch {batch.parent}" if batch.parent else ""
+    where = f" on {batch.node}, attempt {batch.attempts}" if batch.attempts else ""
+    why = f" ({batch.reason})" if batch.reason not in (None, "", "finished") else ""
+    head = f"  batch {batch.number}: {counted(batch.size, 'request')}, "
     if _all_moved(batch):
-        after = f" after attempt {batch['attempts']} on {batch['node']}" if batch["attempts"] else ""
+        after = f" after attempt {batch.attempts} on {batch.node}" if batch.attempts else ""
         return f"{head}given to {_numbers(children) or 'other batches'}{after}{why}{origin}"
-    lines = [f"{head}{batch['state']}{where}{why}{origin}"]
-    if done := ", ".join(f"{batch[name]:,} {name}" for name in COUNTS if batch[name]):
+    lines = [f"{head}{batch.state}{where}{why}{origin}"]
+    if done := ", ".join(f"{getattr(batch, name):,} {name}" for name in COUNTS if getattr(batch, name)):
         lines.append(f"    {done}{' to ' + _numbers(children) if children else ''}")
     return "\n".join(lines)
 
 
-def _all_moved(batch: dict[str, Any]) -> bool:
-    return bool(batch["moved"] == batch["size"])
+def _all_moved(batch: BatchRecord) -> bool:
+    return batch.moved == batch.size
 
 
 def _numbers(batches: Sequence[int]) -> str:
@@ -333,29 +339,29 @@ def _numbers(batches: Sequence[int]) -> str:
     return f"batches {', '.join(map(str, batches[:-1]))} and {batches[-1]}"
 
 
-def _attempt_lines(attempt: dict[str, Any]) -> str:
+def _attempt_lines(attempt: AttemptRecord) -> str:
     from scrapy_distributed.ledger.balance import Losses
 
     attempt = _clean(attempt)
-    where = f"{attempt['node']} at {attempt['url']}" if attempt["url"] else attempt["node"]
-    why = f" ({attempt['reason']})" if attempt["reason"] else ""
+    where = f"{attempt.node} at {attempt.url}" if attempt.url else attempt.node
+    why = f" ({attempt.reason})" if attempt.reason else ""
     lines = [
-        f"  attempt {attempt['number']} (label {attempt['label']}): {counted(attempt['size'], 'request')} on {where},"
-        f" {attempt['state']}{why}",
-        f"    job {attempt['job']}, bound {_when(attempt['bound'])}, ended {_when(attempt['ended'])}",
+        f"  attempt {attempt.number} (label {attempt.label}): {counted(attempt.size, 'request')} on {where},"
+        f" {attempt.state}{why}",
+        f"    job {attempt.job}, bound {_when(attempt.bound)}, ended {_when(attempt.ended)}",
     ]
-    if attempt["items"] is not None:
-        lines.append(f"    {counted(attempt['items'], 'item')}")
-    lines += [f"    {file.items:,} in {escaped(file.url)}" for file in attempt["feeds"]]
-    losses = Losses(unexported=attempt["unexported"], followed=attempt["followed"])
+    if attempt.items is not None:
+        lines.append(f"    {counted(attempt.items, 'item')}")
+    lines += [f"    {file.items:,} in {escaped(file.url)}" for file in attempt.feeds]
+    losses = Losses(unexported=attempt.unexported, followed=attempt.followed)
     lines += [f"    {escaped(line)}" for line in losses.lines()]
-    if attempt["log"]:
-        lines.append(f"    log {attempt['log']}")
+    if attempt.log:
+        lines.append(f"    log {attempt.log}")
     return "\n".join(lines)
 
 
-def _outcome_line(outcome: dict[str, Any]) -> str:
-    return f"{escaped(outcome['state'])}\t{escaped(outcome['reason'])}\t{escaped(outcome['url'])}"
+def _outcome_line(outcome: OutcomeRecord) -> str:
+    return f"{escaped(outcome.state)}\t{escaped(outcome.reason)}\t{escaped(outcome.url)}"
 
 
 def _print_merged(merged: Merged, output: str) -> None:
@@ -378,9 +384,10 @@ def _print_merged(merged: Merged, output: str) -> None:
         print(f"{what} in {output}, each start URL in one feed only")
 
 
-def _clean(values: dict[str, Any]) -> dict[str, Any]:
-    """*values* with each text as ``escaped``."""
-    return {name: escaped(value) if isinstance(value, str) else value for name, value in values.items()}
+def _clean(record: Record) -> Record:
+    """*record* with each text as ``escaped``."""
+    texts: dict[str, Any] = {name: escaped(value) for name, value in vars(record).items() if isinstance(value, str)}
+    return replace(record, **texts)
 
 
 def _when(seconds: float | None) -> str:

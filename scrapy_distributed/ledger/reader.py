@@ -11,15 +11,16 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.ledger.balance import Balance, Losses
+from scrapy_distributed.ledger.records import AcceptedAttempt, AttemptRecord, BatchRecord, OutcomeRecord, RunRecord
 from scrapy_distributed.ledger.sqlite_schema import check_format, check_tables, read_balance, read_losses
-from scrapy_distributed.ledger.states import Attempt, AttemptState, label
+from scrapy_distributed.ledger.states import Attempt, AttemptState
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes
 from scrapy_distributed.wire.payload import decode_payload, url_of
 from scrapy_distributed.wire.receipt import FeedFile
@@ -53,22 +54,6 @@ ORDER BY batch, number
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class AcceptedAttempt:
-    """What an attempt that counts has brought: *items* that its job scraped, the files of its *feeds*, and how many
-    items are missing in these (*unexported*). All are a worker's words."""
-
-    batch: int
-    number: int
-    items: int
-    feeds: tuple[FeedFile, ...]
-    unexported: int = 0
-
-    @property
-    def label(self) -> str:
-        return label(self.batch, self.number)
-
-
 class LedgerReader:
     """What the commands show of a ledger, while a coordinator may be writing it.
 
@@ -88,12 +73,15 @@ class LedgerReader:
             self.close()
             raise
 
-    def runs(self) -> list[dict[str, Any]]:
-        """The runs, oldest first: id, name, identity (a dict), started, walked, ended."""
-        names = ("id", "name", "identity", "started", "walked", "ended")
+    def runs(self) -> list[RunRecord]:
+        """The runs, oldest first."""
         with self._reading():
-            rows = [dict(zip(names, row, strict=True)) for row in self._db.execute(RUNS)]
-            return [row | {"identity": _identity(row["identity"])} for row in rows]
+            return [
+                RunRecord(
+                    id=number, name=name, identity=_identity(identity), started=started, walked=walked, ended=ended
+                )
+                for number, name, identity, started, walked, ended in self._db.execute(RUNS)
+            ]
 
     def balance(self, run: int) -> Balance:
         with self._reading():
@@ -103,39 +91,36 @@ class LedgerReader:
         with self._reading():
             return read_losses(self._db, run)
 
-    def batches(self, run: int) -> list[dict[str, Any]]:
+    def batches(self, run: int) -> list[BatchRecord]:
         return list(self.each_batch(run))
 
-    def each_batch(self, run: int, first: int = 1, last: int = LAST) -> Iterator[dict[str, Any]]:
-        """The batches from *first* to *last* by number: counts of requests, and node, state and reason of the last
-        attempt."""
-        names = ("number", "parent", "state", "size", "avoid", "crawled", "failed", "filtered", "dead", "moved",
-                 "attempts", "node", "attempt_state", "reason", "items")  # fmt: skip
+    def each_batch(self, run: int, first: int = 1, last: int = LAST) -> Iterator[BatchRecord]:
+        """The batches from *first* to *last* by number."""
+        names = [field.name for field in fields(BatchRecord)]  # in the order of the columns
         while True:
             values = {"run": run, "first": first, "last": last, "page": PAGE}
             with self._reading():
-                page = [dict(zip(names, row, strict=True)) for row in self._db.execute(BATCHES, values)]
+                page = [BatchRecord(**dict(zip(names, row, strict=True))) for row in self._db.execute(BATCHES, values)]
             yield from page
             if len(page) < PAGE:
                 return
-            first = page[-1]["number"] + 1
+            first = page[-1].number + 1
 
     def children(self, run: int, batch: int) -> list[int]:
         """The batches that were made of *batch* alone."""
         with self._reading():
             return [number for (number,) in self._db.execute(CHILDREN, (run, batch, batch))]
 
-    def attempts(self, run: dict[str, Any], batch: int) -> list[dict[str, Any]]:
-        """The attempts at *batch* of one of ``runs``, oldest first. Times are seconds since the epoch; *size* is in
-        requests; *log*: where the node serves the log of the job, ``None`` if it never ran or nobody knows."""
+    def attempts(self, run: RunRecord, batch: int) -> list[AttemptRecord]:
+        """The attempts at *batch*, oldest first."""
         with self._reading():
-            return [self._attempt(run, batch, row) for row in self._db.execute(ATTEMPTS, (run["id"], batch))]
+            return [self._attempt(run, batch, row) for row in self._db.execute(ATTEMPTS, (run.id, batch))]
 
     def outcomes(
         self, run: int, *, batch: int | None = None, wanted: Callable[[str, str], bool] = lambda state, reason: True
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[OutcomeRecord]:
         """The requests that failed, were filtered or are dead, in order: those of one *batch*, or all, for whose
-        (state, reason) *wanted* is true. *again*: nothing of it is in a feed, so it may be tried again."""
+        (state, reason) *wanted* is true."""
         last = LAST if batch is None else batch
         after = (0 if batch is None else batch, -1)
         decoded, elements = None, []
@@ -150,10 +135,9 @@ class LedgerReader:
                     if number != decoded:
                         decoded, elements = number, self._elements(run, number)
                     url = url_of(elements[position])
-                yield {
-                    "batch": number, "position": position, "state": state, "reason": reason, "url": url,
-                    "again": bool(again),
-                }  # fmt: skip
+                yield OutcomeRecord(
+                    batch=number, position=position, state=state, reason=reason, url=url, again=bool(again)
+                )
             if len(page) < PAGE:
                 return
             after = page[-1][:2]
@@ -175,21 +159,20 @@ class LedgerReader:
     def close(self) -> None:
         self._db.close()
 
-    def _attempt(self, run: dict[str, Any], batch: int, row: tuple[Any, ...]) -> dict[str, Any]:
+    def _attempt(self, run: RunRecord, batch: int, row: tuple[Any, ...]) -> AttemptRecord:
         number, token, node, url, state, positions, reason, bound, ended, items, feeds, unexported, followed = row
         attempt = Attempt(
-            run=run["name"], batch=batch, number=number, token=token, node=node, url=url, state=AttemptState(state),
+            run=run.name, batch=batch, number=number, token=token, node=node, url=url, state=AttemptState(state),
             positions=bitmap_from_bytes(positions),
         )  # fmt: skip
-        names = (run["identity"]["project"], run["identity"]["spider"], attempt.job)
+        names = (run.identity["project"], run.identity["spider"], attempt.job)
         ran = url and attempt.state is not AttemptState.UNSENT
-        return {
-            "number": number, "label": attempt.label, "job": attempt.job, "node": node, "url": url,
-            "state": state, "reason": reason,
-            "size": attempt.size, "bound": bound, "ended": ended, "items": items, "feeds": _feeds(feeds),
-            "unexported": unexported, "followed": dict(json.loads(followed)),
-            "log": f"{url}/logs/{'/'.join(quote(name, safe='') for name in names)}.log" if ran else None,
-        }  # fmt: skip
+        return AttemptRecord(
+            number=number, label=attempt.label, job=attempt.job, node=node, url=url, state=state, reason=reason,
+            size=attempt.size, bound=bound, ended=ended, items=items, feeds=_feeds(feeds), unexported=unexported,
+            followed=dict(json.loads(followed)),
+            log=f"{url}/logs/{'/'.join(quote(name, safe='') for name in names)}.log" if ran else None,
+        )  # fmt: skip
 
     def _elements(self, run: int, batch: int) -> list[Any]:
         (payload,) = self._db.execute(PAYLOAD, (run, batch)).fetchone()

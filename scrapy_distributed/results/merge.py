@@ -16,7 +16,7 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.ledger.reader import AcceptedAttempt
+from scrapy_distributed.ledger.records import AcceptedAttempt
 from scrapy_distributed.results.draft import draft, put, remove_dead
 from scrapy_distributed.results.formats import MAX_ITEM_BYTES, TOO_LITTLE_MEMORY, FeedError, Source, Writer, format_of
 from scrapy_distributed.words import counted

@@ -348,8 +348,8 @@ class Run:
         """Those that were made there, also in vain."""
         with closing(LedgerReader(self.crawl.ledger)) as reader:
             run = reader.runs()[-1]
-            numbers = [batch["number"] for batch in reader.batches(run["id"])]
-            return sum(attempt["node"] == node for number in numbers for attempt in reader.attempts(run, number))
+            numbers = [batch.number for batch in reader.batches(run.id)]
+            return sum(attempt.node == node for number in numbers for attempt in reader.attempts(run, number))
 
     def goes_on(self) -> bool:
         """Whether it is not over. A coordinator that has died, or has given up, is begun again."""

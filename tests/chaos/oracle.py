@@ -155,9 +155,9 @@ def no_repetition(run: Run) -> None:
     """After a run in which no work had to be done twice. A job that was taken back before it ran is no work."""
     with closing(LedgerReader(run.crawl.ledger)) as reader:
         last = reader.runs()[-1]
-        jobs = {batch["number"]: reader.attempts(last, batch["number"]) for batch in reader.batches(last["id"])}
+        jobs = {batch.number: reader.attempts(last, batch.number) for batch in reader.batches(last.id)}
     again = {number: ran for number, tried in jobs.items()
-             if len(ran := [attempt for attempt in tried if attempt["state"] != "unsent"]) != 1}  # fmt: skip
+             if len(ran := [attempt for attempt in tried if attempt.state != "unsent"]) != 1}  # fmt: skip
     assert not again, f"more than one attempt: {again}\n{run.describe()}"
     repeated = run.site.stats()["properties_repeated"]
     assert repeated == 0, f"the site was asked for {repeated} properties more than once\n{run.describe()}"

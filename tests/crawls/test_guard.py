@@ -470,7 +470,7 @@ def attack(shop: Path, node: ScrapydChild, website: Any, tmp_path: Path) -> Iter
 def reasons(crawl: Crawl) -> Counter[tuple[str, str]]:
     reader = LedgerReader(crawl.ledger)
     try:
-        return Counter((one["state"], one["reason"]) for one in reader.outcomes(reader.runs()[-1]["id"]))
+        return Counter((one.state, one.reason) for one in reader.outcomes(reader.runs()[-1].id))
     finally:
         reader.close()
 

@@ -165,7 +165,7 @@ class Rig:
     def attempts(self, batch: int = 1) -> list[tuple[str, str]]:
         """Node and state of the attempts at *batch*."""
         with closing(LedgerReader(self.ledger.path)) as reader:
-            return [(found["node"], found["state"]) for found in reader.attempts(reader.runs()[0], batch)]
+            return [(found.node, found.state) for found in reader.attempts(reader.runs()[0], batch)]
 
     async def end(self) -> None:
         if self.ended:
@@ -516,7 +516,7 @@ async def test_a_job_that_ends_without_a_receipt_is_sent_again_with_the_cause(ri
     assert rig.attempts() == [("n0", "rejected"), ("n1", "sent")]
     with closing(LedgerReader(rig.ledger.path)) as reader:
         (first, _) = reader.attempts(reader.runs()[0], 1)
-    assert first["reason"] == "no receipt: Its log says: ModuleNotFoundError: No module named 'shop'"
+    assert first.reason == "no receipt: Its log says: ModuleNotFoundError: No module named 'shop'"
 
 
 @pytest_twisted.ensureDeferred

@@ -105,7 +105,7 @@ class Court:
     def attempts(self, batch: int = 1) -> list[tuple[str, str]]:
         """State and reason of the attempts at *batch*."""
         with closing(LedgerReader(self.ledger.path)) as reader:
-            return [(found["state"], found["reason"]) for found in reader.attempts(reader.runs()[0], batch)]
+            return [(found.state, found.reason) for found in reader.attempts(reader.runs()[0], batch)]
 
 
 @pytest.fixture

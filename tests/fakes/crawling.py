@@ -139,11 +139,11 @@ class Crawl:
         reader = LedgerReader(self.ledger)
         try:
             run = reader.runs()[-1]
-            return run | {
-                "balance": reader.balance(run["id"]),
-                "batches": reader.batches(run["id"]),
-                "feeds": reader.feeds(run["id"]),
-                "outcomes": list(reader.outcomes(run["id"])),
+            return vars(run) | {
+                "balance": reader.balance(run.id),
+                "batches": [vars(batch) for batch in reader.batches(run.id)],
+                "feeds": reader.feeds(run.id),
+                "outcomes": [vars(outcome) for outcome in reader.outcomes(run.id)],
             }
         finally:
             reader.close()

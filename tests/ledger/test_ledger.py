@@ -104,7 +104,7 @@ def feeds(ledger: Ledger) -> list[str]:
 
 def outcomes(ledger: Ledger) -> list[tuple[str, str, str]]:
     with closing(LedgerReader(ledger.path)) as reader:
-        return [(outcome["state"], outcome["reason"], outcome["url"]) for outcome in reader.outcomes(1)]
+        return [(outcome.state, outcome.reason, outcome.url) for outcome in reader.outcomes(1)]
 
 
 # De-duplication and batches
@@ -182,7 +182,7 @@ def test_the_second_attempt_has_exactly_what_is_not_settled_in_order(ledger: Led
     assert counts(ledger) == {"diverted": 6, "crawled": 4, "failed": 2}
     ledger.close()
     with closing(LedgerReader(ledger.path)) as reader:
-        outcomes = [(outcome["position"], outcome["reason"], outcome["url"]) for outcome in reader.outcomes(1)]
+        outcomes = [(outcome.position, outcome.reason, outcome.url) for outcome in reader.outcomes(1)]
     assert outcomes == [(2, "dns", "http://a/2"), (5, "timeout", "http://a/5")]
 
 
@@ -278,8 +278,8 @@ def test_a_batch_that_has_died_twice_goes_out_as_two_halves_that_know_it(ledger:
     assert ledger.ready() == [(2, "n1")]  # the first of each node
     with closing(LedgerReader(ledger.path)) as reader:
         whole, *halves = reader.batches(1)
-        assert (whole["state"], whole["crawled"], whole["moved"], whole["parent"]) == ("settled", 1, 4, None)
-        assert [(half["parent"], half["size"], half["state"]) for half in halves] == [(1, 2, "ready"), (1, 2, "ready")]
+        assert (whole.state, whole.crawled, whole.moved, whole.parent) == ("settled", 1, 4, None)
+        assert [(half.parent, half.size, half.state) for half in halves] == [(1, 2, "ready"), (1, 2, "ready")]
         assert reader.children(1, 1) == [2, 3]
         assert list(reader.outcomes(1)) == []
     sent = [decode_payload(ledger.bind(number, "n1")[1]) for number in (2, 3)]
@@ -318,10 +318,10 @@ def test_a_poisonous_request_stands_alone_in_the_end_and_takes_no_other_with_it(
     assert counts(ledger) == {"diverted": size, "dead": 1} | ({"crawled": size - 1} if size > 1 else {})
     assert outcomes(ledger) == [("dead", f"death {deaths}", f"http://a/{poison}")]
     with closing(LedgerReader(ledger.path)) as reader:
-        batches = {batch["number"]: batch for batch in reader.batches(1)}
+        batches = {batch.number: batch for batch in reader.batches(1)}
         for number, batch in batches.items():
-            children = [batches[child]["size"] for child in reader.children(1, number)]
-            assert batch["moved"] == sum(children)
+            children = [batches[child].size for child in reader.children(1, number)]
+            assert batch.moved == sum(children)
             assert len(children) in (0, 2)
 
 
@@ -594,7 +594,7 @@ def test_a_retry_reopens_the_run_with_the_dead_and_the_failed_alone(ledger: Ledg
         assert again.end()
         with closing(LedgerReader(path)) as reader:
             assert reader.children(1, 1) == [number for number, _ in new]
-            assert reader.batches(1)[0]["moved"] == 3
+            assert reader.batches(1)[0].moved == 3
 
 
 def test_a_retry_of_many_batches_makes_as_large_ones(ledger: Ledger) -> None:
@@ -813,9 +813,9 @@ def test_a_reader_reads_while_the_coordinator_writes(ledger: Ledger, path: Path)
         with ledger._transaction():
             assert reader.balance(1).holds
         (run,) = reader.runs()
-        assert (run["name"], run["identity"], run["walked"], run["ended"]) == (ledger.run, IDENTITY, None, None)
+        assert (run.name, run.identity, run.walked, run.ended) == (ledger.run, IDENTITY, None, None)
         (batch,) = reader.batches(1)
-        assert (batch["state"], batch["size"], batch["node"], batch["attempts"]) == ("in flight", attempt.size, "n1", 1)
+        assert (batch.state, batch.size, batch.node, batch.attempts) == ("in flight", attempt.size, "n1", 1)
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             reader._db.execute("DELETE FROM request")
 

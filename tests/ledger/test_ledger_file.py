@@ -160,5 +160,5 @@ def test_an_attempt_keeps_its_token(path: Path) -> None:
         assert len({attempt.token for attempt in ledger.live()}) == 3
         ledger.settle(again, receipt(again), max_attempts=3)
     with closing(LedgerReader(path)) as reader:
-        jobs = [attempt["job"] for attempt in reader.attempts(reader.runs()[0], 1)]
+        jobs = [attempt.job for attempt in reader.attempts(reader.runs()[0], 1)]
     assert jobs == [first.job, again.job]

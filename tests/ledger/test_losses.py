@@ -26,7 +26,7 @@ def key(number: int) -> str:
 
 def losses(path: Path) -> Losses:
     with closing(LedgerReader(path)) as reader:
-        return reader.losses(reader.runs()[-1]["id"])
+        return reader.losses(reader.runs()[-1].id)
 
 
 def test_a_run_without_losses_says_nothing(path: Path) -> None:

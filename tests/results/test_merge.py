@@ -18,7 +18,7 @@ from crawling import wait_for
 from scrapy.exporters import BaseItemExporter, CsvItemExporter, JsonItemExporter, JsonLinesItemExporter
 
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.ledger.reader import AcceptedAttempt
+from scrapy_distributed.ledger.records import AcceptedAttempt
 from scrapy_distributed.results.merge import Merged, merge
 from scrapy_distributed.wire.receipt import FeedFile
 
@@ -240,7 +240,7 @@ def test_memory_does_not_grow_with_the_feed(items: Path, output: Path, begin: by
 MEMORY = """
 import json, os, resource, sys
 from pathlib import Path
-from scrapy_distributed.ledger.reader import AcceptedAttempt
+from scrapy_distributed.ledger.records import AcceptedAttempt
 from scrapy_distributed.results.merge import merge
 from scrapy_distributed.wire.receipt import FeedFile
 
@@ -383,7 +383,7 @@ def test_arrays_are_read_as_python_does(items: Path, output: Path, monkeypatch: 
 STOPPED = """
 import json, os, signal, sys
 from pathlib import Path
-from scrapy_distributed.ledger.reader import AcceptedAttempt
+from scrapy_distributed.ledger.records import AcceptedAttempt
 from scrapy_distributed.results.merge import merge
 from scrapy_distributed.wire.receipt import FeedFile
 
