@@ -18,7 +18,6 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.python.failure import Failure
 
-from scrapy_distributed import fast
 from scrapy_distributed.config.advice import check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.cutter import Cutter
@@ -34,6 +33,7 @@ from scrapy_distributed.divert.diverter import Diverter, check_targets
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import ConfigError, DistributedError, FleetUnusableError, LedgerUnavailableError
+from scrapy_distributed.fast import preset
 from scrapy_distributed.fleet.addresses import addresses, project_of, targets_from_cfg
 from scrapy_distributed.fleet.node import Node
 from scrapy_distributed.fleet.preflight import admit, preflight
@@ -115,7 +115,7 @@ class Coordinator:
         coordinator = cls(crawler, config=config, project=project_of(targets, settings), nodes=nodes, clock=reactor)
         coordinator._job_template(version="")  # what can't travel is refused before a node is asked
         if config.fast_workers:
-            logger.info(fast.NOTICE, fast.ADDON, extra=coordinator._extra)
+            logger.info(preset.NOTICE, preset.ADDON, extra=coordinator._extra)
         crawler.signals.connect(coordinator._spider_idle, signals.spider_idle)
         crawler.signals.connect(coordinator._request_scheduled, signals.request_scheduled)
         crawler.signals.connect(coordinator._spider_closed, signals.spider_closed)

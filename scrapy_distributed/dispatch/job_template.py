@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from scrapy import Spider
 from scrapy.settings import BaseSettings
 
-from scrapy_distributed import fast
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.fast import preset
 from scrapy_distributed.guard import guard
 from scrapy_distributed.ledger.states import Attempt, with_token
 from scrapy_distributed.wire.job import check_job, check_project, check_spider
@@ -50,7 +50,7 @@ class JobTemplate:
         # Without the plugin a job would crawl the whole site, from the spider's own start.
         sent = {"ADDONS": _with_ours(settings, with_preset=config.fast_workers)}
         if config.fast_workers:
-            sent.update(fast.job_settings(settings))
+            sent.update(preset.job_settings(settings))
         if told := guard.told(nodes):
             sent["DISTRIBUTED_NODES"] = told
         if settings.getpriority("DISTRIBUTED_ALLOW_NODE_REQUESTS") is not None:  # by -s, say
@@ -115,5 +115,5 @@ def _with_ours(settings: BaseSettings, *, with_preset: bool) -> str:
         addon if isinstance(addon, str) else f"{addon.__module__}.{addon.__qualname__}": order
         for addon, order in settings.getdict("ADDONS").items()
     }
-    preset = {fast.ADDON: fast.LAST} if with_preset else {}
-    return json.dumps({"scrapy_distributed.Addon": 500, **addons, **preset})
+    last = {preset.ADDON: preset.LAST} if with_preset else {}
+    return json.dumps({"scrapy_distributed.Addon": 500, **addons, **last})

@@ -11,10 +11,10 @@ import pytest
 from scrapy import Spider
 from scrapy.settings import Settings
 
-from scrapy_distributed import fast
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.fast import preset as fast
 from scrapy_distributed.ledger.states import Attempt, AttemptState
 from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES
 

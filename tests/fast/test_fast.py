@@ -20,10 +20,10 @@ from scrapy.utils.misc import load_object
 from scrapy.utils.test import get_crawler
 from test_worker import MODES, Running, Site, outcome_of, requests_of, site  # noqa: F401
 
-from scrapy_distributed import fast
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.fast import meta_refresh
+from scrapy_distributed.fast import preset as fast
 
 HANDLERS = {"http": fast.HANDLER, "https": fast.HANDLER}
 
