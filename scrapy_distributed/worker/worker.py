@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterable
-from dataclasses import replace
 from inspect import isasyncgen, isawaitable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from scrapy.exceptions import CloseSpider
 from scrapy.http import Response
 from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.spidermiddlewares.httperror import HttpError
-from scrapy.utils.asyncio import create_looping_call
 from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.spider import iterate_spider_output
 from twisted.python.failure import Failure
@@ -31,18 +28,16 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.diverter import is_crawl_spider
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite
-from scrapy_distributed.errors import ConfigError, WireError
+from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.guard.guard import own_is_open
 from scrapy_distributed.wire import receipt
-from scrapy_distributed.wire.reasons import MAX_REASON, reason_of
-from scrapy_distributed.wire.receipt import Receipt
+from scrapy_distributed.wire.reasons import reason_of
 from scrapy_distributed.wire.request import decode_requests
 from scrapy_distributed.wire.ticket import Ticket, Tickets, ticket_of
-from scrapy_distributed.words import shortened
 from scrapy_distributed.worker.feeds import Feeds
 from scrapy_distributed.worker.outcomes import Outcomes
 from scrapy_distributed.worker.place import PROBE_BATCH
-from scrapy_distributed.worker.process_age import process_age
+from scrapy_distributed.worker.reporter import Reporter
 from scrapy_distributed.worker.targets import Targets
 
 logger = logging.getLogger(__name__)
@@ -64,19 +59,16 @@ class Worker(BaseSpiderMiddleware):
         self.requests = requests
         self.outcomes = Outcomes(len(requests), follow_up_fails=config.failed_follow_ups == "fail")
         self.feeds = feeds
-        self.receipt_file = receipt_file
-        self.interval = config.receipt_interval
         self.tickets = Tickets(self.spider, self._errback)
         self.offsite = Offsite(crawler)
         self.fingerprint = fingerprinter_of(crawler)
         self.targets: Targets | None = None  # a batch that is tried by hand has nobody to report to
         if config.worker_targets == "report" and receipt_file is not None:
             self.targets = Targets(crawler, config=config, own=requests, offsite=self.offsite)
-        self.sequence = 0
-        self.activity = 0
-        self.items = 0
-        self.finish_reason: str | None = None
-        self._heartbeat = create_looping_call(self._write_receipt)
+        self.reporter = Reporter(
+            crawler, file=receipt_file, interval=config.receipt_interval, outcomes=self.outcomes, feeds=feeds,
+            targets=self.targets,
+        )  # fmt: skip
         self._in_chain: set[int] = set()  # serials whose output runs through the spider middlewares just now
 
     @classmethod
@@ -93,7 +85,7 @@ class Worker(BaseSpiderMiddleware):
         log_file, job = crawler.settings.get("LOG_FILE"), getattr(spider, "_job", None)
         file = receipt.receipt_path(log_file, job) if log_file and job else None
         worker = cls(crawler, requests=requests, feeds=feeds, receipt_file=file, config=config)
-        worker._claim()  # before the first signal: a second worker must touch neither receipt nor feed
+        worker.reporter.claim()  # before the first signal: a second worker must touch neither receipt nor feed
         connect = crawler.signals.connect
         connect(worker._spider_opened, signals.spider_opened)
         connect(worker._request_scheduled, signals.request_scheduled)
@@ -102,7 +94,7 @@ class Worker(BaseSpiderMiddleware):
         connect(worker._item_scraped, signals.item_scraped)
         connect(worker._item_error, signals.item_error)
         connect(feeds.file_closed, signals.feed_slot_closed)
-        connect(worker._feeds_closed, signals.feed_exporter_closed)
+        connect(worker.reporter.feeds_closed, signals.feed_exporter_closed)
         connect(worker._spider_closed, signals.spider_closed)
         return worker
 
@@ -268,7 +260,7 @@ class Worker(BaseSpiderMiddleware):
             self.outcomes.end(ticket)
 
     def _item_scraped(self, item: Any, response: Any) -> None:
-        self.items += 1
+        self.reporter.items += 1
         ticket = ticket_of(response)
         if ticket is not None:  # the item may be that of a middleware that we do not see
             self.outcomes.item(ticket[0])
@@ -281,110 +273,17 @@ class Worker(BaseSpiderMiddleware):
     def _request_reached_downloader(self) -> None:
         """The first one: from here on a request may kill this worker, and the receipt tells that it was at work."""
         self.crawler.signals.disconnect(self._request_reached_downloader, signals.request_reached_downloader)
-        self._has_started()
-        self._write_receipt()
-
-    def _has_started(self) -> None:
-        self.crawler.stats.set_value("distributed/startup_seconds", round(process_age(), 3))
+        self.reporter.at_work()
 
     def _spider_opened(self) -> None:
-        self._has_started()  # for a batch of which nothing has to be downloaded
         if not self.requests and own_is_open():  # the doctor's probe, which nobody waits for
             self.crawler.stats.set_value("distributed/open_scrapyd", 1)
-        self._heartbeat.start(self.interval, now=True)
-
-    def _feeds_closed(self) -> None:
-        self.feeds.close()
-        self._finish()
+        self.reporter.started()
 
     def _spider_closed(self, reason: str) -> None:
-        self.finish_reason = shortened(str(reason), MAX_REASON)  # a spider may close itself with any text
         if reason == "finished":
             self.outcomes.lose_open()
-        self._finish()
-
-    # The receipt
-
-    def _finish(self) -> None:
-        """The final receipt: after the feeds have been stored, or have failed, and never before."""
-        if self.finish_reason is None or not self.feeds.closed:
-            return
-        if self._heartbeat.running:
-            self._heartbeat.stop()
-        for (state, reason), count in self.outcomes.followed.items():
-            self.crawler.stats.set_value(f"distributed/followed/{state}/{reason}", count)
-        self.crawler.stats.set_value("distributed/job_seconds", round(process_age(), 3))
-        self._write_receipt(final=True)
-
-    def _claim(self) -> None:
-        """Scrapyd runs a job twice that it is told twice: both would write the same receipt, and the same feed."""
-        if self.receipt_file is None:
-            return
-        try:
-            claimed = receipt.claim(self.receipt_file, self._receipt(final=False))
-        except OSError as error:
-            logger.warning(
-                "Can't write the receipt %s: %s. If this job runs twice, nobody will notice", self.receipt_file, error,
-                extra={"spider": self.spider},
-            )  # fmt: skip
-            return
-        if not claimed:
-            raise ConfigError(
-                f"_job: found {self.spider._job!r}, whose receipt {self.receipt_file} another worker has written;"
-                " expected an id that is used once. If Scrapyd was told the job twice, nothing is to be done: the other"
-                " worker crawls it; by hand give another one"
-            )
-
-    def _write_receipt(self, *, final: bool = False) -> None:
-        if self.receipt_file is None:
-            return
-        report = self._receipt(final=final)
-        try:
-            receipt.write(self.receipt_file, self._checked(report) if final else report)
-        except OSError as error:
-            log = logger.error if final else logger.warning
-            log("Can't write the receipt %s: %s", self.receipt_file, error, extra={"spider": self.spider})
-
-    def _receipt(self, *, final: bool) -> Receipt:
-        self.sequence += 1
-        stats = self.crawler.stats.get_stats()
-        outcomes, feeds = self.outcomes, self.feeds
-        seen = outcomes.steps + self.items + len(feeds.files) + sum(int(stats.get(name, 0)) for name in ACTIVITY)
-        self.activity = max(self.activity, seen)  # a project may set its stats back
-        return Receipt(
-            job=self.spider._job,
-            sequence=self.sequence, final=final, size=outcomes.size, settled=outcomes.settled,
-            failed=outcomes.by_reason("failed"), filtered=outcomes.by_reason("filtered"), again=outcomes.again,
-            items=self.items, pages=stats.get("response_received_count", 0), activity=self.activity,
-            clean=outcomes.clean, stored=final and feeds.stored(stats), feeds=tuple(feeds.files) if final else (),
-            unexported=feeds.unexported if final else 0,
-            followed=dict(islice(outcomes.failed_follow_ups().items(), receipt.MAX_REASONS)) if final else {},
-            landed=tuple(outcomes.landed.items()) if final else (),
-            targets=self.targets.payloads(outcomes.settled) if final and self.targets is not None else (),
-            finish_reason=self.finish_reason or "", stats=self._numbers(stats) if final else {},
-        )  # fmt: skip
-
-    def _numbers(self, stats: dict[str, Any]) -> dict[str, float]:
-        numbers = receipt.numbers(stats)
-        left_out = sum(type(value) in (int, float) for value in stats.values()) - len(numbers)
-        if left_out:
-            logger.warning(
-                "%d stats are not in the receipt, and so not in the sums of the coordinator: expected at most %d"
-                " numbers below 2**63, with names of at most %d characters",
-                left_out, receipt.MAX_STATS, receipt.MAX_STAT_NAME, extra={"spider": self.spider},
-            )  # fmt: skip
-        return numbers
-
-    def _checked(self, report: Receipt) -> Receipt:
-        """*report* if the coordinator will read it, else one that says that this attempt does not count."""
-        try:
-            return Receipt.from_json(report.to_json(), size=report.size)
-        except WireError as error:
-            logger.error(
-                "The receipt of this job would be refused, so it does not count: %s", error,
-                extra={"spider": self.spider},
-            )  # fmt: skip
-            return replace(report, stored=False, failed={}, filtered={}, again=0, feeds=(), targets=(), stats={})
+        self.reporter.ended(reason)
 
 
 async def _aiter(output: Iterable[Any]) -> AsyncIterator[Any]:
