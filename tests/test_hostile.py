@@ -751,8 +751,8 @@ def a_worker(folder: Path, **arguments: Any) -> Worker:
 
 
 def written(worker: Worker) -> Receipt:
-    assert worker.receipt_file is not None
-    return Receipt.from_json(worker.receipt_file.read_bytes(), size=1)
+    assert worker.reporter.file is not None
+    return Receipt.from_json(worker.reporter.file.read_bytes(), size=1)
 
 
 @pytest.mark.parametrize("job", ["../../x", "/x", "a/b", "a\0"])
@@ -798,7 +798,7 @@ def test_what_does_not_fit_is_told_and_does_not_count(tmp_path: Path, caplog: py
     """Nothing is left out without a word: a feed that is not in the receipt would be missing in the merged items."""
     worker = a_worker(tmp_path)
     worker.feeds.files = [(f"file:///{number}", 1) for number in range(MAX_FEEDS + 1)]
-    worker._write_receipt()
+    worker.reporter.at_work()
     assert not written(worker).final
     worker._spider_closed("finished")
     report = written(worker)
