@@ -527,7 +527,7 @@ ODD_ANSWERS: dict[str, tuple[bytes, type[NodeError], str]] = {
     "a deep message": (
         b'{"status":"error","message":' + b"[" * 900 + b"]" * 900 + b"}", NodeRefusedError, "without a message",
     ),
-    "a long list": (b'{"status":"ok","pending":[' + b"1," * 10**6 + b"1]}", NodeAmbiguousError, "answered a list for"),
+    "a long list": (b'{"status":"ok","pending":[' + b"1," * 10**6 + b"1]}", NodeAmbiguousError, "600,000 values"),
     "an object": (b'{"status":"ok","pending":{"a":1}}', NodeAmbiguousError, "answered an object for 'pending'"),
     "a boolean": (b'{"status":"ok","pending":true}', NodeAmbiguousError, "answered True for 'pending', expected a num"),
     "a negative": (b'{"status":"ok","pending":-5}', NodeAmbiguousError, "answered -5 for 'pending'"),
@@ -775,6 +775,14 @@ def test_what_exceptions_and_spiders_say_travels() -> None:
         ((reason, positions),) = Receipt.from_json(text).failed.items()
         assert (reason[:10], positions) == (f"download {name[0]}", [0])
         assert all(len(reason) < 300 and reason.isprintable() for _, reason in outcomes.followed)
+
+
+def test_an_answer_of_many_values_is_refused_before_they_are_made() -> None:
+    body = b'{"status":"ok","pending":[' + b"{}," * 2_000_000 + b"{}]}"
+    began = time.process_time()
+    with pytest.raises(NodeAmbiguousError, match=r"listjobs.json answered more than 600,000 values"):
+        parsed("n", "http://n", "listjobs.json", 200, body)
+    assert time.process_time() - began < 0.5
 
 
 def test_the_receipt_of_an_honest_worker_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

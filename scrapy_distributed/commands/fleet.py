@@ -117,11 +117,11 @@ class Command(ScrapyCommand):
                 Credentials(name=node.name, url=node.url, username=username, password=password)
                 for node in nodes if generated
             ]  # fmt: skip
-            with shared(made):
+            with shared(made) as forget:
                 for node in nodes:
                     print(f"{node.name} listening at {node.url}", flush=True)
                 print("ready" + ("\nfor a browser: scrapy fleet password" if generated else ""), flush=True)
-                _watch(nodes, pause)
+                _watch(nodes, pause, forget)
             self.exitcode = 1
         except KeyboardInterrupt:
             self.exitcode = 0
@@ -239,13 +239,15 @@ def _local_nodes(args: Sequence[str], opts: argparse.Namespace, username: str, p
     ]
 
 
-def _watch(nodes: Sequence[LocalNode], pause: Callable[[float], None]) -> None:
-    """Return when every node has ended; say so at each one's end. *pause* sleeps for some seconds."""
+def _watch(nodes: Sequence[LocalNode], pause: Callable[[float], None], forget: Callable[[str], None]) -> None:
+    """Return when every node has ended; say so at each one's end, and *forget* the password of its URL. *pause* sleeps
+    for some seconds."""
     running = list(nodes)
     while running:
         pause(_WATCH_SECONDS)
         for node in [node for node in running if node.exited is not None]:
             print(f"{node.name} has ended (status {node.exited}), see {node.log}", file=sys.stderr, flush=True)
+            forget(node.url)
             running.remove(node)
 
 

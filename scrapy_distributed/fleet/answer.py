@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -21,7 +22,10 @@ from scrapy_distributed.errors import (
     ScrapydRefusedError,
 )
 from scrapy_distributed.fleet.connection import EncodedError, HeadTooLongError, TooLongError
+from scrapy_distributed.wire.payload import values_in
 from scrapy_distributed.words import last_line, shortened
+
+MAX_VALUES = 600_000  # of JSON: parsed, each may take 64 bytes
 
 #: What mends a "no" of Scrapyd, by what stands in its message.
 _REMEDIES = (
@@ -67,11 +71,12 @@ class Answer:
             return value
         return self._wrong(key, "a list of strings")
 
-    def objects(self, key: str) -> list[Answer]:
+    def objects(self, key: str) -> Iterator[Answer]:
         """The objects of a list, each an ``Answer`` of its own."""
         value = self.values.get(key)
         if isinstance(value, list) and all(isinstance(one, dict) for one in value):
-            return [Answer(node=self.node, endpoint=f"{self.endpoint} {key}", values=one) for one in value]
+            endpoint = f"{self.endpoint} {key}"
+            return (Answer(node=self.node, endpoint=endpoint, values=one) for one in value)
         return self._wrong(key, "a list of objects")
 
     def _wrong(self, key: str, expected: str) -> NoReturn:
@@ -89,6 +94,8 @@ def parsed(node: str, url: str, endpoint: str, code: int, body: bytes) -> Answer
     check_code(node, url, endpoint, code)
     if body.lstrip().startswith(_TRACEBACK):  # debug = on; nothing is done after what raises
         raise ScrapydRefusedError(node, _with_remedy(last_line(body.decode("utf-8", "replace"))))
+    if len(body) > MAX_VALUES and values_in(body.decode("latin-1")) > MAX_VALUES:
+        raise NodeAmbiguousError(node, f"{endpoint} answered more than {MAX_VALUES:,} values: {_is_this(url)}")
     try:
         values = json.loads(body)
     except (ValueError, RecursionError):

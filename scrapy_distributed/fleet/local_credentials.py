@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -80,12 +80,14 @@ def make_folder() -> None:
 
 
 @contextmanager
-def shared(credentials: Sequence[Credentials]) -> Iterator[None]:
-    """Let the other commands of this user find *credentials* meanwhile."""
+def shared(credentials: Sequence[Credentials]) -> Iterator[Callable[[str], None]]:
+    """Let the other commands of this user find *credentials* meanwhile. What it gives takes those of one node, by its
+    URL, away before: somebody else may have its port by then."""
     with ExitStack() as stack:
+        each = {one.url: stack.enter_context(ExitStack()) for one in credentials}
         for one in credentials:
-            stack.enter_context(_shared(one))
-        yield
+            each[one.url].enter_context(_shared(one))
+        yield lambda url: each[url].close() if url in each else None
 
 
 @contextmanager

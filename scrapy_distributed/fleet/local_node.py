@@ -73,6 +73,7 @@ class LocalNode:
         self._any_port = port == 0
         self._spawned = 0
         self._groups: set[int] = set()
+        self._log_begins = 0  # of this child, in bytes
         self._node_name = ""
         self._max_proc = max_proc
         self._poll_interval = poll_interval
@@ -109,6 +110,7 @@ class LocalNode:
         (self.folder / "scrapyd.conf").write_text(conf + _WARM if self._warm else conf)
         write_private(self.folder / "scrapy.cfg", self._scrapy_cfg())
         with self.log.open("ab") as log:
+            self._log_begins = log.seek(0, os.SEEK_END)
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "scrapy_distributed.fleet.local_scrapyd", "--pidfile="],
                 cwd=self.folder,
@@ -124,7 +126,7 @@ class LocalNode:
         """Return when the node answers; *deadline* is a ``time.monotonic()``, *pause* sleeps for some seconds.
 
         Raises ``NodeUnreachableError`` with the tail of its log if it ends, or does not answer in time."""
-        while not self._answers():
+        while not (self._listens() and self._answers()):
             if self.exited is not None:
                 if not (self._any_port and self._port_was_taken() and self._spawned < _BIND_ATTEMPTS):
                     raise NodeUnreachableError(self.name, f"Scrapyd did not start: {self.log_tail()}")
@@ -181,6 +183,12 @@ class LocalNode:
                 " at its ends"
             )
         return text
+
+    def _listens(self) -> bool:
+        """Whether it says that it has the port: whoever was faster would get the password with the first question."""
+        with self.log.open("rb") as log:
+            log.seek(self._log_begins)
+            return f"Site starting on {self.port}\n".encode() in log.read()
 
     def _answers(self) -> bool:
         connection = HTTPConnection(HOST, self.port, timeout=2)

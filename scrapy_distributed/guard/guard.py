@@ -23,6 +23,7 @@ from urllib.parse import ParseResult, SplitResult, urlsplit
 
 from scrapy.exceptions import NotConfigured
 from scrapy.utils.httpobj import urlparse_cached
+from scrapy.utils.url import add_http_if_no_scheme
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.errors import ConfigError, NodeRequestError
@@ -93,7 +94,7 @@ class Guard:
     def _check_proxy(self, request: Request, target: Parts, proxy: str) -> Awaitable[None] | None:
         """The proxy is what is connected to, and it may be in the network of the nodes."""
         try:
-            parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+            parts = urlsplit(add_http_if_no_scheme(proxy))  # as HttpProxyMiddleware does
         except ValueError:  # nothing that could be connected to
             return None
         if _port(parts) in self._ports:
@@ -120,10 +121,12 @@ class Guard:
                 self._refuse(request, parts)
 
     def _refuse(self, request: Request, parts: Parts) -> None:
+        self._stats.inc_value("distributed/requests_to_nodes")
         place = shortened(f"{parts.hostname}:{_port(parts)}")
         if not self._said:
             self._said = True
-            came_by = request.meta.get("redirect_urls") or ()
+            came_by = request.meta.get("redirect_urls")
+            came_by = came_by if isinstance(came_by, list) and came_by and isinstance(came_by[0], str) else ()
             logger.warning(
                 "Refused %s %s: a node of the fleet is at %s, and who can post to a Scrapyd can run code there%s. If it"
                 " is a site that is to be crawled, set DISTRIBUTED_ALLOW_NODE_REQUESTS = True. Further ones are counted"
@@ -132,7 +135,6 @@ class Guard:
                 f"; it came by a redirect of {shortened(without_password(came_by[0]))}" if came_by else "",
                 extra={"spider": self._spider},
             )  # fmt: skip
-        self._stats.inc_value("distributed/requests_to_nodes")
         raise NodeRequestError(f"a node of the fleet is at {place}")
 
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.ledger.balance import Balance, Losses
 from scrapy_distributed.ledger.records import AcceptedAttempt, AttemptRecord, BatchRecord, OutcomeRecord, RunRecord
-from scrapy_distributed.ledger.sqlite_schema import check_format, check_tables, read_balance, read_losses
+from scrapy_distributed.ledger.sqlite_schema import check_beside, check_format, check_tables, read_balance, read_losses
 from scrapy_distributed.ledger.states import Attempt, AttemptState
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes
 from scrapy_distributed.wire.payload import decode_payload, url_of
@@ -63,6 +63,7 @@ class LedgerReader:
         self.path = Path(path)
         if not self.path.is_file():
             raise LedgerError(f"{self.path}: no ledger there; a distributed crawl makes one, --ledger names another")
+        check_beside(self.path)
         with self._reading():
             self._db = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
         try:

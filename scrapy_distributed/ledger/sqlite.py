@@ -30,6 +30,7 @@ from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.ledger.balance import Balance, Losses
 from scrapy_distributed.ledger.rules import HALVED_AT, Batch, fate_of, objection
 from scrapy_distributed.ledger.sqlite_schema import (
+    check_beside,
     check_format,
     check_owner,
     check_sound,
@@ -217,6 +218,7 @@ class Ledger:
             if not self.path.exists():
                 create(self.path)
             check_owner(self.path)
+            check_beside(self.path)
             self._db = sqlite3.connect(self.path, timeout=5, isolation_level=None)
             check_format(self._db, self.path)
             check_sound(self._db, self.path)

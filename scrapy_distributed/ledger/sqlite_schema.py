@@ -87,7 +87,7 @@ PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {FORMAT};
 """
 
-TABLES = "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
+TABLES = "SELECT type, name, sql FROM sqlite_master WHERE name NOT GLOB 'sqlite_*' ORDER BY name"
 BALANCE = """
 SELECT (SELECT count(*) FROM request WHERE run = :run)
         + (SELECT coalesce(sum(size), 0) FROM found WHERE run = :run), (SELECT duplicates FROM run WHERE id = :run),
@@ -167,6 +167,21 @@ def check_owner(path: Path) -> None:
             f"{path}: found {found.st_nlink} hard links to it, expected one name: nobody could tell whether another"
             " coordinator uses it; remove the others"
         )
+
+
+def check_beside(path: Path) -> None:
+    """Raise ``LedgerError`` for files of SQLite's beside the ledger at *path* that are not its owner's: what is in them
+    is taken for a part of it."""
+    owner = path.lstat().st_uid
+    for ending in ("-wal", "-shm", "-journal"):
+        beside = path.with_name(path.name + ending)
+        with suppress(FileNotFoundError):
+            found = beside.lstat()
+            if not stat.S_ISREG(found.st_mode) or found.st_uid != owner:
+                raise LedgerError(
+                    f"{beside}: found a file of somebody else, or none of a file's kind, beside the ledger, expected"
+                    " SQLite's own: see who can write in this folder"
+                )
 
 
 def check_format(db: sqlite3.Connection, path: Path) -> None:

@@ -23,6 +23,7 @@ from scrapy_distributed.errors import DistributedError
 
 MAX_ITEM_BYTES = 4 * 1024 * 1024  # to look at an item as JSON takes up to 25 times as much
 CHUNK_BYTES = 256 * 1024
+MAX_EMPTY = 10_000  # lines of a feed
 HEAD_BYTES = 4096
 BOM = b"\xef\xbb\xbf"
 GZIP = b"\x1f\x8b"
@@ -118,9 +119,13 @@ class _JsonLines:
         self._file = file
 
     def copy(self, source: Source) -> None:
+        empty = 0
         for number, line in enumerate(source.lines(), 1):
             item = line.strip().removeprefix(BOM)
             if not item:
+                empty += 1
+                if empty > MAX_EMPTY:  # a few kilobytes, by gzip, may be millions of them
+                    raise FeedError(f"more than {MAX_EMPTY:,} empty lines before line {number}; is it a feed?")
                 continue
             if not isinstance(_json(item), dict):
                 raise FeedError(f"line {number} is no JSON object; is the feed cut off?")

@@ -30,6 +30,8 @@ COUNTS = ("sequence", "size", "items", "pages", "activity", "unexported")
 
 # What a receipt may hold. It is read on the event loop of the coordinator, and much of it is kept in the ledger.
 MAX_BYTES = 16 * 1024 * 1024
+MAX_RUNNING = 1024 * 1024  # bytes while its job runs: reasons, and
+MAX_RUNNING_A_REQUEST = 16  # so many for each request
 MAX_VALUES = 600_000  # of JSON: four for each feed, two for each stat, and what packed targets look like
 VALUES_A_REQUEST = 6  # and so many for each request
 MAX_COUNT = 2**53  # what every reader of JSON, and SQLite, holds exactly
@@ -46,6 +48,7 @@ MAX_TARGETS_BYTES = 64 * 1024 * 1024  # of all payloads together, unpacked
 MAX_PAYLOADS = 2_000
 MAX_PAYLOAD = 3 * 512 * 1024  # characters
 MAX_PAYLOAD_VALUES = 200_000  # of JSON in a payload: parsed, each may take 64 bytes
+_FINAL = re.compile(r'"final":\s*true')
 _KEY = re.compile(r"(?:[0-9a-f]{2})+")
 
 
@@ -108,6 +111,7 @@ class Receipt:
             raise WireError(f"no receipt: it has {len(text):,} bytes, expected at most {MAX_BYTES:,}")
         try:
             _check_values(text, size)
+            _check_length(text, size)
             data = json.loads(text)
             found = data.pop("format")
             if found != FORMAT:
@@ -149,8 +153,8 @@ class Receipt:
                 raise WireError(f"no receipt: found {text!r:.60}, expected at most {MAX_REASON} printable characters")
         if numbers(self.stats) != self.stats:
             raise WireError(f"no receipt: expected at most {MAX_STATS:,} stats, numbers below 2**63, with short names")
-        if self.targets and not self.final:
-            raise WireError("no receipt: found targets, expected them in the final one alone")
+        if not self.final and (self.targets or self.feeds or self.stats or self.landed or self.followed):
+            raise WireError("no receipt: found targets, feeds, stats or losses, expected them in the final one alone")
         if self.settled.bit_length() > self.size:
             raise WireError("no receipt: it settles requests that it never had")
         self._check_feeds()
@@ -279,6 +283,13 @@ def numbers(stats: Mapping[str, Any]) -> dict[str, float]:
 def _check_count(name: str, count: Any) -> None:
     if type(count) is not int or not 0 <= count <= MAX_COUNT:
         raise WireError(f"no receipt: {name} is {count!r:.60}, expected a whole number of at least 0 and at most 2**53")
+
+
+def _check_length(text: str | bytes, size: int | None) -> None:
+    """One that is not final is read at each look, and tells little."""
+    most = MAX_RUNNING + MAX_RUNNING_A_REQUEST * (size or 0)
+    if len(text) > most and not _FINAL.search(text if isinstance(text, str) else text.decode("latin-1")):
+        raise WireError(f"no receipt: it is not final and has {len(text):,} bytes, expected at most {most:,}")
 
 
 def _check_values(text: str | bytes, size: int | None) -> None:

@@ -112,7 +112,14 @@ def test_what_is_not_http_is_left(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "proxy", ["http://127.1:16800", "localhost:16800", "http://u:p@h:16800", "HTTPS://[::1]:16800"]
+    "proxy",
+    [
+        "http://127.1:16800",
+        "localhost:16800",
+        "http://u:p@h:16800",
+        "HTTPS://[::1]:16800",
+        "//127.0.0.1:16800",
+    ],
 )
 def test_a_node_is_no_proxy(proxy: str) -> None:
     assert refused(guard(("scrapyd1", NODE_PORT)), "http://shop.example/", proxy=proxy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,16 @@ def test_they_are_found_while_the_fleet_runs(state: Path) -> None:
     assert of_url(KNOWN.url) is None
     assert all_running() == []
     assert list(state.iterdir()) == []
+
+
+def test_those_of_a_node_that_has_ended_are_forgotten(state: Path) -> None:
+    """The fleet lives on, and somebody else may have the port by then."""
+    other = replace(KNOWN, name="scrapyd2", url="http://127.0.0.1:16801")
+    with shared([KNOWN, other]) as forget:
+        forget(KNOWN.url)
+        forget("http://127.0.0.1:1")
+        assert (of_url(KNOWN.url), of_url(other.url)) == (None, other)
+    assert os.listdir(state) == []
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,35 @@ def mode(path: Path) -> int:
 # Who may read and write it
 
 
+@pytest.mark.parametrize("planted", ["CREATE VIEW sqliteview AS SELECT 1",
+                                     "CREATE TRIGGER sqlitex AFTER INSERT ON run BEGIN SELECT 1; END"])  # fmt: skip
+def test_what_is_planted_has_no_name_that_hides_it(tmp_path: Path, planted: str) -> None:
+    path = tmp_path / "s.sqlite"
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(planted)
+    for use in (Ledger, LedgerReader):
+        with pytest.raises(LedgerError, match="its tables are not those of a ledger"):
+            use(path)
+
+
+@pytest.mark.parametrize("ending", ["-wal", "-shm", "-journal"])
+def test_what_lies_beside_it_is_its_owners(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "s.sqlite"
+    Ledger(path).close()
+    (tmp_path / f"s.sqlite{ending}").symlink_to(tmp_path / "elsewhere")
+    for use in (Ledger, LedgerReader):
+        with pytest.raises(LedgerError, match=f"sqlite{ending}: found a file of somebody else"):
+            use(path)
+    (tmp_path / f"s.sqlite{ending}").unlink()
+    if os.geteuid() == 0:
+        (tmp_path / f"s.sqlite{ending}").touch()
+        os.chown(tmp_path / f"s.sqlite{ending}", 65534, 65534)
+        for use in (Ledger, LedgerReader):
+            with pytest.raises(LedgerError, match=f"sqlite{ending}: found a file of somebody else"):
+                use(path)
+
+
 def test_nobody_else_can_read_what_is_in_it_nor_lock_it(path: Path) -> None:
     before = os.umask(0o022)
     try:

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -134,6 +135,17 @@ def test_gzip(items: Path, output: Path, exporter: type[BaseItemExporter]) -> No
     (items / "1.jl").write_bytes(gzip.compress(plain.read_bytes()))
     assert merge(attempts(("1.jl", 4)), [items], output).faults == ()
     assert output.read_bytes().split() == plain.read_bytes().split()
+
+
+def test_a_feed_of_empty_lines_is_none(items: Path, output: Path) -> None:
+    """By gzip a few kilobytes are millions of them."""
+    (items / "1.jl").write_bytes(gzip.compress(b'{"a":1}\n' + b"\n" * 10_000 + b'{"a":2}\n'))
+    assert merge(attempts(("1.jl", 2)), [items], output).faults == ()
+    (items / "1.jl").write_bytes(gzip.compress(b'{"a":1}\n' + b" \n" * 5_000_000))
+    began = time.process_time()
+    (fault,) = merge(attempts(("1.jl", 1)), [items], output).faults
+    assert "more than 10,000 empty lines before line 10002; is it a feed?" in fault.message
+    assert time.process_time() - began < 1
 
 
 def test_the_content_decides_and_not_the_name(items: Path, output: Path) -> None:

@@ -50,12 +50,13 @@ def valid(draw: st.DrawFn) -> Receipt:
         job=draw(jobs), sequence=draw(counts), final=final, size=size, settled=settled,
         **outcomes, again=draw(st.integers(0, failed)) & failed, items=draw(counts),
         pages=draw(counts), activity=draw(counts), clean=draw(st.booleans()),
-        stored=draw(st.booleans()), feeds=tuple(draw(st.lists(st.builds(FeedFile, texts, counts, counts), max_size=3))),
-        unexported=draw(counts), followed=draw(st.dictionaries(reasons, counts, max_size=3)),
+        stored=draw(st.booleans()),
+        feeds=tuple(draw(st.lists(st.builds(FeedFile, texts, counts, counts), max_size=3))) if final else (),
+        unexported=draw(counts), followed=draw(st.dictionaries(reasons, counts, max_size=3)) if final else {},
         landed=tuple((position, draw(keys)) for position in draw(st.sets(st.sampled_from(range(size)))) if size)
-        if size else (), finish_reason=draw(reasons),
+        if size and final else (), finish_reason=draw(reasons),
         targets=tuple(draw(st.lists(texts | st.just(encode_payload(['"http://a/"'])), max_size=3))) if final else (),
-        stats=draw(st.dictionaries(texts, st.integers(1 - 2**63, 2**63 - 1) | finite, max_size=3)),
+        stats=draw(st.dictionaries(texts, st.integers(1 - 2**63, 2**63 - 1) | finite, max_size=3)) if final else {},
     )  # fmt: skip
 
 
@@ -146,7 +147,10 @@ def test_what_is_written_is_read(receipt: Receipt) -> None:
         ({"targets": None}, "targets must be a list"),
         ({"targets": [["http://a/"]]}, "expected a str"),
         ({"targets": [1]}, "found 1, expected a str"),
-        ({"targets": ["[]"], "final": False}, "found targets, expected them in the final one alone"),
+        (
+            {"targets": ["[]"], "final": False},
+            "found targets, feeds, stats or losses, expected them in the final one alone",
+        ),
         ({"feeds": "abc"}, "no receipt"),
         ({"feeds": None}, "no receipt"),
         ({"more": 1}, "no receipt"),
@@ -301,6 +305,23 @@ def test_one_of_many_values_is_refused_before_they_are_made() -> None:
         with pytest.raises(WireError, match="values, expected at most 600,024"):
             Receipt.from_json(text, size=4)
         assert process_time() - began < 1  # parsed, three
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"feeds": (FeedFile("file:///1.jl", 1),)}, {"stats": {"a": 1}}, {"landed": ((0, "ab"),)},
+        {"followed": {"timeout": 1}}, {"targets": ('["http://a/"]',)},
+    ],
+)  # fmt: skip
+def test_while_its_job_runs_it_is_short(forged: dict[str, Any]) -> None:
+    """It is read at each look."""
+    assert Receipt.from_json(a_receipt(final=False, stored=False).to_json(), size=4)
+    running = a_receipt(final=False, stored=False, **forged)
+    with pytest.raises(WireError, match="expected them in the final one alone"):
+        Receipt.from_json(running.to_json(), size=4)
+    with pytest.raises(WireError, match=r"it is not final and has 1,1\d\d,\d\d\d bytes, expected at most 1,048,640"):
+        Receipt.from_json(running.to_json()[:-1] + " " * 1_100_000 + "}", size=4)
 
 
 def test_the_largest_that_a_worker_may_write_is_read() -> None:
