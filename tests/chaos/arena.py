@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -127,7 +128,11 @@ class StruckNode:
             os.killpg(self.child.process.pid, number)
         else:
             strike(self.child.process.pid, number)
-        self.child.process.wait(10)
+        try:
+            self.child.process.wait(10)
+        except subprocess.TimeoutExpired:  # with a full disk it may be long about its end: who stops it does not wait
+            strike(self.child.process.pid, signal.SIGKILL)
+            self.child.process.wait(10)
         self.stopped = False
 
     def restart(self) -> None:
