@@ -1,8 +1,8 @@
 # make demo   a real-estate site, three Scrapyd nodes, one crawl spread over them, and a report of what it found
 # make test   the whole suite
 # make oldest the same with the oldest Scrapy that is tried (constraints-oldest.txt); make oldest ONLY=--without-nodes: the
-#             part of it that starts no Scrapyd, in two minutes
-# make chaos  workers, nodes, disks, FTP servers and the site fail at random; takes long
+#             part of it that starts no Scrapyd, in four minutes
+# make chaos  workers, nodes, disks, FTP servers and the site fail at random: half an hour
 # make bench  this project and others crawl the same site, side by side, for two to three hours
 #             (make bench SCENARIO=short ROUNDS=1: for a few minutes)
 # make lint   style and types
@@ -40,7 +40,7 @@ oldest: $(OLDEST)/oldest
 	@$(OLDEST)/bin/python -m pytest -n $(AT_ONCE) $(ONLY)
 
 chaos: $(READY)
-	@$(VENV)/bin/python -m pytest tests/chaos -m ""
+	@$(VENV)/bin/python -m pytest -n $(AT_ONCE) tests/chaos -m ""
 
 bench: $(READY)
 	@exec $(VENV)/bin/python benchmarks/side_by_side.py --scenario $(SCENARIO) --rounds $(ROUNDS) --write
