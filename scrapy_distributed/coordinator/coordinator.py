@@ -135,7 +135,10 @@ class Coordinator:
         except DistributedError as error:
             if isasyncgen(start):
                 await start.aclose()
-            self._refuse(error)
+            if isinstance(error, LedgerUnavailableError):  # the dispatcher may be at work already
+                self._ledger_failed(error)
+            else:
+                self._refuse(error)
             return
         except Exception:
             self._close("start_error")

@@ -60,13 +60,13 @@ class Discoveries:
         return finds
 
     @property
-    def wait(self) -> bool:
+    def waits(self) -> bool:
         """Whether there are some in the ledger that are still to be diverted."""
         return self._rest is not None and self._rest.active()
 
     def divert(self) -> None:
         """Divert some of those in the ledger, and the rest when others have had their turns."""
-        if self._stopped or self.wait:
+        if self._stopped or self.waits:
             return
         try:
             some = self.ledger.divert_found()
@@ -87,5 +87,5 @@ class Discoveries:
     def stop(self) -> None:
         """Leave the rest in the ledger, for the same command."""
         self._stopped = True
-        if self.wait:
+        if self.waits:
             self._rest.cancel()

@@ -98,7 +98,7 @@ async def test_many_finds_leave_time_for_others(start: Started) -> None:
     assert len(coordinator.ledger.queued()) == 0  # nothing of it counts yet
     coordinator.ledger.settle(taker.attempts[0], final, max_attempts=1, found=finds)
     coordinator._accepted("n1", final)
-    while coordinator.discoveries.wait:
+    while coordinator.discoveries.waits:
         await deferLater(reactor, 0.001)
     looker.stop()
     await looking
@@ -131,7 +131,7 @@ def test_what_was_found_and_not_diverted_is_kept_for_the_next_start(start: Start
     coordinator.discoveries.divert()
     for _ in range(3):
         coordinator.clock.advance(0)
-    assert not coordinator.discoveries.wait
+    assert not coordinator.discoveries.waits
     assert [attempt.size for attempt in taker.attempts] == [10, 10, 10]
 
 
