@@ -16,9 +16,11 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
-from scrapy_distributed.dispatch.members import Fleet, Flight, Member, Proof, Starts
+from scrapy_distributed.dispatch.leases import Starts
+from scrapy_distributed.dispatch.members import Fleet, Member, Proof
 from scrapy_distributed.errors import (
     LedgerUnavailableError,
     NodeAmbiguousError,

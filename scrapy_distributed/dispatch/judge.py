@@ -13,7 +13,8 @@ from scrapy.statscollectors import StatsCollector
 from twisted.internet.defer import CancelledError
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.dispatch.members import Fleet, Flight, Member, Proof
+from scrapy_distributed.dispatch.flight import Flight
+from scrapy_distributed.dispatch.members import Fleet, Member, Proof
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.ledger.sqlite import Finds, Ledger, Settlement
 from scrapy_distributed.ledger.states import AttemptState, Blame, Fate

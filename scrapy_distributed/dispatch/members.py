@@ -6,15 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.fleet.node import DaemonStatus, Node
-from scrapy_distributed.ledger.states import Attempt
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 LARGEST_BACKLOG = 1000  # jobs, whatever a node says of itself
 BAD_JOBS = 2  # in a row, until a node is doubted
-USUAL_START = 3  # times the slowest start that was seen may a start take
-LONGEST_START = 8  # leases
 
 
 class Proof(IntEnum):
@@ -26,42 +24,6 @@ class Proof(IntEnum):
     """A job of it has started."""
     DELIVERS = 3
     """A job of it has been accepted."""
-
-
-@dataclass(kw_only=True, eq=False)
-class Flight:
-    """An attempt under way, sent at *sent_at*. *evidence* is the time of its last sign of life."""
-
-    attempt: Attempt
-    sent_at: float
-    evidence: float
-    looked_at: float = float("-inf")
-    trial: bool = False  # to see whether a member that has failed works again
-    confirmed: bool = False  # the node has said that it has it
-    pending: bool = False  # the node said so when it was asked last
-    started: bool = False
-    at_work: bool = False  # a receipt of it tells of something done
-    sequence: int = 0  # of its newest receipt
-    activity: int = -1  # what it had done by then
-    active_at: float = 0.0  # when that grew last
-    stalled: bool = False  # it writes receipts and does nothing
-    lost: bool = False  # its requests have gone to another attempt; a final receipt still counts if it comes first
-    fenced: bool = False  # it can't count any more, and is only to be ended
-    signalled_at: float | None = None  # it was told to end while it ran
-    killed: bool = False
-    unreadable: int = 0  # how often a receipt of it made no sense
-    refused: bool = False  # the node has said no to a question about it, and the log tells
-    overtaken: int = 0  # jobs that this node got later and that are over
-    old: bool = False  # it is under way for suspiciously long, and the log tells
-
-    @property
-    def starting(self) -> bool:
-        """Its process runs, and has not written a receipt yet."""
-        return self.started and not self.sequence
-
-    @property
-    def waiting(self) -> bool:
-        return not (self.started or self.lost or self.fenced)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -199,28 +161,6 @@ class Member:
         self.pause, self.reported, self.trouble = 0.0, "", ""
         for flight in self.flights.values():
             flight.trial = False
-        return True
-
-
-class Starts:
-    """How long a job may take from its start to its first receipt: a *lease* (seconds), or more where starts have been
-    seen to be slow. Else a large project, or a busy node, whose jobs take longer than that would never begin."""
-
-    def __init__(self, lease: float) -> None:
-        self.seconds = lease
-        self._most = LONGEST_START * lease
-        self._grown_at = float("-inf")
-
-    def took(self, seconds: float) -> None:
-        """A job has started in so many *seconds*."""
-        self.seconds = max(self.seconds, min(USUAL_START * seconds, self._most))
-
-    def was_short(self, flight: Flight, now: float) -> bool:
-        """The time was not enough for *flight*. Returns whether there is more from now on: jobs that have started
-        together say it once."""
-        if flight.sent_at < self._grown_at or self.seconds >= self._most:
-            return False
-        self.seconds, self._grown_at = min(2 * self.seconds, self._most), now
         return True
 
 

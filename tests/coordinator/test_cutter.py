@@ -21,7 +21,8 @@ from scrapy_distributed.coordinator.batch_size import FIRST
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
-from scrapy_distributed.dispatch.members import Fleet, Flight, Member
+from scrapy_distributed.dispatch.flight import Flight
+from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt

@@ -18,8 +18,9 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.dispatch.judge import Judge
-from scrapy_distributed.dispatch.members import Fleet, Flight, Member, Proof
+from scrapy_distributed.dispatch.members import Fleet, Member, Proof
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.ledger.reader import LedgerReader

@@ -8,18 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scrapy_distributed.dispatch.flight import Flight
+from scrapy_distributed.dispatch.leases import LONGEST_START, USUAL_START, Starts
 from scrapy_distributed.dispatch.members import (
     BAD_JOBS,
     FIRST_PAUSE,
     LARGEST_BACKLOG,
     LONGEST_PAUSE,
-    LONGEST_START,
-    USUAL_START,
     Fleet,
-    Flight,
     Member,
     Proof,
-    Starts,
 )
 from scrapy_distributed.fleet.node import DaemonStatus, Node, NodeAddress
 from scrapy_distributed.ledger.states import Attempt, AttemptState
