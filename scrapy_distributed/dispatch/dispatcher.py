@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from scrapy import Spider
 from scrapy.statscollectors import StatsCollector
@@ -16,10 +16,10 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.dispatch.flight import Flight
+from scrapy_distributed.dispatch.flight import Flight, Signal
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
-from scrapy_distributed.dispatch.leases import Starts
+from scrapy_distributed.dispatch.leases import Leases
 from scrapy_distributed.dispatch.members import Fleet, Member, Proof
 from scrapy_distributed.errors import (
     LedgerUnavailableError,
@@ -36,13 +36,15 @@ from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.wire.receipt import Receipt
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
-KILL_AFTER = 30.0  # seconds between INT and KILL for a job that is to end
 LOOKS = 200  # at most so many looks a second at the whole fleet: one costs half a millisecond of CPU
 LAST_LOOKS = 20  # and so many while it is at work on the last batches
-OLD_LEASES = 10  # for so many leases nobody wonders about a job that its node says it has
-OVERTAKEN = 10  # jobs that came later and are over
 PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none back, unless something moves there
+
+
+class FlightOverError(Exception):
+    """The flight that a node was asked about was over before it answered: by the answer to its POST, say."""
 
 
 class Dispatcher:
@@ -76,8 +78,7 @@ class Dispatcher:
         self._extra = {"spider": spider}
         self._closing = False
         self._posting = 0
-        self._patience = min(config.lease / 4, 5 * config.poll_interval)  # seconds a job is left alone without news
-        self._starts = Starts(config.lease)
+        self._leases = Leases(config)
         self._usable_at = 0.0
         self._watches: list[Deferred[None]] = []
 
@@ -92,7 +93,7 @@ class Dispatcher:
                 self.ledger.lose(attempt, reason, counts=False, max_attempts=self.config.max_attempts)
                 continue
             lost = attempt.state is AttemptState.UNKNOWN
-            member.flights[attempt.job] = Flight(attempt=attempt, sent_at=now, evidence=now, lost=lost)
+            member.add(Flight(attempt=attempt, sent_at=now, evidence=now, lost=lost))
         for member in self.fleet.members:
             member.still_since = now
             self._watches.append(self._spawn(self._watch(member)))
@@ -109,7 +110,7 @@ class Dispatcher:
             attempt, payload = self.ledger.bind(batch, member.name, member.node.address.url)  # row before POST
             now = self._now()
             flight = Flight(attempt=attempt, sent_at=now, evidence=now, trial=member.pause > 0)
-            member.flights[attempt.job] = flight
+            member.add(flight)
             self.stats.inc_value("distributed/attempts")
             self.stats.inc_value(f"distributed/attempts/{member.name}")
             self._posting += 1
@@ -151,26 +152,24 @@ class Dispatcher:
             )  # fmt: skip
         except NodeAmbiguousError as error:
             self._fail(member, error)
-            flight.evidence = self._now()  # it may have it, or get it late: nothing else is sent until the lease ends
+            flight.posted(self._now())
         except NodeError as error:
             self._fail(member, error)
-            if attempt.job in member.flights:
+            if not flight.over:
                 self.judge.unsent(member, flight, str(error))
         else:
             member.taken += 1
             self.judge.worked(member, Proof.TAKES)
-            if attempt.job in member.flights:  # else its receipt was here before the answer
-                flight.evidence = self._now()
-                self._confirm(flight)
+            if not flight.over:  # else its receipt was here before the answer
+                flight.posted(self._now())
+                self._arrived(flight)
         finally:
             self._posting -= 1
         self._moved_on()
 
-    def _confirm(self, flight: Flight) -> None:
-        if not flight.confirmed:
-            flight.confirmed = True
-            if not (flight.lost or flight.fenced):
-                self.ledger.sent(flight.attempt)
+    def _arrived(self, flight: Flight) -> None:
+        if flight.arrived():
+            self.ledger.sent(flight.attempt)
 
     # Looking after
 
@@ -222,16 +221,16 @@ class Dispatcher:
         in_a_row = 0
         queue_stands = False
         for flight in list(member.flights.values()):
-            if not self._may_have_news(member, flight, queue_stands=queue_stands):
+            if flight.over or not self._leases.may_have_news(member, flight, self._now(), queue_stands=queue_stands):
                 continue
             flight.looked_at = self._now()
             try:
-                await self._inspect(member, flight)
+                with suppress(FlightOverError):
+                    await self._inspect(member, flight)
                 in_a_row = 0
             except NodeRefusedError as error:  # to one job: no sign of life, and nothing against the node
-                if not flight.refused:
-                    flight.refused = True
-                    logger.warning("Job %s: %s", flight.attempt.job, error, extra=self._extra)
+                if flight.is_refused():
+                    logger.warning("Job %s: %s", flight.job, error, extra=self._extra)
             except NodeError as error:
                 in_a_row += 1
                 if self._closing or isinstance(error, NodeUnreachableError) or in_a_row == 3:
@@ -239,50 +238,38 @@ class Dispatcher:
             except (CancelledError, LedgerUnavailableError):
                 raise
             except Exception:
-                logger.exception("Looking after job %s failed", flight.attempt.job, extra=self._extra)
+                logger.exception("Looking after job %s failed", flight.job, extra=self._extra)
             self._end_lease(member, flight)
-            stands = flight.pending and flight.waiting and flight.attempt.job in member.flights
-            queue_stands = queue_stands or stands
-
-    def _may_have_news(self, member: Member, flight: Flight, *, queue_stands: bool) -> bool:
-        """Where nothing has started or ended only heartbeats are due, and these only now and then. A node starts jobs
-        in the order in which it got them, so those behind one that waits wait as well."""
-        now = self._now()
-        ago = now - flight.looked_at
-        # No lease ends without a question. A clock that was set back makes it less than 0.
-        if not 0 <= ago < self._patience or now - flight.evidence >= self.config.lease:
-            return True
-        if flight.unreadable > 1:  # a forged one may cost much, each time
-            return False
-        urgent = member.pause or flight.lost or flight.fenced or flight.stalled or not flight.confirmed
-        if urgent and ago >= self.config.poll_interval:  # also where looks are close together
-            return True
-        return member.moved and not (queue_stands and flight.waiting)
+            queue_stands = queue_stands or (flight.pending and flight.waiting and not flight.over)
 
     async def _inspect(self, member: Member, flight: Flight) -> None:
+        """Raises ``FlightOverError`` where it is over before its node has answered."""
         if not await self._ended_by_us(member, flight) and not await self._take_receipt(member, flight):
             await self._ask(member, flight)
 
+    async def _answer(self, flight: Flight, question: Awaitable[T]) -> T:
+        """What its node answers. Raises ``FlightOverError``: then that concerns nobody any more."""
+        answer = await question
+        if flight.over:
+            raise FlightOverError
+        return answer
+
     async def _ask(self, member: Member, flight: Flight) -> None:
-        """``status.json`` unpacks a node's whole queue, so it is asked where a receipt can't tell, and not always."""
-        attempt = flight.attempt
-        silent = self._now() - flight.evidence
-        if not (member.moved or not flight.confirmed or silent > self._patience or flight.fenced or flight.stalled):
+        if not self._leases.node_is_to_be_asked(member, flight, self._now()):
             return
-        state = await member.node.status(attempt.job, self.job.project)
-        flight.pending = state == "pending"
+        state = await self._answer(flight, member.node.status(flight.job, self.job.project))
         if state is not None:
-            self._confirm(flight)
-        if flight.fenced and state in (None, "finished"):
-            member.flights.pop(attempt.job, None)
-        elif state == "pending":
-            flight.evidence = self._now()
-            flight.signalled_at, flight.killed = None, False  # it has come late: it is to be taken back, if it was
+            self._arrived(flight)
+        if state == "pending":
+            flight.waits(self._now())
         elif state == "running":
-            self._started(member, flight)
-        elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
-            log = await self._log(member, flight)
-            if attempt.job in member.flights:  # else it was settled meanwhile
+            self._runs(member, flight)
+        else:
+            flight.left_the_queue()
+            if flight.fenced:
+                member.forget(flight)
+            elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
+                log = await self._answer(flight, self._log(member, flight))
                 told = flight.signalled_at is not None
                 why = cause_of_death(log, began=flight.sequence > 0, told=told)
                 self.judge.died(member, flight, why, self._now())
@@ -290,103 +277,82 @@ class Dispatcher:
 
     async def _take_receipt(self, member: Member, flight: Flight, *, ended: bool = False) -> bool:
         """Fetch the receipt. Returns whether that settles the matter for now: it is final, or a sign of life."""
-        attempt = flight.attempt
-        data = await member.node.receipt(self.job.project, self.job.spider, attempt.job)
-        if data is None or attempt.job not in member.flights:
-            return attempt.job not in member.flights
+        data = await self._answer(flight, member.node.receipt(self.job.project, self.job.spider, flight.job))
+        if data is None:
+            return False
         try:
-            receipt = Receipt.from_json(data, size=attempt.size)
-            if receipt.job != attempt.job:
+            receipt = Receipt.from_json(data, size=flight.attempt.size)
+            if receipt.job != flight.job:
                 raise WireError(f"it is of job {receipt.job!r}")
         except WireError as error:
-            flight.unreadable += 1
-            # One may come cut: Twisted's File takes the size before it opens what the worker has replaced meanwhile.
-            if flight.unreadable == 2:
-                logger.warning("%s: receipt of job %s: %s", member.name, attempt.job, error, extra=self._extra)
+            if flight.confuses():
+                logger.warning("%s: receipt of job %s: %s", member.name, flight.job, error, extra=self._extra)
             return False
         if receipt.final:
-            why = "" if receipt.stored else await self._why_not_stored(member, flight)
-            if attempt.job in member.flights:
-                await self.judge.final(member, flight, receipt, self._now(), why)
+            why = "" if receipt.stored else last_error(await self._answer(flight, self._log(member, flight)))
+            await self.judge.final(member, flight, receipt, self._now(), why)
             self._moved_on()
             return True
-        if receipt.sequence <= flight.sequence:
+        started_in = self._now() - flight.evidence if flight.starting else None
+        if not flight.reports(receipt):
             return False
-        if flight.starting:
-            self._starts.took(self._now() - flight.evidence)
-        flight.sequence, flight.at_work = receipt.sequence, receipt.activity > 0
+        if started_in is not None:
+            self._leases.starts.took(started_in)
         if ended:
             return False
-        self._confirm(flight)
-        self._started(member, flight)
+        self._arrived(flight)
+        self._runs(member, flight)
         return self._is_active(flight, receipt)
-
-    async def _why_not_stored(self, member: Member, flight: Flight) -> str:
-        return last_error(await self._log(member, flight))
 
     async def _log(self, member: Member, flight: Flight) -> str | None:
         """The end of the job's log, long enough for a traceback and what stands before it."""
-        return await member.node.log_tail(self.job.project, self.job.spider, flight.attempt.job, max_bytes=20_000)
+        return await member.node.log_tail(self.job.project, self.job.spider, flight.job, max_bytes=20_000)
 
     def _is_active(self, flight: Flight, receipt: Receipt) -> bool:
-        """A receipt is a sign of life while what the worker has done grows."""
         now = self._now()
-        activity = receipt.activity + bool(receipt.finish_reason)  # when it stores its feed the time begins anew
-        if activity > flight.activity:
-            flight.activity, flight.active_at = activity, now
-        flight.stalled = now - flight.active_at >= self.config.stall
-        if not flight.stalled:
-            flight.evidence = now
-        elif flight.signalled_at is None:
+        is_active = flight.acts(receipt, now, stall=self.config.stall)
+        if not is_active and flight.signalled_at is None:
             logger.warning(
                 "Job %s has done nothing for %d s (DISTRIBUTED_STALL): it is ended, and sent again",
-                flight.attempt.job, now - flight.active_at, extra=self._extra,
+                flight.job, now - flight.active_at, extra=self._extra,
             )  # fmt: skip
-        return not flight.stalled
+        return is_active
 
-    def _started(self, member: Member, flight: Flight) -> None:
+    def _runs(self, member: Member, flight: Flight) -> None:
         # Of a job that had started before nothing follows: a Scrapyd that was restarted leaves such jobs alone.
-        proof = Proof.TAKES if flight.started else Proof.STARTS
-        if not flight.started:  # to have started is a sign of life, to run is none
-            flight.evidence = self._now()
-        flight.started, flight.pending = True, False
-        self.judge.worked(member, proof)
+        self.judge.worked(member, Proof.STARTS if flight.runs(self._now()) else Proof.TAKES)
 
     # Ending jobs
 
     async def _ended_by_us(self, member: Member, flight: Flight) -> bool:
-        """End a job that is not wanted: INT, so that it can report what it has done, then KILL. Returns whether that
-        was all."""
-        if not (flight.lost or flight.fenced or flight.stalled):
-            # In doubt only the job that is to prove it may wait there.
-            in_doubt = member.pause and member.needs >= Proof.STARTS
-            return bool(in_doubt and flight.waiting and not flight.trial) and await self._back(member, flight)
-        now = self._now()
-        if flight.killed or (flight.signalled_at is not None and now - flight.signalled_at < KILL_AFTER):
-            return False
-        return await self._cancel(member, flight, "KILL" if flight.signalled_at is not None else None)
+        """End a job that is not wanted. Returns whether that was all."""
+        signal = flight.signal_due(self._now())
+        if signal is not None:
+            return await self._cancel(member, flight, signal)
+        # In doubt only the job that is to prove it may wait there.
+        in_doubt = member.pause and member.needs >= Proof.STARTS
+        return bool(in_doubt and flight.waiting and not flight.trial) and await self._back(member, flight)
 
-    async def _cancel(self, member: Member, flight: Flight, signal: str | None = None) -> bool:
-        flight.signalled_at, flight.killed = self._now(), signal is not None  # before: the answer may be lost
-        before = await member.node.cancel(self.job.project, flight.attempt.job, signal)
-        if flight.attempt.job not in member.flights:
-            return True
+    async def _cancel(self, member: Member, flight: Flight, signal: Signal = Signal.INT) -> bool:
+        flight.signalled(signal, self._now())
+        named = signal.value if signal is Signal.KILL else None  # INT is Scrapyd's own
+        before = await self._answer(flight, member.node.cancel(self.job.project, flight.job, named))
         if before == "running":
-            self._started(member, flight)
+            self._runs(member, flight)
             return False
         if flight.fenced:
-            del member.flights[flight.attempt.job]
+            member.forget(flight)
         elif before == "pending":
             self.stats.inc_value("distributed/attempts/taken_back")
             self.judge.unsent(member, flight, "taken back before it ran")
-        return before == "pending" or flight.fenced
+        return flight.over
 
     async def _end_the_rest(self, deadline: float) -> None:
         """Of a run that is over: whatever still runs can't count."""
         for member, flight in self.fleet.flights():
             if not member.silent and self._now() < deadline:
                 with suppress(NodeError):
-                    await member.node.cancel(self.job.project, flight.attempt.job, "KILL")
+                    await member.node.cancel(self.job.project, flight.job, "KILL")
 
     async def _take_back(self, member: Member) -> None:
         """Jobs that have waited here for a while go to nodes that have nothing to do, the last ones first."""
@@ -405,47 +371,37 @@ class Dispatcher:
         if not takers or any(name != last for _, last in self.ledger.ready() for name in takers):
             return
         for flight in waiting[-sum(takers.values()) :]:
-            with suppress(NodeRefusedError):  # to one job: nothing against the node
+            with suppress(NodeRefusedError, FlightOverError):  # to one job: nothing against the node
                 if await self._back(member, flight):
                     # Else two nodes that start nothing would play catch.
                     member.passed_until = self._now() + PASSED_LEASES * self.config.lease
 
     async def _back(self, member: Member, flight: Flight) -> bool:
         """Take a job back, if it waits still. Returns whether that was so."""
-        if await member.node.status(flight.attempt.job, self.job.project) != "pending":
+        if await self._answer(flight, member.node.status(flight.job, self.job.project)) != "pending":
             return False
         return await self._cancel(member, flight)
 
     def _end_lease(self, member: Member, flight: Flight) -> None:
-        now = self._now()
-        silent, age = now - flight.evidence, now - flight.sent_at
-        if flight.attempt.job not in member.flights or flight.lost or flight.fenced:
+        if flight.over or not flight.counts:
             return
-        starting = flight.starting and not member.silent
-        if silent >= (self._starts.seconds if starting else self.config.lease):
+        leases, now = self._leases, self._now()
+        silent, age = now - flight.evidence, now - flight.sent_at
+        if leases.is_over(member, flight, now):
             self.judge.lost(member, flight, f"no sign of life on {member.name} for {silent:.0f} s", now)
-            if starting and self._starts.was_short(flight, now):
-                logger.info("Jobs get %.0f s to start from now on", self._starts.seconds, extra=self._extra)
-        elif 0 < self.config.max_job_seconds <= age:
+            if leases.is_longer_now(member, flight, now):
+                logger.info("Jobs get %.0f s to start from now on", leases.starts.seconds, extra=self._extra)
+        elif leases.is_too_old(flight, now):
             reason = f"not over on {member.name} after {age:.0f} s (DISTRIBUTED_MAX_JOB_SECONDS)"
             self.judge.lost(member, flight, reason, now)
-        elif age >= OLD_LEASES * self.config.lease and not flight.old and self._is_strange(member, flight):
+        elif not flight.old and leases.is_strange(member, flight, now):
             flight.old = True
             logger.warning(
                 "Job %s is %s on %s for %d s, %s: see what its node does. DISTRIBUTED_MAX_JOB_SECONDS ends such jobs",
-                flight.attempt.job, "running" if flight.started else "pending", member.name, age,
+                flight.job, "running" if flight.started else "pending", member.name, age,
                 f"while {flight.overtaken} that it got later are over" if flight.overtaken else "and no other of ours"
                 " runs there", extra=self._extra,
             )  # fmt: skip
-
-    def _is_strange(self, member: Member, flight: Flight) -> bool:
-        """Of a job that its node has had for long: Scrapyd starts jobs in the order in which it got them, and they are
-        about as large as each other. A node that is busy with jobs of others, or never starts ours, looks alike."""
-        flights = member.flights.values()
-        is_next = flight.waiting and not any(other.started for other in flights)
-        return flight.overtaken >= OVERTAKEN or (
-            is_next and flight is next(other for other in flights if other.waiting)
-        )
 
     def _moved_on(self) -> None:
         self.send_ready()
@@ -479,7 +435,7 @@ class Dispatcher:
         # To answer is not enough where batches wait: a member that has failed must have a job of ours, or take one.
         # Where the last batch goes from one to the other, and comes back each time, it waits as well.
         members = self.fleet.members
-        waits = not self.ledger.posted() or any(not (f.lost or f.fenced) for _, f in self.fleet.flights())
+        waits = not self.ledger.posted() or any(flight.counts for _, flight in self.fleet.flights())
         if any(one.usable(waiting=waits) for one in members):
             self._usable_at = now
         elif now - self._usable_at >= self.config.fleet_timeout and not any(one.proving for one in self.fleet.members):

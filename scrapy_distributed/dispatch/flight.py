@@ -1,19 +1,40 @@
-"""An attempt under way, and what is known of its job. Times are the clock's seconds."""
+"""An attempt under way: what is known of its job, and what changes that. Pure; times are the clock's seconds.
+
+sent -> confirmed -> started -> at work -> over: accepted, rejected or given back
+             |          |          |
+             +----------+----------+-> stalled, lost, fenced: its job is to end, by INT and then KILL
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
-from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.ledger.states import Attempt, AttemptState
+from scrapy_distributed.wire.receipt import Receipt
+
+KILL_AFTER = 30.0  # seconds between INT and KILL for a job that is to end
+
+
+class Signal(Enum):
+    """What ends a job."""
+
+    INT = "INT"
+    """It reports what it has done."""
+    KILL = "KILL"
 
 
 @dataclass(kw_only=True, eq=False)
 class Flight:
-    """An attempt under way, sent at *sent_at*. *evidence* is the time of its last sign of life."""
+    """An attempt under way, sent at *sent_at*. *evidence* is the time of its last sign of life.
+
+    Once it is over nothing that is still on its way from its node changes anything.
+    """
 
     attempt: Attempt
     sent_at: float
     evidence: float
+    over: bool = False
     looked_at: float = float("-inf")
     trial: bool = False  # to see whether a member that has failed works again
     confirmed: bool = False  # the node has said that it has it
@@ -34,10 +55,111 @@ class Flight:
     old: bool = False  # it is under way for suspiciously long, and the log tells
 
     @property
+    def job(self) -> str:
+        return self.attempt.job
+
+    @property
+    def counts(self) -> bool:
+        """Its requests wait for it, and for no other attempt."""
+        return not (self.lost or self.fenced)
+
+    @property
     def starting(self) -> bool:
         """Its process runs, and has not written a receipt yet."""
         return self.started and not self.sequence
 
     @property
     def waiting(self) -> bool:
-        return not (self.started or self.lost or self.fenced)
+        """It takes room on its node, which has not started it."""
+        return self.counts and not self.started
+
+    @property
+    def never_ran(self) -> bool:
+        """As far as we know."""
+        return not self.confirmed or (self.signalled_at is not None and not self.started)
+
+    # What its node and its worker say
+
+    def posted(self, now: float) -> None:
+        """Its node has it, or may have it, or get it late: nothing else is sent until the lease ends."""
+        self.evidence = now
+
+    def arrived(self) -> bool:
+        """Its node has it. Returns whether that is news of an attempt that counts."""
+        news, self.confirmed = not self.confirmed, True
+        return news and self.counts
+
+    def waits(self, now: float) -> None:
+        """Its node has it in its queue: that is a sign of life. It may have come late: then it is to be taken back,
+        if it was before."""
+        self.evidence, self.pending = now, True
+        self.signalled_at, self.killed = None, False
+
+    def runs(self, now: float) -> bool:
+        """Its process runs. Returns whether it has started since we know of it: to have started is a sign of life, to
+        run is none."""
+        news = not self.started
+        if news:
+            self.evidence = now
+        self.started, self.pending = True, False
+        return news
+
+    def reports(self, receipt: Receipt) -> bool:
+        """A running *receipt* of it was read. Returns whether it is a newer one."""
+        news = receipt.sequence > self.sequence
+        if news:
+            self.sequence, self.at_work = receipt.sequence, receipt.activity > 0
+        return news
+
+    def acts(self, receipt: Receipt, now: float, *, stall: float) -> bool:
+        """*receipt* is a sign of life while what the worker has done grows. Returns whether it is; else it has done
+        nothing for *stall* seconds."""
+        activity = receipt.activity + bool(receipt.finish_reason)  # when it stores its feed the time begins anew
+        if activity > self.activity:
+            self.activity, self.active_at = activity, now
+        self.stalled = now - self.active_at >= stall
+        if not self.stalled:
+            self.evidence = now
+        return not self.stalled
+
+    def left_the_queue(self) -> None:
+        """Its node says that it has ended, or does not know it."""
+        self.pending = False
+
+    def confuses(self) -> bool:
+        """A receipt of it made no sense. Returns whether that is to be told: one may come cut, as Twisted's ``File``
+        takes the size before it opens what the worker has replaced meanwhile."""
+        self.unreadable += 1
+        return self.unreadable == 2
+
+    def is_refused(self) -> bool:
+        """Its node says no to a question about it. Returns whether that is news."""
+        news, self.refused = not self.refused, True
+        return news
+
+    def is_passed_by(self, other: Flight) -> None:
+        """*other*, on the same node, is over."""
+        self.overtaken += self.sent_at < other.sent_at
+
+    # What we do with it
+
+    def lose(self) -> None:
+        """Its requests go to another attempt."""
+        self.lost = True
+        self.attempt = replace(self.attempt, state=AttemptState.UNKNOWN)
+
+    def fence(self) -> None:
+        """What it was sent is settled by another attempt."""
+        self.fenced = True
+
+    def signal_due(self, now: float) -> Signal | None:
+        """What is to end it now, if it is to end: INT, so that it can report what it has done, then KILL."""
+        if self.counts and not self.stalled:
+            return None
+        if self.signalled_at is None:
+            return Signal.INT
+        return Signal.KILL if not self.killed and now - self.signalled_at >= KILL_AFTER else None
+
+    def signalled(self, signal: Signal, now: float) -> None:
+        """To be called before it is: the answer may be lost."""
+        self.signalled_at, self.killed = now, signal is Signal.KILL

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 from scrapy import Spider
@@ -17,7 +16,7 @@ from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.dispatch.members import Fleet, Member, Proof
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.ledger.sqlite import Finds, Ledger, Settlement
-from scrapy_distributed.ledger.states import AttemptState, Blame, Fate
+from scrapy_distributed.ledger.states import Blame, Fate
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import shortened
 
@@ -49,10 +48,10 @@ class Judge:
         found: list[Finds] | tuple[str, Blame] = []
         if receipt.targets and not (flight.fenced or self._objection(flight, receipt)):
             found = await self._found(member, flight, receipt)
-            if flight.attempt.job not in member.flights:
+            if flight.over:
                 return
         if flight.fenced:  # also by an attempt that was accepted while this was read
-            del member.flights[flight.attempt.job]
+            member.forget(flight)
             return
         settlement: Settlement | tuple[str, Blame] | None = self._objection(flight, receipt)
         if settlement is None:
@@ -83,8 +82,7 @@ class Judge:
         fate = self.ledger.lose(
             flight.attempt, reason, counts=self._counts(blame), max_attempts=self.config.max_attempts
         )
-        flight.lost = True
-        flight.attempt = replace(flight.attempt, state=AttemptState.UNKNOWN)
+        flight.lose()
         if not member.silent:
             self._doubt(member, blame, reason, now)
         self._ended(flight, fate, reason)
@@ -92,7 +90,7 @@ class Judge:
     def unsent(self, member: Member, flight: Flight, reason: str) -> None:
         """It never ran and never will."""
         self.ledger.unsent(flight.attempt, reason)
-        del member.flights[flight.attempt.job]
+        member.forget(flight)
 
     def worked(self, member: Member, proof: Proof) -> None:
         """A node has shown *proof* that it works."""
@@ -105,8 +103,7 @@ class Judge:
             return Blame.NOBODY
         if flight.at_work:
             return Blame.BATCH
-        never_ran = not flight.confirmed or (flight.signalled_at is not None and not flight.started)
-        return Blame.NOBODY if never_ran or member.silent else Blame.NODE
+        return Blame.NOBODY if flight.never_ran or member.silent else Blame.NODE
 
     def _objection(self, flight: Flight, receipt: Receipt) -> tuple[str, Blame] | None:
         return self.ledger.objection(flight.attempt, receipt) or self._overtaken(flight, receipt)
@@ -147,7 +144,7 @@ class Judge:
 
     def _unexpected(self, member: Member, flight: Flight, error: Exception) -> tuple[str, Blame]:
         """The next time it would be the same: the batch must not wait for ever."""
-        logger.error("Receipt of job %s on %s", flight.attempt.job, member.name, exc_info=error, extra=self._extra)
+        logger.error("Receipt of job %s on %s", flight.job, member.name, exc_info=error, extra=self._extra)
         return f"its receipt can't be settled: {shortened(f'{type(error).__name__}: {error}')}", Blame.NODE
 
     def _accept(self, member: Member, flight: Flight, receipt: Receipt, settlement: Settlement) -> None:
@@ -214,7 +211,7 @@ class Judge:
         settled = self.ledger.settled_positions(flight.attempt.batch)
         for other in self._of_batch(flight.attempt.batch):
             if other.attempt.positions & settled:
-                other.fenced = True
+                other.fence()
                 self.ledger.reject(
                     other.attempt, "what it was sent is settled, or in another batch, already", counts=False,
                     max_attempts=self.config.max_attempts,

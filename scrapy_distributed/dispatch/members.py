@@ -77,13 +77,21 @@ class Member:
     @property
     def trial(self) -> Flight | None:
         """The job that tells whether it works again."""
-        return next((f for f in self.flights.values() if f.trial and not (f.lost or f.fenced)), None)
+        return next((f for f in self.flights.values() if f.trial and f.counts), None)
+
+    def add(self, flight: Flight) -> None:
+        self.flights[flight.job] = flight
 
     def is_over(self, flight: Flight) -> None:
         """It is accepted or rejected."""
-        del self.flights[flight.attempt.job]
+        self.forget(flight)
         for other in self.flights.values():
-            other.overtaken += other.sent_at < flight.sent_at
+            other.is_passed_by(flight)
+
+    def forget(self, flight: Flight) -> None:
+        """It never ran, or can't count."""
+        del self.flights[flight.job]
+        flight.over = True
 
     @property
     def idle_slots(self) -> int:

@@ -25,10 +25,12 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.dispatch import dispatcher as dispatch
-from scrapy_distributed.dispatch.dispatcher import KILL_AFTER, LAST_LOOKS, LOOKS, OVERTAKEN, Dispatcher
+from scrapy_distributed.dispatch import leases
+from scrapy_distributed.dispatch.dispatcher import LAST_LOOKS, LOOKS, Dispatcher
+from scrapy_distributed.dispatch.flight import KILL_AFTER
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
+from scrapy_distributed.dispatch.leases import OVERTAKEN
 from scrapy_distributed.dispatch.members import Fleet, Member, Proof
 from scrapy_distributed.errors import LedgerUnavailableError, NodeError, NodeRefusedError, NodeUnreachableError
 from scrapy_distributed.fleet.node import Node, NodeAddress
@@ -706,7 +708,7 @@ async def test_a_job_may_have_a_longest_time(make_rig: Callable[..., Rig], caplo
 async def test_a_job_that_waits_for_ever_while_others_jobs_run_is_told(
     make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "OLD_LEASES", 1)
+    monkeypatch.setattr(leases, "OLD_LEASES", 1)
     rig = make_rig(nodes=1)
     rig.batches(1, 1)
     await rig.start()
@@ -726,7 +728,7 @@ async def test_a_job_that_waits_for_ever_while_others_jobs_run_is_told(
 async def test_a_job_that_others_overtake_is_told_and_one_that_is_only_long_is_not(
     make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "OLD_LEASES", 1)
+    monkeypatch.setattr(leases, "OLD_LEASES", 1)
     rig = make_rig(nodes=1, NODE_BACKLOG=20)
     rig.batches(1)
     await rig.start()
