@@ -142,7 +142,7 @@ class Cutter:
 
     def _count_slots(self) -> int:
         """Jobs that the fleet runs at once, as far as is known: a node does not tell how many it would."""
-        return max(1, sum(max(1, member.peak_running) for member in self.fleet.members if member.well))
+        return max(1, sum(max(1, member.pace.peak_running) for member in self.fleet.members if member.trust.well))
 
     def _close(self, batches: list[list[str]]) -> None:
         if not batches:

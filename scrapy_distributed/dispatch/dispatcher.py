@@ -20,7 +20,7 @@ from scrapy_distributed.dispatch.flight import Flight, Signal
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.leases import Leases
-from scrapy_distributed.dispatch.members import Fleet, Member, Proof
+from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.errors import (
     LedgerUnavailableError,
     NodeAmbiguousError,
@@ -31,6 +31,7 @@ from scrapy_distributed.errors import (
 )
 from scrapy_distributed.fleet.node import Node
 from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
+from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.wire.receipt import Receipt
@@ -95,7 +96,7 @@ class Dispatcher:
             lost = attempt.state is AttemptState.UNKNOWN
             member.add(Flight(attempt=attempt, sent_at=now, evidence=now, lost=lost))
         for member in self.fleet.members:
-            member.still_since = now
+            member.pace.still_since = now
             self._watches.append(self._spawn(self._watch(member)))
         self.send_ready()
 
@@ -109,7 +110,7 @@ class Dispatcher:
                 return
             attempt, payload = self.ledger.bind(batch, member.name, member.node.address.url)  # row before POST
             now = self._now()
-            flight = Flight(attempt=attempt, sent_at=now, evidence=now, trial=member.pause > 0)
+            flight = Flight(attempt=attempt, sent_at=now, evidence=now, trial=member.trust.doubt)
             member.add(flight)
             self.stats.inc_value("distributed/attempts")
             self.stats.inc_value(f"distributed/attempts/{member.name}")
@@ -119,7 +120,7 @@ class Dispatcher:
     @property
     def idle(self) -> bool:
         """Whether a node has nothing to do."""
-        return any(member.idle_slots or (member.pause and member.has_room) for member in self.fleet.members)
+        return any(member.idle_slots or (member.trust.doubt and member.has_room) for member in self.fleet.members)
 
     async def drain(self, seconds: float) -> None:
         """Send what is ready, as far as nodes answer, for at most *seconds*; then look no more."""
@@ -158,7 +159,7 @@ class Dispatcher:
             if not flight.over:
                 self.judge.unsent(member, flight, str(error))
         else:
-            member.taken += 1
+            member.pace.taken += 1
             self.judge.worked(member, Proof.TAKES)
             if not flight.over:  # else its receipt was here before the answer
                 flight.posted(self._now())
@@ -193,23 +194,23 @@ class Dispatcher:
         return usual if self.ledger.ready() or not self.all_cut() else min(usual, members / LAST_LOOKS)
 
     async def _look(self, member: Member) -> None:
-        if not member.silent or self._now() >= member.again_at:
+        if not member.trust.silent or self._now() >= member.trust.again_at:
             try:
                 status = await member.node.daemonstatus()
                 member.seen(status, self._now())
-                if member.unchecked:
+                if member.trust.unchecked:
                     await self.admit(member.node)
-                    member.unchecked = False
-                member.recover(self._now())
+                    member.trust.unchecked = False
+                member.trust.recover(self._now())
                 self._check_wedged(member)
                 await self._inspect_all(member)
                 await self._take_back(member)
             except NodeError as error:
                 if self._closing:  # we have cut the line ourselves
                     return
-                member.silent = True
+                member.trust.silent = True
                 self._fail(member, error)
-        if member.silent:
+        if member.trust.silent:
             for flight in list(member.flights.values()):
                 self._end_lease(member, flight)
         self._check_usable()
@@ -330,7 +331,7 @@ class Dispatcher:
         if signal is not None:
             return await self._cancel(member, flight, signal)
         # In doubt only the job that is to prove it may wait there.
-        in_doubt = member.pause and member.needs >= Proof.STARTS
+        in_doubt = member.trust.doubt and member.trust.needs >= Proof.STARTS
         return bool(in_doubt and flight.waiting and not flight.trial) and await self._back(member, flight)
 
     async def _cancel(self, member: Member, flight: Flight, signal: Signal = Signal.INT) -> bool:
@@ -350,7 +351,7 @@ class Dispatcher:
     async def _end_the_rest(self, deadline: float) -> None:
         """Of a run that is over: whatever still runs can't count."""
         for member, flight in self.fleet.flights():
-            if not member.silent and self._now() < deadline:
+            if not member.trust.silent and self._now() < deadline:
                 with suppress(NodeError):
                     await member.node.cancel(self.job.project, flight.job, "KILL")
 
@@ -364,7 +365,7 @@ class Dispatcher:
         others = [other for other in self.fleet.members if other is not member]
         takers = {other.name: other.idle_slots for other in others if other.idle_slots}
         if not takers:
-            any_well = any(one.well for one in self.fleet.members)
+            any_well = any(one.trust.well for one in self.fleet.members)
             takers = {other.name: 1 for other in others if other.would_try(any_well=any_well)}
             if any_well:  # what was sent before is not for trying out a node
                 waiting = [flight for flight in waiting if flight.attempt.number == 1]
@@ -413,21 +414,21 @@ class Dispatcher:
         """The node of *error* has failed the preflight: it gets nothing until it passes."""
         member = self.fleet.by_name(error.node)
         if member is not None:
-            member.silent = member.unchecked = True
+            member.trust.silent = member.trust.unchecked = True
             self._fail(member, error)
 
     def _fail(self, member: Member, error: NodeError) -> None:
         if self._closing:  # calls are cut off then
             return
         self.stats.inc_value(f"distributed/node_errors/{member.name}")
-        if member.fail(str(error), self._now()):
+        if member.trust.fail(str(error), self._now()):
             logger.warning("%s; it gets no batches until it works again", error, extra=self._extra)
 
     def _check_wedged(self, member: Member) -> None:
         seconds = self.config.lease
         if member.wedged(self._now(), seconds):
             reason = f"{member.name}: jobs wait there, nothing runs, and nothing has started for {seconds:.0f} s"
-            if member.fail(reason, self._now(), needs=Proof.STARTS):
+            if member.trust.fail(reason, self._now(), needs=Proof.STARTS):
                 logger.warning("%s: restart its Scrapyd; its batches go elsewhere", reason, extra=self._extra)
 
     def _check_usable(self) -> None:

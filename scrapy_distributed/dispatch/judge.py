@@ -13,8 +13,9 @@ from twisted.internet.defer import CancelledError
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.flight import Flight
-from scrapy_distributed.dispatch.members import Fleet, Member, Proof
+from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
+from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.sqlite import Finds, Ledger, Settlement
 from scrapy_distributed.ledger.states import Blame, Fate
 from scrapy_distributed.wire.receipt import Receipt
@@ -83,7 +84,7 @@ class Judge:
             flight.attempt, reason, counts=self._counts(blame), max_attempts=self.config.max_attempts
         )
         flight.lose()
-        if not member.silent:
+        if not member.trust.silent:
             self._doubt(member, blame, reason, now)
         self._ended(flight, fate, reason)
 
@@ -99,11 +100,11 @@ class Judge:
 
     def _blame_for_loss(self, member: Member, flight: Flight) -> Blame:
         members = self.fleet.members
-        if len(members) > 1 and all(one.silent for one in members):  # our own network is cut
+        if len(members) > 1 and all(one.trust.silent for one in members):  # our own network is cut
             return Blame.NOBODY
         if flight.at_work:
             return Blame.BATCH
-        return Blame.NOBODY if flight.never_ran or member.silent else Blame.NODE
+        return Blame.NOBODY if flight.never_ran or member.trust.silent else Blame.NODE
 
     def _objection(self, flight: Flight, receipt: Receipt) -> tuple[str, Blame] | None:
         return self.ledger.objection(flight.attempt, receipt) or self._overtaken(flight, receipt)
@@ -182,17 +183,17 @@ class Judge:
 
     def _counts(self, blame: Blame, *, alone: bool = False) -> bool:
         """Whether it is a failure of the batch. Where no node works it is not at fault, and waits until one does."""
-        well = alone or any(member.well for member in self.fleet.members)
+        well = alone or any(member.trust.well for member in self.fleet.members)
         return blame is Blame.BATCH or (blame is Blame.NODE and well)
 
     def _doubt(self, member: Member, blame: Blame, reason: str, now: float) -> None:
-        if blame is not Blame.NOBODY and member.job_failed(reason, now):
+        if blame is not Blame.NOBODY and member.trust.job_failed(reason, now):
             self._warn("%s: its jobs come to nothing, the last one: %s; it gets one at a time until one is accepted",
                        member.name, reason)  # fmt: skip
 
     def _again(self, member: Member, receipt: Receipt) -> int:
         """The failed requests of *receipt* to be tried on another node: bitmap of positions in its payload."""
-        if not any(other.well for other in self.fleet.members if other is not member):
+        if not any(other.trust.well for other in self.fleet.members if other is not member):
             return 0
         return sum(
             1 << position

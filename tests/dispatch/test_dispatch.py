@@ -31,9 +31,10 @@ from scrapy_distributed.dispatch.flight import KILL_AFTER
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.leases import OVERTAKEN
-from scrapy_distributed.dispatch.members import Fleet, Member, Proof
+from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.errors import LedgerUnavailableError, NodeError, NodeRefusedError, NodeUnreachableError
 from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import Finds, Ledger
 from scrapy_distributed.wire.payload import START_URL, decode_payload
@@ -253,12 +254,12 @@ async def test_what_a_node_refuses_goes_to_another_and_nobody_is_blamed(rig: Rig
     rig.batches(2)
     await rig.start()
     assert rig.attempts() == [("n0", "unsent"), ("n1", "sent")]
-    assert not rig.members[0].well
+    assert not rig.members[0].trust.well
     assert rig.count("node_errors/n0") == 1
     rig.fakes[0].projects = {"p": {"1": ["s"]}}
     await rig.look(4)
     await rig.send(1, 1)
-    assert rig.members[0].well  # it took one
+    assert rig.members[0].trust.well  # it took one
     assert len(rig.jobs(0)) == 1
 
 
@@ -487,7 +488,7 @@ async def test_a_job_that_waits_is_alive(make_rig: Callable[..., Rig]) -> None:
     await rig.start()
     await rig.look(5 * LEASE)
     assert rig.attempts() == [("n0", "sent")]
-    assert rig.members[0].well
+    assert rig.members[0].trust.well
 
 
 @pytest_twisted.ensureDeferred
@@ -597,7 +598,7 @@ async def test_a_question_about_a_job_that_is_refused_is_not_held_against_its_no
     rig.fakes[0].start_pending()
     rig.fakes[0].faults["logs"] = Fault.FORBIDDEN
     await rig.look(20)
-    assert rig.members[0].well
+    assert rig.members[0].trust.well
     assert rig.count("node_errors/n0") == 0
     assert sum(record.levelno == logging.WARNING for record in caplog.records) == 1
     await rig.send(1, 1)
@@ -620,9 +621,9 @@ async def test_a_node_that_does_not_answer_is_asked_less_and_less_and_used_again
     await rig.work(1)
     rig.fakes[0].faults.clear()
     await rig.look(LEASE)
-    assert rig.members[0].trouble == ""
+    assert rig.members[0].trust.trouble == ""
     await rig.send(1, 1)
-    assert rig.members[0].well
+    assert rig.members[0].trust.well
 
 
 # Taking back
@@ -664,12 +665,12 @@ async def test_between_nodes_that_start_nothing_jobs_do_not_go_back_and_forth(ri
     await rig.start()
     await rig.look(20 * LEASE)
     assert rig.posts() < 8
-    assert [member.needs for member in rig.members] == [Proof.STARTS, Proof.STARTS]
-    assert not any(member.well for member in rig.members)
+    assert [member.trust.needs for member in rig.members] == [Proof.STARTS, Proof.STARTS]
+    assert not any(member.trust.well for member in rig.members)
     assert rig.balance() == {"diverted": 1, "in_flight": 1}
     holder = next(number for number in (0, 1) if rig.jobs(number))
     await rig.work(holder)  # it was restarted
-    assert rig.members[holder].well
+    assert rig.members[holder].trust.well
     assert rig.balance() == {"diverted": 1, "crawled": 1}
 
 
@@ -772,15 +773,15 @@ async def test_a_wedged_node_gives_its_jobs_back_and_is_used_again_when_it_start
     await busy(rig, 1, LEASE + 3 * POLL)
     assert rig.jobs(0) == []
     assert "restart its Scrapyd" in caplog.text
-    assert rig.members[0].needs is Proof.STARTS
+    assert rig.members[0].trust.needs is Proof.STARTS
     assert rig.attempts(1) == [("n0", "unsent"), ("n1", "sent")]
     assert rig.attempts(3) == [("n0", "unsent"), ("n1", "sent")]
     await rig.send(1, 1, 1)
     assert len(rig.jobs(0)) == 1  # to see
-    assert not rig.members[0].well
+    assert not rig.members[0].trust.well
     rig.fakes[0].start_pending()
     await busy(rig, 1, 10)
-    assert rig.members[0].well
+    assert rig.members[0].trust.well
     await rig.send(1, 1)
     assert len(rig.jobs(0)) == 2
 
@@ -808,7 +809,7 @@ async def test_a_node_whose_jobs_come_to_nothing_gets_one_at_a_time_until_one_is
     assert len(rig.jobs(0)) == 4
     rig.die(0)
     await rig.look()
-    assert (rig.members[0].well, rig.members[0].needs) == (False, Proof.DELIVERS)
+    assert (rig.members[0].trust.well, rig.members[0].trust.needs) == (False, Proof.DELIVERS)
     await busy(rig, 1, 4)
     await rig.send(1, 1, 1)
     assert len(rig.jobs(0, "pending")) == 1
@@ -819,7 +820,7 @@ async def test_a_node_whose_jobs_come_to_nothing_gets_one_at_a_time_until_one_is
     rig.report(0, trial)
     rig.fakes[0].finish()
     await busy(rig, 1, 4)
-    assert rig.members[0].well
+    assert rig.members[0].trust.well
     await rig.send(1, 1)
     assert rig.jobs(0, "pending")
 
@@ -836,8 +837,8 @@ async def test_a_job_that_ran_before_the_doubt_does_not_prove_that_jobs_start(ri
     for tick in range(1, 40):
         rig.report(0, survivor, sequence=tick, final=False, settled=0, activity=tick)
         await busy(rig, 1, POLL)
-    assert not rig.members[0].well
-    assert rig.members[0].needs is Proof.STARTS
+    assert not rig.members[0].trust.well
+    assert rig.members[0].trust.needs is Proof.STARTS
     assert rig.attempts(1) == [("n0", "sent")]  # and it is left alone here as well
 
 
@@ -896,7 +897,7 @@ async def test_a_node_that_failed_the_preflight_must_pass_it_before_it_is_used(r
     await rig.look(LEASE)
     await rig.send(1)
     assert rig.jobs(0) == []
-    assert rig.members[0].trouble == "n0: no such spider"
+    assert rig.members[0].trust.trouble == "n0: no such spider"
     rig.refusal = None
     await rig.work(1)
     await rig.look(LEASE)

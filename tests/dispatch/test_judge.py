@@ -20,9 +20,10 @@ from twisted.python.failure import Failure
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.dispatch.judge import Judge
-from scrapy_distributed.dispatch.members import Fleet, Member, Proof
+from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import Finds, Ledger
 from scrapy_distributed.ledger.states import AttemptState
@@ -123,12 +124,12 @@ def test_a_final_receipt_is_accepted_and_proves_the_node(court: Court) -> None:
     court.batch(0, 1, 2)
     n0 = court.members[0]
     flight = court.send(n0)
-    n0.bad_jobs = 1
-    n0.fail("no receipt", 0, needs=Proof.DELIVERS)
+    n0.trust.bad_jobs = 1
+    n0.trust.fail("no receipt", 0, needs=Proof.DELIVERS)
     court.final(n0, flight, items=3, unexported=1)
     assert court.balance() == {"diverted": 3, "crawled": 3}
     assert n0.flights == {}
-    assert (n0.well, n0.bad_jobs) == (True, 0)
+    assert (n0.trust.well, n0.trust.bad_jobs) == (True, 0)
     assert court.count("attempts/accepted") == 1
     assert court.ledger.losses().unexported == 1
 
@@ -137,9 +138,9 @@ def test_an_attempt_that_settles_nothing_is_no_proof(court: Court) -> None:
     court.batch(0, 1)
     n0 = court.members[0]
     flight = court.send(n0)
-    n0.fail("no receipt", 0, needs=Proof.DELIVERS)
+    n0.trust.fail("no receipt", 0, needs=Proof.DELIVERS)
     court.final(n0, flight, 0, finish_reason="shutdown")
-    assert not n0.well
+    assert not n0.trust.well
     assert court.balance() == {"diverted": 2, "queued": 2}
 
 
@@ -161,7 +162,7 @@ def test_a_receipt_that_cannot_count_is_rejected_and_says_who_is_to_blame(
     court.final(n0, court.send(n0), **({"targets": ("[]",)} | values))
     assert court.attempts() == [("rejected", reason)]
     assert court.balance() == {"diverted": 2, "queued": 2}
-    assert (n0.bad_jobs, n0.flights, court.count("attempts/rejected")) == (bad_jobs, {}, 1)
+    assert (n0.trust.bad_jobs, n0.flights, court.count("attempts/rejected")) == (bad_jobs, {}, 1)
     assert court.found == []
 
 
@@ -224,7 +225,7 @@ def test_a_job_that_never_ran_is_no_failure(court: Court) -> None:
     for member in court.members * 3:
         court.judge.unsent(member, court.send(member), "taken back")
         assert member.flights == {}
-        assert member.bad_jobs == 0
+        assert member.trust.bad_jobs == 0
     assert court.balance() == {"diverted": 1, "queued": 1}
 
 
@@ -235,12 +236,12 @@ def test_a_job_that_died_at_work_is_its_batchs_failure_and_one_that_never_began_
     court.batch(0, 1)
     n0, n1 = court.members
     court.judge.died(n0, court.send(n0, at_work=True), "MemoryError", NOW)
-    assert (n0.bad_jobs, court.attempts()) == (
+    assert (n0.trust.bad_jobs, court.attempts()) == (
         1,
         [("rejected", "no receipt: MemoryError")],
     )
     court.judge.died(n1, court.send(n1), "no log", NOW)
-    assert n1.bad_jobs == 1
+    assert n1.trust.bad_jobs == 1
     assert court.count("batches_halved") == 1  # both count while a node is well
     assert court.ready() == [2, 3]
 
@@ -248,8 +249,8 @@ def test_a_job_that_died_at_work_is_its_batchs_failure_and_one_that_never_began_
 def test_what_nodes_are_to_blame_for_kills_no_batch_while_none_is_well(court: Court) -> None:
     court.batch(0, 1)
     n0, n1 = court.members
-    n1.fail("down", NOW)
-    n0.fail("down", NOW)
+    n1.trust.fail("down", NOW)
+    n0.trust.fail("down", NOW)
     for _ in range(5):
         court.judge.died(n0, court.send(n0), "no log", NOW)
     assert court.balance() == {"diverted": 2, "queued": 2}
@@ -276,7 +277,7 @@ def test_a_feed_that_was_not_stored_is_its_batchs_failure_where_others_have_deli
     for _ in range(court.judge.config.max_attempts):
         flight = court.send(n0, 1)
         flight.sent_at = NOW - 1
-        if n1.bad_jobs:
+        if n1.trust.bad_jobs:
             court.final(n1, court.send(n1, 2))
         court.final(n0, flight, stored=False)
     assert court.balance() == {"diverted": 2, "crawled": 1, "dead": 1}
@@ -292,17 +293,17 @@ def test_two_bad_jobs_in_a_row_and_a_node_is_doubted_until_one_is_accepted(
     court.judge.died(n0, court.send(n0), "ImportError", NOW)
     court.final(n0, court.send(n0, 2))
     court.judge.died(n0, court.send(n0, 3), "ImportError", NOW)
-    assert n0.well  # not in a row
+    assert n0.trust.well  # not in a row
     court.judge.died(n0, court.send(n0, 4), "ImportError", NOW)
-    assert (n0.well, n0.needs) == (False, Proof.DELIVERS)
+    assert (n0.trust.well, n0.trust.needs) == (False, Proof.DELIVERS)
     assert "its jobs come to nothing" in caplog.text
-    assert n1.well
+    assert n1.trust.well
     court.judge.worked(n0, Proof.STARTS)
-    assert not n0.well
+    assert not n0.trust.well
     caplog.clear()
     with caplog.at_level(logging.INFO):
         court.final(n0, court.send(n0, 5))
-    assert n0.well
+    assert n0.trust.well
     assert "is used again" in caplog.text
 
 
@@ -316,11 +317,11 @@ def test_a_lost_job_is_the_batchs_failure_if_it_was_at_work_else_the_nodes_if_th
     court.batch(0)
     n0 = court.members[0]
     flight = court.send(n0, at_work=at_work, confirmed=True)
-    n0.silent = silent
+    n0.trust.silent = silent
     court.judge.lost(n0, flight, "no sign of life", NOW)
     assert (flight.lost, flight.attempt.state) == (True, AttemptState.UNKNOWN)
     assert list(n0.flights.values()) == [flight]  # its receipt is welcome
-    assert n0.bad_jobs == bad_jobs
+    assert n0.trust.bad_jobs == bad_jobs
     assert court.ledger._db.execute("SELECT failures FROM batch").fetchone() == (failures,)
     assert court.count("attempts/lost") == 1
 
@@ -348,7 +349,7 @@ def test_an_orphan_with_everything_wins_and_its_replacement_is_fenced(court: Cou
     assert list(n1.flights.values()) == [replacement]  # to be ended
     court.final(n1, replacement)
     assert n1.flights == {}
-    assert n1.bad_jobs == 0
+    assert n1.trust.bad_jobs == 0
     assert court.balance() == {"diverted": 3, "crawled": 3}
 
 
@@ -358,7 +359,7 @@ def test_an_orphan_with_a_part_is_not_worth_a_replacement_that_is_at_work(court:
     court.final(n0, orphan, 0b011, finish_reason="shutdown")
     assert not replacement.fenced
     assert court.attempts()[0] == ("rejected", "no sign of life; it ended early, and another attempt is at work")
-    assert n0.bad_jobs == 1  # as it was lost
+    assert n0.trust.bad_jobs == 1  # as it was lost
     assert court.balance() == {"diverted": 3, "in_flight": 3}
     court.final(n1, replacement)
     assert court.balance() == {"diverted": 3, "crawled": 3}
@@ -426,8 +427,8 @@ def test_failed_requests_are_tried_elsewhere_only_if_another_node_is_well(
     with closing(court.ledger):
         court.batch(0, 1, 2)
         if others == "in doubt":
-            court.members[1].fail("down", 0)
-            court.members[1].recover(NOW)
+            court.members[1].trust.fail("down", 0)
+            court.members[1].trust.recover(NOW)
         court.final(court.members[0], court.send(court.members[0]), **FAILED)
         assert court.count("tried_again") == tried
         assert court.balance().get("queued", 0) == tried

@@ -10,16 +10,10 @@ from hypothesis import strategies as st
 
 from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.dispatch.leases import LONGEST_START, USUAL_START, Starts
-from scrapy_distributed.dispatch.members import (
-    BAD_JOBS,
-    FIRST_PAUSE,
-    LARGEST_BACKLOG,
-    LONGEST_PAUSE,
-    Fleet,
-    Member,
-    Proof,
-)
+from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.fleet.node import DaemonStatus, Node, NodeAddress
+from scrapy_distributed.fleet.pace import LARGEST_BACKLOG
+from scrapy_distributed.fleet.trust import BAD_JOBS, FIRST_PAUSE, LONGEST_PAUSE, Proof, Trust
 from scrapy_distributed.ledger.states import Attempt, AttemptState
 
 
@@ -64,10 +58,10 @@ def test_a_node_that_fails_or_is_full_is_skipped_and_the_order_goes_on() -> None
     members = [member(number) for number in range(4)]
     fleet = Fleet(members)
     assert turns(fleet, 1) == ["n0"]
-    members[1].fail("down", 0)
+    members[1].trust.fail("down", 0)
     load(members[3], 8)
     assert turns(fleet, 3) == ["n2", "n0", "n2"]
-    members[1].recover(FIRST_PAUSE)
+    members[1].trust.recover(FIRST_PAUSE)
     members[1].worked(Proof.TAKES)
     assert turns(fleet, 3) == ["n0", "n1", "n2"]
 
@@ -76,7 +70,7 @@ def test_without_room_it_is_nobodys_turn() -> None:
     members = [member(number, fixed_backlog=1) for number in range(2)]
     fleet = Fleet(members)
     load(members[0])
-    members[1].fail("down", 0)
+    members[1].trust.fail("down", 0)
     assert turns(fleet, 2) == [None, None]
 
 
@@ -87,8 +81,8 @@ def test_the_node_to_avoid_gets_it_only_if_there_is_no_other() -> None:
     load(members[1])
     load(members[2])
     assert turns(fleet, 1, avoid="n0") == [None]  # the others will have room again
-    members[1].fail("down", 0)
-    members[2].fail("down", 0)
+    members[1].trust.fail("down", 0)
+    members[2].trust.fail("down", 0)
     assert turns(fleet, 2, avoid="n0") == ["n0", "n0"]
     assert turns(Fleet([member(0)]), 1, avoid="n0") == ["n0"]
     assert turns(Fleet([member(0)]), 1, avoid="gone") == ["n0"]
@@ -97,11 +91,11 @@ def test_the_node_to_avoid_gets_it_only_if_there_is_no_other() -> None:
 def test_a_batch_that_was_sent_before_is_not_for_trying_out_a_node_that_has_failed() -> None:
     members = [member(number) for number in range(3)]
     fleet = Fleet(members)
-    members[1].fail("down", 0)
-    members[1].recover(FIRST_PAUSE)
+    members[1].trust.fail("down", 0)
+    members[1].trust.recover(FIRST_PAUSE)
     assert turns(fleet, 2, avoid="n0") == ["n2", "n2"]
     assert turns(fleet, 2) == ["n0", "n1"]
-    members[2].fail("down", 0)
+    members[2].trust.fail("down", 0)
     assert turns(fleet, 1, avoid="n0") == ["n1"]  # there is no other
     load(members[1])  # its trial
     assert turns(fleet, 1, avoid="n0") == ["n0"]
@@ -137,31 +131,31 @@ def test_only_our_own_unstarted_jobs_take_room() -> None:
 def test_pauses_grow_to_a_longest_one_and_the_news_is_told_once() -> None:
     node = member(0)
     now, pauses = 100.0, []
-    assert node.fail("down", now)
+    assert node.trust.fail("down", now)
     for _ in range(9):
-        pauses.append(node.again_at - now)
-        now = node.again_at
-        assert not node.fail("down", now)
-    assert node.fail("another reason", now)
+        pauses.append(node.trust.again_at - now)
+        now = node.trust.again_at
+        assert not node.trust.fail("down", now)
+    assert node.trust.fail("another reason", now)
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
     assert pauses[0] == FIRST_PAUSE
     assert pauses[-1] == LONGEST_PAUSE
-    assert node.trouble == "another reason"
+    assert node.trust.trouble == "another reason"
 
 
 def test_calls_that_fail_together_are_one_failure() -> None:
     node = member(0)
     for _ in range(5):
-        node.fail("down", 100)
-    assert node.again_at == 101
+        node.trust.fail("down", 100)
+    assert node.trust.again_at == 101
 
 
 def test_after_its_pause_it_gets_one_job_and_after_that_as_many_as_before() -> None:
     node = member(0)
-    node.fail("down", 100)
-    node.recover(100.9)
+    node.trust.fail("down", 100)
+    node.trust.recover(100.9)
     assert not node.has_room
-    node.recover(101)
+    node.trust.recover(101)
     assert node.has_room
     load(node)
     assert not node.has_room
@@ -172,27 +166,27 @@ def test_after_its_pause_it_gets_one_job_and_after_that_as_many_as_before() -> N
 
 def test_a_relapse_pauses_longer_and_is_no_news_until_it_has_worked() -> None:
     node = member(0)
-    node.fail("down", 100)
-    node.recover(101)
-    assert not node.fail("down", 103)
-    assert node.again_at == 105
-    node.recover(105)
+    node.trust.fail("down", 100)
+    node.trust.recover(101)
+    assert not node.trust.fail("down", 103)
+    assert node.trust.again_at == 105
+    node.trust.recover(105)
     node.worked(Proof.TAKES)
-    assert node.fail("down", 200)
-    assert node.again_at == 201
+    assert node.trust.fail("down", 200)
+    assert node.trust.again_at == 201
 
 
 def test_a_look_tells_whether_jobs_have_moved() -> None:
-    node = member(0, silent=True)
+    node = member(0, trust=Trust(silent=True))
     node.seen(status(running=1), 0)
-    assert (node.moved, node.silent) == (True, False)
+    assert (node.pace.moved, node.trust.silent) == (True, False)
     node.seen(status(running=1), 0)
-    assert node.moved  # at the look before: it may have written a receipt after that
-    node.taken += 9
+    assert node.pace.moved  # at the look before: it may have written a receipt after that
+    node.pace.taken += 9
     node.seen(status(running=1, pending=9), 0)
-    assert not node.moved
+    assert not node.pace.moved
     node.seen(status(running=0, finished=1, pending=9), 0)
-    assert node.moved
+    assert node.pace.moved
 
 
 def test_where_a_job_ends_as_another_starts_the_queue_tells_but_does_not_show_that_jobs_start() -> None:
@@ -200,9 +194,9 @@ def test_where_a_job_ends_as_another_starts_the_queue_tells_but_does_not_show_th
     for _ in range(2):
         node.seen(status(running=0, pending=5, finished=100), 7)
     node.seen(status(running=0, pending=5, finished=100), 8)
-    assert not node.moved
+    assert not node.pace.moved
     node.seen(status(running=0, pending=4, finished=100), 9)
-    assert (node.moved, node.still_since) == (True, 7)  # it may have been taken back
+    assert (node.pace.moved, node.pace.still_since) == (True, 7)  # it may have been taken back
 
 
 def test_members_are_found_by_name_and_all_flights_are_told() -> None:
@@ -219,7 +213,7 @@ def test_members_are_found_by_name_and_all_flights_are_told() -> None:
 def test_a_fleet_in_trouble_gets_nothing(size: int) -> None:
     members = [member(number) for number in range(size)]
     for one in members:
-        one.fail("down", 0)
+        one.trust.fail("down", 0)
     assert turns(Fleet(members), 2, avoid="n0") == [None, None]
 
 
@@ -239,48 +233,48 @@ def test_a_node_is_found_by_its_url_whatever_its_name_was() -> None:
 def test_a_doubt_ends_with_what_was_asked_for_or_more(needs: Proof) -> None:
     for shown in Proof:
         node = member(0)
-        node.fail("down", 100, needs=needs)
+        node.trust.fail("down", 100, needs=needs)
         assert node.worked(shown) is (shown >= needs)
-        assert node.well is (shown >= needs)
-        assert bool(node.trouble) is (shown < needs)
+        assert node.trust.well is (shown >= needs)
+        assert bool(node.trust.trouble) is (shown < needs)
 
 
 @pytest.mark.parametrize("first", Proof)
 @pytest.mark.parametrize("second", Proof)
 def test_the_greater_of_two_doubts_remains_and_an_old_one_is_forgotten(first: Proof, second: Proof) -> None:
     node = member(0)
-    node.fail("one", 100, needs=first)
-    node.fail("two", 200, needs=second)
-    assert node.needs is max(first, second)
+    node.trust.fail("one", 100, needs=first)
+    node.trust.fail("two", 200, needs=second)
+    assert node.trust.needs is max(first, second)
     assert node.worked(Proof.DELIVERS)
-    node.fail("three", 300, needs=second)
-    assert node.needs is second
+    node.trust.fail("three", 300, needs=second)
+    assert node.trust.needs is second
 
 
 def test_jobs_that_come_to_nothing_in_a_row_make_a_doubt_and_an_accepted_one_between_them_does_not() -> None:
     node = member(0)
     for _ in range(3):
         for _ in range(BAD_JOBS - 1):
-            assert not node.job_failed("no receipt", 100)
-        assert node.well
+            assert not node.trust.job_failed("no receipt", 100)
+        assert node.trust.well
         node.worked(Proof.DELIVERS)
     for _ in range(BAD_JOBS - 1):
-        node.job_failed("no receipt", 100)
+        node.trust.job_failed("no receipt", 100)
         node.worked(Proof.STARTS)  # that is no proof of what is asked for
-    assert node.job_failed("no receipt", 100)
-    assert (node.needs, node.trouble) == (Proof.DELIVERS, "no receipt")
-    assert not node.job_failed("no receipt", 200)  # no news
+    assert node.trust.job_failed("no receipt", 100)
+    assert (node.trust.needs, node.trust.trouble) == (Proof.DELIVERS, "no receipt")
+    assert not node.trust.job_failed("no receipt", 200)  # no news
     assert not node.worked(Proof.STARTS)
     assert node.worked(Proof.DELIVERS)
-    assert node.well
-    assert not node.job_failed("no receipt", 300)
+    assert node.trust.well
+    assert not node.trust.job_failed("no receipt", 300)
 
 
 def test_a_node_in_doubt_gets_one_job_at_a_time() -> None:
     node = member(0)
-    node.fail("its jobs come to nothing", 100, needs=Proof.DELIVERS)
+    node.trust.fail("its jobs come to nothing", 100, needs=Proof.DELIVERS)
     assert not node.has_room
-    node.recover(101)
+    node.trust.recover(101)
     (trial,) = load(node, trial=True)
     assert node.trial is trial
     assert not node.has_room
@@ -295,8 +289,8 @@ def test_a_node_in_doubt_gets_one_job_at_a_time() -> None:
 def test_jobs_that_wait_there_since_before_the_doubt_leave_no_room_for_a_trial() -> None:
     node = member(0)
     load(node)
-    node.fail("down", 100)
-    node.recover(101)
+    node.trust.fail("down", 100)
+    node.trust.recover(101)
     assert not node.has_room
     node.flights.clear()
     load(node, started=True)
@@ -305,14 +299,14 @@ def test_jobs_that_wait_there_since_before_the_doubt_leave_no_room_for_a_trial()
 
 def test_what_was_a_trial_is_a_job_like_others_when_the_doubt_is_over() -> None:
     node = member(0)
-    node.fail("down", 100)
-    node.recover(101)
+    node.trust.fail("down", 100)
+    node.trust.recover(101)
     load(node, trial=True)
     assert node.worked(Proof.TAKES)
     assert node.trial is None
     node.flights["r-000001-1-ab"].started = True
-    node.fail("down", 200)
-    node.recover(201)
+    node.trust.fail("down", 200)
+    node.trust.recover(201)
     assert node.has_room  # for a new one
 
 
@@ -331,9 +325,9 @@ def test_free_slots_are_those_that_were_seen_busy_and_at_least_one_where_nothing
     load(node)
     assert node.idle_slots == 0  # that job takes one
     node.flights.clear()
-    node.fail("down", 0)
+    node.trust.fail("down", 0)
     assert node.idle_slots == 0
-    node.recover(FIRST_PAUSE)
+    node.trust.recover(FIRST_PAUSE)
     assert node.idle_slots == 0  # in doubt
 
 
@@ -356,11 +350,11 @@ def test_a_node_that_passed_a_job_on_has_no_free_slot_until_something_moves() ->
 def test_a_job_that_waits_may_come_to_a_node_in_doubt_where_calls_had_failed_or_none_is_well() -> None:
     node = member(0)
     assert not node.would_try(any_well=True)  # it is well
-    node.fail("down", 0)
+    node.trust.fail("down", 0)
     assert not node.would_try(any_well=True)
-    node.recover(FIRST_PAUSE)
+    node.trust.recover(FIRST_PAUSE)
     assert node.would_try(any_well=True)
-    node.needs = Proof.STARTS
+    node.trust.needs = Proof.STARTS
     assert not node.would_try(any_well=True)
     assert node.would_try(any_well=False)
     load(node)
@@ -404,7 +398,7 @@ def test_a_node_that_was_not_heard_of_for_long_is_not_wedged_as_soon_as_it_answe
     node = member(0)
     load(node, pending=True, sent_at=0.0)
     node.seen(status(pending=1), 1)
-    node.silent = True
+    node.trust.silent = True
     node.seen(status(pending=1), 500)
     assert not node.wedged(500, 60)
     node.seen(status(pending=1), 560)
@@ -417,9 +411,9 @@ def test_a_node_that_was_not_heard_of_for_long_is_not_wedged_as_soon_as_it_answe
 def test_a_node_can_be_hoped_for_while_it_is_well_or_a_job_may_prove_it() -> None:
     node = member(0)
     assert node.usable(waiting=True)
-    node.fail("down", 0)
+    node.trust.fail("down", 0)
     assert not node.usable(waiting=False)
-    node.recover(FIRST_PAUSE)
+    node.trust.recover(FIRST_PAUSE)
     assert node.usable(waiting=False)  # it answers, and nothing is to be sent
     assert not node.usable(waiting=True)
     (job,) = load(node)
@@ -432,8 +426,8 @@ def test_a_node_can_be_hoped_for_while_it_is_well_or_a_job_may_prove_it() -> Non
 
 def test_where_jobs_come_to_nothing_one_more_gives_no_hope_but_at_work_it_is_waited_for() -> None:
     node = member(0)
-    node.fail("no receipt", 0, needs=Proof.DELIVERS)
-    node.recover(FIRST_PAUSE)
+    node.trust.fail("no receipt", 0, needs=Proof.DELIVERS)
+    node.trust.recover(FIRST_PAUSE)
     load(node, confirmed=True, started=True)
     assert not node.usable(waiting=True)
     (trial,) = load(node, confirmed=True, trial=True)
@@ -453,12 +447,12 @@ def test_a_turn_is_of_a_member_with_room_and_nobodys_only_where_none_may_have_it
     for one in members:
         load(one, data.draw(st.integers(0, 2)))
         if data.draw(st.booleans()):
-            one.fail("down", 0, needs=data.draw(st.sampled_from(Proof)))
-            one.recover(data.draw(st.sampled_from([0.0, FIRST_PAUSE])))
+            one.trust.fail("down", 0, needs=data.draw(st.sampled_from(Proof)))
+            one.trust.recover(data.draw(st.sampled_from([0.0, FIRST_PAUSE])))
     avoid = data.draw(st.none() | st.sampled_from([one.name for one in members]))
     turn = Fleet(members).take_turn(avoid=avoid)
     with_room = [one for one in members if one.has_room]
-    others = [one for one in members if one.well and one.name != avoid]
+    others = [one for one in members if one.trust.well and one.name != avoid]
     if turn is None:
         # All that have room are to be avoided, or untried, and others work.
         assert not with_room or (avoid and others and not any(one.has_room for one in others))
