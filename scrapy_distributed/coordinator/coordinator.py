@@ -29,6 +29,7 @@ from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
+from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.divert.diverter import Diverter, check_targets
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite
@@ -36,7 +37,7 @@ from scrapy_distributed.errors import ConfigError, DistributedError, FleetUnusab
 from scrapy_distributed.fast import preset
 from scrapy_distributed.fleet.addresses import addresses, project_of, targets_from_cfg
 from scrapy_distributed.fleet.node import Node
-from scrapy_distributed.fleet.preflight import admit, preflight
+from scrapy_distributed.fleet.preflight import preflight
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import shortened
@@ -57,7 +58,11 @@ class Coordinator:
         self.spider: Spider = crawler.spider
         self.project = project
         self.clock = clock
-        self.fleet = Fleet([Member(node=node, fixed_backlog=config.node_backlog) for node in nodes])
+        self.nodes = nodes
+        self.fleet = Fleet([
+            Member(carrier=ScrapydCarrier(node, **self._wanted_of_nodes), fixed_backlog=config.node_backlog)
+            for node in nodes
+        ])  # fmt: skip
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
         self.diverter = Diverter(
             config=config, spider=self.spider, stats=crawler.stats, offsite=Offsite(crawler),
@@ -70,7 +75,7 @@ class Coordinator:
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=self.fleet, judge=judge, config=config, spider=self.spider, stats=self._stats,
-            clock=clock, admit=self._admit, all_cut=lambda: self.cutter.all_cut, changed=self._changed,
+            clock=clock, all_cut=lambda: self.cutter.all_cut, changed=self._changed,
             stranded=self._stranded, ledger_failed=self._ledger_failed,
         )  # fmt: skip
         self.cutter = Cutter(
@@ -149,7 +154,7 @@ class Coordinator:
     async def _begin(self) -> bool:
         """Returns whether the spider's start is to be walked. Raises ``DistributedError`` where the run can't begin."""
         checks = preflight(
-            [member.node for member in self.fleet.members], version=self.config.version, clock=self.clock,
+            self.nodes, version=self.config.version, clock=self.clock,
             wait=self.config.fleet_timeout, **self._wanted_of_nodes,
         )  # fmt: skip
         version, faults = await maybe_deferred_to_future(Deferred.fromCoroutine(checks))
@@ -169,9 +174,6 @@ class Coordinator:
     @property
     def _wanted_of_nodes(self) -> dict[str, Any]:
         return {"project": self.project, "spider": self.spider.name, "feed": bool(self.config.feed_urls)}
-
-    async def _admit(self, node: Node) -> None:
-        await admit(node, version=self.dispatcher.job.version, **self._wanted_of_nodes)
 
     def _begin_run(self, version: str) -> bool:
         identity = identity_of(self.spider, self.project, rules=self.diverter.rules, callbacks=self.diverter.callbacks)
@@ -226,7 +228,7 @@ class Coordinator:
             project=self.project,
             rules=self.diverter.rules,
             version=version,
-            nodes=[member.node.address for member in self.fleet.members],
+            nodes=[node.address for node in self.nodes],
         )
 
     # Diverting

@@ -29,7 +29,6 @@ from scrapy_distributed.errors import (
     NodeUnreachableError,
     WireError,
 )
-from scrapy_distributed.fleet.node import Node
 from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -51,7 +50,7 @@ class FlightOverError(Exception):
 class Dispatcher:
     """Sends the ready batches of *ledger* to the members of *fleet* and brings home what becomes of them.
 
-    *admit* checks a node that failed the preflight again (raises ``NodeError``). *all_cut* tells whether no more
+    *all_cut* tells whether no more
     batches are to be expected but for what workers find. *changed* is called whenever a batch
     has been taken by a node or an attempt has ended, *stranded* once if no node could be used for ``fleet_timeout``
     seconds, *ledger_failed* if the ledger can't be written.
@@ -59,7 +58,7 @@ class Dispatcher:
 
     def __init__(
         self, *, ledger: Ledger, fleet: Fleet, judge: Judge, config: Config, spider: Spider,
-        stats: StatsCollector, clock: IReactorTime, admit: Callable[[Node], Awaitable[None]],
+        stats: StatsCollector, clock: IReactorTime,
         all_cut: Callable[[], bool], changed: Callable[[], None], stranded: Callable[[], None],
         ledger_failed: Callable[[LedgerUnavailableError], None],
     ) -> None:  # fmt: skip
@@ -71,7 +70,6 @@ class Dispatcher:
         self.config = config
         self.stats = stats
         self.clock: Any = clock
-        self.admit = admit
         self.all_cut = all_cut
         self.changed = changed
         self.stranded = stranded
@@ -108,7 +106,7 @@ class Dispatcher:
             batch, member = next(((batch, member) for batch, member in turns if member is not None), (0, None))
             if member is None:
                 return
-            attempt, payload = self.ledger.bind(batch, member.name, member.node.address.url)  # row before POST
+            attempt, payload = self.ledger.bind(batch, member.name, member.carrier.url)  # row before POST
             now = self._now()
             flight = Flight(attempt=attempt, sent_at=now, evidence=now, trial=member.trust.doubt)
             member.add(flight)
@@ -140,17 +138,14 @@ class Dispatcher:
                 watch.cancel()
             await DeferredList(self._watches)
             for member in self.fleet.members:
-                await member.node.close()
+                await member.carrier.close()
 
     # Sending
 
     async def _send(self, member: Member, flight: Flight, payload: str) -> None:
         attempt = flight.attempt
         try:
-            await member.node.schedule(
-                self.job.project, self.job.spider, jobid=attempt.job, version=self.job.version or None,
-                settings=self.job.settings_of(payload, attempt.token), args=self.job.args_of(attempt),
-            )  # fmt: skip
+            await member.carrier.send(attempt, payload, self.job)
         except NodeAmbiguousError as error:
             self._fail(member, error)
             flight.posted(self._now())
@@ -196,10 +191,10 @@ class Dispatcher:
     async def _look(self, member: Member) -> None:
         if not member.trust.silent or self._now() >= member.trust.again_at:
             try:
-                status = await member.node.daemonstatus()
+                status = await member.carrier.look()
                 member.seen(status, self._now())
                 if member.trust.unchecked:
-                    await self.admit(member.node)
+                    await member.carrier.admit(self.job.version)
                     member.trust.unchecked = False
                 member.trust.recover(self._now())
                 self._check_wedged(member)
@@ -258,7 +253,7 @@ class Dispatcher:
     async def _ask(self, member: Member, flight: Flight) -> None:
         if not self._leases.node_is_to_be_asked(member, flight, self._now()):
             return
-        state = await self._answer(flight, member.node.status(flight.job, self.job.project))
+        state = await self._answer(flight, member.carrier.state(flight.attempt))
         if state is not None:
             self._arrived(flight)
         if state == "pending":
@@ -270,15 +265,18 @@ class Dispatcher:
             if flight.fenced:
                 member.forget(flight)
             elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
-                log = await self._answer(flight, self._log(member, flight))
+                log = await self._log_end(member, flight)
                 told = flight.signalled_at is not None
                 why = cause_of_death(log, began=flight.sequence > 0, told=told)
                 self.judge.died(member, flight, why, self._now())
                 self._moved_on()
 
+    async def _log_end(self, member: Member, flight: Flight) -> str | None:
+        return await self._answer(flight, member.carrier.log_end(flight.attempt))
+
     async def _take_receipt(self, member: Member, flight: Flight, *, ended: bool = False) -> bool:
         """Fetch the receipt. Returns whether that settles the matter for now: it is final, or a sign of life."""
-        data = await self._answer(flight, member.node.receipt(self.job.project, self.job.spider, flight.job))
+        data = await self._answer(flight, member.carrier.receipt(flight.attempt))
         if data is None:
             return False
         try:
@@ -290,7 +288,9 @@ class Dispatcher:
                 logger.warning("%s: receipt of job %s: %s", member.name, flight.job, error, extra=self._extra)
             return False
         if receipt.final:
-            why = "" if receipt.stored else last_error(await self._answer(flight, self._log(member, flight)))
+            why = (
+                "" if receipt.stored else last_error(await self._answer(flight, member.carrier.log_end(flight.attempt)))
+            )
             await self.judge.final(member, flight, receipt, self._now(), why)
             self._moved_on()
             return True
@@ -304,10 +304,6 @@ class Dispatcher:
         self._arrived(flight)
         self._runs(member, flight)
         return self._is_active(flight, receipt)
-
-    async def _log(self, member: Member, flight: Flight) -> str | None:
-        """The end of the job's log, long enough for a traceback and what stands before it."""
-        return await member.node.log_tail(self.job.project, self.job.spider, flight.job, max_bytes=20_000)
 
     def _is_active(self, flight: Flight, receipt: Receipt) -> bool:
         now = self._now()
@@ -336,8 +332,7 @@ class Dispatcher:
 
     async def _cancel(self, member: Member, flight: Flight, signal: Signal = Signal.INT) -> bool:
         flight.signalled(signal, self._now())
-        named = signal.value if signal is Signal.KILL else None  # INT is Scrapyd's own
-        before = await self._answer(flight, member.node.cancel(self.job.project, flight.job, named))
+        before = await self._answer(flight, member.carrier.cancel(flight.attempt, signal))
         if before == "running":
             self._runs(member, flight)
             return False
@@ -353,7 +348,7 @@ class Dispatcher:
         for member, flight in self.fleet.flights():
             if not member.trust.silent and self._now() < deadline:
                 with suppress(NodeError):
-                    await member.node.cancel(self.job.project, flight.job, "KILL")
+                    await member.carrier.cancel(flight.attempt, Signal.KILL)
 
     async def _take_back(self, member: Member) -> None:
         """Jobs that have waited here for a while go to nodes that have nothing to do, the last ones first."""
@@ -379,7 +374,7 @@ class Dispatcher:
 
     async def _back(self, member: Member, flight: Flight) -> bool:
         """Take a job back, if it waits still. Returns whether that was so."""
-        if await self._answer(flight, member.node.status(flight.job, self.job.project)) != "pending":
+        if await self._answer(flight, member.carrier.state(flight.attempt)) != "pending":
             return False
         return await self._cancel(member, flight)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from scrapy_distributed.dispatch.carrier import Carrier
 from scrapy_distributed.dispatch.flight import Flight
-from scrapy_distributed.fleet.node import DaemonStatus, Node
+from scrapy_distributed.fleet.node import DaemonStatus
 from scrapy_distributed.fleet.pace import Pace
 from scrapy_distributed.fleet.trust import Proof, Trust
 
@@ -15,7 +16,7 @@ from scrapy_distributed.fleet.trust import Proof, Trust
 class Member:
     """A node in a run: the trust in it, its pace, and what is under way there."""
 
-    node: Node
+    carrier: Carrier
     fixed_backlog: int = 0  # jobs; 0: from its pace
     trust: Trust = field(default_factory=Trust)
     pace: Pace = field(default_factory=Pace)
@@ -25,7 +26,7 @@ class Member:
 
     @property
     def name(self) -> str:
-        return self.node.name
+        return self.carrier.name
 
     # Its flights
 
@@ -126,7 +127,7 @@ class Fleet:
 
     def by_url(self, url: str) -> Member | None:
         """A node may have another name in this run, and another node its name."""
-        return next((member for member in self.members if member.node.address.url == url), None)
+        return next((member for member in self.members if member.carrier.url == url), None)
 
     def take_turn(self, *, avoid: str | None = None) -> Member | None:
         """The next member with room, in round-robin order; *avoid* only if there is no other. *avoid* is where the

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from carriers import idle_member
 from ledgers import IDENTITY, divert, receipt, states
 from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.utils.test import get_crawler
 from taker import Taker
-from treq.client import HTTPClient
 from twisted.internet.task import Clock
 
 from scrapy_distributed.config.config import Config
@@ -22,8 +22,7 @@ from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.flight import Flight
-from scrapy_distributed.dispatch.members import Fleet, Member
-from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.dispatch.members import Fleet
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire import payload
@@ -44,8 +43,7 @@ class Rig:
         self.clock = Clock()
         self.ledger = Ledger(path)
         self.taker = Taker(self.ledger)
-        node = Node(address=NodeAddress(name="n1", url="http://n1:6800"), client=HTTPClient(None), clock=self.clock)
-        self.member = Member(node=node)
+        self.member = idle_member(1)
         self.walk = Walk(self.crawler, patterns=(), clock=self.clock)
         self.cutter = Cutter(
             ledger=self.ledger, fleet=Fleet([self.member]), config=Config.from_settings(self.crawler.settings),

@@ -32,6 +32,7 @@ from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.leases import OVERTAKEN
 from scrapy_distributed.dispatch.members import Fleet, Member
+from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.errors import LedgerUnavailableError, NodeError, NodeRefusedError, NodeUnreachableError
 from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.fleet.trust import Proof
@@ -59,10 +60,9 @@ class Rig:
         self.ledger = Ledger(path)
         self.ledger.begin(IDENTITY, resume=True)
         self.members = [
-            Member(node=Node(address=NodeAddress(name=names.format(number), url=fake.url), deadline_seconds=0.3),
-                   fixed_backlog=config.node_backlog)
+            Member(carrier=self._carrier(names.format(number), fake), fixed_backlog=config.node_backlog)
             for number, fake in enumerate(fakes)
-        ]  # fmt: skip
+        ]
         self.stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
         self.changes = self.stranded = 0
         self.all_cut = False
@@ -81,14 +81,21 @@ class Rig:
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=fleet, judge=judge, config=config, spider=spider, stats=self.stats,
-            clock=self.clock, admit=self._admit, all_cut=lambda: self.all_cut, changed=self._changed,
+            clock=self.clock, all_cut=lambda: self.all_cut, changed=self._changed,
             stranded=self._stranded, ledger_failed=self.errors.append,
         )  # fmt: skip
 
-    async def _admit(self, node: Node) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-        self.admitted.append(node.name)
+    def _carrier(self, name: str, fake: FakeScrapyd) -> ScrapydCarrier:
+        rig = self
+
+        class Carrier(ScrapydCarrier):
+            async def admit(self, version: str) -> None:
+                if rig.refusal is not None:
+                    raise rig.refusal
+                rig.admitted.append(self.name)
+
+        node = Node(address=NodeAddress(name=name, url=fake.url), deadline_seconds=0.3)
+        return Carrier(node, project="p", spider="s", feed=False)
 
     def _changed(self) -> None:
         self.changes += 1

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from carriers import idle_member
 from ledgers import IDENTITY, divert, receipt, states
 from scrapy import Spider
 from scrapy.settings import Settings
@@ -22,7 +23,6 @@ from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
-from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import Finds, Ledger
@@ -32,21 +32,13 @@ from scrapy_distributed.wire.receipt import Receipt
 NOW = 1000.0
 
 
-class Nobody:
-    """A client that is never asked."""
-
-
 class Court:
     """A judge with a ledger at *path*, and members n0, n1 ... that are well."""
 
     def __init__(self, path: Path, *, members: int = 2, **settings: Any) -> None:
         self.ledger = Ledger(path)
         self.ledger.begin(IDENTITY, resume=True)
-        self.members = [
-            Member(node=Node(address=NodeAddress(name=f"n{number}", url=f"http://n{number}:6800"),
-                             client=Nobody(), clock=Nobody()))  # type: ignore[arg-type]
-            for number in range(members)
-        ]  # fmt: skip
+        self.members = [idle_member(number) for number in range(members)]
         self.stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
         self.targets: list[tuple[bytes, str]] = []
         self.found: list[str] = []
@@ -80,7 +72,7 @@ class Court:
     def send(self, member: Member, batch: int | None = None, **values: Any) -> Flight:
         """The next ready batch, or *batch*, is on *member* now."""
         number = self.ledger.ready()[0][0] if batch is None else batch
-        attempt, _ = self.ledger.bind(number, member.name, member.node.address.url)
+        attempt, _ = self.ledger.bind(number, member.name, member.carrier.url)
         self.ledger.sent(attempt)
         flight = Flight(attempt=attempt, sent_at=NOW, evidence=NOW, **values)
         member.flights[attempt.job] = flight

@@ -5,26 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from carriers import idle_member as member
 from hypothesis import given
 from hypothesis import strategies as st
 
 from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.dispatch.leases import LONGEST_START, USUAL_START, Starts
 from scrapy_distributed.dispatch.members import Fleet, Member
-from scrapy_distributed.fleet.node import DaemonStatus, Node, NodeAddress
+from scrapy_distributed.fleet.node import DaemonStatus
 from scrapy_distributed.fleet.pace import LARGEST_BACKLOG
 from scrapy_distributed.fleet.trust import BAD_JOBS, FIRST_PAUSE, LONGEST_PAUSE, Proof, Trust
 from scrapy_distributed.ledger.states import Attempt, AttemptState
-
-
-class Nobody:
-    """A client that is never asked."""
-
-
-def member(number: int, **values: Any) -> Member:
-    address = NodeAddress(name=f"n{number}", url=f"http://n{number}:6800")
-    node = Node(address=address, client=Nobody(), clock=Nobody())  # type: ignore[arg-type]
-    return Member(node=node, **values)
 
 
 def load(to: Member, count: int = 1, **values: Any) -> list[Flight]:

@@ -1,0 +1,48 @@
+"""The seam to what runs the jobs: how an attempt gets to a worker, and what is heard of it there."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from scrapy_distributed.dispatch.flight import Signal
+from scrapy_distributed.dispatch.job_template import JobTemplate
+from scrapy_distributed.fleet.node import DaemonStatus
+from scrapy_distributed.ledger.states import Attempt
+
+
+class Carrier(Protocol):
+    """One node. Every method raises ``NodeUnreachableError`` (nothing was sent), ``NodeRefusedError`` (the answer is
+    no) or ``NodeAmbiguousError`` (it may have been done), also where it is cut off by ``close``."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in this run."""
+
+    @property
+    def url(self) -> str:
+        """What it is known by to later runs."""
+
+    async def admit(self, version: str) -> None:
+        """Check once more whether jobs of this *version* of the project ('' without one) can run there."""
+
+    async def look(self) -> DaemonStatus:
+        """How many jobs it has. Asked at every look: cheap."""
+
+    async def send(self, attempt: Attempt, payload: str, job: JobTemplate) -> None:
+        """Give it the *payload* of *attempt*, to be run as *job* says. To be called once for each attempt."""
+
+    async def state(self, attempt: Attempt) -> str | None:
+        """``"pending"``, ``"running"``, ``"finished"``, or ``None``: unknown, which is not "did not run"."""
+
+    async def receipt(self, attempt: Attempt) -> bytes | None:
+        """What the worker has reported so far, ``None`` if there is nothing (yet)."""
+
+    async def log_end(self, attempt: Attempt) -> str | None:
+        """The end of the worker's log, long enough for a traceback and what stands before it; ``None`` without one."""
+
+    async def cancel(self, attempt: Attempt, signal: Signal) -> str | None:
+        """End its job; returns what it was: ``"pending"`` (it never ran and never will), ``"running"`` (*signal* was
+        sent to it) or ``None`` (unknown)."""
+
+    async def close(self) -> None:
+        """Cut off what is being asked."""

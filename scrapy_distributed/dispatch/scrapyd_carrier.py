@@ -1,0 +1,61 @@
+"""A Scrapyd as carrier: the jobs of one spider of one project, over HTTP."""
+
+from __future__ import annotations
+
+from scrapy_distributed.dispatch.flight import Signal
+from scrapy_distributed.dispatch.job_template import JobTemplate
+from scrapy_distributed.fleet.node import DaemonStatus, Node
+from scrapy_distributed.fleet.preflight import admit
+from scrapy_distributed.ledger.states import Attempt
+
+LOG_BYTES = 20_000
+
+
+class ScrapydCarrier:
+    """*node* for the jobs of *spider* of *project*. *feed*: they get a feed, which the preflight looks at."""
+
+    def __init__(self, node: Node, *, project: str, spider: str, feed: bool) -> None:
+        self.node = node
+        self.project = project
+        self.spider = spider
+        self.feed = feed
+
+    @property
+    def name(self) -> str:
+        return self.node.name
+
+    @property
+    def url(self) -> str:
+        return self.node.address.url
+
+    async def admit(self, version: str) -> None:
+        await admit(self.node, project=self.project, spider=self.spider, version=version, feed=self.feed)
+
+    async def look(self) -> DaemonStatus:
+        return await self.node.daemonstatus()
+
+    async def send(self, attempt: Attempt, payload: str, job: JobTemplate) -> None:
+        await self.node.schedule(
+            self.project,
+            self.spider,
+            jobid=attempt.job,
+            version=job.version or None,
+            settings=job.settings_of(payload, attempt.token),
+            args=job.args_of(attempt),
+        )
+
+    async def state(self, attempt: Attempt) -> str | None:
+        return await self.node.status(attempt.job, self.project)
+
+    async def receipt(self, attempt: Attempt) -> bytes | None:
+        return await self.node.receipt(self.project, self.spider, attempt.job)
+
+    async def log_end(self, attempt: Attempt) -> str | None:
+        return await self.node.log_tail(self.project, self.spider, attempt.job, max_bytes=LOG_BYTES)
+
+    async def cancel(self, attempt: Attempt, signal: Signal) -> str | None:
+        # INT is Scrapyd's own.
+        return await self.node.cancel(self.project, attempt.job, None if signal is Signal.INT else signal.value)
+
+    async def close(self) -> None:
+        await self.node.close()
