@@ -1,11 +1,11 @@
-"""Policy: send a batch, look after its job, take its receipt, send again what is not settled."""
+"""Policy: which node gets a batch, when it is looked at, what is taken from it, and when it is left alone."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 from scrapy import Spider
 from scrapy.statscollectors import StatsCollector
@@ -19,41 +19,31 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.flight import Flight, Signal
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
-from scrapy_distributed.dispatch.leases import Leases
 from scrapy_distributed.dispatch.members import Fleet, Member
+from scrapy_distributed.dispatch.supervisor import FlightOverError, Supervisor
 from scrapy_distributed.errors import (
     LedgerUnavailableError,
     NodeAmbiguousError,
     NodeError,
     NodeRefusedError,
-    NodeUnreachableError,
-    WireError,
 )
-from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import AttemptState
-from scrapy_distributed.wire.receipt import Receipt
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 LOOKS = 200  # at most so many looks a second at the whole fleet: one costs half a millisecond of CPU
 LAST_LOOKS = 20  # and so many while it is at work on the last batches
 PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none back, unless something moves there
 
 
-class FlightOverError(Exception):
-    """The flight that a node was asked about was over before it answered: by the answer to its POST, say."""
-
-
 class Dispatcher:
     """Sends the ready batches of *ledger* to the members of *fleet* and brings home what becomes of them.
 
-    *all_cut* tells whether no more
-    batches are to be expected but for what workers find. *changed* is called whenever a batch
-    has been taken by a node or an attempt has ended, *stranded* once if no node could be used for ``fleet_timeout``
-    seconds, *ledger_failed* if the ledger can't be written.
+    *all_cut* tells whether no more batches are to be expected but for what workers find. *changed* is called whenever a
+    batch has been taken by a node or an attempt has ended, *stranded* once if no node could be used for
+    ``fleet_timeout`` seconds, *ledger_failed* if the ledger can't be written.
     """
 
     def __init__(
@@ -77,7 +67,10 @@ class Dispatcher:
         self._extra = {"spider": spider}
         self._closing = False
         self._posting = 0
-        self._leases = Leases(config)
+        self.supervisor = Supervisor(
+            ledger=ledger, judge=judge, config=config, spider=spider, stats=stats, clock=clock,
+            moved_on=self._moved_on,
+        )  # fmt: skip
         self._usable_at = 0.0
         self._watches: list[Deferred[None]] = []
 
@@ -133,7 +126,7 @@ class Dispatcher:
             if self.ledger.settled():
                 await self._end_the_rest(deadline)
         finally:
-            self._closing = True
+            self._closing = self.supervisor.stopped = True
             for watch in self._watches:
                 watch.cancel()
             await DeferredList(self._watches)
@@ -158,14 +151,10 @@ class Dispatcher:
             self.judge.worked(member, Proof.TAKES)
             if not flight.over:  # else its receipt was here before the answer
                 flight.posted(self._now())
-                self._arrived(flight)
+                self.supervisor.arrived(flight)
         finally:
             self._posting -= 1
         self._moved_on()
-
-    def _arrived(self, flight: Flight) -> None:
-        if flight.arrived():
-            self.ledger.sent(flight.attempt)
 
     # Looking after
 
@@ -198,7 +187,7 @@ class Dispatcher:
                     member.trust.unchecked = False
                 member.trust.recover(self._now())
                 self._check_wedged(member)
-                await self._inspect_all(member)
+                await self.supervisor.inspect(member)
                 await self._take_back(member)
             except NodeError as error:
                 if self._closing:  # we have cut the line ourselves
@@ -207,141 +196,9 @@ class Dispatcher:
                 self._fail(member, error)
         if member.trust.silent:
             for flight in list(member.flights.values()):
-                self._end_lease(member, flight)
+                self.supervisor.end_lease(member, flight)
         self._check_usable()
         self._moved_on()
-
-    async def _inspect_all(self, member: Member) -> None:
-        """Each of its flights that may have news. One that can't be inspected is no reason to leave the others; three
-        in a row are."""
-        in_a_row = 0
-        queue_stands = False
-        for flight in list(member.flights.values()):
-            if flight.over or not self._leases.may_have_news(member, flight, self._now(), queue_stands=queue_stands):
-                continue
-            flight.looked_at = self._now()
-            try:
-                with suppress(FlightOverError):
-                    await self._inspect(member, flight)
-                in_a_row = 0
-            except NodeRefusedError as error:  # to one job: no sign of life, and nothing against the node
-                if flight.is_refused():
-                    logger.warning("Job %s: %s", flight.job, error, extra=self._extra)
-            except NodeError as error:
-                in_a_row += 1
-                if self._closing or isinstance(error, NodeUnreachableError) or in_a_row == 3:
-                    raise
-            except (CancelledError, LedgerUnavailableError):
-                raise
-            except Exception:
-                logger.exception("Looking after job %s failed", flight.job, extra=self._extra)
-            self._end_lease(member, flight)
-            queue_stands = queue_stands or (flight.pending and flight.waiting and not flight.over)
-
-    async def _inspect(self, member: Member, flight: Flight) -> None:
-        """Raises ``FlightOverError`` where it is over before its node has answered."""
-        if not await self._ended_by_us(member, flight) and not await self._take_receipt(member, flight):
-            await self._ask(member, flight)
-
-    async def _answer(self, flight: Flight, question: Awaitable[T]) -> T:
-        """What its node answers. Raises ``FlightOverError``: then that concerns nobody any more."""
-        answer = await question
-        if flight.over:
-            raise FlightOverError
-        return answer
-
-    async def _ask(self, member: Member, flight: Flight) -> None:
-        if not self._leases.node_is_to_be_asked(member, flight, self._now()):
-            return
-        state = await self._answer(flight, member.carrier.state(flight.attempt))
-        if state is not None:
-            self._arrived(flight)
-        if state == "pending":
-            flight.waits(self._now())
-        elif state == "running":
-            self._runs(member, flight)
-        else:
-            flight.left_the_queue()
-            if flight.fenced:
-                member.forget(flight)
-            elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
-                log = await self._log_end(member, flight)
-                told = flight.signalled_at is not None
-                why = cause_of_death(log, began=flight.sequence > 0, told=told)
-                self.judge.died(member, flight, why, self._now())
-                self._moved_on()
-
-    async def _log_end(self, member: Member, flight: Flight) -> str | None:
-        return await self._answer(flight, member.carrier.log_end(flight.attempt))
-
-    async def _take_receipt(self, member: Member, flight: Flight, *, ended: bool = False) -> bool:
-        """Fetch the receipt. Returns whether that settles the matter for now: it is final, or a sign of life."""
-        data = await self._answer(flight, member.carrier.receipt(flight.attempt))
-        if data is None:
-            return False
-        try:
-            receipt = Receipt.from_json(data, size=flight.attempt.size)
-            if receipt.job != flight.job:
-                raise WireError(f"it is of job {receipt.job!r}")
-        except WireError as error:
-            if flight.confuses():
-                logger.warning("%s: receipt of job %s: %s", member.name, flight.job, error, extra=self._extra)
-            return False
-        if receipt.final:
-            why = (
-                "" if receipt.stored else last_error(await self._answer(flight, member.carrier.log_end(flight.attempt)))
-            )
-            await self.judge.final(member, flight, receipt, self._now(), why)
-            self._moved_on()
-            return True
-        started_in = self._now() - flight.evidence if flight.starting else None
-        if not flight.reports(receipt):
-            return False
-        if started_in is not None:
-            self._leases.starts.took(started_in)
-        if ended:
-            return False
-        self._arrived(flight)
-        self._runs(member, flight)
-        return self._is_active(flight, receipt)
-
-    def _is_active(self, flight: Flight, receipt: Receipt) -> bool:
-        now = self._now()
-        is_active = flight.acts(receipt, now, stall=self.config.stall)
-        if not is_active and flight.signalled_at is None:
-            logger.warning(
-                "Job %s has done nothing for %d s (DISTRIBUTED_STALL): it is ended, and sent again",
-                flight.job, now - flight.active_at, extra=self._extra,
-            )  # fmt: skip
-        return is_active
-
-    def _runs(self, member: Member, flight: Flight) -> None:
-        # Of a job that had started before nothing follows: a Scrapyd that was restarted leaves such jobs alone.
-        self.judge.worked(member, Proof.STARTS if flight.runs(self._now()) else Proof.TAKES)
-
-    # Ending jobs
-
-    async def _ended_by_us(self, member: Member, flight: Flight) -> bool:
-        """End a job that is not wanted. Returns whether that was all."""
-        signal = flight.signal_due(self._now())
-        if signal is not None:
-            return await self._cancel(member, flight, signal)
-        # In doubt only the job that is to prove it may wait there.
-        in_doubt = member.trust.doubt and member.trust.needs >= Proof.STARTS
-        return bool(in_doubt and flight.waiting and not flight.trial) and await self._back(member, flight)
-
-    async def _cancel(self, member: Member, flight: Flight, signal: Signal = Signal.INT) -> bool:
-        flight.signalled(signal, self._now())
-        before = await self._answer(flight, member.carrier.cancel(flight.attempt, signal))
-        if before == "running":
-            self._runs(member, flight)
-            return False
-        if flight.fenced:
-            member.forget(flight)
-        elif before == "pending":
-            self.stats.inc_value("distributed/attempts/taken_back")
-            self.judge.unsent(member, flight, "taken back before it ran")
-        return flight.over
 
     async def _end_the_rest(self, deadline: float) -> None:
         """Of a run that is over: whatever still runs can't count."""
@@ -368,36 +225,9 @@ class Dispatcher:
             return
         for flight in waiting[-sum(takers.values()) :]:
             with suppress(NodeRefusedError, FlightOverError):  # to one job: nothing against the node
-                if await self._back(member, flight):
+                if await self.supervisor.take_back(member, flight):
                     # Else two nodes that start nothing would play catch.
                     member.passed_until = self._now() + PASSED_LEASES * self.config.lease
-
-    async def _back(self, member: Member, flight: Flight) -> bool:
-        """Take a job back, if it waits still. Returns whether that was so."""
-        if await self._answer(flight, member.carrier.state(flight.attempt)) != "pending":
-            return False
-        return await self._cancel(member, flight)
-
-    def _end_lease(self, member: Member, flight: Flight) -> None:
-        if flight.over or not flight.counts:
-            return
-        leases, now = self._leases, self._now()
-        silent, age = now - flight.evidence, now - flight.sent_at
-        if leases.is_over(member, flight, now):
-            self.judge.lost(member, flight, f"no sign of life on {member.name} for {silent:.0f} s", now)
-            if leases.is_longer_now(member, flight, now):
-                logger.info("Jobs get %.0f s to start from now on", leases.starts.seconds, extra=self._extra)
-        elif leases.is_too_old(flight, now):
-            reason = f"not over on {member.name} after {age:.0f} s (DISTRIBUTED_MAX_JOB_SECONDS)"
-            self.judge.lost(member, flight, reason, now)
-        elif not flight.old and leases.is_strange(member, flight, now):
-            flight.old = True
-            logger.warning(
-                "Job %s is %s on %s for %d s, %s: see what its node does. DISTRIBUTED_MAX_JOB_SECONDS ends such jobs",
-                flight.job, "running" if flight.started else "pending", member.name, age,
-                f"while {flight.overtaken} that it got later are over" if flight.overtaken else "and no other of ours"
-                " runs there", extra=self._extra,
-            )  # fmt: skip
 
     def _moved_on(self) -> None:
         self.send_ready()
