@@ -1,0 +1,291 @@
+"""The dispatcher against nodes on real ports: what it sends, takes back, takes up, and leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest_twisted
+from fake_scrapyd import FakeJob, FakeScrapyd, Fault
+from rig import LEASE, POLL, Rig
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+
+from scrapy_distributed.fleet.trust import Proof
+from scrapy_distributed.wire.payload import START_URL
+
+# Sending
+
+
+@pytest_twisted.ensureDeferred
+async def test_batches_go_out_in_turn_and_come_home(rig: Rig) -> None:
+    rig.batches(2, 2, 1, 1)
+    await rig.start()
+    assert [sorted(job.id.rpartition("-")[0][-8:] for job in rig.jobs(number)) for number in (0, 1)] == [
+        ["000001-1", "000003-1"],
+        ["000002-1", "000004-1"],
+    ]
+    job = min(rig.jobs(1), key=lambda job: job.id)
+    assert (job.project, job.spider, job.version, job.args) == ("p", "s", "1", {"site": "x", "batch": "2"})
+    assert job.settings == {"A": "b", "DISTRIBUTED_START_URL": '["http://a/2","http://a/3"]'}
+    assert rig.ledger.posted()
+    changes = rig.changes
+    await rig.work(0)
+    await rig.work(1)
+    assert rig.balance() == {"diverted": 6, "crawled": 6}
+    assert rig.changes >= changes + 4
+    assert rig.ledger.settled()
+    assert (rig.count("attempts"), rig.count("attempts/n0"), rig.count("attempts/accepted")) == (4, 2, 4)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_gets_no_more_than_its_backlog(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(NODE_BACKLOG=2)
+    rig.batches(*[1] * 7)
+    await rig.start()
+    assert [len(rig.jobs(number)) for number in (0, 1)] == [2, 2]
+    rig.fakes[1].start_pending(1)
+    await rig.look(10)  # a job is asked for when something moves there, or now and then
+    assert [len(rig.jobs(number)) for number in (0, 1)] == [2, 3]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_node_refuses_goes_to_another_and_nobody_is_blamed(rig: Rig) -> None:
+    rig.fakes[0].projects = {}
+    rig.batches(2)
+    await rig.start()
+    assert rig.attempts() == [("n0", "unsent"), ("n1", "sent")]
+    assert not rig.members[0].trust.well
+    assert rig.count("node_errors/n0") == 1
+    rig.fakes[0].projects = {"p": {"1": ["s"]}}
+    await rig.look(4)
+    await rig.send(1, 1)
+    assert rig.members[0].trust.well  # it took one
+    assert len(rig.jobs(0)) == 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_post_that_may_have_arrived_is_not_sent_again_but_asked_for(rig: Rig) -> None:
+    await rig.start()
+    rig.fakes[0].faults["schedule.json"] = Fault.DROP_AFTER
+    await rig.send(2)
+    assert rig.attempts() == [("n0", "bound")]
+    del rig.fakes[0].faults["schedule.json"]
+    await rig.look(10)
+    assert rig.attempts() == [("n0", "sent")]
+    assert rig.posts() == 1
+    await rig.work(0)
+    assert rig.balance() == {"diverted": 2, "crawled": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_post_that_did_not_arrive_is_sent_again_when_the_lease_is_over_and_cancelled(rig: Rig) -> None:
+    rig.fakes[0].faults["schedule.json"] = Fault.HANG
+    rig.batches(2)
+    await rig.start()
+    await rig.look(LEASE - POLL)
+    assert rig.attempts() == [("n0", "bound")]
+    await rig.look(2 * POLL)
+    assert rig.attempts() == [("n0", "unknown"), ("n1", "sent")]
+    assert "POST cancel.json" in rig.fakes[0].requests  # it may arrive late
+    await rig.work(1)
+    assert rig.balance() == {"diverted": 2, "crawled": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_lease_of_a_post_that_got_no_answer_begins_at_its_deadline(rig: Rig) -> None:
+    await rig.start()
+    rig.fakes[0].faults["schedule.json"] = Fault.HANG
+    rig.batches(2)
+    rig.dispatcher.send_ready()
+    rig.clock.advance(LEASE / 2)
+    await rig.quiet()
+    await rig.look(LEASE / 2 + 2 * POLL)
+    assert rig.attempts() == [("n0", "bound")]
+    await rig.look(LEASE / 2)
+    assert rig.attempts() == [("n0", "unknown"), ("n1", "sent")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_arrives_late_is_taken_back(rig: Rig) -> None:
+    rig.fakes[0].faults["schedule.json"] = Fault.HANG
+    rig.batches(2)
+    await rig.start()
+    await rig.look(LEASE + POLL)
+    first = rig.ledger.live()[0].job
+    rig.fakes[0].jobs.append(FakeJob(first, "p", "s", "1", {}, {}))
+    await rig.look(20)
+    assert rig.jobs(0) == []
+    assert rig.attempts() == [("n0", "unsent"), ("n1", "sent")]
+
+
+# Taking back
+
+
+@pytest_twisted.ensureDeferred
+async def test_jobs_that_wait_on_a_slow_node_go_to_one_with_nothing_to_do(rig: Rig) -> None:
+    rig.batches(*[1] * 6)
+    await rig.start()
+    (slow,) = rig.fakes[0].start_pending(1)
+    await rig.work(1)
+    for sequence in range(1, 40):
+        rig.report(0, slow, sequence=sequence, final=False, settled=0, activity=sequence)
+        for job in rig.jobs(1, "pending"):
+            rig.fakes[1].start_pending()
+            rig.report(1, job)
+        rig.fakes[1].finish()
+        await rig.look()
+    assert rig.balance() == {"diverted": 6, "in_flight": 1, "crawled": 5}
+    assert rig.count("attempts/taken_back") == 2
+    assert rig.fakes[0].signals == []  # what runs is left alone
+    assert rig.attempts(5) == [("n0", "unsent"), ("n1", "accepted")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_nothing_is_taken_back_for_a_node_where_jobs_wait_as_well(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(NODE_BACKLOG=1)
+    rig.batches(1, 1, 1)
+    await rig.start()
+    await rig.look(LEASE / 2)
+    assert rig.count("attempts/taken_back") == 0
+    assert [len(rig.jobs(number)) for number in (0, 1)] == [1, 1]
+
+
+@pytest_twisted.ensureDeferred
+async def test_between_nodes_that_start_nothing_jobs_do_not_go_back_and_forth(rig: Rig) -> None:
+    """And so both of them are found out."""
+    rig.batches(1)
+    await rig.start()
+    await rig.look(20 * LEASE)
+    assert rig.posts() < 8
+    assert [member.trust.needs for member in rig.members] == [Proof.STARTS, Proof.STARTS]
+    assert not any(member.trust.well for member in rig.members)
+    assert rig.balance() == {"diverted": 1, "in_flight": 1}
+    holder = next(number for number in (0, 1) if rig.jobs(number))
+    await rig.work(holder)  # it was restarted
+    assert rig.members[holder].trust.well
+    assert rig.balance() == {"diverted": 1, "crawled": 1}
+
+
+# The ledger
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_ledger_that_can_not_be_written_is_told_and_the_receipt_is_kept_for_later(
+    rig: Rig, make_rig: Callable[..., Rig]
+) -> None:
+    rig.batches(2)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    rig.report(0, job)
+    rig.ledger._db.execute("CREATE TEMP TRIGGER no BEFORE UPDATE ON batch BEGIN SELECT RAISE(ABORT, 'full'); END")
+    await rig.look(3 * POLL)
+    assert [str(error) for error in rig.errors] == ["full"]
+    assert rig.balance() == {"diverted": 2, "in_flight": 2}
+    rig.ledger._db.execute("DROP TRIGGER no")
+    await rig.end()
+    later = make_rig()
+    await later.start()
+    assert later.balance() == {"diverted": 2, "crawled": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_batch_that_can_not_be_bound_is_told_and_not_sent(rig: Rig) -> None:
+    await rig.start()
+    rig.ledger._db.execute("CREATE TEMP TRIGGER no BEFORE INSERT ON attempt BEGIN SELECT RAISE(ABORT, 'full'); END")
+    rig.batches(2)
+    await rig.look()
+    assert rig.errors
+    assert rig.posts() == 0
+    rig.ledger._db.execute("DROP TRIGGER no")
+
+
+# An earlier coordinator
+
+
+async def resumed(make_rig: Callable[..., Rig], **values: Any) -> Rig:
+    """A coordinator that takes up what another one had sent to n0."""
+    first = make_rig(nodes=1)
+    first.batches(2)
+    await first.start()
+    await first.end()
+    return make_rig(**values)
+
+
+@pytest_twisted.ensureDeferred
+async def test_jobs_of_an_earlier_coordinator_are_looked_after_and_not_sent_again(make_rig: Callable[..., Rig]) -> None:
+    rig = await resumed(make_rig)
+    await rig.start()
+    await rig.look(10)
+    assert rig.posts() == 1
+    await rig.work(0)
+    assert rig.attempts() == [("n0", "accepted")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_may_have_another_name_now(make_rig: Callable[..., Rig], fakes: list[FakeScrapyd]) -> None:
+    """Even one that another node had."""
+    fakes.reverse()
+    first = make_rig(nodes=1)
+    first.batches(2)
+    await first.start()
+    await first.end()
+    fakes.reverse()
+    rig = make_rig()  # what was called n0 is n1 now
+    await rig.start()
+    assert [list(member.flights) != [] for member in rig.members] == [False, True]
+    await rig.work(1)
+    assert rig.attempts() == [("n0", "accepted")]
+    assert rig.balance() == {"diverted": 2, "crawled": 2}
+
+
+@pytest_twisted.ensureDeferred
+async def test_jobs_on_a_node_that_is_gone_are_sent_again(
+    make_rig: Callable[..., Rig], fakes: list[FakeScrapyd]
+) -> None:
+    first = make_rig(nodes=1)
+    first.batches(2)
+    await first.start()
+    await first.end()
+    fakes.reverse()
+    rig = make_rig(nodes=1)
+    await rig.start()
+    assert rig.attempts() == [("n0", "unknown"), ("n0", "sent")]
+    assert json.loads(rig.jobs(0)[0].settings[START_URL]) == ["http://a/0", "http://a/1"]
+
+
+# The end
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_ready_is_sent_before_the_end_and_nothing_after_it(rig: Rig) -> None:
+    await rig.start()
+    rig.batches(1, 1, 1)
+    draining = Deferred.fromCoroutine(rig.dispatcher.drain(20))
+    while not draining.called:
+        rig.clock.advance(0.05)
+        await deferLater(reactor, 0.001)
+    assert (rig.posts(), rig.ledger.posted()) == (3, True)
+    asked = [len(fake.requests) for fake in rig.fakes]
+    rig.batches(1)
+    rig.dispatcher.send_ready()
+    rig.clock.advance(100)
+    assert [len(fake.requests) for fake in rig.fakes] == asked
+    assert not rig.clock.getDelayedCalls()
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_still_runs_when_the_run_is_over_is_killed(rig: Rig) -> None:
+    rig.batches(2)
+    await rig.start()
+    (orphan,) = rig.fakes[0].start_pending()
+    rig.fakes[0].deaf = True
+    await rig.look(LEASE + POLL)
+    for job in rig.fakes[1].start_pending():
+        rig.report(1, job)
+    await rig.look(2 * POLL)
+    assert rig.ledger.settled()
+    await rig.dispatcher.drain(20)
+    assert rig.fakes[0].signals[-1] == (orphan.id, "KILL")
