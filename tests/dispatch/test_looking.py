@@ -467,3 +467,51 @@ async def test_an_orphan_that_its_node_has_forgotten_is_not_cancelled_for_ever(r
     await busy(rig, 1, 3 * LEASE)
     assert rig.attempts() == [("n0", "unknown"), ("n1", "sent")]
     assert rig.fakes[0].requests.count("POST cancel.json") == 2
+
+
+# What is over while its node is asked
+
+
+@pytest.mark.parametrize("question", ["receipt", "state", "log", "cancel"])
+@pytest_twisted.ensureDeferred
+async def test_an_answer_about_what_is_over_changes_nothing(
+    rig: Rig, question: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.fakes[0].faults["schedule.json"] = Fault.DROP_AFTER  # so nobody knows yet whether the node has it
+    rig.batches(2)
+    await rig.start()
+    (job,) = rig.jobs(0)
+    (member, flight) = next(iter(rig.dispatcher.fleet.flights()))
+    asked: list[str] = []
+
+    def refused() -> None:
+        """The answer to its POST comes now."""
+        asked.append(question)
+        rig.dispatcher.judge.unsent(member, flight, "refused")
+
+    rig.meanwhile[question] = refused
+    if question == "receipt":
+        rig.report(0, job)
+    elif question == "log":
+        rig.die(0)
+    elif question == "cancel":
+        flight.fence()
+    await rig.look(2 * PATIENCE)
+    assert asked == [question]
+    assert flight.over
+    assert rig.attempts()[0] == ("n0", "unsent")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert (rig.count("attempts/accepted"), rig.count("attempts/rejected")) == (0, 0)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_over_is_not_asked_for(rig: Rig) -> None:
+    rig.fakes[0].deaf = True
+    rig.batches(1, 1, 1)
+    await rig.start()
+    first, second = rig.members[0].flights.values()
+    rig.meanwhile["receipt"] = lambda: rig.dispatcher.judge.unsent(rig.members[0], second, "refused")
+    rig.fakes[0].requests.clear()
+    await rig.look(2 * PATIENCE)
+    asked = " ".join(rig.fakes[0].requests)
+    assert (first.job in asked, second.job in asked) == (True, False)

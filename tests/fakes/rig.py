@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from fake_scrapyd import FakeJob, FakeScrapyd
 from ledgers import IDENTITY, divert, states
@@ -18,6 +18,7 @@ from twisted.internet.task import Clock, deferLater
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
+from scrapy_distributed.dispatch.flight import Signal
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
@@ -26,8 +27,11 @@ from scrapy_distributed.errors import LedgerUnavailableError, NodeError
 from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import Finds, Ledger
+from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.payload import START_URL, decode_payload
 from scrapy_distributed.wire.receipt import Receipt
+
+T = TypeVar("T")
 
 POLL = 2.0
 LEASE = 60.0
@@ -57,6 +61,7 @@ class Rig:
         self.ended = False
         self.admitted: list[str] = []
         self.refusal: NodeError | None = None
+        self.meanwhile: dict[str, Callable[[], None]] = {}  # what happens before the answer to a question is here
         self.errors: list[LedgerUnavailableError] = []
         spider, fleet = Spider(name="s"), Fleet(self.members)
 
@@ -82,8 +87,26 @@ class Rig:
                     raise rig.refusal
                 rig.admitted.append(self.name)
 
+            async def state(self, attempt: Attempt) -> str | None:
+                return await rig.late("state", await super().state(attempt))
+
+            async def receipt(self, attempt: Attempt) -> bytes | None:
+                return await rig.late("receipt", await super().receipt(attempt))
+
+            async def log_end(self, attempt: Attempt) -> str | None:
+                return await rig.late("log", await super().log_end(attempt))
+
+            async def cancel(self, attempt: Attempt, signal: Signal) -> str | None:
+                return await rig.late("cancel", await super().cancel(attempt, signal))
+
         node = Node(address=NodeAddress(name=name, url=fake.url), deadline_seconds=0.3)
         return Carrier(node, project="p", spider="s", feed=False)
+
+    async def late(self, question: str, answer: T) -> T:
+        """*answer*, and first what *meanwhile* has for that question."""
+        if meanwhile := self.meanwhile.pop(question, None):
+            meanwhile()
+        return answer
 
     def _changed(self) -> None:
         self.changes += 1
