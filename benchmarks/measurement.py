@@ -146,7 +146,7 @@ def _stage(
     """Start the site."""
     deadline = time.monotonic() + time_limit
     argv = [sys.executable, HERE / "timed_site.py", str(workload.properties), str(workload.latency)]
-    site = processes.start("site", SITE, argv, cwd=folder, env={"PYTHONPATH": str(EXAMPLE)})
+    site = processes.start("site", SITE, argv, cwd=folder, env={"PYTHONPATH": str(EXAMPLE / "site")})
     address = processes.wait_for(site, r"listening at (\S+)\n", deadline)[1]
     return Stage(
         processes=processes,

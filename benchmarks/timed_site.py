@@ -1,6 +1,6 @@
 """The example's site, which also notes when it was asked for what: the same clock for every contender.
 
-    PYTHONPATH=example_project python benchmarks/timed_site.py PROPERTIES LATENCY
+    PYTHONPATH=example_project/site python benchmarks/timed_site.py PROPERTIES LATENCY
 
 ``/times.json`` tells when the first and the last property was sent and when each index page was asked for
 (``time.monotonic()``, which all processes of a machine share), how many properties were sent, and how many again.

@@ -27,10 +27,12 @@ from report import write_report
 from result import Result, agreement, read_account
 from session import HERE, Child, DemoError, Session, SignalledError
 from shifts import Tables, analyse, positive
-from site_server import index_pages, property_path
 
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.words import counted
+
+sys.path.append(str(HERE / "site"))
+from site_server import index_pages, property_path
 
 RUNS = HERE / ".demo"
 RUNS_TO_KEEP = 3
@@ -90,7 +92,7 @@ class Servers:
 
 def start_site(session: Session, options: Options) -> str:
     """Start the site; its address."""
-    server = (sys.executable, str(HERE / "site_server.py"), "--port", "0")
+    server = (sys.executable, str(HERE / "site" / "site_server.py"), "--port", "0")
     size = ("--properties", str(options.properties), "--latency", str(options.latency))
     lines = session.read(session.start("site", *server, *size), "^listening at .+$")
     return lines[0].removeprefix("listening at ")
