@@ -102,7 +102,7 @@ def start_ftp(session: Session, files: Files) -> str:
     """Start the FTP server; its address."""
     for folder in (files.staging, files.items):
         folder.mkdir(exist_ok=True)
-    server = (sys.executable, str(HERE / "ftp_server.py"), "--port", "0")
+    server = (sys.executable, str(HERE / "landing" / "ftp_server.py"), "--port", "0")
     folders = ("--staging", str(files.staging), "--items", str(files.items))
     lines = session.read(session.start("ftp", *server, *folders), "^listening at .+$")
     return lines[0].removeprefix("listening at ")
