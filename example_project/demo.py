@@ -22,17 +22,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.extend(str(Path(__file__).resolve().parent / folder) for folder in ("site", "analysis"))
 from progress import Progress, fetch, pages_served
 from report import write_report
 from result import Result, agreement, read_account
 from session import HERE, Child, DemoError, Session, SignalledError
 from shifts import Tables, analyse, positive
+from site_server import index_pages, property_path
 
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.words import counted
-
-sys.path.append(str(HERE / "site"))
-from site_server import index_pages, property_path
 
 RUNS = HERE / ".demo"
 RUNS_TO_KEEP = 3
