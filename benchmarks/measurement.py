@@ -17,8 +17,9 @@ from typing import Any
 from contenders import Contender
 from designs import Span, Stage, Workload
 from environments import EXAMPLE, HERE
+from market import make_property
+from pages import LINKS_PER_PAGE, property_path
 from processes import SITE, MeasurementError, Processes
-from site_server import LINKS_PER_PAGE, make_property, property_path
 
 
 @dataclass(frozen=True, kw_only=True)

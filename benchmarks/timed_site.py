@@ -13,7 +13,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from site_server import Request, Response, Site, as_json, serve
+from http_messages import Request, Response, as_json
+from site_server import Site, serve
 
 
 @dataclass(kw_only=True)

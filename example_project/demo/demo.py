@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("site", "analysis"))
+from pages import index_pages, property_path
 from progress import Progress, fetch, pages_served
 from report import write_report
 from result import Result, agreement, read_account
 from session import PROJECT, Child, DemoError, Session, SignalledError
 from shifts import Tables, analyse, positive
-from site_server import index_pages, property_path
 
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.words import counted
