@@ -30,7 +30,7 @@ SPARK = $(if $(shell command -v java),$(VENV)/spark)
 .PHONY: demo test oldest chaos bench lint clean
 
 demo: $(READY)
-	@exec $(VENV)/bin/python example_project/demo.py \
+	@exec $(VENV)/bin/python example_project/demo/demo.py \
 		--properties $(PROPERTIES) --nodes $(NODES) --latency $(LATENCY) --batch $(BATCH)
 
 test: $(READY) $(SPARK)

@@ -25,8 +25,8 @@ from processes import BROKER, COORDINATOR, DAEMON, WORKER, Child, MeasurementErr
 
 from scrapy_distributed.fleet.egg import build_egg
 
-sys.path.append(str(EXAMPLE))
-from site_server import LINKS_PER_PAGE
+sys.path.append(str(EXAMPLE / "site"))
+from pages import LINKS_PER_PAGE
 
 SHARDS = 20
 _QUIET_SECONDS = 0.5

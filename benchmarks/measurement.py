@@ -17,8 +17,9 @@ from typing import Any
 from contenders import Contender
 from designs import Span, Stage, Workload
 from environments import EXAMPLE, HERE
+from market import make_property
+from pages import LINKS_PER_PAGE, property_path
 from processes import SITE, MeasurementError, Processes
-from site_server import LINKS_PER_PAGE, make_property, property_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +147,7 @@ def _stage(
     """Start the site."""
     deadline = time.monotonic() + time_limit
     argv = [sys.executable, HERE / "timed_site.py", str(workload.properties), str(workload.latency)]
-    site = processes.start("site", SITE, argv, cwd=folder, env={"PYTHONPATH": str(EXAMPLE)})
+    site = processes.start("site", SITE, argv, cwd=folder, env={"PYTHONPATH": str(EXAMPLE / "site")})
     address = processes.wait_for(site, r"listening at (\S+)\n", deadline)[1]
     return Stage(
         processes=processes,

@@ -1,6 +1,6 @@
 """The example's site, which also notes when it was asked for what: the same clock for every contender.
 
-    PYTHONPATH=example_project python benchmarks/timed_site.py PROPERTIES LATENCY
+    PYTHONPATH=example_project/site python benchmarks/timed_site.py PROPERTIES LATENCY
 
 ``/times.json`` tells when the first and the last property was sent and when each index page was asked for
 (``time.monotonic()``, which all processes of a machine share), how many properties were sent, and how many again.
@@ -13,7 +13,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 
-from site_server import Request, Response, Site, as_json, serve
+from http_messages import Request, Response, as_json
+from site_server import Site, serve
 
 
 @dataclass(kw_only=True)

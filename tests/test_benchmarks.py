@@ -18,10 +18,12 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import designs
 from contenders import PLAIN, SCENARIOS, Entry
 from environments import Environment
+from http_messages import Request
+from market import make_property
 from measurement import Measurement, check, measure
+from pages import property_path
 from processes import COORDINATOR, DAEMON, MeasurementError, Processes, stats
 from side_by_side import turns
-from site_server import Request, make_property, property_path
 from tables import markdown, svg, tables
 from timed_site import TimedSite
 

@@ -259,7 +259,7 @@ def test_options_have_their_defaults(name: str) -> None:
 
 def test_no_option_is_named_elsewhere_that_does_not_exist() -> None:
     known = {option for name in COMMANDS for action in parser_of(name)._actions for option in action.option_strings}
-    for script in (ROOT / "example_project").glob("*.py"):
+    for script in (ROOT / "example_project").glob("*/*.py"):
         known.update(re.findall(r'add_argument\("(--[a-z-]+)"', script.read_text(encoding="utf-8")))
     named = set(re.findall(r"`(--[a-z][a-z-]*)", README))
     assert named <= known

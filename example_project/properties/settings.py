@@ -19,7 +19,7 @@ TELNETCONSOLE_ENABLED = False
 ADDONS = {"scrapy_distributed.Addon": 500}
 # Targets of scrapy.cfg; host:port and whole URLs are taken as well.
 DISTRIBUTED_TARGET_HOSTS = ["scrapyd1", "scrapyd2", "scrapyd3"]
-# Workers write here. A fleet on several machines needs a place that all of them reach: ftp (as in demo.py), s3, gs.
+# Workers write here. A fleet on several machines needs a place that all of them reach: ftp (as in demo/), s3, gs.
 DISTRIBUTED_TARGET_FEED_URL = f"file://{Path.cwd()}/items/%(batch)s_%(name)s_%(time)s.jl"
 # A file there is whole, or not there: whoever reads the folder meanwhile sees no parts.
 FEED_STORAGES = dict.fromkeys(["", "file"], "scrapy_distributed.results.whole_file.WholeFileStorage")

@@ -12,7 +12,7 @@ from typing import Any
 
 from arena import INDEX_LINKS, Run, processes, wait_for
 from local import canonical, local_items, read
-from site_server import make_property
+from market import make_property
 
 from scrapy_distributed.ledger.reader import LedgerReader
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import scrapy
 from crawling import Crawl, Project, SiteChild, site, wait_for
-from site_server import make_property
+from market import make_property
 from trial.spiders import long_urls
 
 from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES

@@ -107,7 +107,7 @@ def test_a_site_that_is_away_for_a_moment_costs_nothing(project: Project, tmp_pa
         port = probe.getsockname()[1]
     crawl = project.crawl("distr", folder=tmp_path, args={"site": f"http://127.0.0.1:{port}", "pages": 1})
     wait_for(lambda: "failed (refused): it is tried again in 10 s" in crawl.log)
-    command = [sys.executable, str(EXAMPLE / "site_server.py"), "--port", str(port), "--properties", "30"]
+    command = [sys.executable, str(EXAMPLE / "site" / "site_server.py"), "--port", str(port), "--properties", "30"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as child:
         try:
             crawl.wait()

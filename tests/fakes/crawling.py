@@ -69,7 +69,7 @@ class SiteChild:
 
 @contextmanager
 def site(properties: int, latency: float = 0.0) -> Iterator[SiteChild]:
-    command = [sys.executable, str(EXAMPLE / "site_server.py"), "--port", "0"]
+    command = [sys.executable, str(EXAMPLE / "site" / "site_server.py"), "--port", "0"]
     command += ["--properties", str(properties), "--latency", str(latency)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PROGRAM = Path(__file__).parents[2] / "example_project" / "ftp_server.py"
+PROGRAM = Path(__file__).parents[2] / "example_project" / "landing" / "ftp_server.py"
 
 
 def command(port: int, staging: Path, items: Path) -> list[str]:

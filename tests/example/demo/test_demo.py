@@ -47,7 +47,7 @@ class Demo:
         self._output = work.with_name(f"{work.name}.txt")
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, str(EXAMPLE / "demo.py"), "--work", str(work), *options],
+                [sys.executable, str(EXAMPLE / "demo" / "demo.py"), "--work", str(work), *options],
                 env={**os.environ, MARK: self.mark, "PYTHONDONTWRITEBYTECODE": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

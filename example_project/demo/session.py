@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+PROJECT = Path(__file__).resolve().parents[1]
 START_SECONDS = 60.0
 GRACE_SECONDS = 15.0
 POLL_SECONDS = 0.1
@@ -92,7 +92,7 @@ class Session:
         with out.open("wb") as stdout, log.open("wb") as stderr:
             process = subprocess.Popen(
                 argv,
-                cwd=HERE,
+                cwd=PROJECT,
                 env=without_proxy(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,

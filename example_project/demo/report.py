@@ -11,8 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from charts import Curve, Format, Scale, axis, bar, interval, panel, scale_around
-from result import Account, Attempt, Comparison, Result, Sample, agreement
+from result import Account, Comparison, Result, Sample, accepted, agreement
 
+from scrapy_distributed.ledger.records import AttemptRecord
 from scrapy_distributed.words import counted
 
 OTHERS_SHOWN = 10  # from above, and from below
@@ -56,18 +57,18 @@ def render(result: Result) -> str:
 def headline(result: Result) -> str:
     """Complete or not, and the figures of the crawl."""
     verdict, kind = ("Complete", "good") if result.good else ("Not complete", "bad")
-    accepted = sum(attempt.accepted for attempt in result.account.attempts)
+    jobs = sum(accepted(attempt) for attempt in result.account.attempts)
     failed = sum(failure.count for failure in result.account.failures)
     facts = [
         ("time", f"{result.seconds:.1f} s", "from the start of the crawl to its end"),
         ("speed", f"{amount(result.pages_per_second)} pages/s", counted(result.pages, "page")),
-        ("fleet", counted(len(result.items_by_node), "node"), f"with {counted(accepted, 'job')} of use"),
+        ("fleet", counted(len(result.items_by_node), "node"), f"with {counted(jobs, 'job')} of use"),
         ("failures", f"{failed:,}" if failed else "none", "failed, filtered or dead requests"),
     ]
     cards = "".join(f"<div><dt>{name}</dt><dd>{value}<small>{more}</small></dd></div>" for name, value, more in facts)
     return (
         f'<header><h1><span class="{kind}">{verdict}.</span> {result.count}</h1>'
-        f'<p class="quiet">run {escape(result.account.run)}</p>{complaints(result)}'
+        f'<p class="quiet">run {escape(result.account.run.name)}</p>{complaints(result)}'
         f'<dl class="facts">{cards}</dl></header>'
     )
 
@@ -157,7 +158,7 @@ def nodes(result: Result) -> str:
     account, items = result.account, result.items_by_node
     scale = Scale(low=0, high=max([1, *items.values()]))
     jobs = Counter(attempt.node for attempt in account.attempts)
-    counting = Counter(attempt.node for attempt in account.attempts if attempt.accepted)
+    counting = Counter(attempt.node for attempt in account.attempts if accepted(attempt))
     rows = "".join(
         f'<tr><th scope="row">{escape(node)}</th>'
         f'<td class="plot">{bar(scale, 0, count, kind="accepted", label=f"{node}: {count:,} items")}</td>'
@@ -188,10 +189,11 @@ def failures(account: Account) -> str:
 
 def attempts(account: Account) -> str:
     """The jobs, with their time at the node; those that do not count come before the rest if not all are shown."""
-    chosen = sorted(account.attempts, key=lambda attempt: attempt.accepted)[:ATTEMPTS_SHOWN]
-    ends = [attempt.ended for attempt in account.attempts if attempt.ended is not None]
+    started = account.run.started
+    chosen = sorted(account.attempts, key=accepted)[:ATTEMPTS_SHOWN]
+    ends = [attempt.ended - started for attempt in account.attempts if attempt.ended is not None]
     time = Scale(low=0.0, high=max([1.0, *ends]))
-    rows = "".join(attempt_row(time, one) for one in sorted(chosen, key=lambda one: one.begun))
+    rows = "".join(attempt_row(time, started, one) for one in sorted(chosen, key=lambda one: one.bound))
     return f"""<section><h2>Jobs</h2>
 <p class="quiet">Each bar goes from when a node was given the job to when its receipt was taken;
 a job may wait there for a free place. <code>2.3</code> is the third attempt at batch 2.</p>
@@ -200,16 +202,17 @@ a job may wait there for a free place. <code>2.3</code> is the third attempt at 
 {left_out(len(account.attempts) - len(chosen), "job", "scrapy batches show")}</section>"""
 
 
-def attempt_row(time: Scale, attempt: Attempt) -> str:
-    """One job."""
-    kind = "accepted" if attempt.accepted else "rejected"
-    end = time.high if attempt.ended is None else attempt.ended
-    until = "no end" if attempt.ended is None else f"{attempt.ended:.1f} s"
-    drawn = bar(time, attempt.begun, end, kind=kind, label=f"job {attempt.label}: {attempt.begun:.1f} s to {until}")
-    why = "" if attempt.accepted or not attempt.reason else f": {escape(attempt.reason)}"
+def attempt_row(time: Scale, started: float, attempt: AttemptRecord) -> str:
+    """One job of a run that started at *started*, in seconds since the epoch."""
+    kind = "accepted" if accepted(attempt) else "rejected"
+    begun = attempt.bound - started
+    end = time.high if attempt.ended is None else attempt.ended - started
+    until = "no end" if attempt.ended is None else f"{end:.1f} s"
+    drawn = bar(time, begun, end, kind=kind, label=f"job {attempt.label}: {begun:.1f} s to {until}")
+    why = "" if accepted(attempt) or not attempt.reason else f": {escape(attempt.reason)}"
     return (
         f'<tr><th scope="row">{escape(attempt.label)}</th><td class="plot">{drawn}</td><td>{escape(attempt.node)}</td>'
-        f'<td class="said">{escape(attempt.state)}{why}</td><td class="number">{attempt.requests:,}</td></tr>'
+        f'<td class="said">{escape(attempt.state)}{why}</td><td class="number">{attempt.size:,}</td></tr>'
     )
 
 

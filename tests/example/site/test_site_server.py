@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from crawling import SiteChild, site, wait_for
-from site_server import FACTORS, MAX_BODY_BYTES, MAX_HEAD_BYTES, Request, Site, make_property, true_shifts
+from http_messages import MAX_BODY_BYTES, MAX_HEAD_BYTES, Request
+from market import FACTORS, make_property, true_shifts
+from site_server import Site
 
 PROPERTIES = 50_000
 

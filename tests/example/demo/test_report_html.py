@@ -12,7 +12,7 @@ from charts import Curve, Scale, bar, interval, panel, scale_around
 from report import ATTEMPTS_SHOWN, SAMPLES_SHOWN, percent, render, speeds, thinned, write_report
 from result import Account, Failure, Result, Sample
 from shifts import Analysis
-from test_demo_result import RESULT, a_shift, an_attempt
+from test_demo_result import RESULT, STARTED, a_run, a_shift, an_attempt
 
 HOSTILE = """</title><script src="http://evil">'&x</script>"""
 VOID = {"meta", "line", "rect", "circle", "polyline"}
@@ -126,10 +126,17 @@ def test_no_failure_is_said_plainly_and_failures_are_counted_by_reason() -> None
 
 def test_of_many_jobs_those_that_do_not_count_are_shown_first() -> None:
     attempts = tuple(an_attempt(f"{number}", state="accepted") for number in range(2 * ATTEMPTS_SHOWN))
-    lost = replace(an_attempt("77.2", "n2", "rejected"), reason="no receipt", ended=None, begun=9.0)
+    lost = replace(an_attempt("77.2", "n2", "rejected"), reason="no receipt", ended=None, bound=STARTED + 9.0)
     text = page(replace(RESULT, account=replace(RESULT.account, attempts=(*attempts, lost)))).text
     assert "77.2 n2 rejected: no receipt" in text
     assert f"And {ATTEMPTS_SHOWN + 1} jobs more" in text
+
+
+def test_the_time_of_a_job_begins_with_the_run() -> None:
+    under_way = replace(an_attempt("2"), state="sent", bound=STARTED + 9.0, ended=None)
+    html = render(replace(RESULT, account=replace(RESULT.account, attempts=(an_attempt(), under_way))))
+    assert "job 1: 0.0 s to 1.0 s" in html
+    assert "job 2: 9.0 s to no end" in html
 
 
 def test_nothing_of_a_page_becomes_markup() -> None:
@@ -139,7 +146,7 @@ def test_nothing_of_a_page_becomes_markup() -> None:
         RESULT,
         nodes=(HOSTILE,),
         balance=HOSTILE,
-        account=Account(run=HOSTILE, attempts=(attempt,), failures=(failure,)),
+        account=Account(run=a_run(HOSTILE), attempts=(attempt,), failures=(failure,)),
         analysis=replace(RESULT.analysis, shifts=(a_shift(HOSTILE, 0.1), a_shift(f"{HOSTILE}2", 0.1))),
         truth={HOSTILE: 0.1, f"{HOSTILE}2": 0.0},
         known=(HOSTILE,),
@@ -165,7 +172,7 @@ def test_any_number_of_samples(samples: int) -> None:
 
 def test_a_crawl_that_brought_nothing() -> None:
     nothing = Analysis(shifts=(), items=0, files=0, malformed=0)
-    account = Account(run="r", attempts=(), failures=())
+    account = Account(run=a_run(), attempts=(), failures=())
     empty = replace(RESULT, items=0, missing=2, pages=0, account=account, analysis=nothing, samples=some_samples(2))
     text = page(empty).text
     assert "Too few items to tell" in text

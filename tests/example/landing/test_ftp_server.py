@@ -1,4 +1,4 @@
-"""The example's FTP server, with Python's ftplib and Scrapy's feed storage as its clients."""
+"""The example's FTP server, with Python's ftplib as its client."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import ftplib
 import gzip
 import io
-import json
 import os
 import resource
 import signal
@@ -22,7 +21,7 @@ from pathlib import Path
 import pytest
 from crawling import wait_for
 from file_limit import file_limit
-from ftp_child import FtpChild, command, ftp_server
+from ftp_child import FtpChild
 from landing import END_BYTES, HARMLESS_BYTES, LandingPlace
 
 LINE = b'{"title": "2 bed flat, pool", "price": 1000.0}\n'
@@ -36,19 +35,6 @@ BROKEN_OFF = r"^426 The upload was broken off"
 def zipped(content: bytes) -> bytes:
     """Without the time, since content names tests, and pytest-xdist expects the same names of all its processes."""
     return gzip.compress(content, mtime=0)
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FtpChild]:
-    with ftp_server(tmp_path_factory.mktemp("ftp")) as child:
-        yield child
-
-
-@pytest.fixture
-def server(running: FtpChild) -> FtpChild:
-    """The one that runs, with empty folders and an empty log."""
-    running.clear()
-    return running
 
 
 @contextmanager
@@ -577,98 +563,3 @@ def test_only_anonymous_users(server: FtpChild) -> None:
         ftp.connect("127.0.0.1", server.port)
         with pytest.raises(ftplib.error_perm, match=r"^530 "):
             ftp.login("root", "x")
-
-
-def refusal(port: int, staging: Path, items: Path) -> str:
-    """What a server that does not start says: one line."""
-    found = subprocess.run(command(port, staging, items), capture_output=True, text=True, timeout=30)
-    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (1, "", 1)
-    return found.stderr
-
-
-@pytest.mark.parametrize(
-    ("staging", "items", "message"),
-    [
-        ("none", "items", "none: found no folder there"),
-        ("staging", "none", "none: found no folder there"),
-        ("items/staging", "items", "items/staging: it is in the items folder"),
-        ("items", "items", "items: it is in the items folder"),
-        ("staging", "/proc", "staging: can't link a file of it into /proc: "),
-    ],
-)
-def test_folders_that_can_not_be_used(tmp_path: Path, staging: str, items: str, message: str) -> None:
-    for name in ("staging", "items", "items/staging"):
-        (tmp_path / name).mkdir()
-    assert refusal(0, tmp_path / staging, tmp_path / items).startswith(f"{tmp_path}/{message}")
-    assert list((tmp_path / "staging").iterdir()) == []
-
-
-def test_a_staging_folder_that_another_server_uses(server: FtpChild) -> None:
-    assert refusal(0, server.staging, server.items).startswith(f"{server.staging}: another server uses it")
-
-
-def test_what_can_be_no_port(tmp_path: Path) -> None:
-    found = subprocess.run(command(65536, tmp_path, tmp_path), capture_output=True, text=True, timeout=30)
-    assert found.returncode == 2
-    assert "65536 is no port, expected 0 to 65535" in found.stderr
-
-
-def test_a_port_that_is_taken(server: FtpChild, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    message = refusal(server.port, tmp_path / "other", server.items)
-    assert message.startswith(f"127.0.0.1:{server.port}: can't listen there: ")
-
-
-CRAWL = """
-import json
-import sys
-
-import scrapy
-from scrapy.crawler import CrawlerProcess
-
-class Items(scrapy.Spider):
-    name = "items"
-
-    async def start(self):
-        for number in range(1000):
-            yield {"number": number}
-
-url, options = sys.argv[1:]
-process = CrawlerProcess({"LOG_LEVEL": "INFO", "TELNETCONSOLE_ENABLED": False, "FEEDS": {url: json.loads(options)}})
-crawler = process.create_crawler(Items)
-process.crawl(crawler)
-process.start()
-print({key: value for key, value in crawler.stats.get_stats().items() if key.startswith("feedexport/")})
-"""
-
-
-def crawl(url: str, **options: object) -> str:
-    """The stats of the feed of a crawl with 1,000 items."""
-    args = [sys.executable, "-c", CRAWL, url, json.dumps({"format": "jsonlines", **options})]
-    return subprocess.run(args, capture_output=True, text=True, timeout=60, check=True).stdout
-
-
-@pytest.mark.parametrize(
-    ("name", "user", "options"),
-    [
-        ("%(name)s_%(time)s.jl", "", {}),
-        ("%(name)s.jl", "anonymous@", {"overwrite": False}),
-        ("%(name)s.jl.gz", "anonymous:x@", {"postprocessing": ["scrapy.extensions.postprocessing.GzipPlugin"]}),
-    ],
-)
-def test_scrapy_stores_its_feed_once(server: FtpChild, name: str, user: str, options: dict[str, object]) -> None:
-    url = f"{server.url.replace('//', f'//{user}')}/{name}"
-    assert "'feedexport/success_count/FTPFeedStorage': 1" in crawl(url, **options)
-    (path,) = server.items.iterdir()
-    content = path.read_bytes()
-    lines = (gzip.decompress(content) if options.get("postprocessing") else content).splitlines()
-    assert len(lines) == 1000
-    if "time" not in name:
-        assert "'feedexport/failed_count/FTPFeedStorage': 1" in crawl(url, **options)
-        assert path.read_bytes() == content
-
-
-def test_scrapy_is_told_that_there_are_no_folders(server: FtpChild) -> None:
-    assert "'feedexport/failed_count/FTPFeedStorage': 1" in crawl(f"{server.url}/a/b.jl")
-    assert server.landed() == []
-    assert "refused the folder '/a': there are none here" in server.log

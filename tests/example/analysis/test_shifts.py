@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from market import FACTORS, make_property
 from shifts import Analysis, Shift, Tables, analyse, as_table
-from site_server import FACTORS, Site, make_property
+from site_server import Site
 from words import Item, Malformed, MalformedError, Sums, read_feed, read_item, shifts_of, words_of
 
-SHIFTS = Path(__file__).parents[2] / "example_project" / "shifts.py"
+SHIFTS = Path(__file__).parents[3] / "example_project" / "analysis" / "shifts.py"
 
 EXAMPLE = [{"title": "Split Business Split", "price": 1.0}, {"title": "Need business", "price": 2.0}]
 ANSWER = [

@@ -17,191 +17,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import random
 import re
 import signal
 from array import array
-from base64 import b64decode
 from collections import Counter
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qs, quote
 
-LINKS_PER_PAGE = 30
-
-FACTORS: dict[str, float] = {
-    "jacuzzi": 1.25,
-    "pool": 1.20,
-    "garden": 1.10,
-    "renovated": 1.05,
-    "furnished": 1.00,
-    "quiet": 1.00,
-    "discount": 0.90,
-    "basement": 0.80,
-}
-"""The truth about prices: each word in a title multiplies the price by its factor. Words are drawn
-independently of each other and of everything else, each into a title with `WORD_PROBABILITY`."""
-
-WORD_PROBABILITY = 0.25
-
-BEDS = (1, 2, 3, 4, 5)
-KINDS = ("flat", "house", "studio", "maisonette", "cottage", "loft")
-STREETS = ("Angel Road", "Baker Street", "Church Lane", "Dean Street", "Elm Grove", "Fleet Street")
-DISTRICTS = ("Angel", "Brixton", "Camden", "Dalston", "Ealing", "Finchley", "Greenwich", "Hackney")
-
-PIXEL = b64decode("R0lGODlhAQABAIAAAP///wAAACH5BAAAAAAALAAAAAABAAEAAAICRAEAOw==")
-"""The smallest GIF: every property's picture."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Property:
-    """What one property page says. ``price`` is in pounds a month, ``image`` a path on the site."""
-
-    title: str
-    price: float
-    description: str
-    address: str
-    image: str
-
-
-def make_property(number: int, seed: int = 0) -> Property:
-    """The property with this number: the same in every process, whatever was asked for before."""
-    rng = random.Random(seed << 32 | number)
-    words = [word for word in FACTORS if rng.random() < WORD_PROBABILITY]
-    kind, district = rng.choice(KINDS), rng.choice(DISTRICTS)
-    beds = rng.choice(BEDS)
-    price = rng.uniform(800, 1200)
-    for word in words:
-        price *= FACTORS[word]
-    return Property(
-        title=", ".join([f"{beds} bed {kind} in {district}", *words]),
-        price=round(price, 2),
-        description=f"Property {number}: a {kind} with {beds} bedrooms, ten minutes from {district} station.",
-        address=f"{rng.randint(1, 200)} {rng.choice(STREETS)}, {district}, London",
-        image=f"/image_{number:06d}.gif",
-    )
-
-
-def true_shifts() -> dict[str, float]:
-    """The shift of every word of the titles, as `words.py` defines it, in an endless site of this kind.
-
-    A word that moves nothing is a little below 0: the means run over words, so titles with many words weigh more,
-    and those are dearer.
-    """
-    even = {str(beds): 1 / len(BEDS) for beds in BEDS}
-    even |= {kind: 1 / len(KINDS) for kind in KINDS} | {name.lower(): 1 / len(DISTRICTS) for name in DISTRICTS}
-    share = {"bed": 1.0, "in": 1.0} | even | dict.fromkeys(FACTORS, WORD_PROBABILITY)  # of the titles that have it
-    # Mean price of the titles with the word, if that of all titles is 1: the factors of other words cancel out.
-    price = {word: factor / (1 + WORD_PROBABILITY * (factor - 1)) for word, factor in FACTORS.items()}
-    words = sum(share.values())  # in a title
-    total = sum(share[word] * price.get(word, 1.0) for word in share)  # of their prices
-    shifts = {}
-    for word, p in share.items():
-        own = price.get(word, 1.0)
-        shifts[word] = (own - (total - p * own) / (words - p)) / (total / words)
-    return shifts
-
-
-def index_path(page: int) -> str:
-    """Path of the index page with this number, counted from 0."""
-    return f"/index_{page:05d}.html"
-
-
-def property_path(number: int) -> str:
-    """Path of the property with this number, counted from 0."""
-    return f"/property_{number:06d}.html"
-
-
-def index_pages(properties: int) -> int:
-    """How many index pages so many properties make; an empty site has one as well."""
-    return max(1, -(-properties // LINKS_PER_PAGE))
-
-
-def render_property(item: Property) -> str:
-    """The page of one property, marked up with schema.org's names."""
-    return f"""<!DOCTYPE html>
-<html><head><meta charset="utf-8"><title>{item.title}</title></head>
-<body itemscope itemtype="http://schema.org/Product">
-<h1 itemprop="name">{item.title}</h1>
-<p class="price">£<span itemprop="price">{item.price:,.2f}</span> a month</p>
-<p itemprop="description">{item.description}</p>
-<p itemprop="address">{item.address}</p>
-<img itemprop="image" src="{item.image}" alt="">
-<p><a class="home" href="{index_path(0)}">All properties</a></p>
-</body></html>
-"""
-
-
-def render_index(page: int, properties: int) -> str:
-    """Index page ``page`` of a site with so many properties."""
-    first = page * LINKS_PER_PAGE
-    numbers = range(first, min(first + LINKS_PER_PAGE, properties))
-    links = "\n".join(f'<li><a href="{property_path(n)}">Property {n}</a></li>' for n in numbers)
-    last = page + 1 == index_pages(properties)
-    following = "" if last else f'<a class="next" href="{index_path(page + 1)}">next</a>'
-    return f"""<!DOCTYPE html>
-<html><head><meta charset="utf-8"><title>Properties, page {page}</title></head>
-<body>
-<ul class="properties">
-{links}
-</ul>
-{following}
-</body></html>
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One HTTP request; header names in lower case."""
-
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def path(self) -> str:
-        """The target without its query."""
-        return self.target.partition("?")[0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Response:
-    """One HTTP answer; ``delay`` in seconds. ``close``: the connection ends with it."""
-
-    body: bytes = b""
-    status: HTTPStatus = HTTPStatus.OK
-    content_type: str = "text/html; charset=utf-8"
-    location: str | None = None
-    delay: float = 0.0
-    close: bool = False
-
-    def encode(self, *, with_body: bool = True) -> bytes:
-        """The bytes on the wire; ``with_body=False`` answers HEAD."""
-        location = f"Location: {self.location}\r\n" if self.location is not None else ""
-        close = "Connection: close\r\n" if self.close else ""
-        head = (
-            f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
-            f"Content-Type: {self.content_type}\r\n"
-            f"Content-Length: {len(self.body)}\r\n"
-            f"{location}{close}\r\n"
-        )
-        return head.encode("latin-1") + (self.body if with_body else b"")
-
-
-def as_json(value: object) -> Response:
-    """``value`` as a JSON answer."""
-    return Response(body=json.dumps(value).encode(), content_type="application/json")
-
+from http_messages import MAX_HEAD_BYTES, BadRequestError, Reader, Request, Response, as_json
+from market import FACTORS, make_property, true_shifts
+from pages import PIXEL, index_pages, render_index, render_property
 
 NOT_FOUND = Response(body=b"Not found\n", status=HTTPStatus.NOT_FOUND)
 
 PAGE = re.compile(r"/(index|property|image)_(\d{1,20})\.(?:html|gif)")
-LENGTH = re.compile(r"[0-9]{1,8}")
-END_OF_HEAD = b"\r\n\r\n"
-MAX_HEAD_BYTES = 64 * 1024
-MAX_BODY_BYTES = 1024 * 1024
 LINGER_SECONDS = 1.0
 URL_CHARACTERS = "!#$%&'()*+,/:;=?@[]~"
 
@@ -282,88 +112,6 @@ class Site:
             "factors": FACTORS,
             "shifts": true_shifts(),
         }
-
-
-class BadRequestError(Exception):
-    """What came over the wire is not an HTTP/1.1 request that this server takes. *status*: that of the answer."""
-
-    def __init__(self, status: HTTPStatus, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-def parse_head(head: bytes) -> tuple[str, str, dict[str, str]]:
-    """Method, target and headers of a request."""
-    first, *lines = head.decode("latin-1").split("\r\n")
-    match first.split(" "):
-        case [method, target, "HTTP/1.1" | "HTTP/1.0"]:
-            pairs = (line.partition(":") for line in lines)
-            headers = {name.lower(): value.strip() for name, _, value in pairs}
-        case _:
-            raise BadRequestError(HTTPStatus.BAD_REQUEST, f"found the request line {first[:100]!a}")
-    if len(headers) < len(lines) and sum(line.lower().startswith("content-length:") for line in lines) > 1:
-        raise BadRequestError(HTTPStatus.BAD_REQUEST, "found Content-Length more than once")
-    return method, target, headers
-
-
-def body_length(headers: dict[str, str]) -> int:
-    """How many bytes come after a head with these headers."""
-    if "transfer-encoding" in headers:
-        raise BadRequestError(HTTPStatus.LENGTH_REQUIRED, "found Transfer-Encoding, expected a Content-Length")
-    length = headers.get("content-length")
-    if length is None:
-        return 0
-    if not LENGTH.fullmatch(length):
-        raise BadRequestError(HTTPStatus.BAD_REQUEST, f"found Content-Length {length[:100]!a}, expected 1 to 8 digits")
-    if int(length) > MAX_BODY_BYTES:
-        raise BadRequestError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"found a body of {length} bytes, expected {MAX_BODY_BYTES} at most"
-        )
-    return int(length)
-
-
-class Reader:
-    """The requests in the bytes of one connection, however these are cut into pieces. What it keeps is bounded by the
-    limits of head and body, and by what comes in one piece."""
-
-    def __init__(self) -> None:
-        self._received = bytearray()
-        self._searched = 0  # so far there is no end of the head
-        self._head: tuple[str, str, dict[str, str]] | None = None
-        self._length = 0  # of the body of that head
-
-    def __len__(self) -> int:
-        """Bytes that are kept."""
-        return len(self._received)
-
-    def add(self, data: bytes) -> None:
-        self._received += data
-
-    def next(self) -> Request | None:
-        """The next request, if all of it is here. Raises ``BadRequestError``."""
-        if self._head is None and not self._take_head():
-            return None
-        assert self._head is not None
-        if len(self._received) < self._length:
-            return None
-        method, target, headers = self._head
-        body = bytes(self._received[: self._length])
-        del self._received[: self._length]
-        self._head = None
-        return Request(method=method, target=target, headers=headers, body=body)
-
-    def _take_head(self) -> bool:
-        end = self._received.find(END_OF_HEAD, self._searched)
-        self._searched = max(0, len(self._received) - len(END_OF_HEAD) + 1) if end < 0 else 0
-        if max(end, self._searched) > MAX_HEAD_BYTES:
-            message = f"found a head of more than {MAX_HEAD_BYTES} bytes"
-            raise BadRequestError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, message)
-        if end < 0:
-            return False
-        self._head = parse_head(bytes(self._received[:end]))
-        self._length = body_length(self._head[2])
-        del self._received[: end + len(END_OF_HEAD)]
-        return True
 
 
 class Connection(asyncio.Protocol):

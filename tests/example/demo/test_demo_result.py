@@ -8,21 +8,47 @@ from pathlib import Path
 
 import ledgers
 import pytest
-from result import Account, Attempt, Comparison, Failure, Result, agreement, by_reason, read_account
+from result import Account, Comparison, Failure, Result, accepted, agreement, by_reason, read_account
 from shifts import Analysis, Shift
 
 from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.ledger.records import AttemptRecord, OutcomeRecord, RunRecord
 from scrapy_distributed.ledger.sqlite import Ledger
+
+STARTED = 1_000_000.0
+"""When the run of these tests started, in seconds since the epoch."""
 
 
 def a_shift(word: str, shift: float, error: float = 0.01, count: int = 5) -> Shift:
     return Shift(word=word, shift=shift, count=count, error=error)
 
 
-def an_attempt(label: str = "1", node: str = "n1", state: str = "accepted", items: int = 2) -> Attempt:
-    return Attempt(
-        label=label, node=node, requests=2, items=items, state=state, reason="finished", begun=0.0, ended=1.0
+def an_attempt(label: str = "1", node: str = "n1", state: str = "accepted", items: int = 2) -> AttemptRecord:
+    return AttemptRecord(
+        number=1,
+        label=label,
+        job=f"r-{label}",
+        node=node,
+        url="",
+        state=state,
+        reason="finished",
+        size=2,
+        bound=STARTED,
+        ended=STARTED + 1.0,
+        items=items,
+        feeds=(),
+        unexported=0,
+        followed={},
+        log=None,
     )
+
+
+def a_run(name: str = "r") -> RunRecord:
+    return RunRecord(id=1, name=name, identity={}, started=STARTED, walked=None, ended=None)
+
+
+def a_failure(state: str, reason: str, url: str) -> OutcomeRecord:
+    return OutcomeRecord(batch=1, position=0, state=state, reason=reason, url=url, again=False)
 
 
 RESULT = Result(
@@ -37,7 +63,7 @@ RESULT = Result(
     balance="settled",
     balanced=True,
     merged=True,
-    account=Account(run="r", attempts=(an_attempt(),), failures=()),
+    account=Account(run=a_run(), attempts=(an_attempt(),), failures=()),
     analysis=Analysis(shifts=(a_shift("pool", 0.1), a_shift("bed", 0.0)), items=2, files=1, malformed=0),
     truth={"basement": -0.2, "pool": 0.11, "bed": 0.0},
     known=("basement", "pool"),
@@ -115,7 +141,7 @@ def test_only_attempts_that_count_have_items_and_every_node_is_named() -> None:
 
 def test_requests_are_counted_by_reason() -> None:
     outcomes = [("failed", "http 404", "http://a/1"), ("dead", "killed", "http://a/2"), ("failed", "http 404", "x")]
-    assert by_reason(outcomes) == (
+    assert by_reason(a_failure(*outcome) for outcome in outcomes) == (
         Failure(state="failed", reason="http 404", count=2, example="http://a/1"),
         Failure(state="dead", reason="killed", count=1, example="http://a/2"),
     )
@@ -124,12 +150,12 @@ def test_requests_are_counted_by_reason() -> None:
 def test_account_of_a_settled_run(tmp_path: Path) -> None:
     run = ledgers.settled(tmp_path / "ledger.sqlite")
     account = read_account(tmp_path / "ledger.sqlite")
-    assert account.run == run
+    assert account.run.name == run
     (attempt,) = account.attempts
-    assert (attempt.label, attempt.node, attempt.requests, attempt.items) == ("1", "n1", 4, 2)
-    assert attempt.accepted
+    assert (attempt.label, attempt.node, attempt.size, attempt.items) == ("1", "n1", 4, 2)
+    assert accepted(attempt)
     assert attempt.ended is not None
-    assert 0 <= attempt.begun <= attempt.ended < 60
+    assert account.run.started <= attempt.bound <= attempt.ended < account.run.started + 60
     assert account.failures == (
         Failure(state="failed", reason="http 404", count=1, example="http://a/1"),
         Failure(state="filtered", reason="offsite", count=1, example="http://a/2"),
@@ -139,8 +165,8 @@ def test_account_of_a_settled_run(tmp_path: Path) -> None:
 def test_account_of_a_run_with_attempts_that_do_not_count(tmp_path: Path) -> None:
     ledgers.halved(tmp_path / "ledger.sqlite")
     account = read_account(tmp_path / "ledger.sqlite")
-    assert [attempt.label for attempt in account.attempts if attempt.accepted] == ["2"]
-    rejected = [attempt for attempt in account.attempts if not attempt.accepted]
+    assert [attempt.label for attempt in account.attempts if accepted(attempt)] == ["2"]
+    rejected = [attempt for attempt in account.attempts if not accepted(attempt)]
     assert {attempt.reason for attempt in rejected} == {"no receipt: killed"}
     assert [failure.state for failure in account.failures] == ["dead"]
 
@@ -149,9 +175,10 @@ def test_an_attempt_under_way_has_no_end(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
         ledger.begin(ledgers.IDENTITY, resume=True)
         ledgers.a_batch(ledger)
-    (attempt,) = read_account(tmp_path / "ledger.sqlite").attempts
+    account = read_account(tmp_path / "ledger.sqlite")
+    (attempt,) = account.attempts
     assert attempt.ended is None
-    assert attempt.items == 0
+    assert replace(RESULT, account=account).items_by_node == {"n1": 0, "n2": 0}
 
 
 def test_no_ledger(tmp_path: Path) -> None:

@@ -22,17 +22,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("site", "analysis"))
+from pages import index_pages, property_path
 from progress import Progress, fetch, pages_served
 from report import write_report
 from result import Result, agreement, read_account
-from session import HERE, Child, DemoError, Session, SignalledError
+from session import PROJECT, Child, DemoError, Session, SignalledError
 from shifts import Tables, analyse, positive
-from site_server import index_pages, property_path
 
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.words import counted
 
-RUNS = HERE / ".demo"
+RUNS = PROJECT / ".demo"
 RUNS_TO_KEEP = 3
 SCRAPY = (sys.executable, "-m", "scrapy")
 
@@ -90,7 +91,7 @@ class Servers:
 
 def start_site(session: Session, options: Options) -> str:
     """Start the site; its address."""
-    server = (sys.executable, str(HERE / "site_server.py"), "--port", "0")
+    server = (sys.executable, str(PROJECT / "site" / "site_server.py"), "--port", "0")
     size = ("--properties", str(options.properties), "--latency", str(options.latency))
     lines = session.read(session.start("site", *server, *size), "^listening at .+$")
     return lines[0].removeprefix("listening at ")
@@ -100,7 +101,7 @@ def start_ftp(session: Session, files: Files) -> str:
     """Start the FTP server; its address."""
     for folder in (files.staging, files.items):
         folder.mkdir(exist_ok=True)
-    server = (sys.executable, str(HERE / "ftp_server.py"), "--port", "0")
+    server = (sys.executable, str(PROJECT / "landing" / "ftp_server.py"), "--port", "0")
     folders = ("--staging", str(files.staging), "--items", str(files.items))
     lines = session.read(session.start("ftp", *server, *folders), "^listening at .+$")
     return lines[0].removeprefix("listening at ")

@@ -12,6 +12,8 @@ from pathlib import Path
 from shifts import Analysis, Shift
 
 from scrapy_distributed.ledger.reader import LedgerReader
+from scrapy_distributed.ledger.records import AttemptRecord, OutcomeRecord, RunRecord
+from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.words import counted
 
 
@@ -24,26 +26,6 @@ class Sample:
     served: int
     pages: int
     landed: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Attempt:
-    """One job for a batch. ``begun`` and ``ended`` are seconds since the run began: when it was given to the node, and
-    when its receipt was taken (``None``: never). ``items`` count only if it was accepted."""
-
-    label: str
-    node: str
-    requests: int
-    items: int
-    state: str
-    reason: str
-    begun: float
-    ended: float | None
-
-    @property
-    def accepted(self) -> bool:
-        """Whether its receipt and its feed count."""
-        return self.state == "accepted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +42,8 @@ class Failure:
 class Account:
     """What the ledger says of its last run; failures are in order of their number."""
 
-    run: str
-    attempts: tuple[Attempt, ...]
+    run: RunRecord
+    attempts: tuple[AttemptRecord, ...]
     failures: tuple[Failure, ...]
 
 
@@ -135,7 +117,8 @@ class Result:
         """Items that count, for every node of the fleet."""
         items = dict.fromkeys(self.nodes, 0)
         for attempt in self.account.attempts:
-            items[attempt.node] = items.get(attempt.node, 0) + (attempt.items if attempt.accepted else 0)
+            counting = attempt.items or 0 if accepted(attempt) else 0
+            items[attempt.node] = items.get(attempt.node, 0) + counting
         return items
 
     @property
@@ -166,31 +149,23 @@ def read_account(ledger: Path) -> Account:
     """The last run of a ledger. Raises `scrapy_distributed.errors.LedgerError` if it can't be read."""
     with closing(LedgerReader(ledger)) as reader:
         run = reader.runs()[-1]
-        attempts = [
-            Attempt(
-                label=attempt.label,
-                node=attempt.node,
-                requests=attempt.size,
-                items=attempt.items or 0,
-                state=attempt.state,
-                reason=attempt.reason or "",
-                begun=attempt.bound - run.started,
-                ended=None if attempt.ended is None else attempt.ended - run.started,
-            )
-            for batch in reader.each_batch(run.id)
-            for attempt in reader.attempts(run, batch.number)
-        ]
-        outcomes = ((one.state, one.reason, one.url) for one in reader.outcomes(run.id))
-        return Account(run=run.name, attempts=tuple(attempts), failures=by_reason(outcomes))
+        batches = reader.each_batch(run.id)
+        attempts = [attempt for batch in batches for attempt in reader.attempts(run, batch.number)]
+        return Account(run=run, attempts=tuple(attempts), failures=by_reason(reader.outcomes(run.id)))
 
 
-def by_reason(outcomes: Iterable[tuple[str, str, str]]) -> tuple[Failure, ...]:
-    """Requests as (state, reason, URL), counted by state and reason."""
+def accepted(attempt: AttemptRecord) -> bool:
+    """Whether its receipt and its feed count."""
+    return attempt.state == AttemptState.ACCEPTED.value
+
+
+def by_reason(outcomes: Iterable[OutcomeRecord]) -> tuple[Failure, ...]:
+    """Requests counted by state and reason."""
     counts: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], str] = {}
-    for state, reason, url in outcomes:
-        counts[state, reason] += 1
-        examples.setdefault((state, reason), url)
+    for one in outcomes:
+        counts[one.state, one.reason] += 1
+        examples.setdefault((one.state, one.reason), one.url)
     return tuple(
         Failure(state=state, reason=reason, count=count, example=examples[state, reason])
         for (state, reason), count in counts.most_common()
