@@ -1,7 +1,7 @@
 """Fast workers: the same crawl for less CPU.
 
 preset: the add-on, and what it changes. http_handler: Scrapy's HTTP/1.1, and others' for what it does not do
-(http_connection: one of them). meta_refresh: looks before it parses.
+(http_connection: one of them; http_answer: what comes over it). meta_refresh: looks before it parses.
 """
 
 from typing import Any
