@@ -87,6 +87,7 @@ ANSWERS: dict[str, Sequence[Step]] = {
     "a header that is none": [OK, 0.02, b"X: 1\r\nX", 0.02, b" Y: 1\r\nZ: 1\r\n"],
     "interim with a header that is none": [b"HTTP/1.1 103 Early Hints\r\nX Y: 1\r\n\r\n"],
     "bad status": [b"HTTP/1.1 two-hundred OK\r\n\r\n"],
+    "long head": [sized(b"x", OK + b"".join(b"X-%d: %s\r\n" % (number, b"x" * 1000) for number in range(120)))],
     "long line": [OK + b"X-Long: " + b"x" * 20_000 + b"\r\nContent-Length: 1\r\n\r\nx"],
     "long line without end": [OK + b"X-Long: ", *[b"x" * 9_000] * 3, SECONDS],
     "nothing": ["close"],
@@ -120,12 +121,13 @@ ENDLESS_HEAD = [OK, *[b"".join(b"X-%d: %s\r\n" % (number, b"x" * 1000) for numbe
 
 @dataclass
 class Server:
-    """Answers by the path of a request; *asked*: requests as method, target, sorted headers and body, and the number of
-    the connection that they came over."""
+    """Answers by the path of a request; *asked*: requests as method, target, sorted headers and body, the number of the
+    connection that they came *over*, and the *names* of their headers in order."""
 
     url: str = ""
     asked: list[tuple[str, str, list[str], bytes]] = field(default_factory=list)
     over: list[int] = field(default_factory=list)
+    names: list[list[str]] = field(default_factory=list)
     connections: int = 0
     limits: dict[str, int] = field(default_factory=dict)  # path -> requests after which a connection is closed
     answers: dict[str, Sequence[Step]] = field(default_factory=lambda: {**ANSWERS, "endless head": ENDLESS_HEAD})
@@ -148,6 +150,7 @@ class Handler(StreamRequestHandler):
             method, target, _ = line.decode("latin-1").split(" ")
             served.asked.append((method, target, sorted(headers, key=str.lower), body))
             served.over.append(number)
+            served.names.append([header.partition(":")[0] for header in headers])
             path = target.partition("?")[0].strip("/").replace("_", " ")
             if answered >= served.limits.get(path, 1_000_000):
                 return

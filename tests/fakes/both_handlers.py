@@ -53,8 +53,13 @@ async def outcome(handler: Any, request: Request) -> tuple[Any, ...]:
     assert request.meta["download_latency"] > 0
     return (
         type(response), response.status, response.url, dict(response.headers), response.body, response.flags,
-        response.protocol, str(response.ip_address) if response.body or not OLD else "", type(response.certificate),
+        response.protocol, str(response.ip_address), type(response.certificate),
     )  # fmt: skip
+
+
+def alike(found: tuple[Any, ...]) -> tuple[Any, ...]:
+    """*found* without the address that an empty body has with the lean handler alone."""
+    return (*found[:7], "", *found[8:]) if OLD and len(found) > 1 and not found[4] else found
 
 
 async def compare(server: Server, *requests: Request, **settings: Any) -> list[tuple[Any, ...]]:
@@ -67,7 +72,7 @@ async def compare(server: Server, *requests: Request, **settings: Any) -> list[t
         lean = [await outcome(both.lean, request.copy()) for request in requests]
     finally:
         await both.close()
-    assert lean == stock
+    assert [alike(found) for found in lean] == [alike(found) for found in stock]
     assert server.asked == asked
     return lean
 
