@@ -147,6 +147,8 @@ class Head:
 
 def parse_head(text: bytes, method: str) -> Head | None:
     """The head *text* of an answer to *method*; ``None`` for an interim one (1xx). Raises ``ParseError``."""
+    if len(text) > MAX_HEAD:
+        raise ParseError(f"the head has {len(text)} bytes, expected at most {MAX_HEAD}")
     line, *lines = text.split(b"\n")
     first, fields = _first(line), _fields(lines)
     return None if first[2].startswith(b"1") else _head(first, fields, method)
