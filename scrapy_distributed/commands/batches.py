@@ -146,11 +146,15 @@ class Command(ScrapyCommand):
     def _list(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         if opts.json:
             shown = [
-                vars(run) | {"ledger": str(ledger.path), "balance": ledger.balance(run.id).as_dict(),
-                             "batches": [vars(batch) for batch in ledger.batches(run.id)],
-                             "feeds": ledger.feeds(run.id)}
+                {
+                    **vars(run),
+                    "ledger": str(ledger.path),
+                    "balance": ledger.balance(run.id).as_dict(),
+                    "batches": [vars(batch) for batch in ledger.batches(run.id)],
+                    "feeds": ledger.feeds(run.id),
+                }
                 for ledger, run in runs
-            ]  # fmt: skip
+            ]
             print(json.dumps({"runs": shown}))
             return 0
         for ledger, run in runs:

@@ -61,9 +61,12 @@ class Command(ScrapyCommand):
         doctor.add_argument("--spider", metavar="NAME", help="(default: the first of the project that is distributed)")
         doctor.add_argument("-a", metavar="NAME=VALUE", action="append", help="a spider argument, as of scrapy crawl")
         doctor.add_argument(
-            "--timeout", type=at_least(float, 0.1), default=60.0, metavar="SECONDS",
+            "--timeout",
+            type=at_least(float, 0.1),
+            default=60.0,
+            metavar="SECONDS",
             help="for the receipt of the probe (default: 60)",
-        )  # fmt: skip
+        )
         doctor.add_argument("--json", action="store_true", help="one JSON object")
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:

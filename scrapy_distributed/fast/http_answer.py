@@ -24,9 +24,17 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")  # no control character
 # Headers of the connection, not of the answer: Scrapy's own handler does not show them.
 _OF_CONNECTION = frozenset(
-    (b"Content-Length", b"Connection", b"Keep-Alive", b"Te", b"Trailers", b"Transfer-Encoding", b"Upgrade",
-     b"Proxy-Connection")
-)  # fmt: skip
+    (
+        b"Content-Length",
+        b"Connection",
+        b"Keep-Alive",
+        b"Te",
+        b"Trailers",
+        b"Transfer-Encoding",
+        b"Upgrade",
+        b"Proxy-Connection",
+    )
+)
 _WITHOUT_BODY = (204, 304)
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 

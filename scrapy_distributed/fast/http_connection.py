@@ -99,9 +99,13 @@ class Connection(asyncio.Protocol):
     that may be sent again has met a connection that was closed."""
 
     def __init__(
-        self, crawler: Crawler, origin: Origin, *, released: Callable[[Connection], None],
+        self,
+        crawler: Crawler,
+        origin: Origin,
+        *,
+        released: Callable[[Connection], None],
         lost: Callable[[Exchange], None],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.origin = origin
         self.idle_since = 0.0  # loop time
         self._crawler = crawler
@@ -262,9 +266,14 @@ class Connection(asyncio.Protocol):
         body = head.pieces[0] if len(head.pieces) == 1 else b"".join(head.pieces)
         kind = responsetypes.from_args(headers=head.headers, url=exchange.url, body=body)
         response = kind(
-            url=exchange.url, status=head.status, body=body, flags=flags, certificate=self._certificate,
-            ip_address=self._address, protocol=head.protocol,
-        )  # fmt: skip
+            url=exchange.url,
+            status=head.status,
+            body=body,
+            flags=flags,
+            certificate=self._certificate,
+            ip_address=self._address,
+            protocol=head.protocol,
+        )
         response.headers = head.headers
         if stop is not None and stop.fail:
             stop.response = response
@@ -301,8 +310,11 @@ class Connection(asyncio.Protocol):
             head.warned = True
             logger.warning(
                 "%s %d bytes which is larger than download warn size (%d) in request %s.",
-                what, size, exchange.warn_size, exchange.request,
-            )  # fmt: skip
+                what,
+                size,
+                exchange.warn_size,
+                exchange.request,
+            )
 
     def _stopped(self, signal: object, exchange: Exchange, **named: Any) -> StopDownload | None:
         """The ``StopDownload`` of a receiver of *signal*, if one raised it."""
