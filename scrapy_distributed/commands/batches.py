@@ -6,30 +6,32 @@ import argparse
 import json
 import os
 import sys
-import time
-from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
 from scrapy_distributed.commands import at_least, refuse_options
+from scrapy_distributed.commands.batch_words import (
+    STATES,
+    all_moved,
+    attempt_lines,
+    batch_lines,
+    outcome_line,
+    print_merged,
+    title,
+)
 from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:
     from scrapy_distributed.ledger.balance import Balance
     from scrapy_distributed.ledger.reader import LedgerReader
-    from scrapy_distributed.ledger.records import AttemptRecord, BatchRecord, OutcomeRecord, RunRecord
-    from scrapy_distributed.results.merge import Merged
+    from scrapy_distributed.ledger.records import RunRecord
 
     Run = tuple[LedgerReader, RunRecord]
-
-Record = TypeVar("Record", "BatchRecord", "AttemptRecord")
 
 ACTIONS = ("list", "show", "failed", "check", "retry", "merge")
 #: What an action takes besides its name, in the words of an error message; the others take nothing.
@@ -47,9 +49,6 @@ OPTIONS = {
 }
 #: Actions on one run.
 OF_ONE_RUN = ("show", "retry", "merge")
-STATES = ("failed", "filtered", "dead")
-COUNTS = ("crawled", *STATES, "moved")
-FAULTS_SHOWN = 10  # of each kind
 
 
 class Command(ScrapyCommand):
@@ -146,18 +145,22 @@ class Command(ScrapyCommand):
     def _list(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         if opts.json:
             shown = [
-                vars(run) | {"ledger": str(ledger.path), "balance": ledger.balance(run.id).as_dict(),
-                             "batches": [vars(batch) for batch in ledger.batches(run.id)],
-                             "feeds": ledger.feeds(run.id)}
+                {
+                    **vars(run),
+                    "ledger": str(ledger.path),
+                    "balance": ledger.balance(run.id).as_dict(),
+                    "batches": [vars(batch) for batch in ledger.batches(run.id)],
+                    "feeds": ledger.feeds(run.id),
+                }
                 for ledger, run in runs
-            ]  # fmt: skip
+            ]
             print(json.dumps({"runs": shown}))
             return 0
         for ledger, run in runs:
-            print(_title(ledger, run))
+            print(title(ledger, run))
             for batch in ledger.each_batch(run.id):
-                children = ledger.children(run.id, batch.number) if _all_moved(batch) else []
-                print(_batch_lines(batch, children))
+                children = ledger.children(run.id, batch.number) if all_moved(batch) else []
+                print(batch_lines(batch, children))
         return 0
 
     def _show(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
@@ -175,20 +178,20 @@ class Command(ScrapyCommand):
             more = {"attempts": [vars(attempt) for attempt in attempts], "outcomes": [vars(one) for one in outcomes]}
             print(json.dumps({"run": run.name, **vars(batch), "children": children, **more}))
             return 0
-        print(f"{_title(ledger, run)}\n{_batch_lines(batch, children)}")
+        print(f"{title(ledger, run)}\n{batch_lines(batch, children)}")
         if batch.avoid:
             print(f"    its requests failed on {escaped(batch.avoid)} before")
         for attempt in attempts:
-            print(_attempt_lines(attempt))
+            print(attempt_lines(attempt))
         for outcome in outcomes:
-            print(f"  {_outcome_line(outcome)}")
+            print(f"  {outcome_line(outcome)}")
         return 0
 
     def _failed(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         wanted = _Wanted(opts)
         for ledger, run in runs:
             for outcome in ledger.outcomes(run.id, wanted=wanted):
-                print(json.dumps({"run": run.name, **vars(outcome)}) if opts.json else _outcome_line(outcome))
+                print(json.dumps({"run": run.name, **vars(outcome)}) if opts.json else outcome_line(outcome))
         return 0
 
     def _check(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
@@ -199,7 +202,7 @@ class Command(ScrapyCommand):
             print(json.dumps({"settled": settled, "good": good, "runs": [account.as_dict() for account in accounts]}))
             return 0 if good else 1
         for account in accounts:
-            print("\n".join([_title(account.ledger, account.run), *(f"  {line}" for line in account.lines())]))
+            print("\n".join([title(account.ledger, account.run), *(f"  {line}" for line in account.lines())]))
         if not runs:
             print("no runs")
         return 0 if good else 1
@@ -214,7 +217,7 @@ class Command(ScrapyCommand):
         if opts.json:
             print(json.dumps({"run": run.name, "spider": spider, "again": taken, "left_out": left_out}))
             return 0 if taken else 1
-        print(f"{_title(reader, run)}\n  {counted(taken, 'request')} to be tried again, {left_out:,} left out")
+        print(f"{title(reader, run)}\n  {counted(taken, 'request')} to be tried again, {left_out:,} left out")
         if left_out:
             print("    left out: their callback had begun, so items of them may be in a feed")
         if taken:
@@ -242,7 +245,7 @@ class Command(ScrapyCommand):
             faults = [{"kind": fault.kind.value, "message": fault.message} for fault in merged.faults]
             print(json.dumps({"run": run.name, **vars(merged), "faults": faults}))
         else:
-            _print_merged(merged, opts.output)
+            print_merged(merged, opts.output)
         return 1 if merged.faults else 0
 
 
@@ -305,90 +308,3 @@ def _verdict(run: RunRecord, balance: Balance) -> str:
     if balance.settled and run.walked is not None:
         return "settled"
     return "not finished" if run.ended is None else "given up"
-
-
-def _title(ledger: LedgerReader, run: RunRecord) -> str:
-    spider, project = escaped(run.identity["spider"]), escaped(run.identity["project"])
-    return f"run {escaped(run.name)}, spider {spider} of {project} ({ledger.path})"
-
-
-def _batch_lines(batch: BatchRecord, children: Sequence[int]) -> str:
-    """*children*: the batches that were made of it alone, as far as they are known."""
-    batch = _clean(batch)
-    origin = f", from batch {batch.parent}" if batch.parent else ""
-    where = f" on {batch.node}, attempt {batch.attempts}" if batch.attempts else ""
-    why = f" ({batch.reason})" if batch.reason not in (None, "", "finished") else ""
-    head = f"  batch {batch.number}: {counted(batch.size, 'request')}, "
-    if _all_moved(batch):
-        after = f" after attempt {batch.attempts} on {batch.node}" if batch.attempts else ""
-        return f"{head}given to {_numbers(children) or 'other batches'}{after}{why}{origin}"
-    lines = [f"{head}{batch.state}{where}{why}{origin}"]
-    if done := ", ".join(f"{getattr(batch, name):,} {name}" for name in COUNTS if getattr(batch, name)):
-        lines.append(f"    {done}{' to ' + _numbers(children) if children else ''}")
-    return "\n".join(lines)
-
-
-def _all_moved(batch: BatchRecord) -> bool:
-    return batch.moved == batch.size
-
-
-def _numbers(batches: Sequence[int]) -> str:
-    """``batch 2``, ``batches 2, 3 and 4``; '' for none."""
-    if len(batches) < 2:
-        return "".join(f"batch {number}" for number in batches)
-    return f"batches {', '.join(map(str, batches[:-1]))} and {batches[-1]}"
-
-
-def _attempt_lines(attempt: AttemptRecord) -> str:
-    from scrapy_distributed.ledger.balance import Losses
-
-    attempt = _clean(attempt)
-    where = f"{attempt.node} at {attempt.url}" if attempt.url else attempt.node
-    why = f" ({attempt.reason})" if attempt.reason else ""
-    lines = [
-        f"  attempt {attempt.number} (label {attempt.label}): {counted(attempt.size, 'request')} on {where},"
-        f" {attempt.state}{why}",
-        f"    job {attempt.job}, bound {_when(attempt.bound)}, ended {_when(attempt.ended)}",
-    ]
-    if attempt.items is not None:
-        lines.append(f"    {counted(attempt.items, 'item')}")
-    lines += [f"    {file.items:,} in {escaped(file.url)}" for file in attempt.feeds]
-    losses = Losses(unexported=attempt.unexported, followed=attempt.followed)
-    lines += [f"    {escaped(line)}" for line in losses.lines()]
-    if attempt.log:
-        lines.append(f"    log {attempt.log}")
-    return "\n".join(lines)
-
-
-def _outcome_line(outcome: OutcomeRecord) -> str:
-    return f"{escaped(outcome.state)}\t{escaped(outcome.reason)}\t{escaped(outcome.url)}"
-
-
-def _print_merged(merged: Merged, output: str) -> None:
-    """Faults to standard error, what was written to standard output."""
-    shown: Counter[str] = Counter()
-    for fault in merged.faults:
-        shown[fault.kind.value] += 1
-        if shown[fault.kind.value] <= FAULTS_SHOWN:
-            print(f"{fault.kind.value}: {escaped(fault.message)}", file=sys.stderr)
-    for kind, count in shown.items():
-        if count > FAULTS_SHOWN:
-            print(f"{kind}: {count - FAULTS_SHOWN:,} more; --json names all", file=sys.stderr)
-    what = f"{counted(merged.items, 'item')} of {counted(merged.feeds, 'feed')}"
-    faults = counted(len(merged.faults), "fault")
-    if not merged.written:
-        print(f"nothing written: {faults}; --partial writes what is there: {what}")
-    elif merged.faults:
-        print(f"{what} in {output}, NOT COMPLETE: {faults}")
-    else:
-        print(f"{what} in {output}, each start URL in one feed only")
-
-
-def _clean(record: Record) -> Record:
-    """*record* with each text as ``escaped``."""
-    texts: dict[str, Any] = {name: escaped(value) for name, value in vars(record).items() if isinstance(value, str)}
-    return replace(record, **texts)
-
-
-def _when(seconds: float | None) -> str:
-    return "-" if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

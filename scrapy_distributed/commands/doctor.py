@@ -59,9 +59,10 @@ GRACE_SECONDS = 5.0  # for a probe that runs and is told to end
 _ACTIVATION: dict[str, tuple[type | str, ...]] = {
     "ADDONS": (Addon, "scrapy_distributed.Addon", "scrapy_distributed.addon.Addon"),
     "SPIDER_MIDDLEWARES": (
-        DistributedSpiderMiddleware, "scrapy_distributed.middleware.DistributedSpiderMiddleware",
+        DistributedSpiderMiddleware,
+        "scrapy_distributed.middleware.DistributedSpiderMiddleware",
     ),
-}  # fmt: skip
+}
 #: What mends the usual causes of death, by what stands in their words.
 _REMEDIES = (
     (r"No module named '?scrapy_distributed", "install scrapy-distributed-batches on this node"),
@@ -217,9 +218,13 @@ class Probe:
         """The final receipt. Raises ``NodeError`` unless it comes and is good."""
         try:
             await node.schedule(
-                self.job.project, self.job.spider, jobid=job, version=survey.chosen or None,
-                settings=self.job.settings_of("[]", new_token()), args={**self.job.args, "batch": PROBE_BATCH},
-            )  # fmt: skip
+                self.job.project,
+                self.job.spider,
+                jobid=job,
+                version=survey.chosen or None,
+                settings=self.job.settings_of("[]", new_token()),
+                args={**self.job.args, "batch": PROBE_BATCH},
+            )
             state, receipt = await self._wait(node, job)
             before = None if receipt or state == "finished" else await self._end(node, job)
         except NodeError as error:

@@ -61,9 +61,12 @@ class Command(ScrapyCommand):
         doctor.add_argument("--spider", metavar="NAME", help="(default: the first of the project that is distributed)")
         doctor.add_argument("-a", metavar="NAME=VALUE", action="append", help="a spider argument, as of scrapy crawl")
         doctor.add_argument(
-            "--timeout", type=at_least(float, 0.1), default=60.0, metavar="SECONDS",
+            "--timeout",
+            type=at_least(float, 0.1),
+            default=60.0,
+            metavar="SECONDS",
             help="for the receipt of the probe (default: 60)",
-        )  # fmt: skip
+        )
         doctor.add_argument("--json", action="store_true", help="one JSON object")
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
@@ -100,23 +103,11 @@ class Command(ScrapyCommand):
         nodes = _local_nodes(args, opts, username, password)
         if generated:
             make_folder()
-        received: list[int] = []
-
-        def pause(seconds: float) -> None:
-            time.sleep(seconds)
-            if received:
-                raise KeyboardInterrupt
-
-        # Only noted, until the next pause: raised between the start of a node and the line that remembers it, or while
-        # nodes are being ended, it would leave processes behind.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda number, frame: received.append(number))
+        pause = _interruptible_sleep()
         try:
             start(nodes, pause=pause)
-            made = [
-                Credentials(name=node.name, url=node.url, username=username, password=password)
-                for node in nodes if generated
-            ]  # fmt: skip
+            credentials = {"username": username, "password": password}
+            made = [Credentials(name=node.name, url=node.url, **credentials) for node in nodes if generated]
             with shared(made) as forget:
                 for node in nodes:
                     print(f"{node.name} listening at {node.url}", flush=True)
@@ -237,6 +228,23 @@ def _local_nodes(args: Sequence[str], opts: argparse.Namespace, username: str, p
         )
         for number in range(count)
     ]
+
+
+def _interruptible_sleep() -> Callable[[float], None]:
+    """Sleeps for some seconds, and raises ``KeyboardInterrupt`` where Ctrl-C, TERM or HUP has come since this call.
+
+    A signal is only noted, until the next sleep: raised between the start of a node and the line that remembers it, or
+    while nodes are being ended, it would leave processes behind."""
+    received: list[int] = []
+
+    def pause(seconds: float) -> None:
+        time.sleep(seconds)
+        if received:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: received.append(number))
+    return pause
 
 
 def _watch(nodes: Sequence[LocalNode], pause: Callable[[float], None], forget: Callable[[str], None]) -> None:

@@ -56,10 +56,14 @@ SPIDER_LIMITS = (
 )  # attributes that Scrapy's own handler still knows, and warns of
 # Whoever sets one of these wants Scrapy's own TLS.
 TLS_SETTINGS = (
-    "DOWNLOADER_CLIENTCONTEXTFACTORY", "DOWNLOADER_CLIENT_TLS_METHOD", "DOWNLOADER_CLIENT_TLS_CIPHERS",
-    "DOWNLOADER_CLIENT_TLS_VERBOSE_LOGGING", "DOWNLOAD_TLS_MIN_VERSION", "DOWNLOAD_TLS_MAX_VERSION",
+    "DOWNLOADER_CLIENTCONTEXTFACTORY",
+    "DOWNLOADER_CLIENT_TLS_METHOD",
+    "DOWNLOADER_CLIENT_TLS_CIPHERS",
+    "DOWNLOADER_CLIENT_TLS_VERBOSE_LOGGING",
+    "DOWNLOAD_TLS_MIN_VERSION",
+    "DOWNLOAD_TLS_MAX_VERSION",
     "DOWNLOAD_VERIFY_CERTIFICATES",
-)  # fmt: skip
+)
 _HOST = re.compile(r"[A-Za-z0-9._-]+")
 # No header can speak of the length of the body but ours.
 _PLAIN = re.compile(
@@ -137,14 +141,17 @@ class HTTPDownloadHandler(BaseDownloadHandler):
             return None
         local = _address(meta["bindaddress"]) if meta.get("bindaddress") else self._local
         return Exchange(
-            request=request, url=urldefrag(url)[0] if "#" in url else url, sent=sent,
+            request=request,
+            url=urldefrag(url)[0] if "#" in url else url,
+            sent=sent,
             origin=Origin(parsed.scheme, target.host, target.port, local),
-            again=request.method in AGAIN and not request.body, begun=monotonic(),
+            again=request.method in AGAIN and not request.body,
+            begun=monotonic(),
             max_size=meta.get("download_maxsize", self._max_size),
             warn_size=meta.get("download_warnsize", self._warn_size),
             fail_on_data_loss=meta.get("download_fail_on_dataloss", self._fail_on_data_loss),
             answer=asyncio.get_running_loop().create_future(),
-        )  # fmt: skip
+        )
 
     def _other(self, request: Request) -> Any:
         """Scrapy's own handler for *request*. Raises ``RuntimeError`` where that one can't run."""
@@ -229,8 +236,11 @@ class HTTPDownloadHandler(BaseDownloadHandler):
             try:
                 _, connection = await asyncio.get_running_loop().create_connection(
                     lambda: Connection(self.crawler, origin, released=self._release, lost=self._connect),
-                    host, origin.port, local_addr=origin.local, **tls,
-                )  # fmt: skip
+                    host,
+                    origin.port,
+                    local_addr=origin.local,
+                    **tls,
+                )
             except OSError as failure:
                 problem = failure
             else:

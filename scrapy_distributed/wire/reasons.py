@@ -11,14 +11,22 @@ TO_A_NODE = "a node of the fleet"
 MAX_REASON = 200  # characters: it is stored with each of its requests, and names of exceptions have any length
 # Exceptions by the name of their class: it differs between download handlers and releases of Scrapy.
 REASONS = {
-    "DNSLookupError": "dns", "CannotResolveHostError": "dns",
-    "TimeoutError": "timeout", "TCPTimedOutError": "timeout", "DownloadTimeoutError": "timeout",
-    "ConnectionRefusedError": "refused", "DownloadConnectionRefusedError": "refused",
-    "ResponseNeverReceived": "connection lost", "ConnectionLost": "connection lost",
-    "ConnectionDone": "connection lost", "ResponseDataLossError": "connection lost",
-    "ResponseFailed": "connection lost", "DownloadFailedError": "connection lost",
-    "UnsupportedURLSchemeError": "unsupported scheme", "NotSupported": "unsupported scheme",
-}  # fmt: skip
+    "DNSLookupError": "dns",
+    "CannotResolveHostError": "dns",
+    "TimeoutError": "timeout",
+    "TCPTimedOutError": "timeout",
+    "DownloadTimeoutError": "timeout",
+    "ConnectionRefusedError": "refused",
+    "DownloadConnectionRefusedError": "refused",
+    "ResponseNeverReceived": "connection lost",
+    "ConnectionLost": "connection lost",
+    "ConnectionDone": "connection lost",
+    "ResponseDataLossError": "connection lost",
+    "ResponseFailed": "connection lost",
+    "DownloadFailedError": "connection lost",
+    "UnsupportedURLSchemeError": "unsupported scheme",
+    "NotSupported": "unsupported scheme",
+}
 
 
 def reason_of(error: BaseException) -> tuple[str, str]:

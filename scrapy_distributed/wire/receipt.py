@@ -142,9 +142,15 @@ class Receipt:
         for name in COUNTS:
             _check_count(name, getattr(self, name))
         for value, kind in (
-            (self.job, str), (self.final, bool), (self.clean, bool), (self.stored, bool), (self.finish_reason, str),
-            (self.stats, dict), (self.followed, dict), *((payload, str) for payload in self.targets),
-        ):  # fmt: skip
+            (self.job, str),
+            (self.final, bool),
+            (self.clean, bool),
+            (self.stored, bool),
+            (self.finish_reason, str),
+            (self.stats, dict),
+            (self.followed, dict),
+            *((payload, str) for payload in self.targets),
+        ):
             if not isinstance(value, kind):
                 raise WireError(f"no receipt: found {value!r:.60}, expected a {kind.__name__}")
         check_job_id(self.job)

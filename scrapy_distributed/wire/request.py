@@ -28,9 +28,16 @@ _SLOW_ENCODINGS = {"idna", "punycode"}  # a query of 100 kB takes them minutes
 _OURS = {TICKET, ERRBACK}  # in ``meta``, on a worker alone
 # What ``Request`` does not check, and would fail with much later, or take for something else.
 _TYPES: dict[str, tuple[type, ...]] = {
-    "url": (str,), "method": (str,), "encoding": (str,), "body": (str,), "headers": (dict,), "meta": (dict,),
-    "cb_kwargs": (dict,), "cookies": (dict, list), "flags": (list,),
-}  # fmt: skip
+    "url": (str,),
+    "method": (str,),
+    "encoding": (str,),
+    "body": (str,),
+    "headers": (dict,),
+    "meta": (dict,),
+    "cb_kwargs": (dict,),
+    "cookies": (dict, list),
+    "flags": (list,),
+}
 # What JSON brings back as it is. The text of a link, as LinkExtractor finds it, is lxml's own kind, and nothing more
 # than a text; what else derives from one (a member of an Enum, a Markup) means more.
 _PLAIN = frozenset({str, int, bool, float, type(None), _ElementUnicodeResult})
