@@ -20,6 +20,26 @@ folder says what is in it:
 
 errors, words, password, together: the tree of what can go wrong; text for people; what hides passwords; many
 coroutines at once.
+
+The words, each with one meaning:
+
+coordinator, worker  the crawl that you start; the same spider as a job of Scrapyd, with one batch as its start
+node, fleet          one Scrapyd; all that a run uses. A *member* is a node in a run
+run                  what one command crawls, with all its resumes
+walk                 the coordinator's own crawl, which finds the requests for the fleet
+target               such a request. *Finds* are targets that a worker has come upon
+divert               to take a target away from the crawl and enter it into the ledger, if it is new
+cut                  to close a batch: from then on it has a number, and its requests a position
+batch, attempt, job  requests that are sent together; one try at them; what Scrapyd calls the same
+bound, flight        an attempt has its node from before its POST; it is a flight as long as it is looked after
+receipt              what a worker says of its job: running ones are signs of life, only the final one counts
+settled              of a request: an accepted attempt says what has become of it. *Landed*: where a redirect led it
+lease, stall         how long an attempt may be without a sign of life; and without doing anything
+lost, fenced         its requests have gone to another attempt; it can't count any more
+blame, fate          who is at fault for an attempt that does not count; what that means for its batch
+halved, dead         two batches of what has died twice; requests whose attempts are used up
+doubt, proof, trial  a node that has failed; what it must show; the one job that is to show it
+remainder            the requests of an attempt that are not settled
 """
 
 from typing import Any
