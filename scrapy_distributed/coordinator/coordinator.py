@@ -231,9 +231,7 @@ class Coordinator:
 
     # Diverting
 
-    def process_spider_output(
-        self, response: Response, result: Iterable[Any], spider: Spider | None = None
-    ) -> Iterable[Any]:
+    def process_spider_output(self, response: Response, result: Iterable[Any]) -> Iterable[Any]:
         try:
             for output in result:
                 if not self._takes(output):
@@ -245,9 +243,7 @@ class Coordinator:
             raise
         yield from self._divert()
 
-    async def process_spider_output_async(
-        self, response: Response, result: AsyncIterator[Any], spider: Spider | None = None
-    ) -> AsyncIterator[Any]:
+    async def process_spider_output_async(self, response: Response, result: AsyncIterator[Any]) -> AsyncIterator[Any]:
         try:
             async for output in result:
                 if not self._takes(output):

@@ -18,7 +18,6 @@ from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider
 from scrapy.http import Response
-from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.spider import iterate_spider_output
@@ -46,7 +45,7 @@ logger = logging.getLogger(__name__)
 ACTIVITY = ("downloader/request_count", "response_received_count", "item_scraped_count", "item_dropped_count")
 
 
-class Worker(BaseSpiderMiddleware):
+class Worker:
     """Spider middleware of a worker. Refuses to start (``ValueError``) if the batch can't be decoded, Scrapy does not
     know the feed that was asked for, or another worker has the same job; ends before its first request if that feed
     can't be written."""
@@ -54,7 +53,7 @@ class Worker(BaseSpiderMiddleware):
     def __init__(
         self, crawler: Crawler, *, requests: list[Request], feeds: Feeds, receipt_file: Path | None, config: Config
     ) -> None:
-        super().__init__(crawler)
+        self.crawler = crawler
         self.spider: Any = crawler.spider
         self.requests = requests
         self.outcomes = Outcomes(len(requests), follow_up_fails=config.failed_follow_ups == "fail")
@@ -129,9 +128,7 @@ class Worker(BaseSpiderMiddleware):
             self.crawler.stats.inc_value(f"distributed/probe/{trial.value}/{scheme}")
         return True
 
-    def process_spider_output(
-        self, response: Response | None, result: Iterable[Any], spider: Spider | None = None
-    ) -> Iterable[Any]:
+    def process_spider_output(self, response: Response | None, result: Iterable[Any]) -> Iterable[Any]:
         ticket = ticket_of(response)
         if ticket is None:
             yield from result
@@ -147,7 +144,7 @@ class Worker(BaseSpiderMiddleware):
             self._in_chain.discard(ticket[1])
 
     async def process_spider_output_async(
-        self, response: Response | None, result: AsyncIterator[Any], spider: Spider | None = None
+        self, response: Response | None, result: AsyncIterator[Any]
     ) -> AsyncIterator[Any]:
         ticket = ticket_of(response)
         if ticket is None:
