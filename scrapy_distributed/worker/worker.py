@@ -9,7 +9,8 @@ yields gets none: it is the coordinator's.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from inspect import isasyncgen, isawaitable
 from pathlib import Path
 from typing import Any
@@ -128,20 +129,17 @@ class Worker:
             self.crawler.stats.inc_value(f"distributed/probe/{trial.value}/{scheme}")
         return True
 
+    # Twice: see ``scrapy_distributed.middleware``.
+
     def process_spider_output(self, response: Response | None, result: Iterable[Any]) -> Iterable[Any]:
         ticket = ticket_of(response)
         if ticket is None:
             yield from result
             return
-        self._in_chain.add(ticket[1])
-        self._note_landing(response, ticket)
-        try:
+        with self._page(response, ticket):
             for output in result:
                 if (passed := self._passed(output, ticket)) is not None:
                     yield passed
-            self.outcomes.end(ticket)
-        finally:
-            self._in_chain.discard(ticket[1])
 
     async def process_spider_output_async(
         self, response: Response | None, result: AsyncIterator[Any]
@@ -151,15 +149,10 @@ class Worker:
             async for output in result:
                 yield output
             return
-        self._in_chain.add(ticket[1])
-        self._note_landing(response, ticket)
-        try:
+        with self._page(response, ticket):
             async for output in result:
                 if (passed := self._passed(output, ticket)) is not None:
                     yield passed
-            self.outcomes.end(ticket)
-        finally:
-            self._in_chain.discard(ticket[1])
 
     def process_spider_exception(self, response: Response, exception: Exception) -> None:
         ticket = ticket_of(response)
@@ -168,6 +161,17 @@ class Worker:
                 kind = reason_of(exception) if isinstance(exception, HttpError) else None
                 self.outcomes.note(ticket, *(kind or ("failed", f"callback {type(exception).__name__}")))
             self.outcomes.end(ticket)
+
+    @contextmanager
+    def _page(self, response: Any, ticket: Ticket) -> Iterator[None]:
+        """While the output of *response* runs. If it breaks off, its *ticket* is for those to end who see the error."""
+        self._in_chain.add(ticket[1])
+        self._note_landing(response, ticket)
+        try:
+            yield
+            self.outcomes.end(ticket)
+        finally:
+            self._in_chain.discard(ticket[1])
 
     def _note_landing(self, response: Any, ticket: Ticket) -> None:
         """A start request that was redirected has come to a page that may be a request of the run by itself: within
