@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from inspect import isasyncgen
 from typing import Any
 
-from scrapy import Request, Spider, signals
+from scrapy import Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider, DontCloseSpider
 from scrapy.http import Response
@@ -22,6 +22,7 @@ from scrapy_distributed.config.advice import check_feeds, warn_lease, warn_passw
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
+from scrapy_distributed.coordinator.diversion import BUFFER, Diversion
 from scrapy_distributed.coordinator.identity import file_name, identity_of
 from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
@@ -43,8 +44,6 @@ from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
 
-BUFFER = 200  # requests of one page, or of the start, that are taken away before they are diverted
-
 
 class Coordinator:
     """Spider middleware of a coordinator. Refuses to start (``ValueError``) where a setting is wrong, another
@@ -53,6 +52,8 @@ class Coordinator:
     def __init__(self, crawler: Crawler, *, config: Config, project: str, nodes: list[Node], clock: Any) -> None:
         self.crawler = crawler
         assert crawler.spider is not None
+        assert crawler.stats is not None
+        stats = crawler.stats
         self.config = config
         self.spider: Spider = crawler.spider
         self.project = project
@@ -60,28 +61,31 @@ class Coordinator:
         self.fleet = Fleet([Member(node=node, fixed_backlog=config.node_backlog) for node in nodes])
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
         self.diverter = Diverter(
-            config=config, spider=self.spider, stats=crawler.stats, offsite=Offsite(crawler),
+            config=config, spider=self.spider, stats=stats, offsite=Offsite(crawler),
             fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.occurrence,
         )  # fmt: skip
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
         judge = Judge(
-            ledger=self.ledger, fleet=self.fleet, config=config, spider=self.spider, stats=self._stats,
+            ledger=self.ledger, fleet=self.fleet, config=config, spider=self.spider, stats=stats,
             read_targets=lambda receipt: self.discoveries.read(receipt), accepted=self._accepted,
         )  # fmt: skip
         self.dispatcher = Dispatcher(
-            ledger=self.ledger, fleet=self.fleet, judge=judge, config=config, spider=self.spider, stats=self._stats,
+            ledger=self.ledger, fleet=self.fleet, judge=judge, config=config, spider=self.spider, stats=stats,
             clock=clock, admit=self._admit, all_cut=lambda: self.cutter.all_cut, changed=self._changed,
             stranded=self._stranded, ledger_failed=self._ledger_failed,
         )  # fmt: skip
         self.cutter = Cutter(
-            ledger=self.ledger, fleet=self.fleet, config=config, walk=self.walk, stats=self._stats, clock=clock,
+            ledger=self.ledger, fleet=self.fleet, config=config, walk=self.walk, stats=stats, clock=clock,
             idle=lambda: self.dispatcher.idle, send=lambda: self.dispatcher.send_ready(),
         )  # fmt: skip
         self.discoveries = Discoveries(
-            ledger=self.ledger, diverter=self.diverter, cutter=self.cutter, spider=self.spider, stats=self._stats,
+            ledger=self.ledger, diverter=self.diverter, cutter=self.cutter, spider=self.spider, stats=stats,
             clock=clock, all_diverted=self._changed, ledger_failed=self._ledger_failed,
         )  # fmt: skip
-        self._taken: list[Request] = []  # of the pages that are being parsed
+        self.diversion = Diversion(
+            crawler, ledger=self.ledger, diverter=self.diverter, cutter=self.cutter, walk=self.walk,
+            begun=lambda: self.dispatcher.started, ledger_failed=self._ledger_failed,
+        )  # fmt: skip
         self._closing = False
         self._failing: Callable[[], None] | None = None
         self._ticker: LoopingCall = LoopingCall(self._tick)
@@ -205,17 +209,17 @@ class Coordinator:
             return
         try:
             async for output in start:
-                if not self._takes(output):
+                if not self.diversion.takes(output):
                     yield output
-                elif len(self._taken) >= BUFFER:
-                    for request in self._divert():
+                elif len(self.diversion.taken) >= BUFFER:
+                    for request in self.diversion.divert():
                         yield request
                     # A start of millions must leave time for sending them.
                     await maybe_deferred_to_future(deferLater(self.clock, 0))
         except Exception:
             self.walk.failed = True
             raise
-        for request in self._divert():
+        for request in self.diversion.divert():
             yield request
 
     def _job_template(self, *, version: str) -> JobTemplate:
@@ -234,78 +238,43 @@ class Coordinator:
     def process_spider_output(self, response: Response, result: Iterable[Any]) -> Iterable[Any]:
         try:
             for output in result:
-                if not self._takes(output):
+                if not self.diversion.takes(output):
                     yield output
-                elif len(self._taken) >= BUFFER:
-                    yield from self._divert()
+                elif len(self.diversion.taken) >= BUFFER:
+                    yield from self.diversion.divert()
         except Exception:
-            yield from self._divert()
+            yield from self.diversion.divert()
             raise
-        yield from self._divert()
+        yield from self.diversion.divert()
 
     async def process_spider_output_async(self, response: Response, result: AsyncIterator[Any]) -> AsyncIterator[Any]:
         try:
             async for output in result:
-                if not self._takes(output):
+                if not self.diversion.takes(output):
                     yield output
-                elif len(self._taken) >= BUFFER:
-                    for request in self._divert():
+                elif len(self.diversion.taken) >= BUFFER:
+                    for request in self.diversion.divert():
                         yield request
         except Exception:
-            for request in self._divert():
+            for request in self.diversion.divert():
                 yield request
             raise
-        for request in self._divert():
+        for request in self.diversion.divert():
             yield request
 
     def process_spider_exception(self, response: Response, exception: Exception) -> None:
         if isinstance(exception, HttpError):
             self.walk.response_refused(response, exception)
 
-    def _takes(self, output: Any) -> bool:
-        """Take *output* away, if it is a request for the fleet. A page's requests are diverted together."""
-        if not (isinstance(output, Request) and self.diverter.is_target(output)):
-            return False
-        self._taken.append(output)
-        return True
-
-    def _divert(self) -> list[Request]:
-        """What was taken away goes into the ledger, before the next page's callback runs. Returns what is to be
-        crawled here."""
-        if not self._taken or not self.dispatcher.started:  # the run has not begun, and a component has asked for pages
-            return []
-        taken, self._taken = self._taken, []
-        here: list[Request] = []
-        try:
-            entries, here = self.diverter.entries(taken)
-            new = self.ledger.divert(entries)
-            self.cutter.add(new)
-            self._stats.inc_value("distributed/diverted", len(new))
-            if len(new) < len(entries):
-                self._stats.inc_value("distributed/duplicates", len(entries) - len(new))
-            self.cutter.cut()
-        except LedgerUnavailableError as error:
-            self._ledger_failed(error)
-        except Exception:
-            self.walk.failed = True
-            raise
-        return here
-
     def _ledger_failed(self, error: LedgerUnavailableError) -> None:
         self.walk.failed = True  # so a resumed run walks again, and finds these again
         logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
         self._close("ledger_failed")
 
-    def _divert_and_crawl(self) -> None:
-        """The same between pages."""
-        for request in self._divert():
-            assert self.crawler.engine is not None
-            self.crawler.engine.crawl(request)
-
     def _tick(self) -> None:
         try:
             self.walk.go_on()
-            self._divert_and_crawl()
+            self.diversion.divert_and_crawl()
             self.cutter.tick()
         except LedgerUnavailableError as error:
             self._ledger_failed(error)
@@ -325,7 +294,7 @@ class Coordinator:
         if not self.dispatcher.started:  # the run has not begun, and is not going to
             raise DontCloseSpider
         try:
-            self._divert_and_crawl()
+            self.diversion.divert_and_crawl()
             if not self.walk.over:
                 self.cutter.cut_all()
                 # Another handler of the signal may have given the engine more to do.
@@ -346,7 +315,7 @@ class Coordinator:
             self.ledger.walk_on()
 
     def _done(self) -> bool:
-        if self.cutter.open.bodies or self._taken or self.walk.waits:
+        if self.cutter.open.bodies or self.diversion.taken or self.walk.waits:
             return False
         return self.ledger.settled() if self.config.wait else self.ledger.posted()
 
@@ -389,7 +358,7 @@ class Coordinator:
         self.discoveries.stop()
         try:
             if self.dispatcher.started:
-                self._divert()
+                self.diversion.divert()
                 self.cutter.cut_all()
                 elapsed = self.cutter.elapsed
                 self.cutter.size.idle(False, elapsed)
@@ -403,10 +372,6 @@ class Coordinator:
             logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
         finally:
             self.ledger.close()
-
-    @property
-    def _stats(self) -> Any:
-        return self.crawler.stats
 
     @property
     def _extra(self) -> dict[str, Any]:
