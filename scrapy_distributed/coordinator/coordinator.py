@@ -22,7 +22,7 @@ from scrapy_distributed.config.advice import check_feeds, warn_lease, warn_passw
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
-from scrapy_distributed.coordinator.diversion import BUFFER, Diversion
+from scrapy_distributed.coordinator.diversion import Diversion
 from scrapy_distributed.coordinator.identity import file_name, identity_of
 from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
@@ -211,7 +211,7 @@ class Coordinator:
             async for output in start:
                 if not self.diversion.takes(output):
                     yield output
-                elif len(self.diversion.taken) >= BUFFER:
+                elif self.diversion.full:
                     for request in self.diversion.divert():
                         yield request
                     # A start of millions must leave time for sending them.
@@ -235,13 +235,12 @@ class Coordinator:
 
     # Diverting
 
+    # Twice: see ``scrapy_distributed.middleware``.
+
     def process_spider_output(self, response: Response, result: Iterable[Any]) -> Iterable[Any]:
         try:
             for output in result:
-                if not self.diversion.takes(output):
-                    yield output
-                elif len(self.diversion.taken) >= BUFFER:
-                    yield from self.diversion.divert()
+                yield from self.diversion.passed(output)
         except Exception:
             yield from self.diversion.divert()
             raise
@@ -250,11 +249,8 @@ class Coordinator:
     async def process_spider_output_async(self, response: Response, result: AsyncIterator[Any]) -> AsyncIterator[Any]:
         try:
             async for output in result:
-                if not self.diversion.takes(output):
-                    yield output
-                elif len(self.diversion.taken) >= BUFFER:
-                    for request in self.diversion.divert():
-                        yield request
+                for passed in self.diversion.passed(output):
+                    yield passed
         except Exception:
             for request in self.diversion.divert():
                 yield request

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from scrapy import Request
@@ -36,12 +36,23 @@ class Diversion:
         self.ledger_failed = ledger_failed
         self.taken: list[Request] = []
 
+    def passed(self, output: Any) -> Iterable[Any]:
+        """What goes on now that a page has yielded *output*: that, if it is not for the fleet; else nothing, or what
+        is to be crawled here of all that was taken away."""
+        if not self.takes(output):
+            return (output,)
+        return self.divert() if self.full else ()
+
     def takes(self, output: Any) -> bool:
         """Take *output* away, if it is a request for the fleet. A page's requests are diverted together."""
         if not (isinstance(output, Request) and self.diverter.is_target(output)):
             return False
         self.taken.append(output)
         return True
+
+    @property
+    def full(self) -> bool:
+        return len(self.taken) >= BUFFER
 
     def divert(self) -> list[Request]:
         """What was taken away goes into the ledger, before the next page's callback runs. Returns what is to be
