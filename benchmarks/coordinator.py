@@ -30,7 +30,7 @@ from scrapy.linkextractors import LinkExtractor
 from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.spiders import CrawlSpider, Rule
 
-from scrapy_distributed.coordinator.coordinator import Coordinator
+from scrapy_distributed.coordinator.diversion import Diversion
 
 LINKS = 30
 BATCH = 1000
@@ -92,8 +92,8 @@ class Timed:
 
 def crawl(urls: int, hosts: str) -> None:
     """One crawl in this process, distributed if there are *hosts*; prints its figures as JSON."""
-    divert = Timed(Coordinator._divert)
-    Coordinator._divert = lambda self: divert(self)  # type: ignore[method-assign]
+    divert = Timed(Diversion.divert)
+    Diversion.divert = lambda self: divert(self)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder:
         middleware = "scrapy_distributed.middleware.DistributedSpiderMiddleware" if hosts else Drop
         settings = {

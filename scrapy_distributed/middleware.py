@@ -1,6 +1,10 @@
 """The Scrapy border: which role has this crawl? Then hand over.
 
 A command of Scrapy that borrows a spider (``shell``, ``fetch``, ``parse``, ``check``) has none: nothing is distributed.
+
+Both roles have ``process_spider_output`` twice, synchronous and asynchronous. Were it asynchronous alone, Scrapy 2.14
+would drop the items that a middleware of the project makes of an error, and those of a failed page before a
+synchronous one; Scrapy 2.19 calls the asynchronous one alone.
 """
 
 from __future__ import annotations

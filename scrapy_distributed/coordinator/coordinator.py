@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from inspect import isasyncgen
 from typing import Any
 
-from scrapy import Request, Spider, signals
+from scrapy import Spider, signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import CloseSpider, DontCloseSpider
 from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
-from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.project import data_path
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
-from twisted.python.failure import Failure
 
 from scrapy_distributed.config.advice import check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
+from scrapy_distributed.coordinator.diversion import Diversion
+from scrapy_distributed.coordinator.ending import Ending
 from scrapy_distributed.coordinator.identity import file_name, identity_of
-from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.dispatch.job_template import JobTemplate
@@ -33,7 +32,7 @@ from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.divert.diverter import Diverter, check_targets
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite
-from scrapy_distributed.errors import ConfigError, DistributedError, FleetUnusableError, LedgerUnavailableError
+from scrapy_distributed.errors import ConfigError, DistributedError, LedgerUnavailableError
 from scrapy_distributed.fast import preset
 from scrapy_distributed.fleet.addresses import addresses, project_of, targets_from_cfg
 from scrapy_distributed.fleet.node import Node
@@ -44,8 +43,6 @@ from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
 
-BUFFER = 200  # requests of one page, or of the start, that are taken away before they are diverted
-
 
 class Coordinator:
     """Spider middleware of a coordinator. Refuses to start (``ValueError``) where a setting is wrong, another
@@ -54,6 +51,7 @@ class Coordinator:
     def __init__(self, crawler: Crawler, *, config: Config, project: str, nodes: list[Node], clock: Any) -> None:
         self.crawler = crawler
         assert crawler.spider is not None
+        stats: Any = crawler.stats
         self.config = config
         self.spider: Spider = crawler.spider
         self.project = project
@@ -65,32 +63,44 @@ class Coordinator:
         ])  # fmt: skip
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
         self.diverter = Diverter(
-            config=config, spider=self.spider, stats=crawler.stats, offsite=Offsite(crawler),
+            config=config, spider=self.spider, stats=stats, offsite=Offsite(crawler),
             fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.occurrence,
         )  # fmt: skip
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
-        judge = Judge(
-            ledger=self.ledger, fleet=self.fleet, config=config, spider=self.spider, stats=self._stats,
-            read_targets=lambda receipt: self.discoveries.read(receipt), accepted=self._accepted,
-        )  # fmt: skip
-        self.dispatcher = Dispatcher(
-            ledger=self.ledger, fleet=self.fleet, judge=judge, config=config, spider=self.spider, stats=self._stats,
-            clock=clock, all_cut=lambda: self.cutter.all_cut, changed=self._changed,
-            stranded=self._stranded, ledger_failed=self._ledger_failed,
-        )  # fmt: skip
+        self.dispatcher = self._sending_side()
         self.cutter = Cutter(
-            ledger=self.ledger, fleet=self.fleet, config=config, walk=self.walk, stats=self._stats, clock=clock,
+            ledger=self.ledger, fleet=self.fleet, config=config, walk=self.walk, stats=stats, clock=clock,
             idle=lambda: self.dispatcher.idle, send=lambda: self.dispatcher.send_ready(),
         )  # fmt: skip
         self.discoveries = Discoveries(
-            ledger=self.ledger, diverter=self.diverter, cutter=self.cutter, spider=self.spider, stats=self._stats,
-            clock=clock, all_diverted=self._changed, ledger_failed=self._ledger_failed,
+            ledger=self.ledger, diverter=self.diverter, cutter=self.cutter, spider=self.spider, stats=stats,
+            clock=clock, all_diverted=lambda: self.ending.changed(),
+            ledger_failed=lambda error: self.ending.ledger_failed(error),
         )  # fmt: skip
-        self._taken: list[Request] = []  # of the pages that are being parsed
-        self._closing = False
-        self._failing: Callable[[], None] | None = None
+        self.diversion = Diversion(
+            crawler, ledger=self.ledger, diverter=self.diverter, cutter=self.cutter, walk=self.walk,
+            begun=lambda: self.dispatcher.started, ledger_failed=lambda error: self.ending.ledger_failed(error),
+        )  # fmt: skip
+        self.ending = Ending(
+            crawler, config=config, ledger=self.ledger, walk=self.walk, diversion=self.diversion, cutter=self.cutter,
+            discoveries=self.discoveries, dispatcher=self.dispatcher,
+        )  # fmt: skip
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
+
+    def _sending_side(self) -> Dispatcher:
+        """Sends batches and looks after them; what it asks of the others is asked later, when they are there."""
+        stats: Any = self.crawler.stats
+        judge = Judge(
+            ledger=self.ledger, fleet=self.fleet, config=self.config, spider=self.spider, stats=stats,
+            read_targets=lambda receipt: self.discoveries.read(receipt), accepted=self._accepted,
+        )  # fmt: skip
+        return Dispatcher(
+            ledger=self.ledger, fleet=self.fleet, judge=judge, config=self.config, spider=self.spider, stats=stats,
+            clock=self.clock, all_cut=lambda: self.cutter.all_cut,
+            changed=lambda: self.ending.changed(), stranded=lambda: self.ending.stranded(),
+            ledger_failed=lambda error: self.ending.ledger_failed(error),
+        )  # fmt: skip
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Coordinator:
@@ -121,12 +131,12 @@ class Coordinator:
         coordinator._job_template(version="")  # what can't travel is refused before a node is asked
         if config.fast_workers:
             logger.info(preset.NOTICE, preset.ADDON, extra=coordinator._extra)
-        crawler.signals.connect(coordinator._spider_idle, signals.spider_idle)
-        crawler.signals.connect(coordinator._request_scheduled, signals.request_scheduled)
+        crawler.signals.connect(coordinator.ending.idle, signals.spider_idle)
+        crawler.signals.connect(coordinator.ending.request_scheduled, signals.request_scheduled)
         crawler.signals.connect(coordinator._spider_closed, signals.spider_closed)
         return coordinator
 
-    # The wiring of the sending side
+    # The start
 
     async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
         """Preflight, the run, the dispatcher; then the start of the spider, unless its walk is done already. Not before
@@ -141,12 +151,12 @@ class Coordinator:
             if isasyncgen(start):
                 await start.aclose()
             if isinstance(error, LedgerUnavailableError):  # the dispatcher may be at work already
-                self._ledger_failed(error)
+                self.ending.ledger_failed(error)
             else:
-                self._refuse(error)
+                self.ending.refuse(error)
             return
         except Exception:
-            self._close("start_error")
+            self.ending.close("start_error")
             raise
         async for output in self._start(start, walk=to_walk):
             yield output
@@ -158,7 +168,7 @@ class Coordinator:
             wait=self.config.fleet_timeout, **self._wanted_of_nodes,
         )  # fmt: skip
         version, faults = await maybe_deferred_to_future(Deferred.fromCoroutine(checks))
-        if self._closing:  # meanwhile
+        if self.ending.closing:  # meanwhile
             return False
         to_walk = self._begin_run(version)
         for fault in faults.values():
@@ -191,33 +201,22 @@ class Coordinator:
         )  # fmt: skip
         return to_walk
 
-    def _refuse(self, error: DistributedError) -> None:
-        """Close before anything was begun, with the reason alone in the log."""
-        logger.error("The crawl does not start: %s", error, extra=self._extra)
-
-        def fail() -> None:
-            self.crawler.spider = None  # with an exception, the one thing that makes Scrapy's exit code 1
-
-        self._failing = fail  # signals hold no reference
-        self.crawler.signals.connect(fail, signals.engine_stopped)
-        self._close("fleet_unusable" if isinstance(error, FleetUnusableError) else "start_refused")
-
     async def _start(self, start: AsyncIterator[Any], *, walk: bool) -> AsyncIterator[Any]:
         if not walk:
             return
         try:
             async for output in start:
-                if not self._takes(output):
+                if not self.diversion.takes(output):
                     yield output
-                elif len(self._taken) >= BUFFER:
-                    for request in self._divert():
+                elif self.diversion.full:
+                    for request in self.diversion.divert():
                         yield request
                     # A start of millions must leave time for sending them.
                     await maybe_deferred_to_future(deferLater(self.clock, 0))
         except Exception:
             self.walk.failed = True
             raise
-        for request in self._divert():
+        for request in self.diversion.divert():
             yield request
 
     def _job_template(self, *, version: str) -> JobTemplate:
@@ -231,188 +230,56 @@ class Coordinator:
             nodes=[node.address for node in self.nodes],
         )
 
-    # Diverting
+    # Its pages
 
-    def process_spider_output(
-        self, response: Response, result: Iterable[Any], spider: Spider | None = None
-    ) -> Iterable[Any]:
+    # Twice: see ``scrapy_distributed.middleware``.
+
+    def process_spider_output(self, response: Response, result: Iterable[Any]) -> Iterable[Any]:
         try:
             for output in result:
-                if not self._takes(output):
-                    yield output
-                elif len(self._taken) >= BUFFER:
-                    yield from self._divert()
+                yield from self.diversion.passed(output)
         except Exception:
-            yield from self._divert()
+            yield from self.diversion.divert()
             raise
-        yield from self._divert()
+        yield from self.diversion.divert()
 
-    async def process_spider_output_async(
-        self, response: Response, result: AsyncIterator[Any], spider: Spider | None = None
-    ) -> AsyncIterator[Any]:
+    async def process_spider_output_async(self, response: Response, result: AsyncIterator[Any]) -> AsyncIterator[Any]:
         try:
             async for output in result:
-                if not self._takes(output):
-                    yield output
-                elif len(self._taken) >= BUFFER:
-                    for request in self._divert():
-                        yield request
+                for passed in self.diversion.passed(output):
+                    yield passed
         except Exception:
-            for request in self._divert():
+            for request in self.diversion.divert():
                 yield request
             raise
-        for request in self._divert():
+        for request in self.diversion.divert():
             yield request
 
     def process_spider_exception(self, response: Response, exception: Exception) -> None:
         if isinstance(exception, HttpError):
             self.walk.response_refused(response, exception)
 
-    def _takes(self, output: Any) -> bool:
-        """Take *output* away, if it is a request for the fleet. A page's requests are diverted together."""
-        if not (isinstance(output, Request) and self.diverter.is_target(output)):
-            return False
-        self._taken.append(output)
-        return True
-
-    def _divert(self) -> list[Request]:
-        """What was taken away goes into the ledger, before the next page's callback runs. Returns what is to be
-        crawled here."""
-        if not self._taken or not self.dispatcher.started:  # the run has not begun, and a component has asked for pages
-            return []
-        taken, self._taken = self._taken, []
-        here: list[Request] = []
-        try:
-            entries, here = self.diverter.entries(taken)
-            new = self.ledger.divert(entries)
-            self.cutter.add(new)
-            self._stats.inc_value("distributed/diverted", len(new))
-            if len(new) < len(entries):
-                self._stats.inc_value("distributed/duplicates", len(entries) - len(new))
-            self.cutter.cut()
-        except LedgerUnavailableError as error:
-            self._ledger_failed(error)
-        except Exception:
-            self.walk.failed = True
-            raise
-        return here
-
-    def _ledger_failed(self, error: LedgerUnavailableError) -> None:
-        self.walk.failed = True  # so a resumed run walks again, and finds these again
-        logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
-        self._close("ledger_failed")
-
-    def _divert_and_crawl(self) -> None:
-        """The same between pages."""
-        for request in self._divert():
-            assert self.crawler.engine is not None
-            self.crawler.engine.crawl(request)
-
     def _tick(self) -> None:
         try:
             self.walk.go_on()
-            self._divert_and_crawl()
+            self.diversion.divert_and_crawl()
             self.cutter.tick()
         except LedgerUnavailableError as error:
-            self._ledger_failed(error)
+            self.ending.ledger_failed(error)
         except Exception:  # the next tick is due all the same
             logger.exception("Closing batches failed, trying again", extra=self._extra)
-
-    # The end
 
     def _accepted(self, node: str, receipt: Receipt) -> None:
         self.cutter.size.job_ended(receipt.stats, receipt.settled.bit_count(), self.cutter.elapsed, node)
         if receipt.targets:
             self.discoveries.divert()
 
-    def _spider_idle(self) -> None:
-        """Nothing is left to crawl here: close the open batch, and wait for the run."""
-        assert self.crawler.engine is not None
-        if not self.dispatcher.started:  # the run has not begun, and is not going to
-            raise DontCloseSpider
-        try:
-            self._divert_and_crawl()
-            if not self.walk.over:
-                self.cutter.cut_all()
-                # Another handler of the signal may have given the engine more to do.
-                if self.crawler.engine.spider_is_idle() and not self.walk.waits:
-                    self.walk.is_done()
-                    self.ledger.lost_own(self.walk.lost)
-                    self.ledger.walked()
-            if self.walk.over:
-                self.cutter.cut_rest()
-        except LedgerUnavailableError as error:
-            self._ledger_failed(error)
-        if not self._done():
-            raise DontCloseSpider
-
-    def _request_scheduled(self) -> None:
-        if self.walk.done:  # it goes on: a spider may have more to crawl when it is idle
-            self.walk.done = False
-            self.ledger.walk_on()
-
-    def _done(self) -> bool:
-        if self.cutter.open.bodies or self._taken or self.walk.waits:
-            return False
-        return self.ledger.settled() if self.config.wait else self.ledger.posted()
-
-    def _changed(self) -> None:
-        """A batch was taken or settled: close at once if that was the last, the engine's heartbeat may be 5 s away."""
-        engine = self.crawler.engine
-        if self._closing or not self.walk.done or engine is None or not engine.spider_is_idle():
-            return
-        self.cutter.cut_rest()
-        if not self._done():
-            return
-        answers = self.crawler.signals.send_catch_log(
-            signals.spider_idle, spider=self.spider, dont_log=(DontCloseSpider, CloseSpider)
-        )
-        raised = [answer.value for _, answer in answers if isinstance(answer, Failure)]
-        if not any(isinstance(error, DontCloseSpider) for error in raised):
-            asked = next((error.reason for error in raised if isinstance(error, CloseSpider)), None)
-            self._close(asked or "finished")
-
-    def _stranded(self) -> None:
-        logger.error(
-            "No node could be used for %d s (DISTRIBUTED_FLEET_TIMEOUT): giving up for now", self.config.fleet_timeout,
-            extra=self._extra,
-        )  # fmt: skip
-        self._close("fleet_unusable")
-
-    def _close(self, reason: str) -> None:
-        if not self._closing and self.crawler.engine is not None:
-            self._closing = True
-            self.discoveries.stop()
-            deferred_from_coro(self.crawler.engine.close_spider_async(reason=reason))
+    # The end: see ``ending``
 
     async def _spider_closed(self, reason: str) -> None:
-        await maybe_deferred_to_future(Deferred.fromCoroutine(self._shut_down(reason)))
-
-    async def _shut_down(self, reason: str) -> None:
-        self._closing = True
         if self._ticker.running:
             self._ticker.stop()
-        self.discoveries.stop()
-        try:
-            if self.dispatcher.started:
-                self._divert()
-                self.cutter.cut_all()
-                elapsed = self.cutter.elapsed
-                self.cutter.size.idle(False, elapsed)
-                await self.dispatcher.drain(self.config.shutdown_timeout)
-                self.ledger.lost_own(self.walk.lost)
-                report(
-                    self.ledger, self.crawler, reason, targets=str(self.diverter), wait=self.config.wait,
-                    batch_size=self.cutter.size, slots=self.cutter.slots, elapsed=elapsed,
-                )  # fmt: skip
-        except LedgerUnavailableError as error:
-            logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
-        finally:
-            self.ledger.close()
-
-    @property
-    def _stats(self) -> Any:
-        return self.crawler.stats
+        await maybe_deferred_to_future(Deferred.fromCoroutine(self.ending.shut_down(reason)))
 
     @property
     def _extra(self) -> dict[str, Any]:

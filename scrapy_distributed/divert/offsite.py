@@ -62,7 +62,5 @@ class Offsite:
     def _find(self) -> OffsiteMiddleware | None:
         if not self._looked:  # not earlier: the crawler knows its engine only when that is complete
             self._looked = True
-            assert self.crawler.engine is not None
-            middlewares = self.crawler.engine.downloader.middleware.middlewares
-            self._middleware = next((m for m in middlewares if isinstance(m, OffsiteMiddleware)), None)
+            self._middleware = self.crawler.get_downloader_middleware(OffsiteMiddleware)
         return self._middleware

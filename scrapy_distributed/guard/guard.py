@@ -142,14 +142,14 @@ def stand_by(spider: Spider) -> None:
     """For ``spider_opened``: the guard of a crawl whose project names our spider middleware in its settings, and not
     the add-on. That one is made after the downloader's, and before the engine that has both is known."""
     crawler = spider.crawler
-    assert crawler.engine is not None
-    manager: Any = crawler.engine.downloader.middleware
-    if any(isinstance(one, Guard) for one in manager.middlewares):
+    if crawler.get_downloader_middleware(Guard) is not None:
         return
     try:
         guard = Guard.from_crawler(crawler)
     except NotConfigured:
         return
+    assert crawler.engine is not None
+    manager: Any = crawler.engine.downloader.middleware
     manager.middlewares = (*manager.middlewares, guard)
     # A new one: another extension may be downloading something already, and is on its way through the old one.
     manager.methods["process_request"] = deque([*manager.methods["process_request"], guard.process_request])

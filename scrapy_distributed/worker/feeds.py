@@ -35,8 +35,7 @@ class Feeds:
     are closed."""
 
     def __init__(self, crawler: Crawler) -> None:
-        extensions: Iterable[Any] = crawler.extensions.middlewares if crawler.extensions is not None else ()
-        self.exporter = next((extension for extension in extensions if isinstance(extension, FeedExporter)), None)
+        self.exporter = crawler.get_extension(FeedExporter)
         self.files: list[FeedFile] = []
         self.closed = self.exporter is None
         self.damaged = False  # a file has refused something, or was not stored

@@ -9,7 +9,8 @@ yields gets none: it is the coordinator's.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from inspect import isasyncgen, isawaitable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider
 from scrapy.http import Response
-from scrapy.spidermiddlewares.base import BaseSpiderMiddleware
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.spider import iterate_spider_output
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 ACTIVITY = ("downloader/request_count", "response_received_count", "item_scraped_count", "item_dropped_count")
 
 
-class Worker(BaseSpiderMiddleware):
+class Worker:
     """Spider middleware of a worker. Refuses to start (``ValueError``) if the batch can't be decoded, Scrapy does not
     know the feed that was asked for, or another worker has the same job; ends before its first request if that feed
     can't be written."""
@@ -54,7 +54,7 @@ class Worker(BaseSpiderMiddleware):
     def __init__(
         self, crawler: Crawler, *, requests: list[Request], feeds: Feeds, receipt_file: Path | None, config: Config
     ) -> None:
-        super().__init__(crawler)
+        self.crawler = crawler
         self.spider: Any = crawler.spider
         self.requests = requests
         self.outcomes = Outcomes(len(requests), follow_up_fails=config.failed_follow_ups == "fail")
@@ -129,40 +129,30 @@ class Worker(BaseSpiderMiddleware):
             self.crawler.stats.inc_value(f"distributed/probe/{trial.value}/{scheme}")
         return True
 
-    def process_spider_output(
-        self, response: Response | None, result: Iterable[Any], spider: Spider | None = None
-    ) -> Iterable[Any]:
+    # Twice: see ``scrapy_distributed.middleware``.
+
+    def process_spider_output(self, response: Response | None, result: Iterable[Any]) -> Iterable[Any]:
         ticket = ticket_of(response)
         if ticket is None:
             yield from result
             return
-        self._in_chain.add(ticket[1])
-        self._note_landing(response, ticket)
-        try:
+        with self._page(response, ticket):
             for output in result:
                 if (passed := self._passed(output, ticket)) is not None:
                     yield passed
-            self.outcomes.end(ticket)
-        finally:
-            self._in_chain.discard(ticket[1])
 
     async def process_spider_output_async(
-        self, response: Response | None, result: AsyncIterator[Any], spider: Spider | None = None
+        self, response: Response | None, result: AsyncIterator[Any]
     ) -> AsyncIterator[Any]:
         ticket = ticket_of(response)
         if ticket is None:
             async for output in result:
                 yield output
             return
-        self._in_chain.add(ticket[1])
-        self._note_landing(response, ticket)
-        try:
+        with self._page(response, ticket):
             async for output in result:
                 if (passed := self._passed(output, ticket)) is not None:
                     yield passed
-            self.outcomes.end(ticket)
-        finally:
-            self._in_chain.discard(ticket[1])
 
     def process_spider_exception(self, response: Response, exception: Exception) -> None:
         ticket = ticket_of(response)
@@ -171,6 +161,17 @@ class Worker(BaseSpiderMiddleware):
                 kind = reason_of(exception) if isinstance(exception, HttpError) else None
                 self.outcomes.note(ticket, *(kind or ("failed", f"callback {type(exception).__name__}")))
             self.outcomes.end(ticket)
+
+    @contextmanager
+    def _page(self, response: Any, ticket: Ticket) -> Iterator[None]:
+        """While the output of *response* runs. If it breaks off, its *ticket* is for those to end who see the error."""
+        self._in_chain.add(ticket[1])
+        self._note_landing(response, ticket)
+        try:
+            yield
+            self.outcomes.end(ticket)
+        finally:
+            self._in_chain.discard(ticket[1])
 
     def _note_landing(self, response: Any, ticket: Ticket) -> None:
         """A start request that was redirected has come to a page that may be a request of the run by itself: within

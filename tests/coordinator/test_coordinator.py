@@ -1,28 +1,128 @@
-"""How a coordinator ends that can't begin."""
+"""Scrapy's hooks of a coordinator: what pages yield, what the start yields, and how it ends if it can't begin."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import pytest_twisted
-from scrapy import Spider
-from scrapy.utils.test import get_crawler
-from treq.client import HTTPClient
-from twisted.internet.task import Clock
+from ledgers import states
+from scrapy import Request
+from scrapy.http import Response
+from scrapy.utils.defer import deferred_from_coro
+from stopped_engine import Stopped, target
 from until import until
 
-from scrapy_distributed.config.config import Config
-from scrapy_distributed.coordinator.coordinator import Coordinator
+from scrapy_distributed.coordinator.diversion import BUFFER
 from scrapy_distributed.errors import ConfigError, FleetUnusableError, LedgerUnavailableError
-from scrapy_distributed.fleet.node import Node, NodeAddress
 
 
-class Plain(Spider):
-    name = "plain"
+@pytest.fixture
+def stopped(tmp_path: Path) -> Iterator[Stopped]:
+    stopped = Stopped(tmp_path / "ledger.sqlite")
+    yield stopped
+    stopped.ledger.close()
+
+
+async def each(outputs: Iterable[Any], error: Exception | None = None) -> AsyncIterator[Any]:
+    for output in outputs:
+        yield output
+    if error is not None:
+        raise error
+
+
+def each_at_once(outputs: Iterable[Any], error: Exception | None = None) -> Iterator[Any]:
+    yield from outputs
+    if error is not None:
+        raise error
+
+
+async def hook(stopped: Stopped, asynchronous: bool, outputs: list[Any], error: Exception | None) -> list[Any]:
+    """What goes on of a page that yields *outputs*, and then breaks off with *error*, if it is one."""
+    response = Response("http://a.example/")
+    passed = []
+    with pytest.raises(ValueError, match="of the spider") if error else nullcontext():
+        if asynchronous:
+            async for output in stopped.coordinator.process_spider_output_async(response, each(outputs, error)):
+                passed.append(output)
+        else:
+            for output in stopped.coordinator.process_spider_output(response, each_at_once(outputs, error)):
+                passed.append(output)
+    return passed
+
+
+# Pages
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("error", [None, ValueError("of the spider")])
+@pytest_twisted.ensureDeferred
+async def test_what_a_page_has_yielded_for_the_fleet_is_diverted_at_its_end_also_with_an_error(
+    stopped: Stopped, asynchronous: bool, error: Exception | None
+) -> None:
+    stopped.begin()
+    link, odd = Request("http://a.example/next"), target(9, open=object())
+    passed = await hook(stopped, asynchronous, [{"n": 1}, target(1), odd, link, target(2)], error)
+    assert passed == [{"n": 1}, link, odd]  # which can't travel
+    assert states(stopped.ledger) == {"diverted": 2, "queued": 2}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_page_of_very_many_is_diverted_before_its_end(stopped: Stopped, asynchronous: bool) -> None:
+    stopped.begin()
+    odd = target(-1, open=object())
+    passed = await hook(stopped, asynchronous, [odd, *map(target, range(BUFFER)), {"n": 1}], None)
+    assert passed == [odd, {"n": 1}]
+    assert states(stopped.ledger) == {"diverted": BUFFER, "queued": BUFFER}
+
+
+# The start
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_start_of_very_many_leaves_time_for_sending_them(stopped: Stopped) -> None:
+    stopped.begin()
+    first, last = Request("http://a.example/"), Request("http://a.example/last")
+    passed = []
+
+    async def walk() -> None:
+        start = each([first, *map(target, range(BUFFER + 1)), last])
+        async for output in stopped.coordinator._start(start, walk=True):
+            passed.append(output)
+
+    async def waits() -> bool:
+        return bool(stopped.clock.getDelayedCalls())
+
+    walking = deferred_from_coro(walk())
+    await until(waits)
+    assert passed == [first]
+    assert states(stopped.ledger)["diverted"] == BUFFER
+    stopped.clock.advance(0)
+    await walking
+    assert passed == [first, last]
+    assert states(stopped.ledger)["diverted"] == BUFFER + 1
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_start_that_fails_makes_the_next_run_walk_again(stopped: Stopped) -> None:
+    stopped.begin()
+    with pytest.raises(ValueError, match="of the spider"):
+        async for _ in stopped.coordinator._start(each([target(1)], ValueError("of the spider")), walk=True):
+            pass
+    assert stopped.coordinator.walk.failed
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_start_whose_walk_is_done_is_not_walked_again(stopped: Stopped) -> None:
+    stopped.begin()
+    assert [output async for output in stopped.coordinator._start(each([{"n": 1}]), walk=False)] == []
+
+
+# Where it can't begin
 
 
 @pytest.mark.parametrize(
@@ -35,21 +135,9 @@ class Plain(Spider):
 )
 @pytest_twisted.ensureDeferred
 async def test_it_closes_with_the_reason_and_leaves_the_start_alone(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, reason: str, words: str
+    stopped: Stopped, caplog: pytest.LogCaptureFixture, error: Exception, reason: str, words: str
 ) -> None:
-    crawler = get_crawler(Plain, {"DISTRIBUTED_LEDGER": str(tmp_path / "ledger.sqlite")})
-    crawler.spider = Plain.from_crawler(crawler)
-    closed: list[str] = []
-
-    async def close_spider_async(*, reason: str) -> None:
-        closed.append(reason)
-
-    crawler.engine = SimpleNamespace(  # type: ignore[assignment]
-        close_spider_async=close_spider_async, downloader=SimpleNamespace(middleware=SimpleNamespace(middlewares=[]))
-    )
-    node = Node(address=NodeAddress(name="n1", url="http://n1:6800"), client=HTTPClient(None), clock=Clock())
-    config = Config.from_settings(crawler.settings)
-    coordinator = Coordinator(crawler, config=config, project="p", nodes=[node], clock=Clock())
+    coordinator = stopped.coordinator
 
     async def begin() -> bool:
         raise error
@@ -62,9 +150,8 @@ async def test_it_closes_with_the_reason_and_leaves_the_start_alone(
     assert [output async for output in coordinator._run(start())] == []
 
     async def has_closed() -> bool:
-        return bool(closed)
+        return bool(stopped.closed)
 
     await until(has_closed)
-    assert closed == [reason]
+    assert stopped.closed == [reason]
     assert words in caplog.text
-    coordinator.ledger.close()

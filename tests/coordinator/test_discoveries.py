@@ -119,7 +119,7 @@ def test_what_was_found_and_not_diverted_is_kept_for_the_next_start(start: Start
     coordinator._accepted("n1", final)
     assert coordinator.crawler.stats is not None
     assert coordinator.crawler.stats.get_value("distributed/found_by_workers") == 10
-    assert not coordinator._done()
+    assert not coordinator.ending.done
     coordinator, taker = start(BATCH_SIZE=10)
     taker.room = 9
     coordinator.discoveries.stop()

@@ -114,7 +114,7 @@ def test_feeds_that_no_run_begins_with(project: Project, tmp_path: Path, feeds: 
 
 @pytest.mark.parametrize("settings", [{"FEED_URI": Path("/items/a:b@c.jl")}, {"FEEDS": {Path("/a:b@c.jl"): {}}}, {}])
 def test_a_path_has_no_password(settings: dict[str, Any]) -> None:
-    crawler = cast("Any", SimpleNamespace(settings=Settings(settings), extensions=None))
+    crawler = cast("Any", SimpleNamespace(settings=Settings(settings), get_extension=lambda cls: None))
     feeds = Feeds(crawler)
     feeds.exporter = cast("Any", "one")
     feeds.check(crawler)
@@ -125,7 +125,7 @@ def test_a_feed_of_the_project_whose_password_can_not_be_told_from_its_path_is_r
     """No coordinator has seen it: it is in the egg alone."""
     url = f"ftp://u:12/{SECRET}@h/%(batch)s.jl"
     settings = Settings({name: url if name == "FEED_URI" else {url: {"format": "jl"}}})
-    crawler = cast("Any", SimpleNamespace(settings=settings, extensions=None))
+    crawler = cast("Any", SimpleNamespace(settings=settings, get_extension=lambda cls: None))
     with pytest.raises(ConfigError, match="FEED_URI/FEEDS: expected a feed URL whose password") as caught:
         Feeds(crawler).check(crawler)
     assert SECRET not in str(caught.value)

@@ -53,13 +53,12 @@ def diverter(
 ) -> Diverter:
     stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
     crawler = SimpleNamespace(spider=spider, stats=stats)
-    middlewares = []
+    rule = None
     if offsite is not None:
         rule = offsite(stats)
         rule.crawler = crawler  # type: ignore[assignment]
         rule.spider_opened(spider)
-        middlewares.append(rule)
-    crawler.engine = SimpleNamespace(downloader=SimpleNamespace(middleware=SimpleNamespace(middlewares=middlewares)))
+    crawler.get_downloader_middleware = lambda cls: rule
     occurrences: Counter[bytes] = Counter()
 
     def occurrence(key: bytes) -> int:

@@ -36,8 +36,9 @@ class Fingerprinter:
 
 def targets_of(*own: Request) -> Targets:
     stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
-    engine = SimpleNamespace(downloader=SimpleNamespace(middleware=SimpleNamespace(middlewares=[])))
-    crawler: Any = SimpleNamespace(spider=Plain(), stats=stats, engine=engine, request_fingerprinter=Fingerprinter())
+    crawler: Any = SimpleNamespace(
+        spider=Plain(), stats=stats, request_fingerprinter=Fingerprinter(), get_downloader_middleware=lambda cls: None
+    )
     return Targets(crawler, config=Config.from_settings(Settings()), own=own, offsite=Offsite(crawler))
 
 

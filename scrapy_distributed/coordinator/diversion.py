@@ -1,0 +1,85 @@
+"""What the coordinator's own pages yield for the fleet: taken out of their output, and diverted into the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from scrapy import Request
+from scrapy.crawler import Crawler
+
+from scrapy_distributed.coordinator.cutter import Cutter
+from scrapy_distributed.coordinator.walk import Walk
+from scrapy_distributed.divert.diverter import Diverter
+from scrapy_distributed.errors import LedgerUnavailableError
+from scrapy_distributed.ledger.sqlite import Ledger
+
+BUFFER = 200  # requests of one page, or of the start, that are taken away before they are diverted
+
+
+class Diversion:
+    """*taken*: what is still to be diverted, of the pages that are being parsed.
+
+    *begun* tells whether the run has begun, *ledger_failed* is called if the ledger can't be written.
+    """
+
+    def __init__(
+        self, crawler: Crawler, *, ledger: Ledger, diverter: Diverter, cutter: Cutter, walk: Walk,
+        begun: Callable[[], bool], ledger_failed: Callable[[LedgerUnavailableError], None],
+    ) -> None:  # fmt: skip
+        self.crawler = crawler
+        self.ledger = ledger
+        self.diverter = diverter
+        self.cutter = cutter
+        self.walk = walk
+        self.begun = begun
+        self.ledger_failed = ledger_failed
+        self.taken: list[Request] = []
+
+    def passed(self, output: Any) -> Iterable[Any]:
+        """What goes on now that a page has yielded *output*: that, if it is not for the fleet; else nothing, or what
+        is to be crawled here of all that was taken away."""
+        if not self.takes(output):
+            return (output,)
+        return self.divert() if self.full else ()
+
+    def takes(self, output: Any) -> bool:
+        """Take *output* away, if it is a request for the fleet. A page's requests are diverted together."""
+        if not (isinstance(output, Request) and self.diverter.is_target(output)):
+            return False
+        self.taken.append(output)
+        return True
+
+    @property
+    def full(self) -> bool:
+        return len(self.taken) >= BUFFER
+
+    def divert(self) -> list[Request]:
+        """What was taken away goes into the ledger, before the next page's callback runs. Returns what is to be
+        crawled here."""
+        if not self.taken or not self.begun():  # the run has not begun, and a component has asked for pages
+            return []
+        taken, self.taken = self.taken, []
+        here: list[Request] = []
+        stats = self.crawler.stats
+        assert stats is not None
+        try:
+            entries, here = self.diverter.entries(taken)
+            new = self.ledger.divert(entries)
+            self.cutter.add(new)
+            stats.inc_value("distributed/diverted", len(new))
+            if len(new) < len(entries):
+                stats.inc_value("distributed/duplicates", len(entries) - len(new))
+            self.cutter.cut()
+        except LedgerUnavailableError as error:
+            self.ledger_failed(error)
+        except Exception:
+            self.walk.failed = True
+            raise
+        return here
+
+    def divert_and_crawl(self) -> None:
+        """The same between pages."""
+        for request in self.divert():
+            assert self.crawler.engine is not None
+            self.crawler.engine.crawl(request)

@@ -1,0 +1,152 @@
+"""How the coordinator's crawl ends: when nothing is left to crawl here and the run is settled, or early."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from scrapy import signals
+from scrapy.crawler import Crawler
+from scrapy.exceptions import CloseSpider, DontCloseSpider
+from scrapy.utils.defer import deferred_from_coro
+from twisted.python.failure import Failure
+
+from scrapy_distributed.config.config import Config
+from scrapy_distributed.coordinator.cutter import Cutter
+from scrapy_distributed.coordinator.discoveries import Discoveries
+from scrapy_distributed.coordinator.diversion import Diversion
+from scrapy_distributed.coordinator.summary import report
+from scrapy_distributed.coordinator.walk import Walk
+from scrapy_distributed.dispatch.dispatcher import Dispatcher
+from scrapy_distributed.errors import DistributedError, FleetUnusableError, LedgerUnavailableError
+from scrapy_distributed.ledger.sqlite import Ledger
+
+logger = logging.getLogger(__name__)
+
+
+class Ending:
+    """Closes the crawl of *crawler*, once. *closing*: it is closing already."""
+
+    def __init__(
+        self, crawler: Crawler, *, config: Config, ledger: Ledger, walk: Walk, diversion: Diversion, cutter: Cutter,
+        discoveries: Discoveries, dispatcher: Dispatcher,
+    ) -> None:  # fmt: skip
+        self.crawler = crawler
+        self.spider = crawler.spider
+        self.config = config
+        self.ledger = ledger
+        self.walk = walk
+        self.diversion = diversion
+        self.cutter = cutter
+        self.discoveries = discoveries
+        self.dispatcher = dispatcher
+        self.closing = False
+        self._failing: Callable[[], None] | None = None
+
+    # When all is done
+
+    def idle(self) -> None:
+        """Nothing is left to crawl here: close the open batch, and wait for the run."""
+        assert self.crawler.engine is not None
+        if not self.dispatcher.started:  # the run has not begun, and is not going to
+            raise DontCloseSpider
+        try:
+            self.diversion.divert_and_crawl()
+            if not self.walk.over:
+                self.cutter.cut_all()
+                # Another handler of the signal may have given the engine more to do.
+                if self.crawler.engine.spider_is_idle() and not self.walk.waits:
+                    self.walk.is_done()
+                    self.ledger.lost_own(self.walk.lost)
+                    self.ledger.walked()
+            if self.walk.over:
+                self.cutter.cut_rest()
+        except LedgerUnavailableError as error:
+            self.ledger_failed(error)
+        if not self.done:
+            raise DontCloseSpider
+
+    def request_scheduled(self) -> None:
+        if self.walk.done:  # it goes on: a spider may have more to crawl when it is idle
+            self.walk.done = False
+            self.ledger.walk_on()
+
+    @property
+    def done(self) -> bool:
+        if self.cutter.open.bodies or self.diversion.taken or self.walk.waits:
+            return False
+        return self.ledger.settled() if self.config.wait else self.ledger.posted()
+
+    def changed(self) -> None:
+        """A batch was taken or settled: close at once if that was the last, the engine's heartbeat may be 5 s away."""
+        engine = self.crawler.engine
+        if self.closing or not self.walk.done or engine is None or not engine.spider_is_idle():
+            return
+        self.cutter.cut_rest()
+        if not self.done:
+            return
+        answers = self.crawler.signals.send_catch_log(
+            signals.spider_idle, spider=self.spider, dont_log=(DontCloseSpider, CloseSpider)
+        )
+        raised = [answer.value for _, answer in answers if isinstance(answer, Failure)]
+        if not any(isinstance(error, DontCloseSpider) for error in raised):
+            asked = next((error.reason for error in raised if isinstance(error, CloseSpider)), None)
+            self.close(asked or "finished")
+
+    # Early
+
+    def refuse(self, error: DistributedError) -> None:
+        """Close before anything was begun, with the reason alone in the log."""
+        logger.error("The crawl does not start: %s", error, extra=self._extra)
+
+        def fail() -> None:
+            self.crawler.spider = None  # with an exception, the one thing that makes Scrapy's exit code 1
+
+        self._failing = fail  # signals hold no reference
+        self.crawler.signals.connect(fail, signals.engine_stopped)
+        self.close("fleet_unusable" if isinstance(error, FleetUnusableError) else "start_refused")
+
+    def ledger_failed(self, error: LedgerUnavailableError) -> None:
+        self.walk.failed = True  # so a resumed run walks again, and finds these again
+        logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
+        self.close("ledger_failed")
+
+    def stranded(self) -> None:
+        logger.error(
+            "No node could be used for %d s (DISTRIBUTED_FLEET_TIMEOUT): giving up for now", self.config.fleet_timeout,
+            extra=self._extra,
+        )  # fmt: skip
+        self.close("fleet_unusable")
+
+    def close(self, reason: str) -> None:
+        if not self.closing and self.crawler.engine is not None:
+            self.closing = True
+            self.discoveries.stop()
+            deferred_from_coro(self.crawler.engine.close_spider_async(reason=reason))
+
+    # Either way
+
+    async def shut_down(self, reason: str) -> None:
+        self.closing = True
+        self.discoveries.stop()
+        try:
+            if self.dispatcher.started:
+                self.diversion.divert()
+                self.cutter.cut_all()
+                elapsed = self.cutter.elapsed
+                self.cutter.size.idle(False, elapsed)
+                await self.dispatcher.drain(self.config.shutdown_timeout)
+                self.ledger.lost_own(self.walk.lost)
+                report(
+                    self.ledger, self.crawler, reason, targets=str(self.diversion.diverter), wait=self.config.wait,
+                    batch_size=self.cutter.size, slots=self.cutter.slots, elapsed=elapsed,
+                )  # fmt: skip
+        except LedgerUnavailableError as error:
+            logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
+        finally:
+            self.ledger.close()
+
+    @property
+    def _extra(self) -> dict[str, Any]:
+        return {"spider": self.spider}

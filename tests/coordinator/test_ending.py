@@ -1,0 +1,207 @@
+"""When a coordinator's crawl ends, and why. Its engine and its fleet only note what they are told; the ledger is a real
+one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from ledgers import receipt, states
+from scrapy import signals
+from scrapy.exceptions import CloseSpider, DontCloseSpider
+from stopped_engine import Stopped, target
+from twisted.internet.task import deferLater
+
+from scrapy_distributed.errors import LedgerUnavailableError
+
+Start = Callable[..., Stopped]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    made: list[Stopped] = []
+
+    def start(**settings: Any) -> Stopped:
+        made.append(Stopped(tmp_path / f"{len(made)}.sqlite", **settings))
+        return made[-1]
+
+    yield start
+    for stopped in made:
+        stopped.ledger.close()
+
+
+async def told(stopped: Stopped) -> list[str]:
+    """The reasons that the engine has heard, once it had time to."""
+    from twisted.internet import reactor
+
+    await deferLater(reactor, 0)  # type: ignore[arg-type]
+    return stopped.closed
+
+
+def find(stopped: Stopped, *numbers: int) -> None:
+    """A page yields these for the fleet."""
+    for number in numbers:
+        assert stopped.coordinator.diversion.takes(target(number))
+
+
+# When all is done
+
+
+def test_it_stays_open_before_the_run_has_begun(start: Start) -> None:
+    stopped = start()
+    with pytest.raises(DontCloseSpider):
+        stopped.coordinator.ending.idle()
+    assert not stopped.coordinator.walk.done
+
+
+def test_it_stays_open_until_what_was_found_is_settled(start: Start) -> None:
+    stopped = start()
+    taker = stopped.begin()
+    taker.room = 1
+    find(stopped, 1, 2)
+    stopped.coordinator.walk.lost["http 404"] = 1
+    with pytest.raises(DontCloseSpider):
+        stopped.coordinator.ending.idle()
+    assert stopped.coordinator.walk.done
+    assert states(stopped.ledger) == {"diverted": 2, "in_flight": 2}
+    assert stopped.ledger.losses().own == {"http 404": 1}
+    stopped.ledger.settle(taker.attempts[0], receipt(taker.attempts[0]), max_attempts=1)
+    stopped.coordinator.ending.idle()
+
+
+def test_who_does_not_wait_ends_when_all_is_with_the_nodes(start: Start) -> None:
+    stopped = start(WAIT=False)
+    taker = stopped.begin()
+    find(stopped, 1)
+    with pytest.raises(DontCloseSpider):
+        stopped.coordinator.ending.idle()
+    taker.room = 1
+    taker.send_ready()
+    stopped.ledger.sent(taker.attempts[0])
+    stopped.coordinator.ending.idle()
+
+
+def test_the_walk_goes_on_where_there_is_more_to_crawl(start: Start) -> None:
+    stopped = start()
+    stopped.begin()
+    stopped.idle = False  # another handler of the signal has seen to that
+    stopped.coordinator.ending.idle()
+    assert not stopped.coordinator.walk.done
+    stopped.idle = True
+    stopped.coordinator.ending.idle()
+    assert stopped.coordinator.walk.done
+    stopped.coordinator.ending.request_scheduled()
+    assert not stopped.coordinator.walk.done
+    assert not stopped.ledger.end()
+
+
+def test_it_stays_open_for_a_page_that_is_to_be_tried_again(start: Start) -> None:
+    stopped = start()
+    stopped.begin()
+    stopped.coordinator.walk._held.append((10.0, target(1)))
+    with pytest.raises(DontCloseSpider):
+        stopped.coordinator.ending.idle()
+    assert not stopped.coordinator.walk.done
+
+
+@pytest.mark.parametrize(
+    ("answer", "reasons"),
+    [(None, ["finished"]), (DontCloseSpider(), []), (CloseSpider("enough"), ["enough"])],
+)
+@pytest_twisted.ensureDeferred
+async def test_with_the_last_receipt_it_closes_at_once_if_nobody_objects(
+    start: Start, answer: Exception | None, reasons: list[str]
+) -> None:
+    stopped = start()
+    taker = stopped.begin()
+    taker.room = 1
+    find(stopped, 1)
+    with pytest.raises(DontCloseSpider):
+        stopped.coordinator.ending.idle()
+
+    def asked() -> None:
+        if answer is not None:
+            raise answer
+
+    stopped.crawler.signals.connect(asked, signals.spider_idle)
+    stopped.coordinator.ending.changed()
+    assert await told(stopped) == []
+    stopped.ledger.settle(taker.attempts[0], receipt(taker.attempts[0]), max_attempts=1)
+    stopped.idle = False
+    stopped.coordinator.ending.changed()
+    assert await told(stopped) == []
+    stopped.idle = True
+    stopped.coordinator.ending.changed()
+    assert await told(stopped) == reasons
+
+
+# Early
+
+
+@pytest_twisted.ensureDeferred
+async def test_the_first_reason_is_the_one(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    stopped = start(FLEET_TIMEOUT=60)
+    stopped.coordinator.ending.stranded()
+    assert "No node could be used for 60 s" in caplog.text
+    stopped.coordinator.ending.ledger_failed(LedgerUnavailableError("disk is full"))
+    assert await told(stopped) == ["fleet_unusable"]
+    assert stopped.coordinator.walk.failed  # so the same command walks again
+    assert stopped.coordinator.discoveries._stopped
+
+
+# Either way
+
+
+class Drained:
+    """In place of a dispatcher: notes the account as it is when nothing more is to be sent."""
+
+    started = True
+
+    def __init__(self, stopped: Stopped) -> None:
+        self.stopped = stopped
+        self.seen: dict[str, int] = {}
+        self.batches = 0
+
+    def send_ready(self) -> None: ...
+
+    async def drain(self, deadline: float) -> None:
+        self.seen = states(self.stopped.ledger)
+        self.batches = len(self.stopped.ledger.ready())
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_not_sent_is_in_the_ledger_before_the_nodes_are_left(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped = start()
+    stopped.begin()
+    drained: Any = Drained(stopped)
+    stopped.coordinator.dispatcher = stopped.coordinator.ending.dispatcher = drained
+    find(stopped, 1, 2)
+    await stopped.coordinator.ending.shut_down("shutdown")
+    assert (drained.seen, drained.batches) == ({"diverted": 2, "queued": 2}, 1)
+    assert "is not finished (shutdown): 2 requests are queued" in caplog.text
+
+
+@pytest.mark.parametrize("began", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_the_ledger_is_closed_whatever_fails(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, began: bool
+) -> None:
+    stopped = start()
+    if began:
+        stopped.begin()
+
+    def fail() -> None:
+        raise LedgerUnavailableError("disk is full")
+
+    closed: list[bool] = []
+    monkeypatch.setattr(stopped.coordinator.cutter, "cut_all", fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(stopped.ledger, "close", lambda: closed.append(True))
+        await stopped.coordinator.ending.shut_down("finished")
+    assert closed == [True]
+    assert ("can't be written: disk is full" in caplog.text) == began
