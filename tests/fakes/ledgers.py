@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.reader import LedgerReader
+from scrapy_distributed.ledger.sqlite import Finds, Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.receipt import Receipt
 
 IDENTITY: dict[str, Any] = {"project": "p", "spider": "s", "arguments": "", "targets": [[1], []]}
 NODE = ("n1", "http://n1:6800")
+TABLES = ("run", "queued", "batch", "attempt", "outcome", "landed")
+
+
+def body(number: int) -> str:
+    return json.dumps(f"http://a/{number}")
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(20, "big")
 
 
 def divert(ledger: Ledger, *numbers: int) -> list[str]:
-    return ledger.divert([(number.to_bytes(20, "big"), json.dumps(f"http://a/{number}")) for number in numbers])
+    return ledger.divert([(key(number), body(number)) for number in numbers])
 
 
 def a_batch(ledger: Ledger, *numbers: int) -> Attempt:
@@ -41,6 +52,38 @@ def states(ledger: Ledger) -> dict[str, int]:
     balance = ledger.balance()
     assert balance.holds, str(balance)
     return {name: count for name, count in balance.as_dict().items() if count}
+
+
+def all_ready(ledger: Ledger) -> list[tuple[int, str | None]]:
+    """Every ready batch with the node where it was last."""
+    return ledger._db.execute(
+        "SELECT number, last FROM batch WHERE run = ? AND state = 'ready' ORDER BY number", (ledger._run,)
+    ).fetchall()
+
+
+def dump(ledger: Ledger) -> dict[str, list[tuple[Any, ...]]]:
+    """Every row that is committed, as another process sees it."""
+    with closing(sqlite3.connect(f"{ledger.path.as_uri()}?mode=ro", uri=True)) as db:
+        return rows_of(db)
+
+
+def rows_of(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
+    rows = {table: db.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall() for table in TABLES}
+    return rows | {"request": db.execute("SELECT * FROM request ORDER BY 1, 2").fetchall()}
+
+
+def feeds(ledger: Ledger) -> list[str]:
+    with closing(LedgerReader(ledger.path)) as reader:
+        return reader.feeds(1)
+
+
+def outcomes(ledger: Ledger) -> list[tuple[str, str, str]]:
+    with closing(LedgerReader(ledger.path)) as reader:
+        return [(outcome.state, outcome.reason, outcome.url) for outcome in reader.outcomes(1)]
+
+
+def found_of(*parts: Sequence[int]) -> list[Finds]:
+    return [Finds.of([(key(number), body(number)) for number in numbers]) for numbers in parts]
 
 
 def settled(path: Path, *, walked: bool = True, again: int = 0) -> str:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,21 @@ from file_limit import file_limit
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from ledgers import (
+    IDENTITY,
+    TABLES,
+    a_batch,
+    all_ready,
+    body,
+    divert,
+    dump,
+    feeds,
+    found_of,
+    key,
+    outcomes,
+    receipt,
+    rows_of,
+)
 from ledgers import states as counts
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
@@ -35,10 +50,6 @@ from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
 from scrapy_distributed.wire import payload
 from scrapy_distributed.wire.bitmap import bits
 from scrapy_distributed.wire.payload import decode_payload
-from scrapy_distributed.wire.receipt import Receipt
-
-TABLES = ("run", "queued", "batch", "attempt", "outcome", "landed")
-IDENTITY = {"project": "p", "spider": "s", "arguments": "", "targets": [[1], []]}
 
 
 @pytest.fixture
@@ -51,60 +62,6 @@ def ledger(path: Path) -> Iterator[Ledger]:
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
         yield ledger
-
-
-def body(number: int) -> str:
-    return json.dumps(f"http://a/{number}")
-
-
-def key(number: int) -> bytes:
-    return number.to_bytes(20, "big")
-
-
-def divert(ledger: Ledger, *numbers: int) -> list[str]:
-    return ledger.divert([(key(number), body(number)) for number in numbers])
-
-
-def all_ready(ledger: Ledger) -> list[tuple[int, str | None]]:
-    """Every ready batch with the node where it was last."""
-    return ledger._db.execute(
-        "SELECT number, last FROM batch WHERE run = ? AND state = 'ready' ORDER BY number", (ledger._run,)
-    ).fetchall()
-
-
-def a_batch(ledger: Ledger, size: int = 4) -> tuple[Attempt, str]:
-    """One closed batch of requests 0 to *size* - 1, bound to a node."""
-    ledger.close_batches([divert(ledger, *range(size))], [])
-    ready = ledger.ready()
-    assert ready
-    return ledger.bind(ready[0][0], "n1")
-
-
-def receipt(attempt: Attempt, settled: int | None = None, **values: Any) -> Receipt:
-    settled = (1 << attempt.size) - 1 if settled is None else settled
-    usual = {"sequence": 9, "final": True, "size": attempt.size, "stored": True, "finish_reason": "finished"}
-    return Receipt(job=attempt.job, settled=settled, **(usual | values))
-
-
-def dump(ledger: Ledger) -> dict[str, list[tuple[Any, ...]]]:
-    """Every row that is committed, as another process sees it."""
-    with closing(sqlite3.connect(f"{ledger.path.as_uri()}?mode=ro", uri=True)) as db:
-        return rows_of(db)
-
-
-def rows_of(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
-    rows = {table: db.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall() for table in TABLES}
-    return rows | {"request": db.execute("SELECT * FROM request ORDER BY 1, 2").fetchall()}
-
-
-def feeds(ledger: Ledger) -> list[str]:
-    with closing(LedgerReader(ledger.path)) as reader:
-        return reader.feeds(1)
-
-
-def outcomes(ledger: Ledger) -> list[tuple[str, str, str]]:
-    with closing(LedgerReader(ledger.path)) as reader:
-        return [(outcome.state, outcome.reason, outcome.url) for outcome in reader.outcomes(1)]
 
 
 # De-duplication and batches
@@ -151,7 +108,7 @@ def test_an_empty_batch_is_none(ledger: Ledger) -> None:
 
 
 def test_a_full_receipt_settles_the_batch(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger)
+    attempt = a_batch(ledger)
     assert not ledger.posted()
     ledger.sent(attempt)
     assert ledger.posted()
@@ -168,7 +125,7 @@ def test_a_full_receipt_settles_the_batch(ledger: Ledger) -> None:
 
 
 def test_the_second_attempt_has_exactly_what_is_not_settled_in_order(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger, 6)
+    attempt = a_batch(ledger, *range(6))
     ledger.settle(attempt, receipt(attempt, 0b010110, finish_reason="shutdown", failed={"dns": [2]}), max_attempts=3)
     assert counts(ledger) == {"diverted": 6, "queued": 3, "crawled": 2, "failed": 1}
     assert ledger.ready()[:1] == [(1, "n1")]
@@ -187,7 +144,7 @@ def test_the_second_attempt_has_exactly_what_is_not_settled_in_order(ledger: Led
 
 
 def test_a_batch_that_never_ran_uses_up_no_attempt(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger)
+    attempt = a_batch(ledger)
     for _ in range(5):
         ledger.unsent(attempt, "n1: connection refused")
         assert counts(ledger) == {"diverted": 4, "queued": 4}
@@ -208,7 +165,7 @@ def test_a_batch_that_never_ran_uses_up_no_attempt(ledger: Ledger) -> None:
 def test_a_receipt_that_cannot_count_is_rejected_whole(
     ledger: Ledger, values: dict[str, Any], reason: str, blame: Blame
 ) -> None:
-    attempt, _ = a_batch(ledger)
+    attempt = a_batch(ledger)
     report = receipt(attempt, **({"feeds": (("f", 1),)} | values))
     objected = ledger.objection(attempt, report)
     assert objected is not None
@@ -227,7 +184,7 @@ def test_a_receipt_that_cannot_count_is_rejected_whole(
 
 
 def test_what_has_ended_is_not_accepted_and_what_was_accepted_stays_so(ledger: Ledger) -> None:
-    first, _ = a_batch(ledger)
+    first = a_batch(ledger)
     ledger.unsent(first, "refused")
     assert ledger.objection(first, receipt(first)) == ("it was unsent before", Blame.NOBODY)
     second, _ = ledger.bind(1, "n1")
@@ -246,7 +203,7 @@ def test_what_has_ended_is_not_accepted_and_what_was_accepted_stays_so(ledger: L
 
 
 def test_what_is_left_when_the_only_attempt_is_used_up_is_dead_with_the_reason(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger)
+    attempt = a_batch(ledger)
     settled = ledger.settle(attempt, receipt(attempt, 0b0001, finish_reason="shutdown"), max_attempts=1)
     assert settled.fate is Fate.AGAIN  # progress: not counted
     attempt, _ = ledger.bind(1, "n1")
@@ -259,7 +216,7 @@ def test_what_is_left_when_the_only_attempt_is_used_up_is_dead_with_the_reason(l
 
 
 def test_an_accepted_attempt_without_any_outcome_is_a_failure(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger, 1)
+    attempt = a_batch(ledger, *range(1))
     early = receipt(attempt, 0, finish_reason="shutdown")
     assert ledger.settle(attempt, early, max_attempts=2).fate is Fate.AGAIN
     attempt, _ = ledger.bind(1, "n1")
@@ -268,7 +225,7 @@ def test_an_accepted_attempt_without_any_outcome_is_a_failure(ledger: Ledger) ->
 
 
 def test_a_batch_that_has_died_twice_goes_out_as_two_halves_that_know_it(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger, 5)
+    attempt = a_batch(ledger, *range(5))
     ledger.settle(attempt, receipt(attempt, 0b00010, finish_reason="shutdown"), max_attempts=3)
     for fate in (Fate.AGAIN, Fate.HALVED):
         attempt, _ = ledger.bind(1, "n1")
@@ -326,7 +283,7 @@ def test_a_poisonous_request_stands_alone_in_the_end_and_takes_no_other_with_it(
 
 
 def test_a_death_that_is_not_the_batchs_failure_halves_nothing(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger)
+    attempt = a_batch(ledger)
     for _ in range(5):
         assert ledger.reject(attempt, "its feed was not stored", counts=False, max_attempts=2) is Fate.AGAIN
         attempt, _ = ledger.bind(1, "n1")
@@ -338,7 +295,7 @@ def test_a_death_that_is_not_the_batchs_failure_halves_nothing(ledger: Ledger) -
 
 
 def test_the_orphan_that_is_first_wins_and_the_other_is_fenced(ledger: Ledger) -> None:
-    first, _ = a_batch(ledger)
+    first = a_batch(ledger)
     ledger.sent(first)
     assert ledger.lose(first, "no sign of life", counts=True, max_attempts=3) is Fate.AGAIN
     assert counts(ledger) == {"diverted": 4, "queued": 4}
@@ -354,7 +311,7 @@ def test_the_orphan_that_is_first_wins_and_the_other_is_fenced(ledger: Ledger) -
 
 
 def test_an_orphan_of_a_dead_batch_comes_too_late(ledger: Ledger) -> None:
-    first, _ = a_batch(ledger)
+    first = a_batch(ledger)
     assert ledger.lose(first, "no sign of life", counts=False, max_attempts=1) is Fate.AGAIN
     second, _ = ledger.bind(1, "n2")
     assert ledger.lose(second, "no sign of life", counts=True, max_attempts=1) is Fate.DEAD
@@ -366,7 +323,7 @@ def test_an_orphan_of_a_dead_batch_comes_too_late(ledger: Ledger) -> None:
 
 
 def test_an_orphan_of_a_halved_batch_comes_too_late(ledger: Ledger) -> None:
-    first, _ = a_batch(ledger)
+    first = a_batch(ledger)
     assert ledger.lose(first, "no sign of life", counts=True, max_attempts=3) is Fate.AGAIN
     second, _ = ledger.bind(1, "n2")
     assert ledger.lose(second, "no sign of life", counts=True, max_attempts=3) is Fate.HALVED
@@ -378,7 +335,7 @@ def test_an_orphan_of_a_halved_batch_comes_too_late(ledger: Ledger) -> None:
 
 
 def test_an_orphan_that_ends_does_not_take_the_batch_from_the_attempt_under_way(ledger: Ledger) -> None:
-    first, _ = a_batch(ledger)
+    first = a_batch(ledger)
     ledger.lose(first, "no sign of life", counts=True, max_attempts=3)
     second, _ = ledger.bind(1, "n2")
     ledger.reject(first, "no receipt", counts=True, max_attempts=3)
@@ -388,7 +345,7 @@ def test_an_orphan_that_ends_does_not_take_the_batch_from_the_attempt_under_way(
 
 
 def test_a_lost_attempt_that_reports_nothing_is_not_counted_twice(ledger: Ledger) -> None:
-    first, _ = a_batch(ledger)
+    first = a_batch(ledger)
     ledger.lose(first, "no sign of life", counts=True, max_attempts=2)
     second, _ = ledger.bind(1, "n2")
     early = receipt(first, 0, finish_reason="shutdown")
@@ -398,7 +355,7 @@ def test_a_lost_attempt_that_reports_nothing_is_not_counted_twice(ledger: Ledger
 
 
 def test_a_replacement_is_not_blamed_for_what_an_orphan_has_settled(ledger: Ledger) -> None:
-    orphan, _ = a_batch(ledger)
+    orphan = a_batch(ledger)
     ledger.sent(orphan)
     ledger.lose(orphan, "silent", counts=True, max_attempts=2)
     replacement, _ = ledger.bind(orphan.batch, "n2")
@@ -415,7 +372,7 @@ def test_a_replacement_is_not_blamed_for_what_an_orphan_has_settled(ledger: Ledg
 
 
 def test_failed_requests_are_tried_on_another_node_once(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger, 6)
+    attempt = a_batch(ledger, *range(6))
     report = receipt(attempt, failed={"dns": [1, 4], "timeout": [5]}, again=0b110010)
     settlement = ledger.settle(attempt, report, max_attempts=3, again=0b010010)
     assert (settlement.fate, settlement.again) == (Fate.SETTLED, 2)
@@ -436,7 +393,7 @@ def test_failed_requests_are_tried_on_another_node_once(ledger: Ledger) -> None:
 
 
 def test_halves_of_what_was_tried_elsewhere_are_not_tried_a_third_time(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger, 2)
+    attempt = a_batch(ledger, *range(2))
     ledger.settle(attempt, receipt(attempt, failed={"dns": [0, 1]}, again=0b11), max_attempts=2, again=0b11)
     ledger.close_again(9, all_of_it=True)
     for _ in range(2):
@@ -448,7 +405,7 @@ def test_halves_of_what_was_tried_elsewhere_are_not_tried_a_third_time(ledger: L
 
 
 def test_only_what_a_receipt_allows_is_tried_again_also_of_a_second_attempt(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger, 4)
+    attempt = a_batch(ledger, *range(4))
     ledger.settle(attempt, receipt(attempt, 0b0101, finish_reason="shutdown"), max_attempts=3)
     attempt, _ = ledger.bind(1, "n2")  # requests 1 and 3
     report = receipt(attempt, failed={"dns": [0, 1]}, again=0b10)
@@ -489,12 +446,8 @@ def test_what_is_to_be_tried_again_is_closed_by_node_and_size_and_survives_a_res
 # Targets that workers find
 
 
-def found_of(*parts: Sequence[int]) -> list[Finds]:
-    return [Finds.of([(key(number), body(number)) for number in numbers]) for numbers in parts]
-
-
 def test_found_targets_are_queued_once_and_known_ones_are_duplicates(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger, 2)
+    attempt = a_batch(ledger, *range(2))
     ledger.settle(attempt, receipt(attempt), max_attempts=3, found=iter(found_of((7, 0, 8, 7), (8, 1))))
     assert counts(ledger) == {"diverted": 8, "crawled": 2, "queued": 6}  # until somebody has looked at them
     assert ledger.divert_found() == (4, [body(7), body(8)])
@@ -508,7 +461,7 @@ def test_found_targets_are_queued_once_and_known_ones_are_duplicates(ledger: Led
 
 
 def test_a_run_is_not_over_while_found_targets_wait(ledger: Ledger, path: Path) -> None:
-    attempt, _ = a_batch(ledger, 2)
+    attempt = a_batch(ledger, *range(2))
     ledger.walked()
     ledger.settle(attempt, receipt(attempt), max_attempts=3, found=found_of((0, 1)))
     assert (ledger.settled(), ledger.posted(), ledger.end()) == (False, False, False)
@@ -520,7 +473,7 @@ def test_a_run_is_not_over_while_found_targets_wait(ledger: Ledger, path: Path) 
 
 
 def test_found_targets_that_are_damaged_are_told(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger, 2)
+    attempt = a_batch(ledger, *range(2))
     ledger.settle(attempt, receipt(attempt), max_attempts=3, found=found_of((0, 1)))
     for damaged in (b"", b"x", zlib.compress(b"no hex"), zlib.compress(b"\xff")):
         ledger._db.execute("UPDATE found SET packed = ?", (damaged,))
@@ -538,7 +491,7 @@ def test_found_targets_that_are_damaged_are_told(ledger: Ledger) -> None:
 def test_found_targets_are_in_the_ledger_if_and_only_if_their_finder_is_accepted(
     ledger: Ledger, statement: str
 ) -> None:
-    attempt, _ = a_batch(ledger, 4)
+    attempt = a_batch(ledger, *range(4))
     divert(ledger, 5)
     before = dump(ledger)
     report = receipt(attempt, failed={"dns": [1]}, filtered={"offsite": [2]}, again=0b10)
@@ -561,7 +514,7 @@ def test_found_targets_are_in_the_ledger_if_and_only_if_their_finder_is_accepted
 
 
 def test_a_retry_reopens_the_run_with_the_dead_and_the_failed_alone(ledger: Ledger, path: Path) -> None:
-    attempt, _ = a_batch(ledger, 6)
+    attempt = a_batch(ledger, *range(6))
     report = receipt(attempt, 0b001111, failed={"http 503": [0], "callback": [1]}, filtered={"offsite": [2]},
                      again=0b1, finish_reason="shutdown")  # fmt: skip
     ledger.settle(attempt, report, max_attempts=1)
@@ -613,7 +566,7 @@ def test_a_retry_of_many_batches_makes_as_large_ones(ledger: Ledger) -> None:
 
 
 def test_a_retry_of_some_reasons_leaves_the_others(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger, 4)
+    attempt = a_batch(ledger, *range(4))
     report = receipt(attempt, failed={"dns": [0, 3], "http 500": [1]}, again=0b1011)
     ledger.settle(attempt, report, max_attempts=1)
     assert ledger.retry(lambda state, reason: reason == "dns") == (2, 0)
@@ -622,7 +575,7 @@ def test_a_retry_of_some_reasons_leaves_the_others(ledger: Ledger) -> None:
 
 
 def test_a_retry_works_while_the_batch_is_still_under_way(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger, 3)
+    attempt = a_batch(ledger, *range(3))
     report = receipt(attempt, 0b001, failed={"dns": [0]}, again=0b1, finish_reason="shutdown")
     ledger.settle(attempt, report, max_attempts=2)
     second, _ = ledger.bind(1, "n1")
@@ -652,7 +605,7 @@ def test_stats_of_workers_are_summed_and_maxima_are_not(ledger: Ledger) -> None:
 
 def test_the_same_identity_resumes_and_another_is_another_run(ledger: Ledger, path: Path) -> None:
     name = ledger.run
-    attempt, _ = a_batch(ledger)
+    attempt = a_batch(ledger)
     divert(ledger, 7)
     ledger.close()
     with closing(Ledger(path)) as again:
@@ -676,7 +629,7 @@ def test_the_same_identity_resumes_and_another_is_another_run(ledger: Ledger, pa
 
 
 def test_a_run_that_is_over_is_not_resumed(ledger: Ledger, path: Path) -> None:
-    attempt, _ = a_batch(ledger)
+    attempt = a_batch(ledger)
     ledger.walked()
     assert not ledger.end()
     ledger.settle(attempt, receipt(attempt), max_attempts=1)
@@ -725,7 +678,7 @@ def test_a_closed_ledger_leaves_no_scratch_behind(ledger: Ledger, path: Path) ->
 def test_a_run_that_nobody_waits_for_is_over_when_all_is_posted(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.sqlite")) as ledger:
         assert ledger.begin(IDENTITY, resume=True, wait=False)
-        attempt, _ = a_batch(ledger)
+        attempt = a_batch(ledger)
         ledger.walked()
         first = ledger.run
         assert not ledger.begin(IDENTITY, resume=True, wait=False)  # the job may not have been posted
@@ -808,7 +761,7 @@ def test_a_reader_of_nothing_is_told_so_and_makes_no_file(path: Path) -> None:
 def test_a_reader_reads_while_the_coordinator_writes(ledger: Ledger, path: Path) -> None:
     with closing(LedgerReader(path)) as reader:
         assert reader.balance(1).diverted == 0
-        attempt, _ = a_batch(ledger)
+        attempt = a_batch(ledger)
         assert (reader.balance(1).in_flight, reader.balance(1).holds) == (attempt.size, True)
         with ledger._transaction():
             assert reader.balance(1).holds
@@ -825,7 +778,7 @@ def test_a_reader_reads_while_the_coordinator_writes(ledger: Ledger, path: Path)
 
 CHILD = """
 import itertools, sys
-from test_ledger import IDENTITY, Ledger, body, key, receipt
+from ledgers import IDENTITY, Ledger, body, key, receipt
 ledger = Ledger(sys.argv[1])
 ledger.begin(IDENTITY, resume=True)
 last = int(sys.argv[2])
@@ -879,21 +832,21 @@ def begun(ledger: Ledger) -> None:
 
 
 def with_an_attempt(ledger: Ledger) -> Attempt:
-    return a_batch(ledger)[0]
+    return a_batch(ledger)
 
 
 def with_something_to_try_again(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger)
+    attempt = a_batch(ledger)
     ledger.settle(attempt, receipt(attempt, failed={"dns": [0, 1]}, again=0b11), max_attempts=3, again=0b11)
 
 
 def with_failures(ledger: Ledger) -> None:
-    attempt, _ = a_batch(ledger)
+    attempt = a_batch(ledger)
     ledger.settle(attempt, receipt(attempt, failed={"dns": [0, 1]}, again=0b11), max_attempts=3)
 
 
 def failed_once(ledger: Ledger) -> Attempt:
-    attempt, _ = a_batch(ledger)
+    attempt = a_batch(ledger)
     ledger.reject(attempt, "killed", counts=True, max_attempts=3)
     return ledger.bind(1, "n2")[0]
 
