@@ -209,7 +209,7 @@ class Command(ScrapyCommand):
 
         ((reader, run),) = runs  # so there is a ledger: Ledger would make one
         with closing(Ledger(reader.path)) as ledger:
-            taken, left_out = ledger.retry(_Wanted(opts))
+            taken, left_out = ledger.control.retry(_Wanted(opts))
         spider = run.identity["spider"]
         if opts.json:
             print(json.dumps({"run": run.name, "spider": spider, "again": taken, "left_out": left_out}))

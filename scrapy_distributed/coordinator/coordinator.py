@@ -61,7 +61,7 @@ class Coordinator:
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
         self.diverter = Diverter(
             config=config, spider=self.spider, stats=crawler.stats, offsite=Offsite(crawler),
-            fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.occurrence,
+            fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.intake.occurrence,
         )  # fmt: skip
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
         judge = Judge(
@@ -176,7 +176,7 @@ class Coordinator:
     def _begin_run(self, version: str) -> bool:
         identity = identity_of(self.spider, self.project, rules=self.diverter.rules, callbacks=self.diverter.callbacks)
         to_walk = self.ledger.begin(identity, resume=self.config.resume, wait=self.config.wait)
-        self.walk.lost.update({} if to_walk else self.ledger.losses().own)  # what is walked again counts again
+        self.walk.lost.update({} if to_walk else self.ledger.account.losses().own)  # what is walked again counts again
         if others := self.ledger.others():
             logger.warning(
                 "Unfinished in the same ledger, of other spider arguments or targets, or of a spider whose attributes"
@@ -282,7 +282,7 @@ class Coordinator:
         here: list[Request] = []
         try:
             entries, here = self.diverter.entries(taken)
-            new = self.ledger.divert(entries)
+            new = self.ledger.intake.divert(entries)
             self.cutter.add(new)
             self._stats.inc_value("distributed/diverted", len(new))
             if len(new) < len(entries):
@@ -335,8 +335,8 @@ class Coordinator:
                 # Another handler of the signal may have given the engine more to do.
                 if self.crawler.engine.spider_is_idle() and not self.walk.waits:
                     self.walk.is_done()
-                    self.ledger.lost_own(self.walk.lost)
-                    self.ledger.walked()
+                    self.ledger.intake.lost_own(self.walk.lost)
+                    self.ledger.intake.walked()
             if self.walk.over:
                 self.cutter.cut_rest()
         except LedgerUnavailableError as error:
@@ -347,12 +347,12 @@ class Coordinator:
     def _request_scheduled(self) -> None:
         if self.walk.done:  # it goes on: a spider may have more to crawl when it is idle
             self.walk.done = False
-            self.ledger.walk_on()
+            self.ledger.intake.walk_on()
 
     def _done(self) -> bool:
         if self.cutter.open.bodies or self._taken or self.walk.waits:
             return False
-        return self.ledger.settled() if self.config.wait else self.ledger.posted()
+        return self.ledger.account.settled() if self.config.wait else self.ledger.account.posted()
 
     def _changed(self) -> None:
         """A batch was taken or settled: close at once if that was the last, the engine's heartbeat may be 5 s away."""
@@ -398,7 +398,7 @@ class Coordinator:
                 elapsed = self.cutter.elapsed
                 self.cutter.size.idle(False, elapsed)
                 await self.dispatcher.drain(self.config.shutdown_timeout)
-                self.ledger.lost_own(self.walk.lost)
+                self.ledger.intake.lost_own(self.walk.lost)
                 report(
                     self.ledger, self.crawler, reason, targets=str(self.diverter), wait=self.config.wait,
                     batch_size=self.cutter.size, slots=self.cutter.slots, elapsed=elapsed,

@@ -48,7 +48,7 @@ class Cutter:
     def start(self) -> None:
         """The run's time begins. What an earlier coordinator has left uncut is taken up."""
         self._began = self.clock.seconds()
-        self.open.add(self.ledger.queued(), self._began)
+        self.open.add(self.ledger.intake.queued(), self._began)
 
     def add(self, bodies: list[str]) -> None:
         """What the ledger has as queued now, at once: the open batch holds the same. ``cut`` is to follow."""
@@ -92,7 +92,7 @@ class Cutter:
         more, all that there is as soon as a node has nothing to do, or when it has waited for long enough."""
         now = self.clock.seconds()
         self.cut()
-        if not self.ledger.has_queued():
+        if not self.ledger.intake.has_queued():
             self._rest_since = now
             return
         uncut = self.open.size is None and bool(self.open.bodies)
@@ -102,7 +102,7 @@ class Cutter:
         all_of_it = not uncut and (self._starving or overdue)
         if all_of_it:
             self.cut_all()
-        if self.ledger.close_again(self.open.size or self._next_size(), all_of_it=all_of_it):
+        if self.ledger.intake.close_again(self.open.size or self._next_size(), all_of_it=all_of_it):
             self.send()
 
     def tick(self) -> None:
@@ -116,7 +116,7 @@ class Cutter:
     def _wanted(self) -> bool:
         """Whether a node would take one more: nothing is ready but what waits for another node than its last. As long
         as the right size is not known, only few wait on the nodes."""
-        if any(last_node is None for _, last_node in self.ledger.ready()):
+        if any(last_node is None for _, last_node in self.ledger.bookings.ready()):
             return False
         waiting = sum(flight.waiting for _, flight in self.fleet.flights()) if not self.size.measured else 0
         return waiting < UNMEASURED * len(self.fleet.members)
@@ -129,7 +129,7 @@ class Cutter:
     @property
     def _starving(self) -> bool:
         """Whether all has been found here, a node has nothing to do, and nothing is ready for it."""
-        return self.walk.over and self.idle() and not self.ledger.ready()
+        return self.walk.over and self.idle() and not self.ledger.bookings.ready()
 
     # How many
 
@@ -148,7 +148,7 @@ class Cutter:
         if not batches:
             return
         try:
-            made = self.ledger.close_batches(batches, self.open.bodies)
+            made = self.ledger.intake.close_batches(batches, self.open.bodies)
         except BaseException:  # the ledger has them as queued still, so the open batch has
             self.open.put_back(batches)
             raise

@@ -31,6 +31,15 @@ class Batch:
         return ((1 << self.size) - 1) & ~self.settled
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settlement:
+    """What an accepted attempt has brought. *again*: how many of its failed requests are to be tried on another
+    node."""
+
+    fate: Fate
+    again: int = 0
+
+
 def objection(attempt: Attempt, receipt: Receipt, settled: int) -> tuple[str, Blame] | None:
     """Why the final *receipt* of *attempt* can't be accepted where *settled* of the batch is settled already."""
     if attempt.positions & settled:

@@ -78,7 +78,7 @@ class Rig:
     def settle(self, attempt: Attempt, startup: float, seconds: float) -> None:
         stats = {"distributed/startup_seconds": startup, "distributed/job_seconds": seconds}
         final = receipt(attempt, stats=stats)
-        self.ledger.settle(attempt, final, max_attempts=1)
+        self.ledger.verdicts.settle(attempt, final, max_attempts=1)
         self.cutter.size.job_ended(final.stats, attempt.size, self.cutter.elapsed, "n1")
 
 
@@ -119,13 +119,13 @@ def test_where_nobody_waits_for_receipts_the_size_is_fixed(start: Start) -> None
 def test_a_batch_is_cut_off_when_those_before_it_are_taken(start: Start) -> None:
     rig = start()
     rig.find(range(5 * FIRST))
-    assert len(rig.ledger.ready()) == 1
-    assert len(rig.ledger.queued()) == 4 * FIRST
+    assert len(rig.ledger.bookings.ready()) == 1
+    assert len(rig.ledger.intake.queued()) == 4 * FIRST
     rig.take(2)
     rig.cutter.tick()
     assert rig.sizes == [FIRST, FIRST]
-    assert len(rig.ledger.ready()) == 1
-    assert len(rig.ledger.queued()) == 2 * FIRST
+    assert len(rig.ledger.bookings.ready()) == 1
+    assert len(rig.ledger.intake.queued()) == 2 * FIRST
     assert states(rig.ledger) == {"diverted": 5 * FIRST, "queued": 3 * FIRST, "in_flight": 2 * FIRST}
 
 
@@ -133,9 +133,9 @@ def test_a_batch_that_waits_for_another_node_holds_up_none(start: Start) -> None
     rig = start()
     rig.taker.room = 1
     rig.find(range(FIRST))
-    rig.ledger.unsent(rig.taker.attempts[0], "the node was full")  # ready, and not for n1
+    rig.ledger.bookings.unsent(rig.taker.attempts[0], "the node was full")  # ready, and not for n1
     rig.find(range(FIRST, 2 * FIRST))
-    assert [last for _, last in rig.ledger.ready()] == ["n1", None]
+    assert [last for _, last in rig.ledger.bookings.ready()] == ["n1", None]
 
 
 def test_what_jobs_report_makes_the_size(start: Start) -> None:
@@ -156,10 +156,10 @@ def test_while_nothing_is_measured_few_wait_on_a_node(start: Start) -> None:
     flights = [Flight(attempt=attempt, sent_at=0, evidence=0) for attempt in rig.taker.attempts]
     rig.member.flights = {flight.attempt.job: flight for flight in flights}
     rig.find(range(2 * FIRST, 4 * FIRST))
-    assert rig.ledger.ready() == []
+    assert rig.ledger.bookings.ready() == []
     flights[0].started = True
     rig.cutter.tick()
-    assert len(rig.ledger.ready()) == 1
+    assert len(rig.ledger.bookings.ready()) == 1
     rig.take(9)
     flights[0].started = False
     rig.clock.advance(1000)
@@ -234,7 +234,7 @@ def test_too_much_to_hold_is_cut_off_though_no_node_takes_it(start: Start) -> No
     rig.find(range(20_000))
     assert sum(map(len, rig.cutter.open.bodies)) < 100_000
     assert states(rig.ledger) == {"diverted": 20_000, "queued": 20_000}
-    assert len(rig.cutter.open.bodies) == len(rig.ledger.queued())
+    assert len(rig.cutter.open.bodies) == len(rig.ledger.intake.queued())
 
 
 def test_what_is_to_be_tried_again_comes_after_what_was_not_tried(start: Start) -> None:
@@ -244,14 +244,14 @@ def test_what_is_to_be_tried_again_comes_after_what_was_not_tried(start: Start) 
     rig.end_of_walk()
     attempt = rig.taker.attempts[0]
     final = receipt(attempt, failed={"timeout": [0]}, again=1)
-    rig.ledger.settle(attempt, final, max_attempts=1, again=1)
+    rig.ledger.verdicts.settle(attempt, final, max_attempts=1, again=1)
     rig.taker.idle = True
     rig.cutter.tick()
-    assert [last for _, last in rig.ledger.ready()] == [None]
+    assert [last for _, last in rig.ledger.bookings.ready()] == [None]
     rig.take(1)
     rig.cutter.tick()
-    assert [last for _, last in rig.ledger.ready()] == ["n1"]
-    assert rig.ledger.queued() == []
+    assert [last for _, last in rig.ledger.bookings.ready()] == ["n1"]
+    assert rig.ledger.intake.queued() == []
 
 
 def test_the_tail_is_the_time_in_which_a_node_has_nothing_to_do(start: Start) -> None:
@@ -273,7 +273,7 @@ def test_only_of_a_run_that_was_looked_after_it_is_said_how_large_batches_should
     rig = start(BATCH_SIZE=1)
     rig.taker.room = 10
     rig.find(range(10))
-    rig.ledger.walked()
+    rig.ledger.intake.walked()
     rig.clock.advance(100)
     for number, attempt in enumerate(rig.taker.attempts):
         rig.settle(attempt, *((1, 2) if number in seen else (0, 0)))
@@ -300,7 +300,7 @@ def test_a_batch_that_can_not_be_packed_stays_open(start: Start, monkeypatch: py
         patched.setattr(payload, "encode_payload", fail)
         with pytest.raises(MemoryError):
             rig.find(range(2 * FIRST))
-    assert rig.cutter.open.bodies == rig.ledger.queued()
+    assert rig.cutter.open.bodies == rig.ledger.intake.queued()
     rig.cutter.cut()
     assert rig.sizes == [FIRST, FIRST]
-    assert rig.ledger.queued() == rig.cutter.open.bodies == []
+    assert rig.ledger.intake.queued() == rig.cutter.open.bodies == []

@@ -9,8 +9,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.ledger.reader import LedgerReader
-from scrapy_distributed.ledger.sqlite import Finds, Ledger
+from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.receipt import Receipt
 
@@ -28,17 +29,17 @@ def key(number: int) -> bytes:
 
 
 def divert(ledger: Ledger, *numbers: int) -> list[str]:
-    return ledger.divert([(key(number), body(number)) for number in numbers])
+    return ledger.intake.divert([(key(number), body(number)) for number in numbers])
 
 
 def a_batch(ledger: Ledger, *numbers: int) -> Attempt:
     """One closed batch of the requests *numbers*, 0 to 3 if there are none, bound to a node."""
-    ledger.close_batches([divert(ledger, *(numbers or range(4)))], [])
+    ledger.intake.close_batches([divert(ledger, *(numbers or range(4)))], [])
     return bind(ledger)
 
 
 def bind(ledger: Ledger) -> Attempt:
-    return ledger.bind(ledger.ready()[0][0], *NODE)[0]
+    return ledger.bookings.bind(ledger.bookings.ready()[0][0], *NODE)[0]
 
 
 def receipt(attempt: Attempt, settled: int | None = None, **values: Any) -> Receipt:
@@ -49,15 +50,15 @@ def receipt(attempt: Attempt, settled: int | None = None, **values: Any) -> Rece
 
 def states(ledger: Ledger) -> dict[str, int]:
     """The counts of the balance, which must hold, without those that are 0."""
-    balance = ledger.balance()
+    balance = ledger.account.balance()
     assert balance.holds, str(balance)
     return {name: count for name, count in balance.as_dict().items() if count}
 
 
 def all_ready(ledger: Ledger) -> list[tuple[int, str | None]]:
     """Every ready batch with the node where it was last."""
-    return ledger._db.execute(
-        "SELECT number, last FROM batch WHERE run = ? AND state = 'ready' ORDER BY number", (ledger._run,)
+    return ledger.store.db.execute(
+        "SELECT number, last FROM batch WHERE run = ? AND state = 'ready' ORDER BY number", (ledger.store.run,)
     ).fetchall()
 
 
@@ -92,11 +93,11 @@ def settled(path: Path, *, walked: bool = True, again: int = 0) -> str:
         ledger.begin(IDENTITY, resume=True)
         attempt = a_batch(ledger)
         if walked:
-            ledger.walked()
+            ledger.intake.walked()
         report = receipt(attempt, failed={"http 404": [1]}, filtered={"offsite": [2]}, again=again, items=2,
                          feeds=(("ftp://h/1.jl", 2),))  # fmt: skip
-        ledger.settle(attempt, report, max_attempts=1)
-        ledger.end()
+        ledger.verdicts.settle(attempt, report, max_attempts=1)
+        ledger.account.end()
         return ledger.run
 
 
@@ -105,9 +106,9 @@ def unfinished(path: Path, identity: dict[str, Any] = IDENTITY) -> str:
     with closing(Ledger(path)) as ledger:
         ledger.begin(identity, resume=True)
         attempt = a_batch(ledger)
-        ledger.reject(attempt, "no receipt: MemoryError", counts=True, max_attempts=3)
+        ledger.verdicts.reject(attempt, "no receipt: MemoryError", counts=True, max_attempts=3)
         divert(ledger, 9)
-        ledger.walked()
+        ledger.intake.walked()
         return ledger.run
 
 
@@ -116,14 +117,14 @@ def halved(path: Path) -> str:
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
         attempt = a_batch(ledger, 0, 1, 2)
-        ledger.walked()
+        ledger.intake.walked()
         for _ in range(2):
-            ledger.reject(attempt, "no receipt: killed", counts=True, max_attempts=3)
+            ledger.verdicts.reject(attempt, "no receipt: killed", counts=True, max_attempts=3)
             attempt = bind(ledger)
-        ledger.settle(attempt, receipt(attempt, items=2, feeds=(("file:///feeds/2.jl", 2),)), max_attempts=3)
-        while ledger.ready():
-            ledger.reject(bind(ledger), "no receipt: killed", counts=True, max_attempts=3)
-        assert ledger.end()
+        ledger.verdicts.settle(attempt, receipt(attempt, items=2, feeds=(("file:///feeds/2.jl", 2),)), max_attempts=3)
+        while ledger.bookings.ready():
+            ledger.verdicts.reject(bind(ledger), "no receipt: killed", counts=True, max_attempts=3)
+        assert ledger.account.end()
         return ledger.run
 
 
@@ -135,7 +136,7 @@ def of_feeds(path: Path, *attempts: Sequence[tuple[str, int]], items: int | None
         for number, feeds in enumerate(attempts):
             attempt = a_batch(ledger, number)
             scraped = sum(count for _, count in feeds) if items is None else items
-            ledger.settle(attempt, receipt(attempt, items=scraped, feeds=tuple(feeds)), max_attempts=1)
-        ledger.walked()
-        assert ledger.end()
+            ledger.verdicts.settle(attempt, receipt(attempt, items=scraped, feeds=tuple(feeds)), max_attempts=1)
+        ledger.intake.walked()
+        assert ledger.account.end()
         return ledger.run

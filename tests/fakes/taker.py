@@ -17,6 +17,6 @@ class Taker:
         self.attempts: list[Attempt] = []
 
     def send_ready(self) -> None:
-        while self.room and (ready := self.ledger.ready()):
+        while self.room and (ready := self.ledger.bookings.ready()):
             self.room -= 1
-            self.attempts.append(self.ledger.bind(ready[0][0], "n1", "http://n1:6800")[0])
+            self.attempts.append(self.ledger.bookings.bind(ready[0][0], "n1", "http://n1:6800")[0])

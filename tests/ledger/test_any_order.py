@@ -38,17 +38,17 @@ class AnyOrder(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             self.close(keep=0)
-            self.ledger.close_again(5, all_of_it=True)
+            self.ledger.intake.close_again(5, all_of_it=True)
             for _ in range(1000):
-                for attempt in self.ledger.live():
-                    self.ledger.reject(attempt, "the end", counts=True, max_attempts=self.MAX_ATTEMPTS)
-                ready = self.ledger.ready()
+                for attempt in self.ledger.bookings.live():
+                    self.ledger.verdicts.reject(attempt, "the end", counts=True, max_attempts=self.MAX_ATTEMPTS)
+                ready = self.ledger.bookings.ready()
                 if not ready:
                     break
-                self.ledger.bind(ready[0][0], "last")
+                self.ledger.bookings.bind(ready[0][0], "last")
             self.holds()
-            assert self.ledger.settled()
-            assert self.ledger.balance().settled
+            assert self.ledger.account.settled()
+            assert self.ledger.account.balance().settled
         finally:
             self.ledger.close()
             shutil.rmtree(self.folder)
@@ -65,42 +65,44 @@ class AnyOrder(RuleBasedStateMachine):
         middle = max(0, len(self.open) - keep)
         closed, self.open = self.open[:middle], self.open[middle:]
         middle = len(closed) // 2
-        self.ledger.close_batches([part for part in (closed[:middle], closed[middle:]) if part], self.open)
+        self.ledger.intake.close_batches([part for part in (closed[:middle], closed[middle:]) if part], self.open)
 
     @rule(size=st.integers(1, 4), all_of_it=st.booleans())
     def close_again(self, size: int, all_of_it: bool) -> None:
-        made = self.ledger.close_again(size, all_of_it=all_of_it)
-        (left,) = self.ledger._db.execute("SELECT count(*) FROM queued WHERE avoid IS NOT NULL").fetchone()
+        made = self.ledger.intake.close_again(size, all_of_it=all_of_it)
+        (left,) = self.ledger.store.db.execute("SELECT count(*) FROM queued WHERE avoid IS NOT NULL").fetchone()
         assert not (all_of_it and left)
         assert made >= 0
 
-    @precondition(lambda self: bool(self.ledger.ready()))
+    @precondition(lambda self: bool(self.ledger.bookings.ready()))
     @rule(node=st.sampled_from(["n1", "n2"]))
     def bind(self, node: str) -> None:
-        ready = self.ledger.ready()
+        ready = self.ledger.bookings.ready()
         assert ready
-        attempt, payload = self.ledger.bind(ready[0][0], node)
+        attempt, payload = self.ledger.bookings.bind(ready[0][0], node)
         assert len(decode_payload(payload)) == attempt.size > 0
 
     def pick(self, data: st.DataObject, *states: AttemptState) -> Attempt | None:
-        live = [attempt for attempt in self.ledger.live() if attempt.state in states]
+        live = [attempt for attempt in self.ledger.bookings.live() if attempt.state in states]
         return data.draw(st.sampled_from(live)) if live else None
 
     @rule(data=st.data())
     def sent(self, data: st.DataObject) -> None:
         if attempt := self.pick(data, AttemptState.BOUND):
-            self.ledger.sent(attempt)
+            self.ledger.bookings.sent(attempt)
 
     @rule(data=st.data())
     def unsent(self, data: st.DataObject) -> None:
         if attempt := self.pick(data, AttemptState.BOUND, AttemptState.UNKNOWN):
-            self.ledger.unsent(attempt, "refused")
+            self.ledger.bookings.unsent(attempt, "refused")
 
     def check(self, fate: Fate, attempt: Attempt, *, counted: bool) -> None:
         assert counted or fate in (Fate.AGAIN, Fate.SETTLED)
-        ready = [number for number, _ in self.ledger._db.execute("SELECT number, 0 FROM batch WHERE state = 'ready'")]
+        ready = [
+            number for number, _ in self.ledger.store.db.execute("SELECT number, 0 FROM batch WHERE state = 'ready'")
+        ]
         if fate is Fate.AGAIN:
-            others = [live.batch for live in self.ledger.live() if live.state is not AttemptState.UNKNOWN]
+            others = [live.batch for live in self.ledger.bookings.live() if live.state is not AttemptState.UNKNOWN]
             assert (attempt.batch in ready) != (attempt.batch in others)
         else:
             assert attempt.batch not in ready
@@ -108,13 +110,13 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(data=st.data(), counted=st.booleans())
     def lose(self, data: st.DataObject, counted: bool) -> None:
         if attempt := self.pick(data, AttemptState.BOUND, AttemptState.SENT):
-            fate = self.ledger.lose(attempt, "silent", counts=counted, max_attempts=self.MAX_ATTEMPTS)
+            fate = self.ledger.verdicts.lose(attempt, "silent", counts=counted, max_attempts=self.MAX_ATTEMPTS)
             self.check(fate, attempt, counted=counted)
 
     @rule(data=st.data(), counted=st.booleans())
     def reject(self, data: st.DataObject, counted: bool) -> None:
         if attempt := self.pick(data, *AttemptState):
-            fate = self.ledger.reject(attempt, "no receipt", counts=counted, max_attempts=self.MAX_ATTEMPTS)
+            fate = self.ledger.verdicts.reject(attempt, "no receipt", counts=counted, max_attempts=self.MAX_ATTEMPTS)
             self.check(fate, attempt, counted=counted and attempt.state is not AttemptState.UNKNOWN)
 
     @rule(
@@ -136,22 +138,24 @@ class AnyOrder(RuleBasedStateMachine):
                          filtered={"offsite": outcomes["filtered"]}, again=may)  # fmt: skip
         elements = self.elements(attempt.batch)
         own = list(bits(attempt.positions))
-        before = self.ledger.balance()
+        before = self.ledger.account.balance()
         targets = found_of(found) if found else []
-        if objected := self.ledger.objection(attempt, report):
-            rows = rows_of(self.ledger._db)
+        if objected := self.ledger.verdicts.objection(attempt, report):
+            rows = rows_of(self.ledger.store.db)
             with pytest.raises(ValueError, match="can't be accepted"):
-                self.ledger.settle(attempt, report, max_attempts=self.MAX_ATTEMPTS, found=targets, again=wanted)
-            assert rows_of(self.ledger._db) == rows
+                self.ledger.verdicts.settle(
+                    attempt, report, max_attempts=self.MAX_ATTEMPTS, found=targets, again=wanted
+                )
+            assert rows_of(self.ledger.store.db) == rows
             assert objected[1] is Blame.NOBODY or not (clean and stored)
             return
         assert clean
         assert stored
-        settlement = self.ledger.settle(
+        settlement = self.ledger.verdicts.settle(
             attempt, report, max_attempts=self.MAX_ATTEMPTS, found=targets, again=wanted
         )  # fmt: skip
-        new = [body for _, bodies in iter(self.ledger.divert_found, None) for body in bodies]
-        after = self.ledger.balance()
+        new = [body for _, bodies in iter(self.ledger.intake.divert_found, None) for body in bodies]
+        after = self.ledger.account.balance()
         self.check(settlement.fate, attempt, counted=attempt.state is not AttemptState.UNKNOWN and not settled)
         assert len(new) == len(set(found) - self.keys)
         self.open += new
@@ -164,28 +168,28 @@ class AnyOrder(RuleBasedStateMachine):
         assert after.filtered - before.filtered == len(outcomes["filtered"])
 
     def elements(self, batch: int) -> list[str]:
-        (payload,) = self.ledger._db.execute("SELECT payload FROM batch WHERE number = ?", (batch,)).fetchone()
+        (payload,) = self.ledger.store.db.execute("SELECT payload FROM batch WHERE number = ?", (batch,)).fetchone()
         return decode_payload(payload)
 
     @rule(reason=st.sampled_from(["dns", "no receipt", "silent"]))
     def retry(self, reason: str) -> None:
-        before = self.ledger.balance()
-        taken, _ = self.ledger.retry(lambda state, found: found == reason)
-        after = self.ledger.balance()
+        before = self.ledger.account.balance()
+        taken, _ = self.ledger.control.retry(lambda state, found: found == reason)
+        after = self.ledger.account.balance()
         assert after.queued - before.queued == before.failed + before.dead - after.failed - after.dead == taken
         self.tried_again.clear()  # what a retry brings back may be tried elsewhere once more
 
-    @precondition(lambda self: not self.open and self.ledger.settled())
+    @precondition(lambda self: not self.open and self.ledger.account.settled())
     @rule()
     def end_and_retry(self) -> None:
-        self.ledger.walked()
-        assert self.ledger.end()
-        balance = self.ledger.balance()
-        taken, left_out = self.ledger.retry(lambda state, reason: True)
+        self.ledger.intake.walked()
+        assert self.ledger.account.end()
+        balance = self.ledger.account.balance()
+        taken, left_out = self.ledger.control.retry(lambda state, reason: True)
         assert taken + left_out == balance.failed + balance.dead
         if not taken:
-            self.ledger._db.execute("UPDATE run SET ended = NULL")
-        self.ledger.walk_on()
+            self.ledger.store.db.execute("UPDATE run SET ended = NULL")
+        self.ledger.intake.walk_on()
         self.tried_again.clear()
 
     @rule()
@@ -193,25 +197,27 @@ class AnyOrder(RuleBasedStateMachine):
         self.ledger.close()
         self.ledger = Ledger(self.folder / "s.sqlite")
         assert self.ledger.begin(IDENTITY, resume=True)
-        assert self.ledger.queued() == self.open
+        assert self.ledger.intake.queued() == self.open
 
     @invariant()
     def holds(self) -> None:
-        balance = self.ledger.balance()
+        balance = self.ledger.account.balance()
         assert balance.holds, str(balance)
         assert balance.diverted == len(self.keys)
         assert balance.crawled == sum(self.crawled.values())
-        (again,) = self.ledger._db.execute("SELECT coalesce(sum(size), 0) FROM queued WHERE avoid IS NOT NULL")
+        (again,) = self.ledger.store.db.execute("SELECT coalesce(sum(size), 0) FROM queued WHERE avoid IS NOT NULL")
         waiting = len(self.open) + again[0]
-        assert self.ledger.settled() == (balance.queued == balance.in_flight == waiting == 0)
-        assert not (self.open and self.ledger.end())
-        current = [attempt.batch for attempt in self.ledger.live() if attempt.state is not AttemptState.UNKNOWN]
+        assert self.ledger.account.settled() == (balance.queued == balance.in_flight == waiting == 0)
+        assert not (self.open and self.ledger.account.end())
+        current = [
+            attempt.batch for attempt in self.ledger.bookings.live() if attempt.state is not AttemptState.UNKNOWN
+        ]
         assert len(current) == len(set(current))
         assert max(self.tried_again.values(), default=0) <= 1
 
     @invariant()
     def every_request_is_in_exactly_one_place(self) -> None:
-        db = self.ledger._db
+        db = self.ledger.store.db
         places = Counter(self.crawled)
         for (bodies,) in db.execute("SELECT bodies FROM queued"):
             places.update(json.loads(bodies))

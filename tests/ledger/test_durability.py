@@ -34,19 +34,19 @@ ledger.begin(IDENTITY, resume=True)
 last = int(sys.argv[2])
 for number in itertools.count(last):
     print("key", number, flush=True)  # about to be diverted; the one before is durable
-    ledger.divert([(key(number), body(number)), (key(number // 2), body(number // 2))])
+    ledger.intake.divert([(key(number), body(number)), (key(number // 2), body(number // 2))])
     if number % 3 == 0:
-        ledger.close_batches([ledger.queued()], [])
-    while number % 5 == 0 and (ready := ledger.ready()):
-        attempt, payload = ledger.bind(ready[0][0], "n")
+        ledger.intake.close_batches([ledger.intake.queued()], [])
+    while number % 5 == 0 and (ready := ledger.bookings.ready()):
+        attempt, payload = ledger.bookings.bind(ready[0][0], "n")
         print("bound", attempt.job, flush=True)
-        ledger.sent(attempt)
+        ledger.bookings.sent(attempt)
     if number % 4 == 0:
-        for attempt in ledger.live():
+        for attempt in ledger.bookings.live():
             if attempt.batch % 2:
-                ledger.settle(attempt, receipt(attempt), max_attempts=3)
+                ledger.verdicts.settle(attempt, receipt(attempt), max_attempts=3)
             elif attempt.batch % 3:
-                ledger.reject(attempt, "no", counts=True, max_attempts=2)
+                ledger.verdicts.reject(attempt, "no", counts=True, max_attempts=2)
 """
 
 
@@ -65,13 +65,13 @@ def test_a_kill_at_any_moment_loses_nothing(path: Path) -> None:
             assert child.wait() == -signal.SIGKILL
         with closing(Ledger(path)) as ledger:
             assert ledger.begin(IDENTITY, resume=True)
-            assert ledger.balance().holds
-            known = {row[0] for row in ledger._db.execute("SELECT key FROM request")}
+            assert ledger.account.balance().holds
+            known = {row[0] for row in ledger.store.db.execute("SELECT key FROM request")}
             assert {key(number) for number in range(diverted)} <= known
-            attempts = ledger._db.execute("SELECT batch, number, token FROM attempt")
+            attempts = ledger.store.db.execute("SELECT batch, number, token FROM attempt")
             jobs = {f"{ledger.run}-{batch:06d}-{number}-{token}" for batch, number, token in attempts}
             assert bound <= jobs
-            assert ledger._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert ledger.store.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
 # Durability
@@ -87,23 +87,23 @@ def with_an_attempt(ledger: Ledger) -> Attempt:
 
 def with_something_to_try_again(ledger: Ledger) -> None:
     attempt = a_batch(ledger)
-    ledger.settle(attempt, receipt(attempt, failed={"dns": [0, 1]}, again=0b11), max_attempts=3, again=0b11)
+    ledger.verdicts.settle(attempt, receipt(attempt, failed={"dns": [0, 1]}, again=0b11), max_attempts=3, again=0b11)
 
 
 def with_failures(ledger: Ledger) -> None:
     attempt = a_batch(ledger)
-    ledger.settle(attempt, receipt(attempt, failed={"dns": [0, 1]}, again=0b11), max_attempts=3)
+    ledger.verdicts.settle(attempt, receipt(attempt, failed={"dns": [0, 1]}, again=0b11), max_attempts=3)
 
 
 def failed_once(ledger: Ledger) -> Attempt:
     attempt = a_batch(ledger)
-    ledger.reject(attempt, "killed", counts=True, max_attempts=3)
-    return ledger.bind(1, "n2")[0]
+    ledger.verdicts.reject(attempt, "killed", counts=True, max_attempts=3)
+    return ledger.bookings.bind(1, "n2")[0]
 
 
 def settle(ledger: Ledger, attempt: Attempt) -> Any:
     report = receipt(attempt, 0b0111, failed={"dns": [0]}, filtered={"offsite": [1]}, again=1, finish_reason="shutdown")
-    return ledger.settle(attempt, report, max_attempts=3, found=found_of((0, 9)), again=1)
+    return ledger.verdicts.settle(attempt, report, max_attempts=3, found=found_of((0, 9)), again=1)
 
 
 OTHER = IDENTITY | {"arguments": "other"}
@@ -114,31 +114,37 @@ TRANSITIONS: dict[str, tuple[Callable[[Ledger], Any], Callable[[Ledger, Any], An
     "divert": (begun, lambda ledger, _: divert(ledger, 1, 2, 1), False),
     "close_batches": (
         lambda ledger: divert(ledger, 1, 2, 3),
-        lambda ledger, bodies: ledger.close_batches([bodies[:2]], bodies[2:]),
+        lambda ledger, bodies: ledger.intake.close_batches([bodies[:2]], bodies[2:]),
         False,
     ),
-    "close_again": (with_something_to_try_again, lambda ledger, _: ledger.close_again(1, all_of_it=True), False),
+    "close_again": (with_something_to_try_again, lambda ledger, _: ledger.intake.close_again(1, all_of_it=True), False),
     "bind": (
-        lambda ledger: ledger.close_batches([divert(ledger, 1, 2)], []), lambda ledger, _: ledger.bind(1, "n1"), True,
+        lambda ledger: ledger.intake.close_batches([divert(ledger, 1, 2)], []),
+        lambda ledger, _: ledger.bookings.bind(1, "n1"),
+        True,
     ),
-    "sent": (with_an_attempt, lambda ledger, attempt: ledger.sent(attempt), False),
-    "unsent": (with_an_attempt, lambda ledger, attempt: ledger.unsent(attempt, "refused"), False),
-    "lose": (with_an_attempt, lambda ledger, it: ledger.lose(it, "silent", counts=True, max_attempts=3), False),
-    "reject": (with_an_attempt, lambda ledger, it: ledger.reject(it, "killed", counts=True, max_attempts=3), False),
+    "sent": (with_an_attempt, lambda ledger, attempt: ledger.bookings.sent(attempt), False),
+    "unsent": (with_an_attempt, lambda ledger, attempt: ledger.bookings.unsent(attempt, "refused"), False),
+    "lose": (
+        with_an_attempt, lambda ledger, it: ledger.verdicts.lose(it, "silent", counts=True, max_attempts=3), False,
+    ),
+    "reject": (
+        with_an_attempt, lambda ledger, it: ledger.verdicts.reject(it, "killed", counts=True, max_attempts=3), False,
+    ),
     "reject and halve": (
-        failed_once, lambda ledger, it: ledger.reject(it, "killed", counts=True, max_attempts=3), False,
+        failed_once, lambda ledger, it: ledger.verdicts.reject(it, "killed", counts=True, max_attempts=3), False,
     ),
     "reject and bury": (
-        with_an_attempt, lambda ledger, it: ledger.reject(it, "killed", counts=True, max_attempts=1), False,
+        with_an_attempt, lambda ledger, it: ledger.verdicts.reject(it, "killed", counts=True, max_attempts=1), False,
     ),
     "settle": (with_an_attempt, settle, True),
     "divert_found": (
-        lambda ledger: settle(ledger, with_an_attempt(ledger)), lambda ledger, _: ledger.divert_found(), False,
+        lambda ledger: settle(ledger, with_an_attempt(ledger)), lambda ledger, _: ledger.intake.divert_found(), False,
     ),
-    "retry": (with_failures, lambda ledger, _: ledger.retry(lambda state, reason: True), True),
-    "walked": (begun, lambda ledger, _: ledger.walked(), False),
-    "walk_on": (lambda ledger: ledger.walked(), lambda ledger, _: ledger.walk_on(), True),
-    "end": (lambda ledger: ledger.walked(), lambda ledger, _: ledger.end(), False),
+    "retry": (with_failures, lambda ledger, _: ledger.control.retry(lambda state, reason: True), True),
+    "walked": (begun, lambda ledger, _: ledger.intake.walked(), False),
+    "walk_on": (lambda ledger: ledger.intake.walked(), lambda ledger, _: ledger.intake.walk_on(), True),
+    "end": (lambda ledger: ledger.intake.walked(), lambda ledger, _: ledger.account.end(), False),
 }  # fmt: skip
 
 
@@ -155,18 +161,18 @@ def test_what_is_sent_or_accepted_is_synced_and_the_rest_costs_no_sync(ledger: L
         elif statement.startswith(("BEGIN", "INSERT", "UPDATE", "DELETE", "COMMIT")):
             levels.add(level)
 
-    ledger._db.set_trace_callback(trace)
+    ledger.store.db.set_trace_callback(trace)
     transition(ledger, prepared)
-    ledger._db.set_trace_callback(None)
+    ledger.store.db.set_trace_callback(None)
     assert levels == {"FULL" if durable else "NORMAL"}
-    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (1,)  # NORMAL again
-    assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert ledger.store.db.execute("PRAGMA synchronous").fetchone() == (1,)  # NORMAL again
+    assert ledger.store.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 @contextmanager
 def full_disk(ledger: Ledger, table: str) -> Iterator[None]:
     """The file can't grow, and whatever is written to *table* makes it."""
-    db = ledger._db
+    db = ledger.store.db
     db.execute("CREATE TABLE filler (data BLOB)")
     for what in ("INSERT", "UPDATE", "DELETE"):
         db.execute(
@@ -204,14 +210,14 @@ def test_a_full_disk_leaves_the_ledger_as_it_was_and_later_all_goes_on(tmp_path:
                     error = raised
             if error is not None:
                 failures.append(str(error))
-                assert not ledger._db.in_transaction
-                assert ledger._db.execute("PRAGMA synchronous").fetchone() == (1,)
+                assert not ledger.store.db.in_transaction
+                assert ledger.store.db.execute("PRAGMA synchronous").fetchone() == (1,)
                 assert dump(ledger) == before
                 assert same(transition(ledger, prepared), expected)
             assert shape(ledger) == shape(twin)
         with closing(Ledger(path)) as again:
             again.begin(OTHER if name == "begin" else IDENTITY, resume=True)
-            assert again.balance().holds
+            assert again.account.balance().holds
     assert failures
     assert all("disk is full" in failure for failure in failures)
 
@@ -235,30 +241,30 @@ def shape(ledger: Ledger) -> Any:
     }  # fmt: skip
 
 
-def on_disk(ledger: Ledger) -> None:
-    """Give *ledger* a seen-set that has next to nothing in memory."""
-    ledger._seen.close()
-    ledger._seen = Seen(ledger.path.parent, memory_bytes=BUCKET_BYTES)
+@contextmanager
+def on_disk(ledger: Ledger) -> Iterator[None]:
+    """*ledger* has a seen-set that has next to nothing in memory."""
+    with closing(Seen(ledger.path.parent, memory_bytes=BUCKET_BYTES)) as ledger.store.seen:
+        yield
 
 
 def test_a_full_disk_of_the_seen_set_makes_no_duplicates_and_forgets_nothing(ledger: Ledger) -> None:
-    on_disk(ledger)
-    divert(ledger, *range(100))
-    for room in (4_096, 10_000, 50_000):
-        with file_limit(room), pytest.raises(LedgerUnavailableError, match="scratch file"):
-            divert(ledger, *range(50, 5000))
-        assert ledger.balance().diverted == 100
-        assert divert(ledger, 0, 99) == []
-    assert len(divert(ledger, *range(50, 5000))) == 4900
-    assert counts(ledger) == {"diverted": 5000, "duplicates": 56, "queued": 5000}
+    with on_disk(ledger):
+        divert(ledger, *range(100))
+        for room in (4_096, 10_000, 50_000):
+            with file_limit(room), pytest.raises(LedgerUnavailableError, match="scratch file"):
+                divert(ledger, *range(50, 5000))
+            assert ledger.account.balance().diverted == 100
+            assert divert(ledger, 0, 99) == []
+        assert len(divert(ledger, *range(50, 5000))) == 4900
+        assert counts(ledger) == {"diverted": 5000, "duplicates": 56, "queued": 5000}
 
 
 def test_a_resumed_run_whose_keys_find_no_room_is_refused_with_a_sentence(ledger: Ledger, path: Path) -> None:
     divert(ledger, *range(1000))
     ledger.close()
     refused = pytest.raises(LedgerError, match=r"can't be used as ledger: .*(large|space)")
-    with closing(Ledger(path)) as again, file_limit(20_000), refused:
-        on_disk(again)
+    with closing(Ledger(path)) as again, file_limit(20_000), on_disk(again), refused:
         again.begin(IDENTITY, resume=True)
 
 
@@ -269,35 +275,35 @@ def history(ledger: Ledger, seed: int) -> Iterator[bool]:
     for step in range(30):
         divert(ledger, *(chance.randrange(300) for _ in range(chance.randrange(1, 12))))
         yield False
-        bodies = ledger.queued()
+        bodies = ledger.intake.queued()
         if chance.random() < 0.7:
-            ledger.close_batches([bodies[:-1]] if bodies[:-1] else [], bodies[-1:])
+            ledger.intake.close_batches([bodies[:-1]] if bodies[:-1] else [], bodies[-1:])
             yield False
-        if ledger.close_again(3, all_of_it=step > 25):
+        if ledger.intake.close_again(3, all_of_it=step > 25):
             yield False
-        for number, _ in ledger.ready()[:2]:
-            attempt, _ = ledger.bind(number, chance.choice(["n1", "n2"]))
+        for number, _ in ledger.bookings.ready()[:2]:
+            attempt, _ = ledger.bookings.bind(number, chance.choice(["n1", "n2"]))
             yield True
-            ledger.sent(attempt)
+            ledger.bookings.sent(attempt)
             yield False
-        for attempt in chance.sample(live := ledger.live(), min(2, len(live))):
+        for attempt in chance.sample(live := ledger.bookings.live(), min(2, len(live))):
             yield end(ledger, attempt, chance)
         if step == 20:
-            ledger.retry(lambda state, reason: True)
+            ledger.control.retry(lambda state, reason: True)
             yield True
 
 
 def end(ledger: Ledger, attempt: Attempt, chance: random.Random) -> bool:
     everything = (1 << attempt.size) - 1
     report = receipt(attempt, everything, failed={"dns": [0]}, again=1)
-    if chance.random() < 0.5 and not ledger.objection(attempt, report):
+    if chance.random() < 0.5 and not ledger.verdicts.objection(attempt, report):
         found = found_of(range(300 + attempt.batch, 303 + attempt.batch))
-        ledger.settle(attempt, report, max_attempts=3, found=found, again=chance.randrange(2))
+        ledger.verdicts.settle(attempt, report, max_attempts=3, found=found, again=chance.randrange(2))
         return True
     if chance.random() < 0.5 and attempt.state is not AttemptState.UNKNOWN:
-        ledger.lose(attempt, "silent", counts=True, max_attempts=3)
+        ledger.verdicts.lose(attempt, "silent", counts=True, max_attempts=3)
     else:
-        ledger.reject(attempt, "killed", counts=True, max_attempts=3)
+        ledger.verdicts.reject(attempt, "killed", counts=True, max_attempts=3)
     return False
 
 
@@ -325,12 +331,12 @@ def test_a_power_cut_at_any_moment_leaves_what_was_durable_and_no_half_transitio
         before = [moment for moment in moments if moment[0] <= length]
         with closing(Ledger(folder / "s.sqlite")) as left:
             assert dump(left) == before[-1][1]
-            assert left._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            assert left.store.db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             assert left.begin(IDENTITY, resume=True)
-            assert left.balance().holds
-            while left.divert_found() is not None:
+            assert left.account.balance().holds
+            while left.intake.divert_found() is not None:
                 pass
-            known = left.balance().diverted
+            known = left.account.balance().diverted
             assert len(divert(left, *range(400))) == 400 - known  # the walk runs again, and finds the rest
-            assert left.balance().diverted == 400
-            assert left.balance().holds
+            assert left.account.balance().diverted == 400
+            assert left.account.balance().holds

@@ -165,26 +165,26 @@ def test_a_copy_that_is_put_back_has_no_use_for_receipts_of_what_came_after_it(p
     shutil.copy(path, tmp_path / "copy.sqlite")
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
-        ledger.close_batches([ledger.queued()], [])
+        ledger.intake.close_batches([ledger.intake.queued()], [])
         before = bind(ledger)
     shutil.copy(tmp_path / "copy.sqlite", path)
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
-        ledger.close_batches([ledger.queued()[::-1]], [])
+        ledger.intake.close_batches([ledger.intake.queued()[::-1]], [])
         after = bind(ledger)
         assert (before.run, before.batch, before.number) == (after.run, after.batch, after.number) == (run, 1, 1)
         assert before.job != after.job
-        assert ledger.live() == [after]
+        assert ledger.bookings.live() == [after]
 
 
 def test_an_attempt_keeps_its_token(path: Path) -> None:
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
         first, _ = a_batch(ledger, 1), a_batch(ledger, 2)
-        ledger.lose(first, "no sign of life", counts=True, max_attempts=3)
-        again, _ = ledger.bind(1, *NODE)
-        assert len({attempt.token for attempt in ledger.live()}) == 3
-        ledger.settle(again, receipt(again), max_attempts=3)
+        ledger.verdicts.lose(first, "no sign of life", counts=True, max_attempts=3)
+        again, _ = ledger.bookings.bind(1, *NODE)
+        assert len({attempt.token for attempt in ledger.bookings.live()}) == 3
+        ledger.verdicts.settle(again, receipt(again), max_attempts=3)
     with closing(LedgerReader(path)) as reader:
         jobs = [attempt.job for attempt in reader.attempts(reader.runs()[0], 1)]
     assert jobs == [first.job, again.job]
@@ -248,7 +248,7 @@ def test_a_reader_reads_while_the_coordinator_writes(ledger: Ledger, path: Path)
         assert reader.balance(1).diverted == 0
         attempt = a_batch(ledger)
         assert (reader.balance(1).in_flight, reader.balance(1).holds) == (attempt.size, True)
-        with ledger._transaction():
+        with ledger.store.transaction():
             assert reader.balance(1).holds
         (run,) = reader.runs()
         assert (run.name, run.identity, run.walked, run.ended) == (ledger.run, IDENTITY, None, None)
