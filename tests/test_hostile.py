@@ -867,8 +867,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         report = receipt(attempt, failed={"http 404": [1]}, filtered={"offsite": [2]}, items=2, stats={"a": 1},
                          feeds=(("ftp://h/1.jl", 2),))  # fmt: skip
         ledger.verdicts.settle(attempt, report, max_attempts=1)
-        bodies = divert(ledger, *range(10, 20))
-        ledger.intake.close_batches([bodies[:4], bodies[4:8]], bodies[8:])
+        divert(ledger, *range(10, 20))
+        ledger.intake.cut([4, 4])
         ledger.bookings.bind(2, "n1")
     return path.read_bytes()
 
@@ -878,13 +878,14 @@ def use(path: Path) -> None:
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
         ledger.others()
-        ledger.intake.queued()
+        count, _ = ledger.intake.open_batch()
         with suppress(LedgerUnavailableError):  # from here on such an error closes the crawl, as ledger_failed
             ledger.bookings.live()
             ledger.account.balance()
             ledger.account.settled()
             ledger.account.posted()
             ledger.account.worker_stats()
+            ledger.intake.cut([count])
             for batch, *_ in ledger.bookings.ready():
                 ledger.bookings.bind(batch, "n1")
 

@@ -74,12 +74,13 @@ class Coordinator:
             stranded=self._stranded, ledger_failed=self._ledger_failed,
         )  # fmt: skip
         self.cutter = Cutter(
-            ledger=self.ledger, fleet=self.fleet, config=config, walk=self.walk, stats=self._stats, clock=clock,
-            idle=lambda: self.dispatcher.idle, send=lambda: self.dispatcher.send_ready(),
+            intake=self.ledger.intake, bookings=self.ledger.bookings, fleet=self.fleet, config=config, walk=self.walk,
+            stats=self._stats, clock=clock, idle=lambda: self.dispatcher.idle,
+            send=lambda: self.dispatcher.send_ready(),
         )  # fmt: skip
         self.discoveries = Discoveries(
-            ledger=self.ledger, diverter=self.diverter, cutter=self.cutter, spider=self.spider, stats=self._stats,
-            clock=clock, all_diverted=self._changed, ledger_failed=self._ledger_failed,
+            intake=self.ledger.intake, diverter=self.diverter, cutter=self.cutter, spider=self.spider,
+            stats=self._stats, clock=clock, all_diverted=self._changed, ledger_failed=self._ledger_failed,
         )  # fmt: skip
         self._taken: list[Request] = []  # of the pages that are being parsed
         self._closing = False
@@ -350,7 +351,7 @@ class Coordinator:
             self.ledger.intake.walk_on()
 
     def _done(self) -> bool:
-        if self.cutter.open.bodies or self._taken or self.walk.waits:
+        if self.cutter.open.count or self._taken or self.walk.waits:
             return False
         return self.ledger.account.settled() if self.config.wait else self.ledger.account.posted()
 

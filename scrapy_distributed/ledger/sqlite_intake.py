@@ -8,6 +8,7 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.finds import Finds
@@ -17,11 +18,10 @@ from scrapy_distributed.ledger.sqlite_store import Store, usable, while_availabl
 ADD_REQUEST = "INSERT INTO request VALUES (?, ?)"
 COUNT_DUPLICATES = "UPDATE run SET duplicates = duplicates + ? WHERE id = ?"
 ADD_QUEUED = "INSERT INTO queued (run, size, bodies) VALUES (?, ?, ?)"
-QUEUED = "SELECT bodies FROM queued WHERE run = ? AND avoid IS NULL ORDER BY id"
+OPEN = "SELECT id, bodies FROM queued WHERE run = ? AND avoid IS NULL ORDER BY id"
 HAS_QUEUED = "SELECT 1 FROM queued WHERE run = ? LIMIT 1"
-OPEN_SIZES = "SELECT id, size FROM queued WHERE run = ? AND avoid IS NULL ORDER BY id"
-CUT_QUEUED = "UPDATE queued SET size = ?, bodies = ? WHERE id = ?"
-CLEAR_QUEUED = "DELETE FROM queued WHERE run = ? AND avoid IS NULL AND id < ?"
+CUT_OPEN = "UPDATE queued SET size = ?, bodies = ? WHERE id = ?"
+CLEAR_OPEN = "DELETE FROM queued WHERE run = ? AND avoid IS NULL AND id < ?"
 AGAIN_SIZES = "SELECT avoid, sum(size) FROM queued WHERE run = ? AND avoid IS NOT NULL GROUP BY avoid"
 AGAIN = "SELECT bodies FROM queued WHERE run = ? AND avoid = ? ORDER BY id"
 CLEAR_AGAIN = "DELETE FROM queued WHERE run = ? AND avoid = ?"
@@ -30,6 +30,8 @@ CLEAR_FOUND = "DELETE FROM found WHERE id = ?"
 WALKED = "UPDATE run SET walked = coalesce(walked, ?) WHERE id = ?"
 WALK_ON = "UPDATE run SET walked = NULL WHERE id = ?"
 SET_LOST = "UPDATE run SET lost = ? WHERE id = ?"
+
+encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Intake:
@@ -66,26 +68,31 @@ class Intake:
         with self._store.scratch():
             return self._store.occurrences.count(key)
 
-    def queued(self) -> list[str]:
-        """The requests of the open batch. Raises ``LedgerError`` where the file can't be read."""
+    def open_batch(self) -> tuple[int, int]:
+        """How many requests wait to be cut into batches, and the characters of all their texts. Raises ``LedgerError``
+        where the file can't be read."""
         with usable(self._store.path):
-            return _texts(self._store.db.execute(QUEUED, (self._store.run,)))
+            rows = self._store.db.execute(OPEN, (self._store.run,))
+            lengths = [len(body) for _, text in rows for body in _texts(text)]
+        return len(lengths), sum(lengths)
 
     @while_available
     def has_queued(self) -> bool:
-        """Whether requests wait for a batch to be closed."""
+        """Whether requests wait to be cut into batches, those included that are to be tried again."""
         return self._store.db.execute(HAS_QUEUED, (self._store.run,)).fetchone() is not None
 
     @while_available
-    def close_batches(self, batches: Sequence[Sequence[str]], still_open: Sequence[str]) -> int:
-        """Make ready batches of *batches*, split where a payload is over the ceiling; returns their number. They are
-        the first of what is queued; *still_open* is what is left of it."""
+    def cut(self, sizes: Sequence[int]) -> tuple[int, int]:
+        """Make ready batches of the first requests of the open batch, as many in each as *sizes* says, split where a
+        payload is over the ceiling. Returns the number of batches, and the characters of the texts in them."""
         with self._store.transaction():
-            self._unqueue(sum(map(len, batches)), still_open)
-            return sum(self._batches.add(bodies) for bodies in batches)
+            bodies = self._take(sum(sizes))
+            ends = accumulate(sizes)
+            made = sum(self._batches.add(bodies[end - size : end]) for size, end in zip(sizes, ends, strict=True))
+        return made, sum(map(len, bodies))
 
     @while_available
-    def close_again(self, size: int, *, all_of_it: bool) -> int:
+    def cut_again(self, size: int, *, all_of_it: bool) -> int:
         """Make ready batches of the requests that are to be tried on another node, where there are *size* of them for
         the same node, or of *all_of_it*; returns their number."""
         db, run = self._store.db, self._store.run
@@ -94,7 +101,7 @@ class Intake:
             if count < size and not all_of_it:
                 continue
             with self._store.transaction():
-                bodies = _texts(db.execute(AGAIN, (run, avoid)))
+                bodies = [body for (text,) in db.execute(AGAIN, (run, avoid)) for body in _undamaged(text)]
                 db.execute(CLEAR_AGAIN, (run, avoid))
                 for start in range(0, len(bodies), size):
                     made += self._batches.add(bodies[start : start + size], avoid=avoid, last=avoid)
@@ -145,23 +152,33 @@ class Intake:
             db.execute(COUNT_DUPLICATES, (duplicates, run))
         return new
 
-    def _unqueue(self, count: int, still_open: Sequence[str]) -> None:
-        """Take the first *count* requests out of ``queued``. Rows behind them are left alone: there may be many."""
+    def _take(self, count: int) -> list[str]:
+        """The first *count* requests of the open batch, taken out of it. Rows behind them are left alone: there may be
+        many."""
         db, run = self._store.db, self._store.run
+        bodies: list[str] = []
         first_left = 0
-        for row, size in db.execute(OPEN_SIZES, (run,)):
+        for row, text in db.execute(OPEN, (run,)):
+            bodies += _undamaged(text)
             first_left = row + 1
-            count -= size
-            if count < 0:
-                db.execute(CUT_QUEUED, (-count, joined(still_open[:-count]), row))
+            if rest := bodies[count:]:
+                db.execute(CUT_OPEN, (len(rest), joined(rest), row))
                 first_left = row
-            if count <= 0:
+            if len(bodies) >= count:
                 break
-        if count > 0:
-            raise LedgerUnavailableError(f"{count} requests of the open batch are not queued")
-        db.execute(CLEAR_QUEUED, (run, first_left))
+        if len(bodies) < count:
+            raise LedgerUnavailableError(f"{count - len(bodies)} requests of the open batch are not queued")
+        db.execute(CLEAR_OPEN, (run, first_left))
+        return bodies[:count]
 
 
-def _texts(rows: Iterable[tuple[str]]) -> list[str]:
-    """The requests in rows of ``queued``, as texts."""
-    return [json.dumps(element, separators=(",", ":")) for (text,) in rows for element in json.loads(text)]
+def _texts(text: str) -> list[str]:
+    """The requests in a row of ``queued``. Raises ``ValueError`` for one that is damaged."""
+    return [encode(element) for element in json.loads(text)]
+
+
+def _undamaged(text: str) -> list[str]:
+    try:
+        return _texts(text)
+    except ValueError as error:
+        raise LedgerUnavailableError(f"damaged: requests that are queued: {error}") from None

@@ -22,7 +22,7 @@ SECONDS_BEFORE_REPLY = 0.5
 
 METHODS: dict[str, tuple[type, str]] = {
     "divert": (Intake, "divert"),
-    "close": (Intake, "close_batches"),
+    "cut": (Intake, "cut"),
     "bind": (Bookings, "bind"),
     "post": (Node, "schedule"),
     "mark": (Bookings, "sent"),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import IDENTITY, a_batch, bind, divert, halved, of_feeds, receipt, settled, unfinished
+from ledgers import IDENTITY, a_batch, bind, cut, divert, halved, of_feeds, receipt, settled, unfinished
 from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
 
@@ -215,7 +215,7 @@ def test_more_batches_and_outcomes_than_one_page(capsys: pytest.CaptureFixture[s
         ledger.begin(IDENTITY, resume=True)
         attempt = a_batch(ledger, *range(2 * PAGE + 1))
         ledger.verdicts.settle(attempt, receipt(attempt, failed={"dns": list(range(attempt.size))}), max_attempts=1)
-        ledger.intake.close_batches([[body] for body in divert(ledger, *range(3 * PAGE, 4 * PAGE))], [])
+        cut(ledger, *([body] for body in divert(ledger, *range(3 * PAGE, 4 * PAGE))))
     lines = Said(capsys, "failed", "--ledger", "s.sqlite").out.splitlines()
     assert lines == [f"failed\tdns\thttp://a/{number}" for number in range(2 * PAGE + 1)]
     lines = Said(capsys, "list", "--ledger", "s.sqlite").out.splitlines()

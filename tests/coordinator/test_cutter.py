@@ -4,11 +4,15 @@ ledger is a real one."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from ledgers import IDENTITY, divert, receipt, states
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ledgers import IDENTITY, divert, queued, receipt, states
 from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.utils.test import get_crawler
@@ -22,10 +26,12 @@ from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.members import Fleet, Flight, Member
+from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire import payload
+from scrapy_distributed.wire.payload import decode_payload
 
 
 class Plain(Spider):
@@ -47,12 +53,21 @@ class Rig:
         self.member = Member(node=node)
         self.walk = Walk(self.crawler, patterns=(), clock=self.clock)
         self.cutter = Cutter(
-            ledger=self.ledger, fleet=Fleet([self.member]), config=Config.from_settings(self.crawler.settings),
-            walk=self.walk, stats=self.crawler.stats, clock=self.clock, idle=lambda: self.taker.idle,
+            intake=self.ledger.intake,
+            bookings=self.ledger.bookings,
+            fleet=Fleet([self.member]),
+            config=Config.from_settings(self.crawler.settings),
+            walk=self.walk,
+            stats=self.crawler.stats,
+            clock=self.clock,
+            idle=lambda: self.taker.idle,
             send=self.taker.send_ready,
-        )  # fmt: skip
+        )
         self.ledger.begin(IDENTITY, resume=True)
         self.cutter.start()
+
+    def close(self) -> None:
+        self.ledger.close()
 
     @property
     def sizes(self) -> list[int]:
@@ -92,12 +107,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def start(**settings: Any) -> Rig:
         for earlier in rigs:
-            earlier.ledger.close()
+            earlier.close()
         rigs.append(Rig(tmp_path / "ledger.sqlite", **settings))
         return rigs[-1]
 
     yield start
-    rigs[-1].ledger.close()
+    rigs[-1].close()
 
 
 def test_a_fixed_size_is_closed_at_once(start: Start) -> None:
@@ -107,6 +122,49 @@ def test_a_fixed_size_is_closed_at_once(start: Start) -> None:
     assert rig.sizes == [3, 3]
     rig.end_of_walk()
     assert rig.sizes == [3, 3, 2]
+
+
+@settings(max_examples=25, deadline=None)
+@given(pages=st.lists(st.integers(0, 9), max_size=12), size=st.integers(1, 7), max_bytes=st.integers(15, 150))
+def test_every_request_is_cut_once_and_in_order(pages: list[int], size: int, max_bytes: int) -> None:
+    with TemporaryDirectory() as folder, closing(Rig(Path(folder) / "ledger.sqlite", BATCH_SIZE=size)) as rig:
+        rig.cutter.open.max_bytes = max_bytes
+        rig.taker.room = 1000
+        found = 0
+        for page in pages:
+            rig.find(range(found, found + page))
+            found += page
+            assert rig.cutter.open.count == len(queued(rig.ledger)) < size
+            assert len("".join(queued(rig.ledger))) < max_bytes
+        rig.end_of_walk()
+        urls = [url for payload in rig.taker.payloads for url in decode_payload(payload)]
+        assert urls == [f"http://a/{number}" for number in range(found)]
+        assert all(1 <= taken <= size for taken in rig.sizes)
+
+
+def test_a_batch_closes_at_its_bytes(start: Start) -> None:
+    rig = start(BATCH_SIZE=100)
+    rig.cutter.open.max_bytes = 24
+    rig.taker.room = 9
+    rig.find(range(1))  # 12 bytes
+    assert rig.sizes == []
+    rig.find(range(1, 2))
+    assert rig.sizes == [2]
+    rig.find(range(2, 3))
+    assert rig.sizes == [2]
+
+
+def test_what_the_ledger_can_not_cut_stays_open(start: Start) -> None:
+    rig = start(BATCH_SIZE=2)
+    rig.taker.room = 9
+    rig.ledger.store.db.execute("CREATE TEMP TRIGGER no BEFORE INSERT ON batch BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(LedgerUnavailableError):
+        rig.find(range(5))
+    assert rig.cutter.open.count == len(queued(rig.ledger)) == 5
+    rig.ledger.store.db.execute("DROP TRIGGER no")
+    rig.cutter.cut()
+    assert rig.sizes == [2, 2]
+    assert (rig.cutter.open.count, queued(rig.ledger)) == (1, ['"http://a/4"'])
 
 
 def test_where_nobody_waits_for_receipts_the_size_is_fixed(start: Start) -> None:
@@ -120,12 +178,12 @@ def test_a_batch_is_cut_off_when_those_before_it_are_taken(start: Start) -> None
     rig = start()
     rig.find(range(5 * FIRST))
     assert len(rig.ledger.bookings.ready()) == 1
-    assert len(rig.ledger.intake.queued()) == 4 * FIRST
+    assert len(queued(rig.ledger)) == 4 * FIRST
     rig.take(2)
     rig.cutter.tick()
     assert rig.sizes == [FIRST, FIRST]
     assert len(rig.ledger.bookings.ready()) == 1
-    assert len(rig.ledger.intake.queued()) == 2 * FIRST
+    assert len(queued(rig.ledger)) == 2 * FIRST
     assert states(rig.ledger) == {"diverted": 5 * FIRST, "queued": 3 * FIRST, "in_flight": 2 * FIRST}
 
 
@@ -219,7 +277,7 @@ def test_what_is_not_cut_is_kept_and_taken_up_again(start: Start) -> None:
     rig.taker.room = 1
     rig.find(range(5 * FIRST))
     rig = start()
-    assert len(rig.cutter.open.bodies) == 3 * FIRST
+    assert rig.cutter.open.count == 3 * FIRST
     rig.take(9)
     rig.walk.done = True
     rig.taker.idle = True
@@ -232,9 +290,9 @@ def test_too_much_to_hold_is_cut_off_though_no_node_takes_it(start: Start) -> No
     rig = start()
     rig.cutter.open.max_bytes = 100_000
     rig.find(range(20_000))
-    assert sum(map(len, rig.cutter.open.bodies)) < 100_000
+    assert len("".join(queued(rig.ledger))) < 100_000
     assert states(rig.ledger) == {"diverted": 20_000, "queued": 20_000}
-    assert len(rig.cutter.open.bodies) == len(rig.ledger.intake.queued())
+    assert rig.cutter.open.count == len(queued(rig.ledger))
 
 
 def test_what_is_to_be_tried_again_comes_after_what_was_not_tried(start: Start) -> None:
@@ -251,7 +309,7 @@ def test_what_is_to_be_tried_again_comes_after_what_was_not_tried(start: Start) 
     rig.take(1)
     rig.cutter.tick()
     assert [last for _, last in rig.ledger.bookings.ready()] == ["n1"]
-    assert rig.ledger.intake.queued() == []
+    assert queued(rig.ledger) == []
 
 
 def test_the_tail_is_the_time_in_which_a_node_has_nothing_to_do(start: Start) -> None:
@@ -300,7 +358,7 @@ def test_a_batch_that_can_not_be_packed_stays_open(start: Start, monkeypatch: py
         patched.setattr(payload, "encode_payload", fail)
         with pytest.raises(MemoryError):
             rig.find(range(2 * FIRST))
-    assert rig.cutter.open.bodies == rig.ledger.intake.queued()
+    assert rig.cutter.open.count == len(queued(rig.ledger)) == 2 * FIRST
     rig.cutter.cut()
     assert rig.sizes == [FIRST, FIRST]
-    assert rig.ledger.intake.queued() == rig.cutter.open.bodies == []
+    assert (queued(rig.ledger), rig.cutter.open.count) == ([], 0)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from ledgers import IDENTITY, divert, receipt, states
+from ledgers import IDENTITY, divert, queued, receipt, states
 from scrapy import Spider
 from scrapy.utils.test import get_crawler
 from taker import Taker
@@ -95,7 +95,7 @@ async def test_many_finds_leave_time_for_others(start: Started) -> None:
     looker = LoopingCall(lambda: turns.append(time.process_time()))
     looking = looker.start(0)
     finds = await coordinator.discoveries.read(final)
-    assert len(coordinator.ledger.intake.queued()) == 0  # nothing of it counts yet
+    assert len(queued(coordinator.ledger)) == 0  # nothing of it counts yet
     coordinator.ledger.verdicts.settle(taker.attempts[0], final, max_attempts=1, found=finds)
     coordinator._accepted("n1", final)
     while coordinator.discoveries.waits:

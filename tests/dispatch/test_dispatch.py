@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from fake_scrapyd import FakeJob, FakeScrapyd, Fault
-from ledgers import IDENTITY, divert, states
+from ledgers import IDENTITY, cut, divert, states
 from scrapy import Spider
 from scrapy.settings import Settings
 from scrapy.statscollectors import MemoryStatsCollector
@@ -98,7 +98,7 @@ class Rig:
         """New ready batches."""
         for size in sizes:
             first = self.ledger.account.balance().diverted
-            self.ledger.intake.close_batches([divert(self.ledger, *range(first, first + size))], [])
+            cut(self.ledger, divert(self.ledger, *range(first, first + size)))
 
     async def start(self) -> None:
         self.dispatcher.start(

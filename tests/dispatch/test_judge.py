@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ledgers import IDENTITY, divert, receipt, states
+from ledgers import IDENTITY, cut, divert, receipt, states
 from scrapy import Spider
 from scrapy.settings import Settings
 from scrapy.statscollectors import MemoryStatsCollector
@@ -69,7 +69,7 @@ class Court:
             self.found += some[1]
 
     def batch(self, *numbers: int) -> None:
-        self.ledger.intake.close_batches([divert(self.ledger, *numbers)], [])
+        cut(self.ledger, divert(self.ledger, *numbers))
 
     def ready(self) -> list[int]:
         """The numbers of all ready batches."""
@@ -412,7 +412,7 @@ def test_failed_requests_are_tried_elsewhere_where_the_reason_is_listed(court: C
     court.final(n0, court.send(n0), **FAILED)
     assert court.balance() == {"diverted": 3, "crawled": 1, "failed": 1, "queued": 1}
     assert court.count("tried_again") == 1
-    court.ledger.intake.close_again(1, all_of_it=True)
+    court.ledger.intake.cut_again(1, all_of_it=True)
     assert court.ledger.bookings.ready() == [(2, "n0")]
     court.final(n1, court.send(n1), failed={"dns": [0]}, again=0b1)
     assert court.balance() == {"diverted": 3, "crawled": 1, "failed": 2}  # once

@@ -34,8 +34,19 @@ def divert(ledger: Ledger, *numbers: int) -> list[str]:
 
 def a_batch(ledger: Ledger, *numbers: int) -> Attempt:
     """One closed batch of the requests *numbers*, 0 to 3 if there are none, bound to a node."""
-    ledger.intake.close_batches([divert(ledger, *(numbers or range(4)))], [])
+    cut(ledger, divert(ledger, *(numbers or range(4))))
     return bind(ledger)
+
+
+def cut(ledger: Ledger, *batches: Sequence[str]) -> int:
+    """Make batches as large as *batches* of what is queued; returns their number."""
+    return ledger.intake.cut([len(bodies) for bodies in batches])[0]
+
+
+def queued(ledger: Ledger) -> list[str]:
+    """The requests of the open batch."""
+    rows = ledger.store.db.execute("SELECT bodies FROM queued WHERE run = ? AND avoid IS NULL", (ledger.store.run,))
+    return [json.dumps(element) for (text,) in rows for element in json.loads(text)]
 
 
 def bind(ledger: Ledger) -> Attempt:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from ledgers import IDENTITY, divert, found_of, receipt, rows_of
+from ledgers import IDENTITY, cut, divert, found_of, queued, receipt, rows_of
 
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
@@ -38,7 +38,7 @@ class AnyOrder(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             self.close(keep=0)
-            self.ledger.intake.close_again(5, all_of_it=True)
+            self.ledger.intake.cut_again(5, all_of_it=True)
             for _ in range(1000):
                 for attempt in self.ledger.bookings.live():
                     self.ledger.verdicts.reject(attempt, "the end", counts=True, max_attempts=self.MAX_ATTEMPTS)
@@ -65,11 +65,11 @@ class AnyOrder(RuleBasedStateMachine):
         middle = max(0, len(self.open) - keep)
         closed, self.open = self.open[:middle], self.open[middle:]
         middle = len(closed) // 2
-        self.ledger.intake.close_batches([part for part in (closed[:middle], closed[middle:]) if part], self.open)
+        cut(self.ledger, *(part for part in (closed[:middle], closed[middle:]) if part))
 
     @rule(size=st.integers(1, 4), all_of_it=st.booleans())
-    def close_again(self, size: int, all_of_it: bool) -> None:
-        made = self.ledger.intake.close_again(size, all_of_it=all_of_it)
+    def cut_again(self, size: int, all_of_it: bool) -> None:
+        made = self.ledger.intake.cut_again(size, all_of_it=all_of_it)
         (left,) = self.ledger.store.db.execute("SELECT count(*) FROM queued WHERE avoid IS NOT NULL").fetchone()
         assert not (all_of_it and left)
         assert made >= 0
@@ -197,7 +197,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.ledger.close()
         self.ledger = Ledger(self.folder / "s.sqlite")
         assert self.ledger.begin(IDENTITY, resume=True)
-        assert self.ledger.intake.queued() == self.open
+        assert queued(self.ledger) == self.open
+        assert self.ledger.intake.open_batch() == (len(self.open), len("".join(self.open)))
 
     @invariant()
     def holds(self) -> None:

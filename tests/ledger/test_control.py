@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ledgers import IDENTITY, a_batch, all_ready, divert, outcomes, receipt
+from ledgers import IDENTITY, a_batch, all_ready, cut, divert, outcomes, receipt
 from ledgers import states as counts
 
 from scrapy_distributed.errors import LedgerError
@@ -59,7 +59,7 @@ def test_a_retry_reopens_the_run_with_the_dead_and_the_failed_alone(ledger: Ledg
 def test_a_retry_of_many_batches_makes_as_large_ones(ledger: Ledger) -> None:
     for number in range(1, 5):
         first = number * 10
-        ledger.intake.close_batches([divert(ledger, *range(first, first + 3))], [])
+        cut(ledger, divert(ledger, *range(first, first + 3)))
         attempt, _ = ledger.bookings.bind(number, "n1")
         report = receipt(attempt, failed={"dns": [0, 2]}, again=0b101)
         ledger.verdicts.settle(attempt, report, max_attempts=1)

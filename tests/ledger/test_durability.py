@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from file_limit import file_limit
-from ledgers import IDENTITY, TABLES, a_batch, divert, dump, found_of, key, receipt
+from ledgers import IDENTITY, TABLES, a_batch, cut, divert, dump, found_of, key, receipt
 from ledgers import states as counts
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
@@ -36,7 +36,7 @@ for number in itertools.count(last):
     print("key", number, flush=True)  # about to be diverted; the one before is durable
     ledger.intake.divert([(key(number), body(number)), (key(number // 2), body(number // 2))])
     if number % 3 == 0:
-        ledger.intake.close_batches([ledger.intake.queued()], [])
+        ledger.intake.cut([ledger.intake.open_batch()[0]])
     while number % 5 == 0 and (ready := ledger.bookings.ready()):
         attempt, payload = ledger.bookings.bind(ready[0][0], "n")
         print("bound", attempt.job, flush=True)
@@ -112,14 +112,14 @@ TRANSITIONS: dict[str, tuple[Callable[[Ledger], Any], Callable[[Ledger, Any], An
     "begin": (begun, lambda ledger, _: ledger.begin(OTHER, resume=True), True),
     "begin afresh": (begun, lambda ledger, _: ledger.begin(IDENTITY, resume=False), True),
     "divert": (begun, lambda ledger, _: divert(ledger, 1, 2, 1), False),
-    "close_batches": (
+    "cut": (
         lambda ledger: divert(ledger, 1, 2, 3),
-        lambda ledger, bodies: ledger.intake.close_batches([bodies[:2]], bodies[2:]),
+        lambda ledger, bodies: ledger.intake.cut([len(bodies) - 1]),
         False,
     ),
-    "close_again": (with_something_to_try_again, lambda ledger, _: ledger.intake.close_again(1, all_of_it=True), False),
+    "cut_again": (with_something_to_try_again, lambda ledger, _: ledger.intake.cut_again(1, all_of_it=True), False),
     "bind": (
-        lambda ledger: ledger.intake.close_batches([divert(ledger, 1, 2)], []),
+        lambda ledger: cut(ledger, divert(ledger, 1, 2)),
         lambda ledger, _: ledger.bookings.bind(1, "n1"),
         True,
     ),
@@ -275,11 +275,11 @@ def history(ledger: Ledger, seed: int) -> Iterator[bool]:
     for step in range(30):
         divert(ledger, *(chance.randrange(300) for _ in range(chance.randrange(1, 12))))
         yield False
-        bodies = ledger.intake.queued()
+        count, _ = ledger.intake.open_batch()
         if chance.random() < 0.7:
-            ledger.intake.close_batches([bodies[:-1]] if bodies[:-1] else [], bodies[-1:])
+            ledger.intake.cut([count - 1] if count > 1 else [])
             yield False
-        if ledger.intake.close_again(3, all_of_it=step > 25):
+        if ledger.intake.cut_again(3, all_of_it=step > 25):
             yield False
         for number, _ in ledger.bookings.ready()[:2]:
             attempt, _ = ledger.bookings.bind(number, chance.choice(["n1", "n2"]))

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ledgers import IDENTITY, a_batch, body, divert, dump, found_of, key, receipt
+from ledgers import IDENTITY, a_batch, body, cut, divert, dump, found_of, key, queued, receipt
 from ledgers import states as counts
 
 from scrapy_distributed.errors import LedgerUnavailableError
@@ -25,13 +25,13 @@ def test_a_key_is_diverted_once(ledger: Ledger) -> None:
     assert divert(ledger, 2, 3) == [body(3)]
     assert divert(ledger) == []
     assert counts(ledger) == {"diverted": 3, "duplicates": 2, "queued": 3}
-    assert ledger.intake.queued() == [body(1), body(2), body(3)]
+    assert queued(ledger) == [body(1), body(2), body(3)]
 
 
 def test_a_batch_leaves_the_queue_and_the_rest_stays_open(ledger: Ledger) -> None:
     bodies = divert(ledger, 1, 2, 3, 4, 5)
-    assert ledger.intake.close_batches([bodies[:2], bodies[2:4]], bodies[4:]) == 2
-    assert ledger.intake.queued() == [body(5)]
+    assert ledger.intake.cut([2, 2]) == (2, len("".join(bodies[:4])))
+    assert queued(ledger) == [body(5)]
     assert counts(ledger) == {"diverted": 5, "queued": 5}
     assert ledger.bookings.ready()[:1] == [(1, None)]
     attempt, payload = ledger.bookings.bind(1, "n1")
@@ -43,7 +43,7 @@ def test_a_batch_leaves_the_queue_and_the_rest_stays_open(ledger: Ledger) -> Non
 
 def test_a_batch_over_the_ceiling_is_split(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payload, "MAX_VALUE_BYTES", 60)
-    assert ledger.intake.close_batches([divert(ledger, *range(10))], []) == 4
+    assert cut(ledger, divert(ledger, *range(10))) == 4
     arrived = []
     while ready := ledger.bookings.ready():
         arrived += decode_payload(ledger.bookings.bind(ready[0][0], "n")[1])
@@ -52,7 +52,8 @@ def test_a_batch_over_the_ceiling_is_split(ledger: Ledger, monkeypatch: pytest.M
 
 
 def test_an_empty_batch_is_none(ledger: Ledger) -> None:
-    assert ledger.intake.close_batches([[]], []) == 0
+    assert ledger.intake.open_batch() == (0, 0)
+    assert ledger.intake.cut([]) == (0, 0)
     assert ledger.bookings.ready() == []
     assert ledger.account.settled()
 
@@ -68,7 +69,7 @@ def test_found_targets_are_queued_once_and_known_ones_are_duplicates(ledger: Led
     assert not ledger.account.settled()
     assert ledger.intake.divert_found() == (2, [])
     assert ledger.intake.divert_found() is None
-    assert ledger.intake.queued() == [body(7), body(8)]
+    assert queued(ledger) == [body(7), body(8)]
     assert counts(ledger) == {"diverted": 4, "duplicates": 4, "crawled": 2, "queued": 2}
     assert divert(ledger, 8) == []
     assert not ledger.account.settled()

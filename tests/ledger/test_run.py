@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ledgers import IDENTITY, a_batch, body, divert, receipt
+from ledgers import IDENTITY, a_batch, body, cut, divert, queued, receipt
 from ledgers import states as counts
 
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -23,7 +23,7 @@ def test_the_same_identity_resumes_and_another_is_another_run(ledger: Ledger, pa
         assert again.begin(dict(reversed(IDENTITY.items())), resume=True)  # not walked: the start runs again
         assert again.run == name
         assert [(a.job, a.node, a.positions) for a in again.bookings.live()] == [(attempt.job, "n1", attempt.positions)]
-        assert again.intake.queued() == [body(7)]
+        assert queued(again) == [body(7)]
         assert divert(again, 7, 8) == [body(8)]
         assert counts(again) == {"diverted": 6, "duplicates": 1, "queued": 2, "in_flight": 4}
         again.intake.walked()
@@ -93,7 +93,7 @@ def test_other_unfinished_runs_are_named(tmp_path: Path) -> None:
 
 def test_stats_of_workers_are_summed_and_maxima_are_not(ledger: Ledger) -> None:
     for number in range(2):
-        ledger.intake.close_batches([divert(ledger, number)], [])
+        cut(ledger, divert(ledger, number))
         attempt, _ = ledger.bookings.bind(number + 1, "n")
         stats = {"pages": 2 + number, "request_depth_max": 3 - number, "memusage/max": 10 * (number + 1)}
         stats |= {"items_per_minute": 120.0, "responses_per_minute": 60.0}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import IDENTITY, a_batch, all_ready, body, divert, dump, feeds, key, outcomes, receipt
+from ledgers import IDENTITY, a_batch, all_ready, body, cut, divert, dump, feeds, key, outcomes, queued, receipt
 from ledgers import states as counts
 
 from scrapy_distributed.ledger.finds import Finds
@@ -177,7 +177,7 @@ def test_a_poisonous_request_stands_alone_in_the_end_and_takes_no_other_with_it(
     ledger: Ledger, size: int, max_attempts: int
 ) -> None:
     poison = (size * 7 + max_attempts) % size
-    ledger.intake.close_batches([divert(ledger, *range(size))], [])
+    cut(ledger, divert(ledger, *range(size)))
     deaths, fates = 0, []
     while ready := ledger.bookings.ready():
         attempt, payload = ledger.bookings.bind(ready[0][0], "n1")
@@ -298,17 +298,17 @@ def test_failed_requests_are_tried_on_another_node_once(ledger: Ledger) -> None:
     settlement = ledger.verdicts.settle(attempt, report, max_attempts=3, again=0b010010)
     assert (settlement.fate, settlement.again) == (Fate.SETTLED, 2)
     assert counts(ledger) == {"diverted": 6, "crawled": 3, "failed": 1, "queued": 2}
-    assert ledger.intake.queued() == []
+    assert queued(ledger) == []
     assert not ledger.account.settled()
     assert not ledger.account.posted()
-    assert ledger.intake.close_again(2, all_of_it=False) == 1
+    assert ledger.intake.cut_again(2, all_of_it=False) == 1
     assert ledger.bookings.ready() == [(2, "n1")]
     second, payload = ledger.bookings.bind(2, "n2")
     assert decode_payload(payload) == ["http://a/1", "http://a/4"]
     report = receipt(second, failed={"dns": [0, 1]}, again=0b11)
     assert ledger.verdicts.settle(second, report, max_attempts=3, again=0b11).again == 0
     assert counts(ledger) == {"diverted": 6, "crawled": 3, "failed": 3}
-    assert ledger.intake.close_again(1, all_of_it=True) == 0
+    assert ledger.intake.cut_again(1, all_of_it=True) == 0
     assert ledger.account.settled()
     assert [url for _, _, url in outcomes(ledger)] == ["http://a/5", "http://a/1", "http://a/4"]
 
@@ -316,7 +316,7 @@ def test_failed_requests_are_tried_on_another_node_once(ledger: Ledger) -> None:
 def test_halves_of_what_was_tried_elsewhere_are_not_tried_a_third_time(ledger: Ledger) -> None:
     attempt = a_batch(ledger, *range(2))
     ledger.verdicts.settle(attempt, receipt(attempt, failed={"dns": [0, 1]}, again=0b11), max_attempts=2, again=0b11)
-    ledger.intake.close_again(9, all_of_it=True)
+    ledger.intake.cut_again(9, all_of_it=True)
     for _ in range(2):
         attempt, _ = ledger.bookings.bind(2, "n2")
         ledger.verdicts.reject(attempt, "killed", counts=True, max_attempts=2)
@@ -334,7 +334,7 @@ def test_only_what_a_receipt_allows_is_tried_again_also_of_a_second_attempt(ledg
     attempt, _ = ledger.bookings.bind(1, "n2")  # requests 1 and 3
     report = receipt(attempt, failed={"dns": [0, 1]}, again=0b10)
     assert ledger.verdicts.settle(attempt, report, max_attempts=3, again=0b11).again == 1
-    assert ledger.intake.close_again(1, all_of_it=False) == 1
+    assert ledger.intake.cut_again(1, all_of_it=False) == 1
     assert decode_payload(ledger.bookings.bind(2, "n1")[1]) == ["http://a/3"]
     assert outcomes(ledger) == [("failed", "dns", "http://a/1")]
 
@@ -344,7 +344,7 @@ def test_what_is_to_be_tried_again_is_closed_by_node_and_size_and_survives_a_res
 ) -> None:
     for number, (node, size) in enumerate([("n1", 3), ("n2", 2), ("n1", 2)], start=1):
         first = number * 10
-        ledger.intake.close_batches([divert(ledger, *range(first, first + size))], [])
+        cut(ledger, divert(ledger, *range(first, first + size)))
         attempt, _ = ledger.bookings.bind(number, node)
         everything = (1 << size) - 1
         failed = receipt(attempt, failed={"dns": list(range(size))}, again=everything)
@@ -353,15 +353,15 @@ def test_what_is_to_be_tried_again_is_closed_by_node_and_size_and_survives_a_res
     ledger.close()
     with closing(Ledger(path)) as again:
         again.begin(IDENTITY, resume=True)
-        assert again.intake.queued() == open_request
+        assert queued(again) == open_request
         assert divert(again, 10, 20) == []
-        assert again.intake.close_again(6, all_of_it=False) == 0
-        assert again.intake.close_again(4, all_of_it=False) == 2  # of n1: 4 and the rest
+        assert again.intake.cut_again(6, all_of_it=False) == 0
+        assert again.intake.cut_again(4, all_of_it=False) == 2  # of n1: 4 and the rest
         assert all_ready(again) == [(4, "n1"), (5, "n1")]
-        assert again.intake.close_again(4, all_of_it=True) == 1
+        assert again.intake.cut_again(4, all_of_it=True) == 1
         assert all_ready(again) == [(4, "n1"), (5, "n1"), (6, "n2")]
         assert again.bookings.ready() == [(4, "n1"), (6, "n2")]
         sent = [len(decode_payload(again.bookings.bind(number, "n3")[1])) for number in (4, 5, 6)]
         assert sent == [4, 1, 2]
-        assert again.intake.queued() == open_request
+        assert queued(again) == open_request
         assert counts(again) == {"diverted": 8, "duplicates": 2, "queued": 1, "in_flight": 7}
