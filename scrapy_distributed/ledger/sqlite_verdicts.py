@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from scrapy_distributed.ledger.finds import Finds
-from scrapy_distributed.ledger.rules import HALVED_AT, Settlement, fate_of, objection
+from scrapy_distributed.ledger.rules import HALVED_AT, Objection, Settlement, fate_of, objection
 from scrapy_distributed.ledger.sqlite_batches import Batches, joined, requests_at
 from scrapy_distributed.ledger.sqlite_store import Store, while_available
 from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
@@ -53,23 +53,23 @@ class Verdicts:
             return self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
 
     @while_available
-    def objection(self, attempt: Attempt, receipt: Receipt) -> tuple[str, Blame] | None:
+    def objection(self, attempt: Attempt, receipt: Receipt) -> Objection | None:
         """Why the final *receipt* of *attempt* can't be accepted, and who is to blame."""
         if (state := self._state(attempt)) not in LIVE_STATES:
-            return f"it was {state.value} before", Blame.NOBODY
+            return Objection(f"it was {state.value} before", Blame.NOBODY)
         return objection(attempt, receipt, self._batches.get(attempt.batch).settled)
 
     @while_available
     def settle(
         self, attempt: Attempt, receipt: Receipt, *, max_attempts: int,
         found: Iterable[Finds] = (), again: int = 0, counts: bool = True,
-    ) -> Settlement:  # fmt: skip
+    ) -> Settlement | Objection:  # fmt: skip
         """Accept *attempt* as a whole by its final *receipt*, and keep the targets that it has *found*, which
         ``divert_found`` is then to divert. *again*: bitmap of its failed requests that may be tried on another node,
         each once. *counts*: if nothing is settled, that is the batch's failure.
-        Survives a power cut. There must be no ``objection``."""
+        Survives a power cut. Where there is an ``objection`` nothing is done, and it is what is returned."""
         if objected := self.objection(attempt, receipt):
-            raise ValueError(f"{attempt.job} can't be accepted: {objected[0]}")
+            return objected
         counts = counts and self._state(attempt) is not AttemptState.UNKNOWN and not receipt.settled
         with self._store.transaction(durable=True):
             rows = [(self._store.run, some.size, some.packed) for some in found]
