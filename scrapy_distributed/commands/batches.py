@@ -19,6 +19,7 @@ from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
 from scrapy_distributed.commands import at_least, refuse_options
+from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ OPTIONS = {
 }
 #: Actions on one run.
 OF_ONE_RUN = ("show", "retry", "merge")
-STATES = ("failed", "filtered", "dead")
-COUNTS = ("crawled", *STATES, "moved")
+STATES = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.CRAWLED)
+COUNTS = (Outcome.CRAWLED.value, *STATES, "moved")
 FAULTS_SHOWN = 10  # of each kind
 
 
@@ -290,7 +291,7 @@ def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> Non
         wrong = f"show: found {' '.join(words)!r}, expected {WORDS['show']}, like 12"
     elif action == "merge" and not opts.output:
         wrong = "merge: expected -O FILE, the file to be written"
-    elif action == "retry" and opts.state == "filtered":
+    elif action == "retry" and opts.state == Outcome.FILTERED:
         wrong = "retry: found --state filtered, expected failed or dead: what was filtered would be filtered again"
     for name, (option, actions) in OPTIONS.items():
         if not wrong and getattr(opts, name) and action not in actions:

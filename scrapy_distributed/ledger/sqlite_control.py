@@ -8,6 +8,7 @@ from collections.abc import Callable
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.sqlite_batches import Batches, requests_at
 from scrapy_distributed.ledger.sqlite_store import Store
+from scrapy_distributed.wire.outcome import Outcome
 
 LAST_RUN = "SELECT id, name FROM run ORDER BY id DESC LIMIT 1"
 REOPEN_RUN = "UPDATE run SET ended = NULL WHERE id = ?"
@@ -64,7 +65,7 @@ class Control:
                 positions = sum(1 << position for position, _ in outcomes)
                 waiting += [(batch, body) for body in requests_at(self._batches.payload(batch), positions)]
                 db.executemany(DROP_OUTCOME, [(run, batch, position) for position, _ in outcomes])
-                dead = sum(state == "dead" for _, state in outcomes)
+                dead = sum(state == Outcome.DEAD for _, state in outcomes)
                 self._batches.settle(batch, settled, moved=len(outcomes), dead=-dead, failed=dead - len(outcomes))
                 while len(waiting) >= size:
                     self._add(waiting[:size])

@@ -12,6 +12,7 @@ from scrapy_distributed.ledger.sqlite_batches import Batches, joined, requests_a
 from scrapy_distributed.ledger.sqlite_store import Store, while_available
 from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
 from scrapy_distributed.wire.bitmap import bits
+from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.receipt import Receipt
 
 LIVE_STATES = (AttemptState.BOUND, AttemptState.SENT, AttemptState.UNKNOWN)
@@ -107,7 +108,7 @@ class Verdicts:
                 )
             self._batches.settle(attempt.batch, batch.settled | left, moved=left.bit_count())
         elif fate is Fate.DEAD:
-            self._add_outcomes(attempt.batch, [(position, "dead", reason, True) for position in bits(left)])
+            self._add_outcomes(attempt.batch, [(position, Outcome.DEAD, reason, True) for position in bits(left)])
             self._batches.settle(attempt.batch, batch.settled | left, dead=left.bit_count())
         return fate
 
@@ -121,14 +122,14 @@ class Verdicts:
             bodies = joined(requests_at(self._batches.payload(attempt.batch), moved))
             db.execute(ADD_AGAIN, (run, moved.bit_count(), bodies, attempt.node))
         outcomes = [
-            (own[position], state, reason, bool(receipt.again >> position & 1))
-            for state, reasons in (("failed", receipt.failed), ("filtered", receipt.filtered))
+            (own[position], outcome, reason, bool(receipt.again >> position & 1))
+            for outcome, reasons in ((Outcome.FAILED, receipt.failed), (Outcome.FILTERED, receipt.filtered))
             for reason, positions in reasons.items()
             for position in positions
             if not moved >> own[position] & 1
         ]
         now_settled = sum(1 << own[position] for position in bits(receipt.settled))
-        failed = sum(outcome[1] == "failed" for outcome in outcomes)
+        failed = sum(outcome is Outcome.FAILED for _, outcome, *_ in outcomes)
         row = (time.time(), receipt.finish_reason, receipt.items, json.dumps(receipt.feeds),
                json.dumps(dict(receipt.stats)), receipt.unexported, json.dumps(dict(receipt.followed)))  # fmt: skip
         db.execute(ACCEPT_ATTEMPT, (*row, run, attempt.batch, attempt.number))
@@ -141,5 +142,6 @@ class Verdicts:
         )  # fmt: skip
         return moved.bit_count()
 
-    def _add_outcomes(self, batch: int, outcomes: list[tuple[int, str, str, bool]]) -> None:
-        self._store.db.executemany(ADD_OUTCOME, [(self._store.run, batch, *outcome) for outcome in outcomes])
+    def _add_outcomes(self, batch: int, outcomes: list[tuple[int, Outcome, str, bool]]) -> None:
+        rows = [(self._store.run, batch, position, outcome.value, *rest) for position, outcome, *rest in outcomes]
+        self._store.db.executemany(ADD_OUTCOME, rows)
