@@ -18,6 +18,19 @@ from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
 from scrapy_distributed.wire.bitmap import bits
 from scrapy_distributed.wire.payload import decode_payload
 
+ENDS = {"unsent", "accepted", "rejected"}
+# As in scrapy_distributed/ledger/states.py; what a step leaves alone keeps its state.
+ARROWS = {
+    "batch": {
+        "": {"ready"}, "ready": {"ready", "in flight", "settled"}, "in flight": {"in flight", "ready", "settled"},
+        "settled": {"settled"},
+    },
+    "attempt": {
+        "": {"bound"}, "bound": {"bound", "sent", "unknown"} | ENDS, "sent": {"sent", "unknown"} | ENDS,
+        "unknown": {"unknown"} | ENDS, **{end: {end} for end in ENDS},
+    },
+}  # fmt: skip
+
 
 class AnyOrder(RuleBasedStateMachine):
     """Plays every transition in any order that a coordinator can come to: halves, orphans, other nodes, retries."""
@@ -33,6 +46,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.keys: set[int] = set()
         self.crawled: Counter[str] = Counter()
         self.tried_again: Counter[str] = Counter()
+        self.before: dict[tuple[str, ...], str] = {}  # batch or attempt -> state
 
     def teardown(self) -> None:
         try:
@@ -214,6 +228,15 @@ class AnyOrder(RuleBasedStateMachine):
         ]
         assert len(current) == len(set(current))
         assert max(self.tried_again.values(), default=0) <= 1
+
+    @invariant()
+    def states_follow_the_arrows(self) -> None:
+        db = self.ledger.store.db
+        now = {("batch", number): state for number, state in db.execute("SELECT number, state FROM batch")}
+        now |= {("attempt", *key): state for *key, state in db.execute("SELECT batch, number, state FROM attempt")}
+        for key, state in now.items():
+            assert state in ARROWS[key[0]][self.before.get(key, "")], f"{key}: from {self.before.get(key)} to {state}"
+        self.before = now
 
     @invariant()
     def every_request_is_in_exactly_one_place(self) -> None:
