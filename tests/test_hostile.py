@@ -665,9 +665,9 @@ def test_the_largest_counts_and_stats_that_are_read_can_be_settled_and_summed(tm
         for number, stat in enumerate((2**63 - 1, -(2**63) + 1, 9.2e18, 1.5)):
             attempt = a_batch(ledger, number)
             text = forged(job=attempt.job, size=1, settled="AQ==", stats={"a": stat, "max": stat}, **values)
-            ledger.settle(attempt, Receipt.from_json(text, size=1), max_attempts=3)
-        assert set(ledger.worker_stats()) == {"a", "max"}
-        assert ledger.balance().settled
+            ledger.verdicts.settle(attempt, Receipt.from_json(text, size=1), max_attempts=3)
+        assert set(ledger.account.worker_stats()) == {"a", "max"}
+        assert ledger.account.balance().settled
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**63), 10**400, 1e19])
@@ -844,10 +844,10 @@ def test_a_ledger_that_can_not_be_written_is_no_fault_of_a_receipt(tmp_path: Pat
     court = Court(tmp_path / "s.sqlite")
     court.batch(0, 1)
     flight = court.send(court.members[0])
-    court.ledger._db.execute("PRAGMA query_only = 1")
+    court.ledger.store.db.execute("PRAGMA query_only = 1")
     with pytest.raises(LedgerUnavailableError):
         court.final(court.members[0], flight)
-    court.ledger._db.execute("PRAGMA query_only = 0")
+    court.ledger.store.db.execute("PRAGMA query_only = 0")
     assert court.members[0].flights
     court.final(court.members[0], flight)
     assert court.balance() == {"diverted": 2, "crawled": 2}
@@ -866,10 +866,10 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         attempt = a_batch(ledger)
         report = receipt(attempt, failed={"http 404": [1]}, filtered={"offsite": [2]}, items=2, stats={"a": 1},
                          feeds=(("ftp://h/1.jl", 2),))  # fmt: skip
-        ledger.settle(attempt, report, max_attempts=1)
-        bodies = divert(ledger, *range(10, 20))
-        ledger.close_batches([bodies[:4], bodies[4:8]], bodies[8:])
-        ledger.bind(2, "n1")
+        ledger.verdicts.settle(attempt, report, max_attempts=1)
+        divert(ledger, *range(10, 20))
+        ledger.intake.cut([4, 4])
+        ledger.bookings.bind(2, "n1")
     return path.read_bytes()
 
 
@@ -878,15 +878,16 @@ def use(path: Path) -> None:
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
         ledger.others()
-        ledger.queued()
+        count, _ = ledger.intake.open_batch()
         with suppress(LedgerUnavailableError):  # from here on such an error closes the crawl, as ledger_failed
-            ledger.live()
-            ledger.balance()
-            ledger.settled()
-            ledger.posted()
-            ledger.worker_stats()
-            for batch, *_ in ledger.ready():
-                ledger.bind(batch, "n1")
+            ledger.bookings.live()
+            ledger.account.balance()
+            ledger.account.settled()
+            ledger.account.posted()
+            ledger.account.worker_stats()
+            ledger.intake.cut([count])
+            for batch, *_ in ledger.bookings.ready():
+                ledger.bookings.bind(batch, "n1")
 
 
 def read(path: Path) -> None:

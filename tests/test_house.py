@@ -37,7 +37,13 @@ ARROWS: dict[str, set[str]] = {
                  "worker"},
 }  # fmt: skip
 ALONE = {
-    "sqlite3": {"ledger/sqlite.py", "ledger/sqlite_schema.py", "ledger/reader.py"},
+    "sqlite3": {
+        "ledger/sqlite.py",
+        "ledger/sqlite_store.py",
+        "ledger/sqlite_schema.py",
+        "ledger/sqlite_control.py",
+        "ledger/reader.py",
+    },
     "treq": {"fleet/node.py"},
 }
 

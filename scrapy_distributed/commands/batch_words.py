@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record", "BatchRecord", "AttemptRecord")
 
-STATES = ("failed", "filtered", "dead")
-COUNTS = ("crawled", *STATES, "moved")
+STATES = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.CRAWLED)
+COUNTS = (Outcome.CRAWLED.value, *STATES, "moved")
 FAULTS_SHOWN = 10  # of each kind
 
 

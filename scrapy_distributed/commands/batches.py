@@ -24,6 +24,7 @@ from scrapy_distributed.commands.batch_words import (
     print_merged,
     title,
 )
+from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ class Command(ScrapyCommand):
 
         ((reader, run),) = runs  # so there is a ledger: Ledger would make one
         with closing(Ledger(reader.path)) as ledger:
-            taken, left_out = ledger.retry(_Wanted(opts))
+            taken, left_out = ledger.control.retry(_Wanted(opts))
         spider = run.identity["spider"]
         if opts.json:
             print(json.dumps({"run": run.name, "spider": spider, "again": taken, "left_out": left_out}))
@@ -293,7 +294,7 @@ def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> Non
         wrong = f"show: found {' '.join(words)!r}, expected {WORDS['show']}, like 12"
     elif action == "merge" and not opts.output:
         wrong = "merge: expected -O FILE, the file to be written"
-    elif action == "retry" and opts.state == "filtered":
+    elif action == "retry" and opts.state == Outcome.FILTERED:
         wrong = "retry: found --state filtered, expected failed or dead: what was filtered would be filtered again"
     for name, (option, actions) in OPTIONS.items():
         if not wrong and getattr(opts, name) and action not in actions:

@@ -64,16 +64,16 @@ class Coordinator:
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
         self.diverter = Diverter(
             config=config, spider=self.spider, stats=stats, offsite=Offsite(crawler),
-            fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.occurrence,
+            fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.intake.occurrence,
         )  # fmt: skip
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
         self.dispatcher = self._sending_side()
         self.cutter = Cutter(
-            ledger=self.ledger, fleet=self.fleet, config=config, walk=self.walk, stats=stats, clock=clock,
-            idle=lambda: self.dispatcher.idle, send=lambda: self.dispatcher.send_ready(),
+            intake=self.ledger.intake, bookings=self.ledger.bookings, fleet=self.fleet, config=config, walk=self.walk,
+            stats=stats, clock=clock, idle=lambda: self.dispatcher.idle, send=lambda: self.dispatcher.send_ready(),
         )  # fmt: skip
         self.discoveries = Discoveries(
-            ledger=self.ledger, diverter=self.diverter, cutter=self.cutter, spider=self.spider, stats=stats,
+            intake=self.ledger.intake, diverter=self.diverter, cutter=self.cutter, spider=self.spider, stats=stats,
             clock=clock, all_diverted=lambda: self.ending.changed(),
             ledger_failed=lambda error: self.ending.ledger_failed(error),
         )  # fmt: skip
@@ -188,7 +188,7 @@ class Coordinator:
     def _begin_run(self, version: str) -> bool:
         identity = identity_of(self.spider, self.project, rules=self.diverter.rules, callbacks=self.diverter.callbacks)
         to_walk = self.ledger.begin(identity, resume=self.config.resume, wait=self.config.wait)
-        self.walk.lost.update({} if to_walk else self.ledger.losses().own)  # what is walked again counts again
+        self.walk.lost.update({} if to_walk else self.ledger.account.losses().own)  # what is walked again counts again
         if others := self.ledger.others():
             logger.warning(
                 "Unfinished in the same ledger, of other spider arguments or targets, or of a spider whose attributes"

@@ -13,24 +13,26 @@ from scrapy_distributed.coordinator.batch_size import FIRST, BatchSize
 from scrapy_distributed.coordinator.batcher import Batcher
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.members import Fleet
-from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.sqlite_bookings import Bookings
+from scrapy_distributed.ledger.sqlite_intake import Intake
 from scrapy_distributed.wire.payload import MAX_JSON_BYTES
 
 UNMEASURED = 2  # jobs that a node may hold and has not started, while no job has told how long it took
 
 
 class Cutter:
-    """Cuts the requests that are in no batch yet into batches of *ledger*.
+    """Cuts the requests of *intake* that are in no batch yet into batches, which are then in *bookings*.
 
     *idle* tells whether a node of *fleet* has nothing to do; *send* gives what is ready to nodes with room. Whatever
     cuts raises ``LedgerUnavailableError`` where the ledger can't be written; then nothing was cut.
     """
 
     def __init__(
-        self, *, ledger: Ledger, fleet: Fleet, config: Config, walk: Walk, stats: StatsCollector, clock: Any,
-        idle: Callable[[], bool], send: Callable[[], None],
+        self, *, intake: Intake, bookings: Bookings, fleet: Fleet, config: Config, walk: Walk, stats: StatsCollector,
+        clock: Any, idle: Callable[[], bool], send: Callable[[], None],
     ) -> None:  # fmt: skip
-        self.ledger = ledger
+        self.intake = intake
+        self.bookings = bookings
         self.fleet = fleet
         self.walk = walk
         self.stats = stats
@@ -48,11 +50,11 @@ class Cutter:
     def start(self) -> None:
         """The run's time begins. What an earlier coordinator has left uncut is taken up."""
         self._began = self.clock.seconds()
-        self.open.add(self.ledger.queued(), self._began)
+        self.open.add(*self.intake.open_batch(), self._began)
 
     def add(self, bodies: list[str]) -> None:
-        """What the ledger has as queued now, at once: the open batch holds the same. ``cut`` is to follow."""
-        self.open.add(bodies, self.clock.seconds())
+        """What the ledger has as queued now, at once: the open batch counts the same. ``cut`` is to follow."""
+        self.open.add(len(bodies), sum(map(len, bodies)), self.clock.seconds())
         self._diverted += len(bodies)
 
     @property
@@ -63,46 +65,48 @@ class Cutter:
     @property
     def all_cut(self) -> bool:
         """Whether no more batches are to be expected, but for what workers find."""
-        return self.walk.over and not self.open.bodies
+        return self.walk.over and not self.open.count
 
     # When
 
     def cut(self) -> None:
         """Close the batches that are full. Without a fixed size the next one is cut off when those before it have been
         taken: as late as can be, so that what jobs have reported and what is left at the end decide on its size."""
-        self._close(self.open.take_full())
+        self._cut(self.open.full)
         if self.open.size is not None:
+            if self.open.too_long:
+                self._cut([self.open.count])
             return
-        while self.open.bodies and (self.open.too_long or self._wanted()):
-            uncut, size = len(self.open.bodies), self._next_size()
+        while self.open.count and (self.open.too_long or self._wanted()):
+            uncut, size = self.open.count, self._next_size()
             if uncut < size and not (self.open.too_long or self._due()):
                 return
             rest_is_little = self.walk.over and uncut < 1.5 * size
-            self._close(self.open.take(uncut if rest_is_little else size))
+            self._cut([uncut if rest_is_little else min(uncut, size)])
 
     def cut_all(self) -> None:
         """Close the open batch, full or not; without a fixed size what is due of it."""
         if self.open.size is None:
             self.cut()
-        else:
-            self._close(self.open.take_all())
+        elif self.open.count:
+            self._cut([self.open.count])
 
     def cut_rest(self) -> None:
         """Send what is to be tried on another node, if that makes a batch; and after the walk, when only workers find
         more, all that there is as soon as a node has nothing to do, or when it has waited for long enough."""
         now = self.clock.seconds()
         self.cut()
-        if not self.ledger.has_queued():
+        if not self.intake.has_queued():
             self._rest_since = now
             return
-        uncut = self.open.size is None and bool(self.open.bodies)
+        uncut = self.open.size is None and bool(self.open.count)
         if uncut:  # less than a batch of what is to be tried again waits until all has been tried once
             self._rest_since = now
         overdue = self.walk.over and now - self._rest_since >= self.open.max_age
         all_of_it = not uncut and (self._starving or overdue)
         if all_of_it:
             self.cut_all()
-        if self.ledger.close_again(self.open.size or self._next_size(), all_of_it=all_of_it):
+        if self.intake.cut_again(self.open.size or self._next_size(), all_of_it=all_of_it):
             self.send()
 
     def tick(self) -> None:
@@ -116,7 +120,7 @@ class Cutter:
     def _wanted(self) -> bool:
         """Whether a node would take one more: nothing is ready but what waits for another node than its last. As long
         as the right size is not known, only few wait on the nodes."""
-        if any(last_node is None for _, last_node in self.ledger.ready()):
+        if any(last_node is None for _, last_node in self.bookings.ready()):
             return False
         waiting = sum(flight.waiting for _, flight in self.fleet.flights()) if not self.size.measured else 0
         return waiting < UNMEASURED * len(self.fleet.members)
@@ -129,12 +133,12 @@ class Cutter:
     @property
     def _starving(self) -> bool:
         """Whether all has been found here, a node has nothing to do, and nothing is ready for it."""
-        return self.walk.over and self.idle() and not self.ledger.ready()
+        return self.walk.over and self.idle() and not self.bookings.ready()
 
     # How many
 
     def _next_size(self) -> int:
-        uncut = len(self.open.bodies)
+        uncut = self.open.count
         return self.size.next(
             uncut=uncut, unsettled=max(uncut, self._diverted - self.size.requests), slots=self.slots,
             elapsed=self.elapsed, walking=not self.walk.over,
@@ -144,13 +148,10 @@ class Cutter:
         """Jobs that the fleet runs at once, as far as is known: a node does not tell how many it would."""
         return max(1, sum(max(1, member.pace.peak_running) for member in self.fleet.members if member.trust.well))
 
-    def _close(self, batches: list[list[str]]) -> None:
-        if not batches:
+    def _cut(self, sizes: list[int]) -> None:
+        if not sizes:
             return
-        try:
-            made = self.ledger.close_batches(batches, self.open.bodies)
-        except BaseException:  # the ledger has them as queued still, so the open batch has
-            self.open.put_back(batches)
-            raise
+        made, length = self.intake.cut(sizes)
+        self.open.leave(sum(sizes), length)
         self.stats.inc_value("distributed/batches", made)
         self.send()

@@ -14,7 +14,8 @@ from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.divert.diverter import Diverter, Entry
 from scrapy_distributed.divert.finds import MAX_URL
 from scrapy_distributed.errors import LedgerUnavailableError
-from scrapy_distributed.ledger.sqlite import Finds, Ledger
+from scrapy_distributed.ledger.finds import Finds
+from scrapy_distributed.ledger.sqlite_intake import Intake
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.request import decode_requests
 
@@ -28,10 +29,10 @@ class Discoveries:
     """
 
     def __init__(
-        self, *, ledger: Ledger, diverter: Diverter, cutter: Cutter, spider: Spider, stats: StatsCollector, clock: Any,
+        self, *, intake: Intake, diverter: Diverter, cutter: Cutter, spider: Spider, stats: StatsCollector, clock: Any,
         all_diverted: Callable[[], None], ledger_failed: Callable[[LedgerUnavailableError], None],
     ) -> None:  # fmt: skip
-        self.ledger = ledger
+        self.intake = intake
         self.diverter = diverter
         self.cutter = cutter
         self.spider = spider
@@ -69,7 +70,7 @@ class Discoveries:
         if self._stopped or self.waits:
             return
         try:
-            some = self.ledger.divert_found()
+            some = self.intake.divert_found()
             if some is None:
                 self.all_diverted()
                 return

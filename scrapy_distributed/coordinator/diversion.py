@@ -65,7 +65,7 @@ class Diversion:
         assert stats is not None
         try:
             entries, here = self.diverter.entries(taken)
-            new = self.ledger.divert(entries)
+            new = self.ledger.intake.divert(entries)
             self.cutter.add(new)
             stats.inc_value("distributed/diverted", len(new))
             if len(new) < len(entries):

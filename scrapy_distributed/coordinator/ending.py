@@ -58,8 +58,8 @@ class Ending:
                 # Another handler of the signal may have given the engine more to do.
                 if self.crawler.engine.spider_is_idle() and not self.walk.waits:
                     self.walk.is_done()
-                    self.ledger.lost_own(self.walk.lost)
-                    self.ledger.walked()
+                    self.ledger.intake.lost_own(self.walk.lost)
+                    self.ledger.intake.walked()
             if self.walk.over:
                 self.cutter.cut_rest()
         except LedgerUnavailableError as error:
@@ -70,13 +70,13 @@ class Ending:
     def request_scheduled(self) -> None:
         if self.walk.done:  # it goes on: a spider may have more to crawl when it is idle
             self.walk.done = False
-            self.ledger.walk_on()
+            self.ledger.intake.walk_on()
 
     @property
     def done(self) -> bool:
-        if self.cutter.open.bodies or self.diversion.taken or self.walk.waits:
+        if self.cutter.open.count or self.diversion.taken or self.walk.waits:
             return False
-        return self.ledger.settled() if self.config.wait else self.ledger.posted()
+        return self.ledger.account.settled() if self.config.wait else self.ledger.account.posted()
 
     def changed(self) -> None:
         """A batch was taken or settled: close at once if that was the last, the engine's heartbeat may be 5 s away."""
@@ -137,7 +137,7 @@ class Ending:
                 elapsed = self.cutter.elapsed
                 self.cutter.size.idle(False, elapsed)
                 await self.dispatcher.drain(self.config.shutdown_timeout)
-                self.ledger.lost_own(self.walk.lost)
+                self.ledger.intake.lost_own(self.walk.lost)
                 report(
                     self.ledger, self.crawler, reason, targets=str(self.diversion.diverter), wait=self.config.wait,
                     batch_size=self.cutter.size, slots=self.cutter.slots, elapsed=elapsed,

@@ -21,17 +21,17 @@ def report(
     *wait*: whether it was to wait for the workers; *batch_size*: what was measured of the jobs; *slots*: how many the
     fleet ran at once; *elapsed*: seconds that this coordinator was at it."""
     extra = {"spider": crawler.spider}
-    over = ledger.end()
-    balance = ledger.balance()
+    over = ledger.account.end()
+    balance = ledger.account.balance()
     assert crawler.stats is not None
     for name, count in balance.as_dict().items():
         crawler.stats.set_value(f"distributed/{name}", count)
-    for key, value in ledger.worker_stats().items():
+    for key, value in ledger.account.worker_stats().items():
         crawler.stats.set_value(f"distributed/workers/{key}", value)
     _report_shares(crawler, batch_size, slots, elapsed, most_of_it=over and 2 * batch_size.requests >= balance.diverted)
     log = logger.info if balance.holds else logger.critical
     log("Run %s: %s", ledger.run, balance, extra=extra)
-    _report_losses(crawler, ledger.losses())
+    _report_losses(crawler, ledger.account.losses())
     if over and not balance.diverted:
         logger.warning("Nothing was diverted: no request matched %s", targets, extra=extra)
     if balance.failed or balance.dead:

@@ -21,6 +21,7 @@ from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
 from twisted.python.failure import Failure
 
+from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import reason_of
 
 logger = logging.getLogger(__name__)
@@ -85,8 +86,8 @@ class Walk:
         """As a downloader middleware has it. The request that it returns is given to the scheduler."""
         if request not in self._scheduled:
             return None
-        state, reason = reason_of(exception)
-        if state != "failed":
+        outcome, reason = reason_of(exception)
+        if outcome is not Outcome.FAILED:
             return None
         tried = request.meta.get(TRIED, 0)
         if tried == len(PAUSES) or not any(fnmatch.fnmatchcase(reason, pattern) for pattern in self.patterns):

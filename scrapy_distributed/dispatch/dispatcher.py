@@ -78,11 +78,11 @@ class Dispatcher:
         """Look after the attempts that an earlier coordinator left under way, and send what is ready, as *job* says."""
         self.job, self.started = job, True
         now = self._usable_at = self._now()
-        for attempt in self.ledger.live():
+        for attempt in self.ledger.bookings.live():
             member = self.fleet.by_url(attempt.url)
             if member is None:
                 reason = f"its node {attempt.node} ({attempt.url}) is no longer in DISTRIBUTED_TARGET_HOSTS"
-                self.ledger.lose(attempt, reason, counts=False, max_attempts=self.config.max_attempts)
+                self.ledger.verdicts.lose(attempt, reason, counts=False, max_attempts=self.config.max_attempts)
                 continue
             lost = attempt.state is AttemptState.UNKNOWN
             member.add(Flight(attempt=attempt, sent_at=now, evidence=now, lost=lost))
@@ -95,11 +95,13 @@ class Dispatcher:
         """Give ready batches to nodes with room, in strict round robin where all have room."""
         while not self._closing:
             # A batch that should not go back to its last node does not hold up those behind it.
-            turns = ((batch, self.fleet.take_turn(avoid=last_node)) for batch, last_node in self.ledger.ready())
+            turns = (
+                (batch, self.fleet.take_turn(avoid=last_node)) for batch, last_node in self.ledger.bookings.ready()
+            )
             batch, member = next(((batch, member) for batch, member in turns if member is not None), (0, None))
             if member is None:
                 return
-            attempt, payload = self.ledger.bind(batch, member.name, member.carrier.url)  # row before POST
+            attempt, payload = self.ledger.bookings.bind(batch, member.name, member.carrier.url)  # row before POST
             now = self._now()
             flight = Flight(attempt=attempt, sent_at=now, evidence=now, trial=member.trust.doubt)
             member.add(flight)
@@ -119,11 +121,12 @@ class Dispatcher:
         try:
             self.send_ready()
             while self._now() < deadline and (
-                self._posting or (self.ledger.ready() and any(member.has_room for member in self.fleet.members))
+                self._posting
+                or (self.ledger.bookings.ready() and any(member.has_room for member in self.fleet.members))
             ):
                 await self._sleep(0.05)
                 self.send_ready()
-            if self.ledger.settled():
+            if self.ledger.account.settled():
                 await self._end_the_rest(deadline)
         finally:
             self._closing = self.supervisor.stopped = True
@@ -175,7 +178,7 @@ class Dispatcher:
         """Seconds until the next look. The last batches are over when we see it, and idle slots wait for it."""
         members = len(self.fleet.members)
         usual = max(self.config.poll_interval, min(members / LOOKS, self.config.lease / 4))
-        return usual if self.ledger.ready() or not self.all_cut() else min(usual, members / LAST_LOOKS)
+        return usual if self.ledger.bookings.ready() or not self.all_cut() else min(usual, members / LAST_LOOKS)
 
     async def _look(self, member: Member) -> None:
         if not member.trust.silent or self._now() >= member.trust.again_at:
@@ -221,7 +224,7 @@ class Dispatcher:
             takers = {other.name: 1 for other in others if other.would_try(any_well=any_well)}
             if any_well:  # what was sent before is not for trying out a node
                 waiting = [flight for flight in waiting if flight.attempt.number == 1]
-        if not takers or any(name != last for _, last in self.ledger.ready() for name in takers):
+        if not takers or any(name != last for _, last in self.ledger.bookings.ready() for name in takers):
             return
         for flight in waiting[-sum(takers.values()) :]:
             with suppress(NodeRefusedError, FlightOverError):  # to one job: nothing against the node
@@ -261,7 +264,7 @@ class Dispatcher:
         # To answer is not enough where batches wait: a member that has failed must have a job of ours, or take one.
         # Where the last batch goes from one to the other, and comes back each time, it waits as well.
         members = self.fleet.members
-        waits = not self.ledger.posted() or any(flight.counts for _, flight in self.fleet.flights())
+        waits = not self.ledger.account.posted() or any(flight.counts for _, flight in self.fleet.flights())
         if any(one.usable(waiting=waits) for one in members):
             self._usable_at = now
         elif now - self._usable_at >= self.config.fleet_timeout and not any(one.proving for one in self.fleet.members):

@@ -16,7 +16,9 @@ from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.fleet.trust import Proof
-from scrapy_distributed.ledger.sqlite import Finds, Ledger, Settlement
+from scrapy_distributed.ledger.finds import Finds
+from scrapy_distributed.ledger.rules import Settlement
+from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Blame, Fate
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import shortened
@@ -80,7 +82,7 @@ class Judge:
         self._warn("Batch %s: %s; its requests are to go out again", flight.attempt.label, reason)
         self.stats.inc_value("distributed/attempts/lost")
         blame = self._blame_for_loss(member, flight)
-        fate = self.ledger.lose(
+        fate = self.ledger.verdicts.lose(
             flight.attempt, reason, counts=self._counts(blame), max_attempts=self.config.max_attempts
         )
         flight.lose()
@@ -90,7 +92,7 @@ class Judge:
 
     def unsent(self, member: Member, flight: Flight, reason: str) -> None:
         """It never ran and never will."""
-        self.ledger.unsent(flight.attempt, reason)
+        self.ledger.bookings.unsent(flight.attempt, reason)
         member.forget(flight)
 
     def worked(self, member: Member, proof: Proof) -> None:
@@ -107,7 +109,7 @@ class Judge:
         return Blame.NOBODY if flight.never_ran or member.trust.silent else Blame.NODE
 
     def _objection(self, flight: Flight, receipt: Receipt) -> tuple[str, Blame] | None:
-        return self.ledger.objection(flight.attempt, receipt) or self._overtaken(flight, receipt)
+        return self.ledger.verdicts.objection(flight.attempt, receipt) or self._overtaken(flight, receipt)
 
     def _overtaken(self, flight: Flight, receipt: Receipt) -> tuple[str, Blame] | None:
         """A lost attempt that comes home with a part only is not worth a replacement that is at work."""
@@ -134,7 +136,7 @@ class Judge:
         """Enter it into the ledger as a whole; or why that can't be done, and who is to blame. Raises
         ``LedgerUnavailableError``: then it is tried again."""
         try:
-            return self.ledger.settle(
+            return self.ledger.verdicts.settle(
                 flight.attempt, receipt, max_attempts=self.config.max_attempts, found=found,
                 again=self._again(member, receipt), counts=flight.signalled_at is None or flight.stalled,
             )  # fmt: skip
@@ -173,7 +175,7 @@ class Judge:
     ) -> None:  # fmt: skip
         attempt = flight.attempt
         counts, most = self._counts(blame, alone=alone) and not excused, self.config.max_attempts
-        fate = self.ledger.reject(attempt, reason, counts=counts, max_attempts=most)
+        fate = self.ledger.verdicts.reject(attempt, reason, counts=counts, max_attempts=most)
         member.is_over(flight)
         self.stats.inc_value("distributed/attempts/rejected")
         self._warn("Batch %s from %s rejected: %s (job %s)", attempt.label, member.name, reason, attempt.job)
@@ -209,11 +211,11 @@ class Judge:
             self._warn("Batch %s has failed: its requests go out as two halves", flight.attempt.batch)
         elif fate is Fate.DEAD:
             self._warn("Batch %s: its attempts are used up, what is left is dead: %s", flight.attempt.batch, reason)
-        settled = self.ledger.settled_positions(flight.attempt.batch)
+        settled = self.ledger.verdicts.settled_positions(flight.attempt.batch)
         for other in self._of_batch(flight.attempt.batch):
             if other.attempt.positions & settled:
                 other.fence()
-                self.ledger.reject(
+                self.ledger.verdicts.reject(
                     other.attempt, "what it was sent is settled, or in another batch, already", counts=False,
                     max_attempts=self.config.max_attempts,
                 )  # fmt: skip

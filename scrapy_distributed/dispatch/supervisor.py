@@ -186,7 +186,7 @@ class Supervisor:
 
     def arrived(self, flight: Flight) -> None:
         if flight.arrived():
-            self.ledger.sent(flight.attempt)
+            self.ledger.bookings.sent(flight.attempt)
 
     async def take_back(self, member: Member, flight: Flight) -> bool:
         """Take a job back, if it waits still. Returns whether that was so."""

@@ -4,6 +4,7 @@ dead? A store of a ledger applies what is found here in one transaction."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from scrapy_distributed.ledger.states import Attempt, BatchState, Blame, Fate
 from scrapy_distributed.wire.receipt import Receipt
@@ -31,16 +32,33 @@ class Batch:
         return ((1 << self.size) - 1) & ~self.settled
 
 
-def objection(attempt: Attempt, receipt: Receipt, settled: int) -> tuple[str, Blame] | None:
+@dataclass(frozen=True, kw_only=True)
+class Settlement:
+    """What an accepted attempt has brought. *again*: how many of its failed requests are to be tried on another
+    node."""
+
+    fate: Fate
+    again: int = 0
+
+
+class Objection(NamedTuple):
+    """Why a final receipt can't be accepted, and who is to blame."""
+
+    reason: str
+    blame: Blame
+
+
+def objection(attempt: Attempt, receipt: Receipt, settled: int) -> Objection | None:
     """Why the final *receipt* of *attempt* can't be accepted where *settled* of the batch is settled already."""
     if attempt.positions & settled:
-        return "what it was sent is settled, or in another batch, already", Blame.NOBODY
+        return Objection("what it was sent is settled, or in another batch, already", Blame.NOBODY)
     if receipt.size != attempt.size:
-        return f"its receipt speaks of {receipt.size} requests, sent were {attempt.size}", Blame.NODE
+        return Objection(f"its receipt speaks of {receipt.size} requests, sent were {attempt.size}", Blame.NODE)
     if not receipt.stored:
-        return "its feed was not stored", Blame.NODE
+        return Objection("its feed was not stored", Blame.NODE)
     if not receipt.clean:
-        return f"it ended early ({receipt.finish_reason}) with items of unfinished requests in its feed", Blame.BATCH
+        reason = f"it ended early ({receipt.finish_reason}) with items of unfinished requests in its feed"
+        return Objection(reason, Blame.BATCH)
     return None
 
 

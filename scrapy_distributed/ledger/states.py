@@ -1,4 +1,21 @@
-"""A batch and its attempts: their names and states."""
+"""A batch and its attempts: their names, their states, and which follows which, by the method of the ledger.
+
+A batch. One that is settled stays so: halves, what is tried on another node, and a retry are batches of their own::
+
+    READY     --bind-->                         IN_FLIGHT
+    IN_FLIGHT --unsent, lose, reject, settle--> READY      something is left, and no other attempt is under way
+    IN_FLIGHT --settle-->                       SETTLED    nothing is left
+    IN_FLIGHT --lose, reject, settle-->         SETTLED    it has died too often: halved, or what is left is dead
+    READY     --settle-->                       SETTLED    a lost attempt has come home, and nothing is left
+
+An attempt::
+
+    BOUND                --sent-->   SENT
+    BOUND, SENT          --lose-->   UNKNOWN
+    BOUND, SENT, UNKNOWN --unsent--> UNSENT
+    BOUND, SENT, UNKNOWN --settle--> ACCEPTED
+    BOUND, SENT, UNKNOWN --reject--> REJECTED
+"""
 
 from __future__ import annotations
 

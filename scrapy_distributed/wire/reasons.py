@@ -6,6 +6,7 @@ from scrapy.exceptions import IgnoreRequest
 from scrapy.spidermiddlewares.httperror import HttpError
 
 from scrapy_distributed.errors import NodeRequestError
+from scrapy_distributed.wire.outcome import Outcome
 
 TO_A_NODE = "a node of the fleet"
 MAX_REASON = 200  # characters: it is stored with each of its requests, and names of exceptions have any length
@@ -29,18 +30,18 @@ REASONS = {
 }
 
 
-def reason_of(error: BaseException) -> tuple[str, str]:
-    """State and reason, in stable words, of a request whose download or input ended with *error*."""
+def reason_of(error: BaseException) -> tuple[Outcome, str]:
+    """Outcome and reason, in stable words, of a request whose download or input ended with *error*."""
     if isinstance(error, HttpError):
-        return "failed", f"http {error.response.status}"
+        return Outcome.FAILED, f"http {error.response.status}"
     if isinstance(error, NodeRequestError):
-        return "filtered", TO_A_NODE
+        return Outcome.FILTERED, TO_A_NODE
     if isinstance(error, IgnoreRequest):
         text = str(error)
         if "robots.txt" in text:
-            return "filtered", "robots.txt"
+            return Outcome.FILTERED, "robots.txt"
         if "offsite" in text:
-            return "filtered", "offsite"
-        return ("failed", "too many redirects") if "redirections" in text else ("filtered", "ignored")
+            return Outcome.FILTERED, "offsite"
+        return (Outcome.FAILED, "too many redirects") if "redirections" in text else (Outcome.FILTERED, "ignored")
     name = type(error).__name__
-    return "failed", REASONS.get(name, f"download {name}")
+    return Outcome.FAILED, REASONS.get(name, f"download {name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from scrapy_distributed.wire.bitmap import bits
+from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import MAX_REASON
 from scrapy_distributed.words import shortened
 
@@ -24,8 +25,8 @@ class Outcomes:
         self.size = size
         self.follow_up_fails = follow_up_fails
         self.settled = 0  # bitmap
-        self.noted: dict[int, tuple[str, str]] = {}  # position -> state, reason; without one it is crawled
-        self.followed: Counter[tuple[str, str]] = Counter()  # state and reason of what ended so further down
+        self.noted: dict[int, tuple[Outcome, str]] = {}  # position -> outcome, reason; without one it is crawled
+        self.followed: Counter[tuple[Outcome, str]] = Counter()  # outcome and reason of what ended so further down
         self.landed: dict[int, str] = {}  # position -> key of the page to which a start request was redirected
         self._open = [0] * size
         self._live: dict[int, int] = {}  # serial of a ticket -> position
@@ -60,19 +61,19 @@ class Outcomes:
         self._put_out(position)
         self._with_items |= 1 << position
 
-    def note(self, ticket: tuple[int, int], state: str, reason: str, *, early: bool = False) -> None:
+    def note(self, ticket: tuple[int, int], outcome: Outcome, reason: str, *, early: bool = False) -> None:
         """How the request of *ticket* has failed or was filtered; *early*: before its callback. The first note wins."""
         position, serial = ticket
         reason = shortened(reason, MAX_REASON)
         if serial == position:
             if position not in self.noted:
-                self.noted[position] = state, reason
-                if early and state == "failed":
+                self.noted[position] = outcome, reason
+                if early and outcome == Outcome.FAILED:
                     self._early |= 1 << position
         elif serial in self._live:
-            self.followed[state, reason] += 1
-            if self.follow_up_fails and state == "failed":
-                self.noted.setdefault(position, (state, shortened(f"followed {reason}", MAX_REASON)))
+            self.followed[outcome, reason] += 1
+            if self.follow_up_fails and outcome == Outcome.FAILED:
+                self.noted.setdefault(position, (outcome, shortened(f"followed {reason}", MAX_REASON)))
 
     def end(self, ticket: tuple[int, int]) -> None:
         """The request of *ticket* is over. Any number of times."""
@@ -85,7 +86,7 @@ class Outcomes:
     def lose_open(self) -> None:
         """The crawl has finished with nothing to do: what is still open went astray, e.g. in another middleware."""
         for position in bits(((1 << self.size) - 1) & ~self.settled):
-            self.noted.setdefault(position, ("failed", LOST))
+            self.noted.setdefault(position, (Outcome.FAILED, LOST))
             self.settled |= 1 << position
 
     @property
@@ -100,12 +101,13 @@ class Outcomes:
 
     def failed_follow_ups(self) -> dict[str, int]:
         """Reason to number, the most frequent first."""
-        return {reason: count for (state, reason), count in self.followed.most_common() if state == "failed"}
+        most = self.followed.most_common()
+        return {reason: count for (outcome, reason), count in most if outcome == Outcome.FAILED}
 
-    def by_reason(self, state: str) -> dict[str, list[int]]:
+    def by_reason(self, outcome: Outcome) -> dict[str, list[int]]:
         reasons: dict[str, list[int]] = {}
         for position, (noted, reason) in self.noted.items():
-            if noted == state and self.settled >> position & 1:
+            if noted == outcome and self.settled >> position & 1:
                 reasons.setdefault(reason, []).append(position)
         return reasons
 

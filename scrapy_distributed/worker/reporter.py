@@ -13,6 +13,7 @@ from scrapy.utils.asyncio import create_looping_call
 
 from scrapy_distributed.errors import ConfigError, WireError
 from scrapy_distributed.wire import receipt
+from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import MAX_REASON
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import shortened
@@ -78,8 +79,8 @@ class Reporter:
             return
         if self._heartbeat.running:
             self._heartbeat.stop()
-        for (state, reason), count in self.outcomes.followed.items():
-            self._stats.set_value(f"distributed/followed/{state}/{reason}", count)
+        for (outcome, reason), count in self.outcomes.followed.items():
+            self._stats.set_value(f"distributed/followed/{outcome.value}/{reason}", count)
         self._stats.set_value("distributed/job_seconds", round(process_age(), 3))
         self._write(final=True)
 
@@ -121,7 +122,8 @@ class Reporter:
         return Receipt(
             job=self.spider._job,
             sequence=self.sequence, final=final, size=outcomes.size, settled=outcomes.settled,
-            failed=outcomes.by_reason("failed"), filtered=outcomes.by_reason("filtered"), again=outcomes.again,
+            failed=outcomes.by_reason(Outcome.FAILED), filtered=outcomes.by_reason(Outcome.FILTERED),
+            again=outcomes.again,
             items=self.items, pages=stats.get("response_received_count", 0), activity=self.activity,
             clean=outcomes.clean, stored=final and feeds.stored(stats), feeds=tuple(feeds.files) if final else (),
             unexported=feeds.unexported if final else 0,

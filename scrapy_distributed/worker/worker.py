@@ -31,6 +31,7 @@ from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.guard.guard import own_is_open
 from scrapy_distributed.wire import receipt
+from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import reason_of
 from scrapy_distributed.wire.request import decode_requests
 from scrapy_distributed.wire.ticket import Ticket, Tickets, ticket_of
@@ -159,7 +160,7 @@ class Worker:
         if ticket is not None:
             if not isinstance(exception, CloseSpider):  # asked for by the spider: its page is done
                 kind = reason_of(exception) if isinstance(exception, HttpError) else None
-                self.outcomes.note(ticket, *(kind or ("failed", f"callback {type(exception).__name__}")))
+                self.outcomes.note(ticket, *(kind or (Outcome.FAILED, f"callback {type(exception).__name__}")))
             self.outcomes.end(ticket)
 
     @contextmanager
@@ -251,13 +252,13 @@ class Worker:
     def _request_scheduled(self, request: Request) -> None:
         ticket = ticket_of(request)
         if ticket is not None and self.offsite.filters(request):
-            self.outcomes.note(ticket, "filtered", "offsite")
+            self.outcomes.note(ticket, Outcome.FILTERED, "offsite")
             self.outcomes.end(ticket)
 
     def _request_dropped(self, request: Request) -> None:
         ticket = ticket_of(request)
         if ticket is not None:
-            self.outcomes.note(ticket, "filtered", "duplicate")
+            self.outcomes.note(ticket, Outcome.FILTERED, "duplicate")
             self.outcomes.end(ticket)
 
     def _item_scraped(self, item: Any, response: Any) -> None:
@@ -269,7 +270,7 @@ class Worker:
     def _item_error(self, response: Any, failure: Failure) -> None:
         ticket = ticket_of(response)
         if ticket is not None:
-            self.outcomes.note(ticket, "failed", f"item {type(failure.value).__name__}")
+            self.outcomes.note(ticket, Outcome.FAILED, f"item {type(failure.value).__name__}")
 
     def _request_reached_downloader(self) -> None:
         """The first one: from here on a request may kill this worker, and the receipt tells that it was at work."""

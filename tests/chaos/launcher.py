@@ -13,19 +13,22 @@ import sys
 from typing import Any
 
 from scrapy_distributed.fleet.node import Node
-from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.sqlite_account import Account
+from scrapy_distributed.ledger.sqlite_bookings import Bookings
+from scrapy_distributed.ledger.sqlite_intake import Intake
+from scrapy_distributed.ledger.sqlite_verdicts import Verdicts
 
 SECONDS_BEFORE_REPLY = 0.5
 
 METHODS: dict[str, tuple[type, str]] = {
-    "divert": (Ledger, "divert"),
-    "close": (Ledger, "close_batches"),
-    "bind": (Ledger, "bind"),
+    "divert": (Intake, "divert"),
+    "cut": (Intake, "cut"),
+    "bind": (Bookings, "bind"),
     "post": (Node, "schedule"),
-    "mark": (Ledger, "sent"),
-    "settle": (Ledger, "settle"),
-    "walked": (Ledger, "walked"),
-    "end": (Ledger, "end"),
+    "mark": (Bookings, "sent"),
+    "settle": (Verdicts, "settle"),
+    "walked": (Intake, "walked"),
+    "end": (Account, "end"),
 }
 POINTS = [f"{when}-{name}" for name in METHODS for when in ("before", "after")] + ["during-post"]
 """``during-post``: the node has been asked, and has not answered for ``SECONDS_BEFORE_REPLY``."""

@@ -13,7 +13,7 @@ from places import Backup, FileCopy
 
 SMALL = {"DISTRIBUTED_BATCH_SIZE": 20, "DISTRIBUTED_NODE_BACKLOG": 1}
 JOURNEY = [
-    "after-divert", "after-close", "after-bind", "after-post", "after-mark", "after-walked", "before-settle",
+    "after-divert", "after-cut", "after-bind", "after-post", "after-mark", "after-walked", "before-settle",
     "after-settle", "before-end",
 ]  # fmt: skip
 

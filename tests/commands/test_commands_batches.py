@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ledgers import IDENTITY, a_batch, bind, divert, halved, of_feeds, receipt, settled, unfinished
+from ledgers import IDENTITY, a_batch, bind, cut, divert, halved, of_feeds, receipt, settled, unfinished
 from scrapy.exceptions import UsageError
 from scrapy.settings import Settings
 
@@ -56,7 +56,7 @@ class Said:
 def off_by_one(path: Path) -> str:
     run = settled(path)
     with closing(Ledger(path)) as ledger:
-        ledger._db.execute("INSERT INTO request VALUES (1, x'00')")
+        ledger.store.db.execute("INSERT INTO request VALUES (1, x'00')")
     return run
 
 
@@ -214,8 +214,8 @@ def test_more_batches_and_outcomes_than_one_page(capsys: pytest.CaptureFixture[s
     with closing(Ledger(tmp_path / "s.sqlite")) as ledger:
         ledger.begin(IDENTITY, resume=True)
         attempt = a_batch(ledger, *range(2 * PAGE + 1))
-        ledger.settle(attempt, receipt(attempt, failed={"dns": list(range(attempt.size))}), max_attempts=1)
-        ledger.close_batches([[body] for body in divert(ledger, *range(3 * PAGE, 4 * PAGE))], [])
+        ledger.verdicts.settle(attempt, receipt(attempt, failed={"dns": list(range(attempt.size))}), max_attempts=1)
+        cut(ledger, *([body] for body in divert(ledger, *range(3 * PAGE, 4 * PAGE))))
     lines = Said(capsys, "failed", "--ledger", "s.sqlite").out.splitlines()
     assert lines == [f"failed\tdns\thttp://a/{number}" for number in range(2 * PAGE + 1)]
     lines = Said(capsys, "list", "--ledger", "s.sqlite").out.splitlines()
@@ -297,7 +297,7 @@ def test_a_reason_can_not_forge_a_line_or_control_a_terminal(
         ledger.begin(IDENTITY, resume=True)
         attempt = a_batch(ledger, 1)
         report = receipt(attempt, failed={"x\ncrawled\t\x1b[2J": [0]}, feeds=(("ftp://h/\x1b]0;", 0),))
-        ledger.settle(attempt, report, max_attempts=1)
+        ledger.verdicts.settle(attempt, report, max_attempts=1)
     for words in (["failed"], ["show", "1"]):
         out = Said(capsys, *words, "--ledger", "s.sqlite").out
         assert "failed\tx\\ncrawled\\t\\x1b[2J\thttp://a/1\n" in out
@@ -360,7 +360,7 @@ def test_show_of_halves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
 def test_a_job_that_never_ran_has_no_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "s.sqlite")) as ledger:
         ledger.begin(IDENTITY | {"project": "a/b ü"}, resume=True)
-        ledger.unsent(a_batch(ledger), "refused")
+        ledger.bookings.unsent(a_batch(ledger), "refused")
         bind(ledger)
     first, second = Said(capsys, "show", "1", "--json", "--ledger", "s.sqlite").lines[0]["attempts"]
     assert (first["state"], first["log"]) == ("unsent", None)
@@ -377,10 +377,10 @@ def some_failed(path: Path) -> str:
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
         attempt = a_batch(ledger)
-        ledger.walked()
+        ledger.intake.walked()
         report = receipt(attempt, failed={"http 404": [0], "dns": [1]}, filtered={"offsite": [2]}, again=0b10)
-        ledger.settle(attempt, report, max_attempts=1)
-        assert ledger.end()
+        ledger.verdicts.settle(attempt, report, max_attempts=1)
+        assert ledger.account.end()
         return ledger.run
 
 
@@ -403,8 +403,8 @@ def test_retry_makes_the_same_command_take_the_run_up_again(capsys: pytest.Captu
         assert ledger.run == run
         attempt = bind(ledger)
         assert (attempt.label, attempt.size) == ("2", 1)
-        ledger.settle(attempt, receipt(attempt), max_attempts=3)
-        assert ledger.end()
+        ledger.verdicts.settle(attempt, receipt(attempt), max_attempts=3)
+        assert ledger.account.end()
     assert Said(capsys, "check", "--ledger", "s.sqlite").code == 0
     assert Said(capsys, "show", "1", "--ledger", "s.sqlite").out.splitlines()[2].endswith("1 moved to batch 2")
 
@@ -431,11 +431,11 @@ def test_retry_makes_few_batches(capsys: pytest.CaptureFixture[str], tmp_path: P
         for first in range(0, 12, 4):
             attempt = a_batch(ledger, *range(first, first + 4))
             report = receipt(attempt, 0b0111, failed={"dns": [0, 1]}, again=0b0011, finish_reason="shutdown")
-            ledger.settle(attempt, report, max_attempts=1)
-            if ledger.ready():
-                ledger.reject(bind(ledger), "killed", counts=True, max_attempts=1)
-        ledger.walked()
-        assert ledger.end()
+            ledger.verdicts.settle(attempt, report, max_attempts=1)
+            if ledger.bookings.ready():
+                ledger.verdicts.reject(bind(ledger), "killed", counts=True, max_attempts=1)
+        ledger.intake.walked()
+        assert ledger.account.end()
     assert Said(capsys, "retry", "--json", "--ledger", "s.sqlite").lines[0]["again"] == 9
     (shown,) = Said(capsys, "list", "--json", "--ledger", "s.sqlite").lines[0]["runs"]
     assert [(batch["number"], batch["size"], batch["parent"]) for batch in shown["batches"][3:]] == [
@@ -445,7 +445,7 @@ def test_retry_makes_few_batches(capsys: pytest.CaptureFixture[str], tmp_path: P
     ]
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
-        urls = [decode_payload(ledger.bind(number, "n")[1]) for number in (4, 5, 6)]
+        urls = [decode_payload(ledger.bookings.bind(number, "n")[1]) for number in (4, 5, 6)]
     paths = [[url.rpartition("/")[2] for url in batch] for batch in urls]
     assert paths == [["0", "1", "3", "4"], ["5", "7", "8", "9"], ["11"]]
 

@@ -4,12 +4,16 @@ ledger is a real one."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from carriers import idle_member
-from ledgers import IDENTITY, divert, receipt, states
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ledgers import IDENTITY, divert, queued, receipt, states
 from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.utils.test import get_crawler
@@ -23,9 +27,11 @@ from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.dispatch.members import Fleet
+from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire import payload
+from scrapy_distributed.wire.payload import decode_payload
 
 
 class Plain(Spider):
@@ -46,12 +52,21 @@ class Rig:
         self.member = idle_member(1)
         self.walk = Walk(self.crawler, patterns=(), clock=self.clock)
         self.cutter = Cutter(
-            ledger=self.ledger, fleet=Fleet([self.member]), config=Config.from_settings(self.crawler.settings),
-            walk=self.walk, stats=self.crawler.stats, clock=self.clock, idle=lambda: self.taker.idle,
+            intake=self.ledger.intake,
+            bookings=self.ledger.bookings,
+            fleet=Fleet([self.member]),
+            config=Config.from_settings(self.crawler.settings),
+            walk=self.walk,
+            stats=self.crawler.stats,
+            clock=self.clock,
+            idle=lambda: self.taker.idle,
             send=self.taker.send_ready,
-        )  # fmt: skip
+        )
         self.ledger.begin(IDENTITY, resume=True)
         self.cutter.start()
+
+    def close(self) -> None:
+        self.ledger.close()
 
     @property
     def sizes(self) -> list[int]:
@@ -77,7 +92,7 @@ class Rig:
     def settle(self, attempt: Attempt, startup: float, seconds: float) -> None:
         stats = {"distributed/startup_seconds": startup, "distributed/job_seconds": seconds}
         final = receipt(attempt, stats=stats)
-        self.ledger.settle(attempt, final, max_attempts=1)
+        self.ledger.verdicts.settle(attempt, final, max_attempts=1)
         self.cutter.size.job_ended(final.stats, attempt.size, self.cutter.elapsed, "n1")
 
 
@@ -91,12 +106,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def start(**settings: Any) -> Rig:
         for earlier in rigs:
-            earlier.ledger.close()
+            earlier.close()
         rigs.append(Rig(tmp_path / "ledger.sqlite", **settings))
         return rigs[-1]
 
     yield start
-    rigs[-1].ledger.close()
+    rigs[-1].close()
 
 
 def test_a_fixed_size_is_closed_at_once(start: Start) -> None:
@@ -106,6 +121,49 @@ def test_a_fixed_size_is_closed_at_once(start: Start) -> None:
     assert rig.sizes == [3, 3]
     rig.end_of_walk()
     assert rig.sizes == [3, 3, 2]
+
+
+@settings(max_examples=25, deadline=None)
+@given(pages=st.lists(st.integers(0, 9), max_size=12), size=st.integers(1, 7), max_bytes=st.integers(15, 150))
+def test_every_request_is_cut_once_and_in_order(pages: list[int], size: int, max_bytes: int) -> None:
+    with TemporaryDirectory() as folder, closing(Rig(Path(folder) / "ledger.sqlite", BATCH_SIZE=size)) as rig:
+        rig.cutter.open.max_bytes = max_bytes
+        rig.taker.room = 1000
+        found = 0
+        for page in pages:
+            rig.find(range(found, found + page))
+            found += page
+            assert rig.cutter.open.count == len(queued(rig.ledger)) < size
+            assert len("".join(queued(rig.ledger))) < max_bytes
+        rig.end_of_walk()
+        urls = [url for payload in rig.taker.payloads for url in decode_payload(payload)]
+        assert urls == [f"http://a/{number}" for number in range(found)]
+        assert all(1 <= taken <= size for taken in rig.sizes)
+
+
+def test_a_batch_closes_at_its_bytes(start: Start) -> None:
+    rig = start(BATCH_SIZE=100)
+    rig.cutter.open.max_bytes = 24
+    rig.taker.room = 9
+    rig.find(range(1))  # 12 bytes
+    assert rig.sizes == []
+    rig.find(range(1, 2))
+    assert rig.sizes == [2]
+    rig.find(range(2, 3))
+    assert rig.sizes == [2]
+
+
+def test_what_the_ledger_can_not_cut_stays_open(start: Start) -> None:
+    rig = start(BATCH_SIZE=2)
+    rig.taker.room = 9
+    rig.ledger.store.db.execute("CREATE TEMP TRIGGER no BEFORE INSERT ON batch BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(LedgerUnavailableError):
+        rig.find(range(5))
+    assert rig.cutter.open.count == len(queued(rig.ledger)) == 5
+    rig.ledger.store.db.execute("DROP TRIGGER no")
+    rig.cutter.cut()
+    assert rig.sizes == [2, 2]
+    assert (rig.cutter.open.count, queued(rig.ledger)) == (1, ['"http://a/4"'])
 
 
 def test_where_nobody_waits_for_receipts_the_size_is_fixed(start: Start) -> None:
@@ -118,13 +176,13 @@ def test_where_nobody_waits_for_receipts_the_size_is_fixed(start: Start) -> None
 def test_a_batch_is_cut_off_when_those_before_it_are_taken(start: Start) -> None:
     rig = start()
     rig.find(range(5 * FIRST))
-    assert len(rig.ledger.ready()) == 1
-    assert len(rig.ledger.queued()) == 4 * FIRST
+    assert len(rig.ledger.bookings.ready()) == 1
+    assert len(queued(rig.ledger)) == 4 * FIRST
     rig.take(2)
     rig.cutter.tick()
     assert rig.sizes == [FIRST, FIRST]
-    assert len(rig.ledger.ready()) == 1
-    assert len(rig.ledger.queued()) == 2 * FIRST
+    assert len(rig.ledger.bookings.ready()) == 1
+    assert len(queued(rig.ledger)) == 2 * FIRST
     assert states(rig.ledger) == {"diverted": 5 * FIRST, "queued": 3 * FIRST, "in_flight": 2 * FIRST}
 
 
@@ -132,9 +190,9 @@ def test_a_batch_that_waits_for_another_node_holds_up_none(start: Start) -> None
     rig = start()
     rig.taker.room = 1
     rig.find(range(FIRST))
-    rig.ledger.unsent(rig.taker.attempts[0], "the node was full")  # ready, and not for n1
+    rig.ledger.bookings.unsent(rig.taker.attempts[0], "the node was full")  # ready, and not for n1
     rig.find(range(FIRST, 2 * FIRST))
-    assert [last for _, last in rig.ledger.ready()] == ["n1", None]
+    assert [last for _, last in rig.ledger.bookings.ready()] == ["n1", None]
 
 
 def test_what_jobs_report_makes_the_size(start: Start) -> None:
@@ -155,10 +213,10 @@ def test_while_nothing_is_measured_few_wait_on_a_node(start: Start) -> None:
     flights = [Flight(attempt=attempt, sent_at=0, evidence=0) for attempt in rig.taker.attempts]
     rig.member.flights = {flight.attempt.job: flight for flight in flights}
     rig.find(range(2 * FIRST, 4 * FIRST))
-    assert rig.ledger.ready() == []
+    assert rig.ledger.bookings.ready() == []
     flights[0].started = True
     rig.cutter.tick()
-    assert len(rig.ledger.ready()) == 1
+    assert len(rig.ledger.bookings.ready()) == 1
     rig.take(9)
     flights[0].started = False
     rig.clock.advance(1000)
@@ -218,7 +276,7 @@ def test_what_is_not_cut_is_kept_and_taken_up_again(start: Start) -> None:
     rig.taker.room = 1
     rig.find(range(5 * FIRST))
     rig = start()
-    assert len(rig.cutter.open.bodies) == 3 * FIRST
+    assert rig.cutter.open.count == 3 * FIRST
     rig.take(9)
     rig.walk.done = True
     rig.taker.idle = True
@@ -231,9 +289,9 @@ def test_too_much_to_hold_is_cut_off_though_no_node_takes_it(start: Start) -> No
     rig = start()
     rig.cutter.open.max_bytes = 100_000
     rig.find(range(20_000))
-    assert sum(map(len, rig.cutter.open.bodies)) < 100_000
+    assert len("".join(queued(rig.ledger))) < 100_000
     assert states(rig.ledger) == {"diverted": 20_000, "queued": 20_000}
-    assert len(rig.cutter.open.bodies) == len(rig.ledger.queued())
+    assert rig.cutter.open.count == len(queued(rig.ledger))
 
 
 def test_what_is_to_be_tried_again_comes_after_what_was_not_tried(start: Start) -> None:
@@ -243,14 +301,14 @@ def test_what_is_to_be_tried_again_comes_after_what_was_not_tried(start: Start) 
     rig.end_of_walk()
     attempt = rig.taker.attempts[0]
     final = receipt(attempt, failed={"timeout": [0]}, again=1)
-    rig.ledger.settle(attempt, final, max_attempts=1, again=1)
+    rig.ledger.verdicts.settle(attempt, final, max_attempts=1, again=1)
     rig.taker.idle = True
     rig.cutter.tick()
-    assert [last for _, last in rig.ledger.ready()] == [None]
+    assert [last for _, last in rig.ledger.bookings.ready()] == [None]
     rig.take(1)
     rig.cutter.tick()
-    assert [last for _, last in rig.ledger.ready()] == ["n1"]
-    assert rig.ledger.queued() == []
+    assert [last for _, last in rig.ledger.bookings.ready()] == ["n1"]
+    assert queued(rig.ledger) == []
 
 
 def test_the_tail_is_the_time_in_which_a_node_has_nothing_to_do(start: Start) -> None:
@@ -272,7 +330,7 @@ def test_only_of_a_run_that_was_looked_after_it_is_said_how_large_batches_should
     rig = start(BATCH_SIZE=1)
     rig.taker.room = 10
     rig.find(range(10))
-    rig.ledger.walked()
+    rig.ledger.intake.walked()
     rig.clock.advance(100)
     for number, attempt in enumerate(rig.taker.attempts):
         rig.settle(attempt, *((1, 2) if number in seen else (0, 0)))
@@ -299,7 +357,7 @@ def test_a_batch_that_can_not_be_packed_stays_open(start: Start, monkeypatch: py
         patched.setattr(payload, "encode_payload", fail)
         with pytest.raises(MemoryError):
             rig.find(range(2 * FIRST))
-    assert rig.cutter.open.bodies == rig.ledger.queued()
+    assert rig.cutter.open.count == len(queued(rig.ledger)) == 2 * FIRST
     rig.cutter.cut()
     assert rig.sizes == [FIRST, FIRST]
-    assert rig.ledger.queued() == rig.cutter.open.bodies == []
+    assert (queued(rig.ledger), rig.cutter.open.count) == ([], 0)

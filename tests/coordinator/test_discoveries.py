@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
-from ledgers import IDENTITY, divert, receipt, states
+from ledgers import IDENTITY, divert, queued, receipt, states
 from scrapy import Spider
 from scrapy.utils.test import get_crawler
 from taker import Taker
@@ -25,7 +25,7 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.coordinator import Coordinator
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.fleet.node import Node, NodeAddress
-from scrapy_distributed.ledger.sqlite import Finds
+from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.wire.payload import encode_payload
 from scrapy_distributed.wire.request import decode_requests
 
@@ -95,8 +95,8 @@ async def test_many_finds_leave_time_for_others(start: Started) -> None:
     looker = LoopingCall(lambda: turns.append(time.process_time()))
     looking = looker.start(0)
     finds = await coordinator.discoveries.read(final)
-    assert len(coordinator.ledger.queued()) == 0  # nothing of it counts yet
-    coordinator.ledger.settle(taker.attempts[0], final, max_attempts=1, found=finds)
+    assert len(queued(coordinator.ledger)) == 0  # nothing of it counts yet
+    coordinator.ledger.verdicts.settle(taker.attempts[0], final, max_attempts=1, found=finds)
     coordinator._accepted("n1", final)
     while coordinator.discoveries.waits:
         await deferLater(reactor, 0.001)
@@ -111,11 +111,11 @@ def test_what_was_found_and_not_diverted_is_kept_for_the_next_start(start: Start
     coordinator, taker = start(BATCH_SIZE=10)
     taker.room = 1
     find(coordinator, range(10))
-    coordinator.ledger.walked()
+    coordinator.ledger.intake.walked()
     final = receipt(taker.attempts[0], targets=payloads(30, 10))
     finds = [Finds.of(coordinator.diverter.found(decode_requests(payload, coordinator.spider), b"job"))
              for payload in final.targets]  # fmt: skip
-    coordinator.ledger.settle(taker.attempts[0], final, max_attempts=1, found=finds)
+    coordinator.ledger.verdicts.settle(taker.attempts[0], final, max_attempts=1, found=finds)
     coordinator._accepted("n1", final)
     assert coordinator.crawler.stats is not None
     assert coordinator.crawler.stats.get_value("distributed/found_by_workers") == 10

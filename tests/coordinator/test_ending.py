@@ -67,8 +67,8 @@ def test_it_stays_open_until_what_was_found_is_settled(start: Start) -> None:
         stopped.coordinator.ending.idle()
     assert stopped.coordinator.walk.done
     assert states(stopped.ledger) == {"diverted": 2, "in_flight": 2}
-    assert stopped.ledger.losses().own == {"http 404": 1}
-    stopped.ledger.settle(taker.attempts[0], receipt(taker.attempts[0]), max_attempts=1)
+    assert stopped.ledger.account.losses().own == {"http 404": 1}
+    stopped.ledger.verdicts.settle(taker.attempts[0], receipt(taker.attempts[0]), max_attempts=1)
     stopped.coordinator.ending.idle()
 
 
@@ -80,7 +80,7 @@ def test_who_does_not_wait_ends_when_all_is_with_the_nodes(start: Start) -> None
         stopped.coordinator.ending.idle()
     taker.room = 1
     taker.send_ready()
-    stopped.ledger.sent(taker.attempts[0])
+    stopped.ledger.bookings.sent(taker.attempts[0])
     stopped.coordinator.ending.idle()
 
 
@@ -95,7 +95,7 @@ def test_the_walk_goes_on_where_there_is_more_to_crawl(start: Start) -> None:
     assert stopped.coordinator.walk.done
     stopped.coordinator.ending.request_scheduled()
     assert not stopped.coordinator.walk.done
-    assert not stopped.ledger.end()
+    assert not stopped.ledger.account.end()
 
 
 def test_it_stays_open_for_a_page_that_is_to_be_tried_again(start: Start) -> None:
@@ -129,7 +129,7 @@ async def test_with_the_last_receipt_it_closes_at_once_if_nobody_objects(
     stopped.crawler.signals.connect(asked, signals.spider_idle)
     stopped.coordinator.ending.changed()
     assert await told(stopped) == []
-    stopped.ledger.settle(taker.attempts[0], receipt(taker.attempts[0]), max_attempts=1)
+    stopped.ledger.verdicts.settle(taker.attempts[0], receipt(taker.attempts[0]), max_attempts=1)
     stopped.idle = False
     stopped.coordinator.ending.changed()
     assert await told(stopped) == []
@@ -169,7 +169,7 @@ class Drained:
 
     async def drain(self, deadline: float) -> None:
         self.seen = states(self.stopped.ledger)
-        self.batches = len(self.stopped.ledger.ready())
+        self.batches = len(self.stopped.ledger.bookings.ready())
 
 
 @pytest_twisted.ensureDeferred

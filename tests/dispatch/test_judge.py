@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from carriers import idle_member
-from ledgers import IDENTITY, divert, receipt, states
+from ledgers import IDENTITY, cut, divert, receipt, states
 from scrapy import Spider
 from scrapy.settings import Settings
 from scrapy.statscollectors import MemoryStatsCollector
@@ -24,8 +24,9 @@ from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.fleet.trust import Proof
+from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.ledger.reader import LedgerReader
-from scrapy_distributed.ledger.sqlite import Finds, Ledger
+from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.wire.receipt import Receipt
 
@@ -58,22 +59,22 @@ class Court:
 
     def accepted(self, node: str, report: Receipt) -> None:
         self.told.append(node)
-        while (some := self.ledger.divert_found()) is not None:
+        while (some := self.ledger.intake.divert_found()) is not None:
             self.found += some[1]
 
     def batch(self, *numbers: int) -> None:
-        self.ledger.close_batches([divert(self.ledger, *numbers)], [])
+        cut(self.ledger, divert(self.ledger, *numbers))
 
     def ready(self) -> list[int]:
         """The numbers of all ready batches."""
-        rows = self.ledger._db.execute("SELECT number FROM batch WHERE state = 'ready' ORDER BY number")
+        rows = self.ledger.store.db.execute("SELECT number FROM batch WHERE state = 'ready' ORDER BY number")
         return [number for (number,) in rows]
 
     def send(self, member: Member, batch: int | None = None, **values: Any) -> Flight:
         """The next ready batch, or *batch*, is on *member* now."""
-        number = self.ledger.ready()[0][0] if batch is None else batch
-        attempt, _ = self.ledger.bind(number, member.name, member.carrier.url)
-        self.ledger.sent(attempt)
+        number = self.ledger.bookings.ready()[0][0] if batch is None else batch
+        attempt, _ = self.ledger.bookings.bind(number, member.name, member.carrier.url)
+        self.ledger.bookings.sent(attempt)
         flight = Flight(attempt=attempt, sent_at=NOW, evidence=NOW, **values)
         member.flights[attempt.job] = flight
         return flight
@@ -123,7 +124,7 @@ def test_a_final_receipt_is_accepted_and_proves_the_node(court: Court) -> None:
     assert n0.flights == {}
     assert (n0.trust.well, n0.trust.bad_jobs) == (True, 0)
     assert court.count("attempts/accepted") == 1
-    assert court.ledger.losses().unexported == 1
+    assert court.ledger.account.losses().unexported == 1
 
 
 def test_an_attempt_that_settles_nothing_is_no_proof(court: Court) -> None:
@@ -163,12 +164,12 @@ def test_what_the_ledger_can_not_write_is_tried_again(court: Court) -> None:
     n0 = court.members[0]
     flight = court.send(n0)
     court.targets = [(b"k", '"http://a/k"')]
-    court.ledger._db.execute("CREATE TEMP TRIGGER no BEFORE UPDATE ON batch BEGIN SELECT RAISE(ABORT, 'no'); END")
+    court.ledger.store.db.execute("CREATE TEMP TRIGGER no BEFORE UPDATE ON batch BEGIN SELECT RAISE(ABORT, 'no'); END")
     with pytest.raises(LedgerUnavailableError):
         court.final(n0, flight, targets=("[]",))
     assert list(n0.flights.values()) == [flight]
     assert (court.found, court.count("attempts/accepted")) == ([], 0)
-    court.ledger._db.execute("DROP TRIGGER no")
+    court.ledger.store.db.execute("DROP TRIGGER no")
     court.final(n0, flight, targets=("[]",))
     assert court.found == ['"http://a/k"']
     assert court.balance() == {"diverted": 3, "crawled": 2, "queued": 1}
@@ -246,7 +247,7 @@ def test_what_nodes_are_to_blame_for_kills_no_batch_while_none_is_well(court: Co
     for _ in range(5):
         court.judge.died(n0, court.send(n0), "no log", NOW)
     assert court.balance() == {"diverted": 2, "queued": 2}
-    assert court.ledger.ready() == [(1, "n0")]
+    assert court.ledger.bookings.ready() == [(1, "n0")]
     for _ in range(2):  # at work: these are the batch's own
         court.judge.died(n0, court.send(n0, at_work=True), "MemoryError", NOW)
     assert court.ready() == [2, 3]
@@ -314,7 +315,7 @@ def test_a_lost_job_is_the_batchs_failure_if_it_was_at_work_else_the_nodes_if_th
     assert (flight.lost, flight.attempt.state) == (True, AttemptState.UNKNOWN)
     assert list(n0.flights.values()) == [flight]  # its receipt is welcome
     assert n0.trust.bad_jobs == bad_jobs
-    assert court.ledger._db.execute("SELECT failures FROM batch").fetchone() == (failures,)
+    assert court.ledger.store.db.execute("SELECT failures FROM batch").fetchone() == (failures,)
     assert court.count("attempts/lost") == 1
 
 
@@ -362,7 +363,7 @@ def test_an_orphan_with_a_part_is_worth_a_replacement_that_still_waits(court: Co
     court.final(court.members[0], orphan, 0b011, finish_reason="shutdown")
     assert replacement.fenced
     assert court.balance() == {"diverted": 3, "crawled": 2, "queued": 1}
-    assert court.ledger.ready() == [(1, "n1")]
+    assert court.ledger.bookings.ready() == [(1, "n1")]
 
 
 def test_a_replacement_with_a_part_is_accepted_while_the_orphan_may_live(court: Court) -> None:
@@ -405,8 +406,8 @@ def test_failed_requests_are_tried_elsewhere_where_the_reason_is_listed(court: C
     court.final(n0, court.send(n0), **FAILED)
     assert court.balance() == {"diverted": 3, "crawled": 1, "failed": 1, "queued": 1}
     assert court.count("tried_again") == 1
-    court.ledger.close_again(1, all_of_it=True)
-    assert court.ledger.ready() == [(2, "n0")]
+    court.ledger.intake.cut_again(1, all_of_it=True)
+    assert court.ledger.bookings.ready() == [(2, "n0")]
     court.final(n1, court.send(n1), failed={"dns": [0]}, again=0b1)
     assert court.balance() == {"diverted": 3, "crawled": 1, "failed": 2}  # once
 

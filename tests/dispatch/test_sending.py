@@ -30,13 +30,13 @@ async def test_batches_go_out_in_turn_and_come_home(rig: Rig) -> None:
     job = min(rig.jobs(1), key=lambda job: job.id)
     assert (job.project, job.spider, job.version, job.args) == ("p", "s", "1", {"site": "x", "batch": "2"})
     assert job.settings == {"A": "b", "DISTRIBUTED_START_URL": '["http://a/2","http://a/3"]'}
-    assert rig.ledger.posted()
+    assert rig.ledger.account.posted()
     changes = rig.changes
     await rig.work(0)
     await rig.work(1)
     assert rig.balance() == {"diverted": 6, "crawled": 6}
     assert rig.changes >= changes + 4
-    assert rig.ledger.settled()
+    assert rig.ledger.account.settled()
     assert (rig.count("attempts"), rig.count("attempts/n0"), rig.count("attempts/accepted")) == (4, 2, 4)
 
 
@@ -114,7 +114,7 @@ async def test_a_job_that_arrives_late_is_taken_back(rig: Rig) -> None:
     rig.batches(2)
     await rig.start()
     await rig.look(LEASE + POLL)
-    first = rig.ledger.live()[0].job
+    first = rig.ledger.bookings.live()[0].job
     rig.fakes[0].jobs.append(FakeJob(first, "p", "s", "1", {}, {}))
     await rig.look(20)
     assert rig.jobs(0) == []
@@ -180,11 +180,11 @@ async def test_a_ledger_that_can_not_be_written_is_told_and_the_receipt_is_kept_
     await rig.start()
     (job,) = rig.fakes[0].start_pending()
     rig.report(0, job)
-    rig.ledger._db.execute("CREATE TEMP TRIGGER no BEFORE UPDATE ON batch BEGIN SELECT RAISE(ABORT, 'full'); END")
+    rig.ledger.store.db.execute("CREATE TEMP TRIGGER no BEFORE UPDATE ON batch BEGIN SELECT RAISE(ABORT, 'full'); END")
     await rig.look(3 * POLL)
     assert [str(error) for error in rig.errors] == ["full"]
     assert rig.balance() == {"diverted": 2, "in_flight": 2}
-    rig.ledger._db.execute("DROP TRIGGER no")
+    rig.ledger.store.db.execute("DROP TRIGGER no")
     await rig.end()
     later = make_rig()
     await later.start()
@@ -194,12 +194,14 @@ async def test_a_ledger_that_can_not_be_written_is_told_and_the_receipt_is_kept_
 @pytest_twisted.ensureDeferred
 async def test_a_batch_that_can_not_be_bound_is_told_and_not_sent(rig: Rig) -> None:
     await rig.start()
-    rig.ledger._db.execute("CREATE TEMP TRIGGER no BEFORE INSERT ON attempt BEGIN SELECT RAISE(ABORT, 'full'); END")
+    rig.ledger.store.db.execute(
+        "CREATE TEMP TRIGGER no BEFORE INSERT ON attempt BEGIN SELECT RAISE(ABORT, 'full'); END"
+    )
     rig.batches(2)
     await rig.look()
     assert rig.errors
     assert rig.posts() == 0
-    rig.ledger._db.execute("DROP TRIGGER no")
+    rig.ledger.store.db.execute("DROP TRIGGER no")
 
 
 # An earlier coordinator
@@ -267,7 +269,7 @@ async def test_what_is_ready_is_sent_before_the_end_and_nothing_after_it(rig: Ri
     while not draining.called:
         rig.clock.advance(0.05)
         await deferLater(reactor, 0.001)
-    assert (rig.posts(), rig.ledger.posted()) == (3, True)
+    assert (rig.posts(), rig.ledger.account.posted()) == (3, True)
     asked = [len(fake.requests) for fake in rig.fakes]
     rig.batches(1)
     rig.dispatcher.send_ready()
@@ -286,6 +288,6 @@ async def test_what_still_runs_when_the_run_is_over_is_killed(rig: Rig) -> None:
     for job in rig.fakes[1].start_pending():
         rig.report(1, job)
     await rig.look(2 * POLL)
-    assert rig.ledger.settled()
+    assert rig.ledger.account.settled()
     await rig.dispatcher.drain(20)
     assert rig.fakes[0].signals[-1] == (orphan.id, "KILL")

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from fake_scrapyd import FakeJob, FakeScrapyd
-from ledgers import IDENTITY, divert, states
+from ledgers import IDENTITY, cut, divert, states
 from scrapy import Spider
 from scrapy.settings import Settings
 from scrapy.statscollectors import MemoryStatsCollector
@@ -25,8 +25,9 @@ from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.errors import LedgerUnavailableError, NodeError
 from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.ledger.reader import LedgerReader
-from scrapy_distributed.ledger.sqlite import Finds, Ledger
+from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.payload import START_URL, decode_payload
 from scrapy_distributed.wire.receipt import Receipt
@@ -117,8 +118,8 @@ class Rig:
     def batches(self, *sizes: int) -> None:
         """New ready batches."""
         for size in sizes:
-            first = self.ledger.balance().diverted
-            self.ledger.close_batches([divert(self.ledger, *range(first, first + size))], [])
+            first = self.ledger.account.balance().diverted
+            cut(self.ledger, divert(self.ledger, *range(first, first + size)))
 
     async def start(self) -> None:
         self.dispatcher.start(

@@ -15,8 +15,11 @@ class Taker:
         self.started = True
         self.idle = False
         self.attempts: list[Attempt] = []
+        self.payloads: list[str] = []  # of these
 
     def send_ready(self) -> None:
-        while self.room and (ready := self.ledger.ready()):
+        while self.room and (ready := self.ledger.bookings.ready()):
             self.room -= 1
-            self.attempts.append(self.ledger.bind(ready[0][0], "n1", "http://n1:6800")[0])
+            attempt, payload = self.ledger.bookings.bind(ready[0][0], "n1", "http://n1:6800")
+            self.attempts.append(attempt)
+            self.payloads.append(payload)

@@ -9,6 +9,7 @@ import stat
 from collections import namedtuple
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ledgers import IDENTITY, NODE, a_batch, bind, divert, receipt, states
@@ -16,13 +17,9 @@ from ledgers import IDENTITY, NODE, a_batch, bind, divert, receipt, states
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import LEAST_LOG, LONGEST_LOG, Ledger
+from scrapy_distributed.ledger.sqlite_schema import APPLICATION, FORMAT
 
 Usage = namedtuple("Usage", "total used free")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "folder" / "s.sqlite"
 
 
 def mode(path: Path) -> int:
@@ -168,26 +165,94 @@ def test_a_copy_that_is_put_back_has_no_use_for_receipts_of_what_came_after_it(p
     shutil.copy(path, tmp_path / "copy.sqlite")
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
-        ledger.close_batches([ledger.queued()], [])
+        ledger.intake.cut([2])
         before = bind(ledger)
     shutil.copy(tmp_path / "copy.sqlite", path)
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
-        ledger.close_batches([ledger.queued()[::-1]], [])
+        ledger.intake.cut([1, 1])
         after = bind(ledger)
         assert (before.run, before.batch, before.number) == (after.run, after.batch, after.number) == (run, 1, 1)
         assert before.job != after.job
-        assert ledger.live() == [after]
+        assert ledger.bookings.live() == [after]
 
 
 def test_an_attempt_keeps_its_token(path: Path) -> None:
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
         first, _ = a_batch(ledger, 1), a_batch(ledger, 2)
-        ledger.lose(first, "no sign of life", counts=True, max_attempts=3)
-        again, _ = ledger.bind(1, *NODE)
-        assert len({attempt.token for attempt in ledger.live()}) == 3
-        ledger.settle(again, receipt(again), max_attempts=3)
+        ledger.verdicts.lose(first, "no sign of life", counts=True, max_attempts=3)
+        again, _ = ledger.bookings.bind(1, *NODE)
+        assert len({attempt.token for attempt in ledger.bookings.live()}) == 3
+        ledger.verdicts.settle(again, receipt(again), max_attempts=3)
     with closing(LedgerReader(path)) as reader:
         jobs = [attempt.job for attempt in reader.attempts(reader.runs()[0], 1)]
     assert jobs == [first.job, again.job]
+
+
+# Who may use the file
+
+
+def test_a_second_coordinator_is_refused_with_the_name_of_the_file(ledger: Ledger, path: Path) -> None:
+    with pytest.raises(LedgerError, match=r"s\.sqlite: another coordinator is using this ledger"):
+        Ledger(path)
+    divert(ledger, 1)
+    ledger.close()
+    Ledger(path).close()
+
+
+def foreign(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: foreign(path, "CREATE TABLE mine (a)"), "no ledger of ours"),
+        (lambda path: foreign(path, "PRAGMA application_id = 7"), "no ledger of ours"),
+        (
+            lambda path: foreign(path, f"PRAGMA application_id = {APPLICATION}", f"PRAGMA user_version = {FORMAT + 1}"),
+            f"format {FORMAT + 1}",
+        ),
+        (lambda path: path.write_bytes(b"SQLite format 3\0" + b"rubbish" * 1000), "can't be"),
+        (lambda path: path.write_bytes(b"a text\n" * 1000), "can't be"),
+        (lambda path: path.mkdir(), "can't be"),
+    ],
+    ids=["tables", "application", "newer", "damaged", "text", "folder"],
+)
+def test_a_file_that_is_no_ledger_is_refused_and_unchanged(path: Path, make: Any, message: str) -> None:
+    path.parent.mkdir()
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=r"s\.sqlite: ") as caught:
+            Ledger(path)
+        assert message in str(caught.value)
+        assert "DISTRIBUTED_LEDGER" in str(caught.value)
+        with pytest.raises(LedgerError, match=r"s\.sqlite: "):
+            LedgerReader(path)
+        assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_reader_of_nothing_is_told_so_and_makes_no_file(path: Path) -> None:
+    with pytest.raises(LedgerError, match="no ledger there"):
+        LedgerReader(path)
+    assert not path.parent.exists()
+
+
+def test_a_reader_reads_while_the_coordinator_writes(ledger: Ledger, path: Path) -> None:
+    with closing(LedgerReader(path)) as reader:
+        assert reader.balance(1).diverted == 0
+        attempt = a_batch(ledger)
+        assert (reader.balance(1).in_flight, reader.balance(1).holds) == (attempt.size, True)
+        with ledger.store.transaction():
+            assert reader.balance(1).holds
+        (run,) = reader.runs()
+        assert (run.name, run.identity, run.walked, run.ended) == (ledger.run, IDENTITY, None, None)
+        (batch,) = reader.batches(1)
+        assert (batch.state, batch.size, batch.node, batch.attempts) == ("in flight", attempt.size, "n1", 1)
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader._db.execute("DELETE FROM request")

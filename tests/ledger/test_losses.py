@@ -33,8 +33,8 @@ def test_a_run_without_losses_says_nothing(path: Path) -> None:
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
         attempt = a_batch(ledger)
-        ledger.settle(attempt, receipt(attempt), max_attempts=3)
-        assert ledger.losses() == Losses()
+        ledger.verdicts.settle(attempt, receipt(attempt), max_attempts=3)
+        assert ledger.account.losses() == Losses()
     assert losses(path) == Losses()
     assert Losses().none
     assert Losses().lines() == []
@@ -46,9 +46,9 @@ def test_what_accepted_attempts_have_lost_is_summed_and_of_others_nothing(path: 
         for numbers in ((0, 1), (2, 3)):
             attempt = a_batch(ledger, *numbers)
             lost = receipt(attempt, unexported=2, followed={"http 404": 1, "timeout": 2})
-            ledger.settle(attempt, lost, max_attempts=3)
+            ledger.verdicts.settle(attempt, lost, max_attempts=3)
         rejected = a_batch(ledger, 4)
-        ledger.reject(rejected, "its feed was not stored", counts=False, max_attempts=3)
+        ledger.verdicts.reject(rejected, "its feed was not stored", counts=False, max_attempts=3)
     found = losses(path)
     assert found == Losses(unexported=4, followed={"http 404": 2, "timeout": 4})
     assert found.lines() == [
@@ -60,9 +60,9 @@ def test_what_accepted_attempts_have_lost_is_summed_and_of_others_nothing(path: 
 def test_what_the_own_crawl_has_lost_is_kept_with_the_run(path: Path) -> None:
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
-        ledger.lost_own({"timeout": 3})
-        ledger.lost_own({"timeout": 4, "http 503": 1})
-        ledger.walked()
+        ledger.intake.lost_own({"timeout": 3})
+        ledger.intake.lost_own({"timeout": 4, "http 503": 1})
+        ledger.intake.walked()
     assert losses(path).lines() == [
         "failed in the coordinator's own crawl: 5 (timeout: 4, http 503: 1); what they lead to is missing"
     ]
@@ -87,7 +87,7 @@ def test_pages_to_which_two_requests_have_led_are_counted(path: Path, landed: di
         attempt = a_batch(ledger, 0, 1, 2)
         divert(ledger, 9)
         pairs = tuple((position, key(number)) for position, number in landed.items())
-        ledger.settle(attempt, receipt(attempt, landed=pairs), max_attempts=3)
+        ledger.verdicts.settle(attempt, receipt(attempt, landed=pairs), max_attempts=3)
         ledger.begin({**IDENTITY, "arguments": "other"}, resume=True)
         divert(ledger, 100)  # another run
     with closing(LedgerReader(path)) as reader:
@@ -101,8 +101,8 @@ def test_only_what_an_attempt_has_settled_has_landed_and_a_second_one_may_land_e
         attempt = a_batch(ledger, 0, 1)
         divert(ledger, 9)
         ended_early = receipt(attempt, 0b01, landed=((0, key(100)), (1, key(9))), finish_reason="shutdown")
-        ledger.settle(attempt, ended_early, max_attempts=3)
-        assert ledger.losses().twice == 0
+        ledger.verdicts.settle(attempt, ended_early, max_attempts=3)
+        assert ledger.account.losses().twice == 0
         again = bind(ledger)
-        ledger.settle(again, receipt(again, landed=((0, key(9)),)), max_attempts=3)  # position 1 of the batch
-        assert ledger.losses().twice == 1
+        ledger.verdicts.settle(again, receipt(again, landed=((0, key(9)),)), max_attempts=3)  # position 1 of the batch
+        assert ledger.account.losses().twice == 1

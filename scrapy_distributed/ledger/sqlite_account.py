@@ -1,0 +1,73 @@
+"""How the run stands, and whether it is over."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from scrapy_distributed.ledger.balance import Balance, Losses
+from scrapy_distributed.ledger.sqlite_schema import read_balance, read_losses
+from scrapy_distributed.ledger.sqlite_store import Store, while_available
+
+# SQLite uses a partial index only where its condition is repeated: without it these walk through all batches of a run.
+UNSETTLED = """
+SELECT 1 FROM batch WHERE run = :run AND state <> 'settled'
+UNION ALL SELECT 1 FROM queued WHERE run = :run
+UNION ALL SELECT 1 FROM found WHERE run = :run LIMIT 1
+"""
+UNPOSTED = """
+SELECT 1 FROM batch WHERE run = :run AND state = 'ready' AND state <> 'settled'
+UNION ALL SELECT 1 FROM attempt WHERE run = :run AND state = 'bound' AND state IN ('bound', 'sent', 'unknown')
+UNION ALL SELECT 1 FROM queued WHERE run = :run
+UNION ALL SELECT 1 FROM found WHERE run = :run LIMIT 1
+"""
+ACCEPTED_STATS = "SELECT stats FROM attempt WHERE run = ? AND state = 'accepted' AND stats IS NOT NULL"
+END_RUN = "UPDATE run SET ended = ? WHERE id = ? AND walked IS NOT NULL"
+
+
+class Account:
+    """For the coordinator's summary, and for what asks whether there is more to do."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @while_available
+    def balance(self) -> Balance:
+        return read_balance(self._store.db, self._store.run)
+
+    @while_available
+    def losses(self) -> Losses:
+        return read_losses(self._store.db, self._store.run)
+
+    @while_available
+    def worker_stats(self) -> dict[str, float]:
+        """The numbers in the stats of accepted attempts, summed; of maxima the largest. Rates are left out: neither is
+        true of them."""
+        total: dict[str, float] = {}
+        for (text,) in self._store.db.execute(ACCEPTED_STATS, (self._store.run,)):
+            for key, value in json.loads(text).items():
+                if key.endswith("_per_minute"):
+                    continue
+                merge = max if "max" in key or key.startswith("memusage/") else _sum
+                total[key] = merge(total[key], value) if key in total else value
+        return total
+
+    @while_available
+    def settled(self) -> bool:
+        """Whether nothing is queued and every batch is settled."""
+        return self._store.db.execute(UNSETTLED, {"run": self._store.run}).fetchone() is None
+
+    @while_available
+    def posted(self) -> bool:
+        """Whether every request has been taken by a node, those of the open batch included."""
+        return self._store.db.execute(UNPOSTED, {"run": self._store.run}).fetchone() is None
+
+    @while_available
+    def end(self) -> bool:
+        """Mark the run as ended, if its walk is done and it is settled. Returns whether it has ended."""
+        ended = (time.time(), self._store.run)
+        return self.balance().settled and self._store.db.execute(END_RUN, ended).rowcount > 0
+
+
+def _sum(one: float, other: float) -> float:
+    return one + other

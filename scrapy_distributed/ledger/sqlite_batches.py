@@ -1,0 +1,95 @@
+"""The batches of a run and the attempts at them: the steps that transitions of several facets are made of."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+
+from scrapy_distributed.ledger.rules import Batch
+from scrapy_distributed.ledger.sqlite_store import Store
+from scrapy_distributed.ledger.states import Attempt, AttemptState, BatchState
+from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes, bits
+from scrapy_distributed.wire.payload import decode_payload, split
+
+NEXT_BATCH = "UPDATE run SET batches = batches + 1 WHERE id = ? RETURNING batches"
+ADD_BATCH = """
+INSERT INTO batch (run, number, size, payload, state, parent, avoid, last, failures)
+VALUES (?, ?, ?, ?, 'ready', ?, ?, ?, ?)
+"""
+BATCH = "SELECT size, settled, attempts, failures, state, avoid FROM batch WHERE run = ? AND number = ?"
+PAYLOAD = "SELECT payload FROM batch WHERE run = ? AND number = ?"
+RELEASE_BATCH = """
+UPDATE batch SET state = 'ready', failures = failures + :counts
+WHERE run = :run AND number = :batch AND state <> 'settled'
+AND NOT EXISTS (SELECT 1 FROM attempt WHERE run = :run AND batch = :batch AND state IN ('bound', 'sent'))
+"""
+SETTLE_BATCH = """
+UPDATE batch SET settled = :settled, crawled = crawled + :crawled, failed = failed + :failed,
+    filtered = filtered + :filtered, dead = dead + :dead, moved = moved + :moved,
+    state = CASE WHEN crawled + failed + filtered + dead + moved + :count = size THEN 'settled' ELSE state END
+WHERE run = :run AND number = :batch
+"""
+SET_ATTEMPT = """\
+UPDATE attempt SET state = :state, ended = :ended,
+    reason = CASE state WHEN 'unknown' THEN reason || '; ' || :reason ELSE :reason END
+WHERE run = :run AND batch = :batch AND number = :number
+"""
+
+
+class Batches:
+    """Each method is a step of a transition, whose transaction is its caller's."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def get(self, number: int) -> Batch:
+        row = self._store.db.execute(BATCH, (self._store.run, number)).fetchone()
+        size, settled, attempts, failures, state, avoid = row
+        return Batch(
+            size=size, settled=bitmap_from_bytes(settled), attempts=attempts, failures=failures,
+            state=BatchState(state), avoid=avoid,
+        )  # fmt: skip
+
+    def payload(self, number: int) -> str:
+        (payload,) = self._store.db.execute(PAYLOAD, (self._store.run, number)).fetchone()
+        return str(payload)
+
+    def add(
+        self, bodies: Sequence[str], *, parent: int | None = None, avoid: str | None = None, last: str | None = None,
+        failures: int = 0,
+    ) -> int:  # fmt: skip
+        """Ready batches of *bodies*, split where a payload is over the ceiling; returns their number."""
+        db, run = self._store.db, self._store.run
+        parts = list(split(bodies))
+        for part, payload in parts:
+            (number,) = db.execute(NEXT_BATCH, (run,)).fetchone()
+            db.execute(ADD_BATCH, (run, number, len(part), payload, parent, avoid, last, failures))
+        return len(parts)
+
+    def release(self, number: int, *, counts: bool) -> None:
+        """Ready again, if no attempt is under way. *counts*: as its failure."""
+        self._store.db.execute(RELEASE_BATCH, {"run": self._store.run, "batch": number, "counts": counts})
+
+    def settle(self, number: int, settled: int, **counts: int) -> None:
+        """*settled*: the bitmap from now on; *counts*: how many more of its requests are crawled, failed, ..."""
+        values = dict.fromkeys(("crawled", "failed", "filtered", "dead", "moved"), 0) | counts
+        values |= {"count": sum(counts.values()), "run": self._store.run, "batch": number}
+        self._store.db.execute(SETTLE_BATCH, values | {"settled": bitmap_to_bytes(settled)})
+
+    def set_attempt(self, attempt: Attempt, state: AttemptState, reason: str | None, *, ended: bool = False) -> None:
+        """What is told of an attempt that was lost begins with how: the rest followed from that."""
+        values = {"state": state.value, "ended": time.time() if ended else None, "reason": reason}
+        where = {"run": self._store.run, "batch": attempt.batch, "number": attempt.number}
+        self._store.db.execute(SET_ATTEMPT, values | where)
+
+
+def requests_at(payload: str, positions: int) -> list[str]:
+    """The requests at *positions*, a bitmap, of a batch, as texts."""
+    elements = decode_payload(payload)
+    return [json.dumps(elements[position], separators=(",", ":")) for position in bits(positions)]
+
+
+def joined(bodies: Sequence[str]) -> str:
+    """Requests as they are in a row of ``queued``."""
+    return f"[{','.join(bodies)}]"

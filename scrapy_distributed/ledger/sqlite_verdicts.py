@@ -1,0 +1,147 @@
+"""What becomes of attempts, and with them of their batches."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+
+from scrapy_distributed.ledger.finds import Finds
+from scrapy_distributed.ledger.rules import HALVED_AT, Objection, Settlement, fate_of, objection
+from scrapy_distributed.ledger.sqlite_batches import Batches, joined, requests_at
+from scrapy_distributed.ledger.sqlite_store import Store, while_available
+from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
+from scrapy_distributed.wire.bitmap import bits
+from scrapy_distributed.wire.outcome import Outcome
+from scrapy_distributed.wire.receipt import Receipt
+
+LIVE_STATES = (AttemptState.BOUND, AttemptState.SENT, AttemptState.UNKNOWN)
+
+ATTEMPT_STATE = "SELECT state FROM attempt WHERE run = ? AND batch = ? AND number = ?"
+ACCEPT_ATTEMPT = """
+UPDATE attempt SET state = 'accepted', ended = ?, reason = ?, items = ?, feeds = ?, stats = ?, unexported = ?,
+    followed = ?
+WHERE run = ? AND batch = ? AND number = ?
+"""
+ADD_OUTCOME = "INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?)"
+ADD_LANDED = "INSERT OR REPLACE INTO landed VALUES (?, ?, ?, ?)"  # tried again, it may land elsewhere
+ADD_AGAIN = "INSERT INTO queued (run, size, bodies, avoid) VALUES (?, ?, ?, ?)"
+ADD_FOUND = "INSERT INTO found (run, size, packed) VALUES (?, ?, ?)"
+
+
+class Verdicts:
+    """For what judges attempts."""
+
+    def __init__(self, store: Store, batches: Batches) -> None:
+        self._store = store
+        self._batches = batches
+
+    @while_available
+    def lose(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
+        """No sign of life: its batch is ready again, its receipt still welcome. *counts*: as the batch's failure."""
+        with self._store.transaction():
+            self._batches.set_attempt(attempt, AttemptState.UNKNOWN, reason)
+            return self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
+
+    @while_available
+    def reject(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
+        """It ended and does not count. *counts*: as the batch's failure, if it did not when it was lost."""
+        with self._store.transaction():
+            state = self._state(attempt)
+            counts = counts and state in (AttemptState.BOUND, AttemptState.SENT)
+            if state in LIVE_STATES:  # what was accepted stays accepted
+                self._batches.set_attempt(attempt, AttemptState.REJECTED, reason, ended=True)
+            return self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
+
+    @while_available
+    def objection(self, attempt: Attempt, receipt: Receipt) -> Objection | None:
+        """Why the final *receipt* of *attempt* can't be accepted, and who is to blame."""
+        if (state := self._state(attempt)) not in LIVE_STATES:
+            return Objection(f"it was {state.value} before", Blame.NOBODY)
+        return objection(attempt, receipt, self._batches.get(attempt.batch).settled)
+
+    @while_available
+    def settle(
+        self, attempt: Attempt, receipt: Receipt, *, max_attempts: int,
+        found: Iterable[Finds] = (), again: int = 0, counts: bool = True,
+    ) -> Settlement | Objection:  # fmt: skip
+        """Accept *attempt* as a whole by its final *receipt*, and keep the targets that it has *found*, which
+        ``divert_found`` is then to divert. *again*: bitmap of its failed requests that may be tried on another node,
+        each once. *counts*: if nothing is settled, that is the batch's failure.
+        Survives a power cut. Where there is an ``objection`` nothing is done, and it is what is returned."""
+        if objected := self.objection(attempt, receipt):
+            return objected
+        counts = counts and self._state(attempt) is not AttemptState.UNKNOWN and not receipt.settled
+        with self._store.transaction(durable=True):
+            rows = [(self._store.run, some.size, some.packed) for some in found]
+            self._store.db.executemany(ADD_FOUND, rows)
+            moved = self._accept(attempt, receipt, again & receipt.again)
+            reason = f"ended early: {receipt.finish_reason}"
+            fate = self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
+        return Settlement(fate=fate, again=moved)
+
+    @while_available
+    def settled_positions(self, batch: int) -> int:
+        """Bitmap of the requests of *batch* that no attempt has to do any more."""
+        return self._batches.get(batch).settled
+
+    # Inside
+
+    def _state(self, attempt: Attempt) -> AttemptState:
+        where = (self._store.run, attempt.batch, attempt.number)
+        return AttemptState(self._store.db.execute(ATTEMPT_STATE, where).fetchone()[0])
+
+    def _fail_or_release(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
+        """After an attempt has ended: its batch is settled, or ready again, or what is left of it is settled now."""
+        batch = self._batches.get(attempt.batch)
+        fate = fate_of(batch, counts=counts, max_attempts=max_attempts)
+        if fate is not Fate.SETTLED:
+            self._batches.release(attempt.batch, counts=counts)
+        left = batch.left
+        if fate is Fate.HALVED:
+            bodies = requests_at(self._batches.payload(attempt.batch), left)
+            middle = (len(bodies) + 1) // 2
+            for half in (bodies[:middle], bodies[middle:]):
+                # One of them is suspect still, so the next death is enough to halve it again.
+                self._batches.add(
+                    half, parent=attempt.batch, avoid=batch.avoid, last=attempt.node, failures=HALVED_AT - 1
+                )
+            self._batches.settle(attempt.batch, batch.settled | left, moved=left.bit_count())
+        elif fate is Fate.DEAD:
+            self._add_outcomes(attempt.batch, [(position, Outcome.DEAD, reason, True) for position in bits(left)])
+            self._batches.settle(attempt.batch, batch.settled | left, dead=left.bit_count())
+        return fate
+
+    def _accept(self, attempt: Attempt, receipt: Receipt, again: int) -> int:
+        """Enter what *receipt* says; returns how many requests are to be tried on another node."""
+        db, run = self._store.db, self._store.run
+        batch = self._batches.get(attempt.batch)
+        own = list(bits(attempt.positions))  # position in the attempt's payload -> position in the batch
+        moved = sum(1 << own[position] for position in bits(again)) if batch.avoid is None else 0
+        if moved:
+            bodies = joined(requests_at(self._batches.payload(attempt.batch), moved))
+            db.execute(ADD_AGAIN, (run, moved.bit_count(), bodies, attempt.node))
+        outcomes = [
+            (own[position], outcome, reason, bool(receipt.again >> position & 1))
+            for outcome, reasons in ((Outcome.FAILED, receipt.failed), (Outcome.FILTERED, receipt.filtered))
+            for reason, positions in reasons.items()
+            for position in positions
+            if not moved >> own[position] & 1
+        ]
+        now_settled = sum(1 << own[position] for position in bits(receipt.settled))
+        failed = sum(outcome is Outcome.FAILED for _, outcome, *_ in outcomes)
+        row = (time.time(), receipt.finish_reason, receipt.items, json.dumps(receipt.feeds),
+               json.dumps(dict(receipt.stats)), receipt.unexported, json.dumps(dict(receipt.followed)))  # fmt: skip
+        db.execute(ACCEPT_ATTEMPT, (*row, run, attempt.batch, attempt.number))
+        self._add_outcomes(attempt.batch, outcomes)
+        landed = [(own[position], key) for position, key in receipt.landed_keys() if now_settled >> own[position] & 1]
+        db.executemany(ADD_LANDED, [(run, attempt.batch, *row) for row in landed])
+        self._batches.settle(
+            attempt.batch, batch.settled | now_settled, failed=failed, filtered=len(outcomes) - failed,
+            crawled=(now_settled & ~moved).bit_count() - len(outcomes), moved=moved.bit_count(),
+        )  # fmt: skip
+        return moved.bit_count()
+
+    def _add_outcomes(self, batch: int, outcomes: list[tuple[int, Outcome, str, bool]]) -> None:
+        rows = [(self._store.run, batch, position, outcome.value, *rest) for position, outcome, *rest in outcomes]
+        self._store.db.executemany(ADD_OUTCOME, rows)

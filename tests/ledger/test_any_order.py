@@ -1,0 +1,257 @@
+"""Every request in exactly one state, whatever the order of the transitions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from ledgers import IDENTITY, cut, divert, found_of, queued, receipt, rows_of
+
+from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
+from scrapy_distributed.wire.bitmap import bits
+from scrapy_distributed.wire.payload import decode_payload
+
+ENDS = {"unsent", "accepted", "rejected"}
+# As in scrapy_distributed/ledger/states.py; what a step leaves alone keeps its state.
+ARROWS = {
+    "batch": {
+        "": {"ready"}, "ready": {"ready", "in flight", "settled"}, "in flight": {"in flight", "ready", "settled"},
+        "settled": {"settled"},
+    },
+    "attempt": {
+        "": {"bound"}, "bound": {"bound", "sent", "unknown"} | ENDS, "sent": {"sent", "unknown"} | ENDS,
+        "unknown": {"unknown"} | ENDS, **{end: {end} for end in ENDS},
+    },
+}  # fmt: skip
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Plays every transition in any order that a coordinator can come to: halves, orphans, other nodes, retries."""
+
+    MAX_ATTEMPTS = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.ledger = Ledger(self.folder / "s.sqlite")
+        self.ledger.begin(IDENTITY, resume=True)
+        self.open: list[str] = []
+        self.keys: set[int] = set()
+        self.crawled: Counter[str] = Counter()
+        self.tried_again: Counter[str] = Counter()
+        self.before: dict[tuple[str, ...], str] = {}  # batch or attempt -> state
+
+    def teardown(self) -> None:
+        try:
+            self.close(keep=0)
+            self.ledger.intake.cut_again(5, all_of_it=True)
+            for _ in range(1000):
+                for attempt in self.ledger.bookings.live():
+                    self.ledger.verdicts.reject(attempt, "the end", counts=True, max_attempts=self.MAX_ATTEMPTS)
+                ready = self.ledger.bookings.ready()
+                if not ready:
+                    break
+                self.ledger.bookings.bind(ready[0][0], "last")
+            self.holds()
+            assert self.ledger.account.settled()
+            assert self.ledger.account.balance().settled
+        finally:
+            self.ledger.close()
+            shutil.rmtree(self.folder)
+
+    @rule(numbers=st.lists(st.integers(0, 60), max_size=8))
+    def divert(self, numbers: list[int]) -> None:
+        new = divert(self.ledger, *numbers)
+        self.open += new
+        assert len(new) == len(set(numbers) - self.keys)
+        self.keys |= set(numbers)
+
+    @rule(keep=st.integers(0, 3))
+    def close(self, keep: int) -> None:
+        middle = max(0, len(self.open) - keep)
+        closed, self.open = self.open[:middle], self.open[middle:]
+        middle = len(closed) // 2
+        cut(self.ledger, *(part for part in (closed[:middle], closed[middle:]) if part))
+
+    @rule(size=st.integers(1, 4), all_of_it=st.booleans())
+    def cut_again(self, size: int, all_of_it: bool) -> None:
+        made = self.ledger.intake.cut_again(size, all_of_it=all_of_it)
+        (left,) = self.ledger.store.db.execute("SELECT count(*) FROM queued WHERE avoid IS NOT NULL").fetchone()
+        assert not (all_of_it and left)
+        assert made >= 0
+
+    @precondition(lambda self: bool(self.ledger.bookings.ready()))
+    @rule(node=st.sampled_from(["n1", "n2"]))
+    def bind(self, node: str) -> None:
+        ready = self.ledger.bookings.ready()
+        assert ready
+        attempt, payload = self.ledger.bookings.bind(ready[0][0], node)
+        assert len(decode_payload(payload)) == attempt.size > 0
+
+    def pick(self, data: st.DataObject, *states: AttemptState) -> Attempt | None:
+        live = [attempt for attempt in self.ledger.bookings.live() if attempt.state in states]
+        return data.draw(st.sampled_from(live)) if live else None
+
+    @rule(data=st.data())
+    def sent(self, data: st.DataObject) -> None:
+        if attempt := self.pick(data, AttemptState.BOUND):
+            self.ledger.bookings.sent(attempt)
+
+    @rule(data=st.data())
+    def unsent(self, data: st.DataObject) -> None:
+        if attempt := self.pick(data, AttemptState.BOUND, AttemptState.UNKNOWN):
+            self.ledger.bookings.unsent(attempt, "refused")
+
+    def check(self, fate: Fate, attempt: Attempt, *, counted: bool) -> None:
+        assert counted or fate in (Fate.AGAIN, Fate.SETTLED)
+        ready = [
+            number for number, _ in self.ledger.store.db.execute("SELECT number, 0 FROM batch WHERE state = 'ready'")
+        ]
+        if fate is Fate.AGAIN:
+            others = [live.batch for live in self.ledger.bookings.live() if live.state is not AttemptState.UNKNOWN]
+            assert (attempt.batch in ready) != (attempt.batch in others)
+        else:
+            assert attempt.batch not in ready
+
+    @rule(data=st.data(), counted=st.booleans())
+    def lose(self, data: st.DataObject, counted: bool) -> None:
+        if attempt := self.pick(data, AttemptState.BOUND, AttemptState.SENT):
+            fate = self.ledger.verdicts.lose(attempt, "silent", counts=counted, max_attempts=self.MAX_ATTEMPTS)
+            self.check(fate, attempt, counted=counted)
+
+    @rule(data=st.data(), counted=st.booleans())
+    def reject(self, data: st.DataObject, counted: bool) -> None:
+        if attempt := self.pick(data, *AttemptState):
+            fate = self.ledger.verdicts.reject(attempt, "no receipt", counts=counted, max_attempts=self.MAX_ATTEMPTS)
+            self.check(fate, attempt, counted=counted and attempt.state is not AttemptState.UNKNOWN)
+
+    @rule(
+        data=st.data(), clean=st.booleans() | st.just(True), stored=st.booleans() | st.just(True),
+        found=st.lists(st.integers(0, 60), max_size=3),
+    )  # fmt: skip
+    def settle(self, data: st.DataObject, clean: bool, stored: bool, found: list[int]) -> None:
+        attempt = self.pick(data, *AttemptState)
+        if attempt is None:
+            return
+        everything = (1 << attempt.size) - 1
+        settled = data.draw(st.just(everything) | st.integers(0, everything))
+        outcomes: dict[str, list[int]] = {"crawled": [], "failed": [], "filtered": []}
+        for position in bits(settled):
+            outcomes[data.draw(st.sampled_from(["crawled", *outcomes]))].append(position)
+        failed = sum(1 << position for position in outcomes["failed"])
+        may, wanted = failed & data.draw(st.integers(0, everything)), data.draw(st.integers(0, everything))
+        report = receipt(attempt, settled, clean=clean, stored=stored, failed={"dns": outcomes["failed"]},
+                         filtered={"offsite": outcomes["filtered"]}, again=may)  # fmt: skip
+        elements = self.elements(attempt.batch)
+        own = list(bits(attempt.positions))
+        before = self.ledger.account.balance()
+        targets = found_of(found) if found else []
+        if objected := self.ledger.verdicts.objection(attempt, report):
+            rows = rows_of(self.ledger.store.db)
+            settlement = self.ledger.verdicts.settle(
+                attempt, report, max_attempts=self.MAX_ATTEMPTS, found=targets, again=wanted
+            )
+            assert settlement == objected
+            assert rows_of(self.ledger.store.db) == rows
+            assert objected[1] is Blame.NOBODY or not (clean and stored)
+            return
+        assert clean
+        assert stored
+        settlement = self.ledger.verdicts.settle(
+            attempt, report, max_attempts=self.MAX_ATTEMPTS, found=targets, again=wanted
+        )  # fmt: skip
+        new = [body for _, bodies in iter(self.ledger.intake.divert_found, None) for body in bodies]
+        after = self.ledger.account.balance()
+        self.check(settlement.fate, attempt, counted=attempt.state is not AttemptState.UNKNOWN and not settled)
+        assert len(new) == len(set(found) - self.keys)
+        self.open += new
+        self.keys |= set(found)
+        self.crawled.update(elements[own[position]] for position in outcomes["crawled"])
+        assert settlement.again in (0, (may & wanted).bit_count())
+        if settlement.again:
+            self.tried_again.update(elements[own[position]] for position in bits(may & wanted))
+        assert after.failed - before.failed == len(outcomes["failed"]) - settlement.again
+        assert after.filtered - before.filtered == len(outcomes["filtered"])
+
+    def elements(self, batch: int) -> list[str]:
+        (payload,) = self.ledger.store.db.execute("SELECT payload FROM batch WHERE number = ?", (batch,)).fetchone()
+        return decode_payload(payload)
+
+    @rule(reason=st.sampled_from(["dns", "no receipt", "silent"]))
+    def retry(self, reason: str) -> None:
+        before = self.ledger.account.balance()
+        taken, _ = self.ledger.control.retry(lambda state, found: found == reason)
+        after = self.ledger.account.balance()
+        assert after.queued - before.queued == before.failed + before.dead - after.failed - after.dead == taken
+        self.tried_again.clear()  # what a retry brings back may be tried elsewhere once more
+
+    @precondition(lambda self: not self.open and self.ledger.account.settled())
+    @rule()
+    def end_and_retry(self) -> None:
+        self.ledger.intake.walked()
+        assert self.ledger.account.end()
+        balance = self.ledger.account.balance()
+        taken, left_out = self.ledger.control.retry(lambda state, reason: True)
+        assert taken + left_out == balance.failed + balance.dead
+        if not taken:
+            self.ledger.store.db.execute("UPDATE run SET ended = NULL")
+        self.ledger.intake.walk_on()
+        self.tried_again.clear()
+
+    @rule()
+    def restart(self) -> None:
+        self.ledger.close()
+        self.ledger = Ledger(self.folder / "s.sqlite")
+        assert self.ledger.begin(IDENTITY, resume=True)
+        assert queued(self.ledger) == self.open
+        assert self.ledger.intake.open_batch() == (len(self.open), len("".join(self.open)))
+
+    @invariant()
+    def holds(self) -> None:
+        balance = self.ledger.account.balance()
+        assert balance.holds, str(balance)
+        assert balance.diverted == len(self.keys)
+        assert balance.crawled == sum(self.crawled.values())
+        (again,) = self.ledger.store.db.execute("SELECT coalesce(sum(size), 0) FROM queued WHERE avoid IS NOT NULL")
+        waiting = len(self.open) + again[0]
+        assert self.ledger.account.settled() == (balance.queued == balance.in_flight == waiting == 0)
+        assert not (self.open and self.ledger.account.end())
+        current = [
+            attempt.batch for attempt in self.ledger.bookings.live() if attempt.state is not AttemptState.UNKNOWN
+        ]
+        assert len(current) == len(set(current))
+        assert max(self.tried_again.values(), default=0) <= 1
+
+    @invariant()
+    def states_follow_the_arrows(self) -> None:
+        db = self.ledger.store.db
+        now = {("batch", number): state for number, state in db.execute("SELECT number, state FROM batch")}
+        now |= {("attempt", *key): state for *key, state in db.execute("SELECT batch, number, state FROM attempt")}
+        for key, state in now.items():
+            assert state in ARROWS[key[0]][self.before.get(key, "")], f"{key}: from {self.before.get(key)} to {state}"
+        self.before = now
+
+    @invariant()
+    def every_request_is_in_exactly_one_place(self) -> None:
+        db = self.ledger.store.db
+        places = Counter(self.crawled)
+        for (bodies,) in db.execute("SELECT bodies FROM queued"):
+            places.update(json.loads(bodies))
+        for number, size, settled in db.execute("SELECT number, size, settled FROM batch").fetchall():
+            left = ((1 << size) - 1) & ~int.from_bytes(settled, "little")
+            elements = self.elements(number)
+            places.update(elements[position] for position in bits(left))
+            positions = db.execute("SELECT position FROM outcome WHERE batch = ?", (number,))
+            places.update(elements[position] for (position,) in positions)
+        assert places == Counter(f"http://a/{number}" for number in self.keys)
+
+
+AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestAnyOrder = AnyOrder.TestCase
