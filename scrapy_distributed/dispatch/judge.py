@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from scrapy import Spider
@@ -17,7 +17,7 @@ from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.finds import Finds
-from scrapy_distributed.ledger.rules import Settlement
+from scrapy_distributed.ledger.rules import Objection, Settlement
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Blame, Fate
 from scrapy_distributed.wire.receipt import Receipt
@@ -48,17 +48,15 @@ class Judge:
 
     async def final(self, member: Member, flight: Flight, receipt: Receipt, now: float, why_not: str = "") -> None:
         """Its final receipt is here: it counts as a whole, or not at all. *why_not*: what its log says of its feed."""
-        found: list[Finds] | tuple[str, Blame] = []
-        if receipt.targets and not (flight.fenced or self._objection(flight, receipt)):
+        found: list[Finds] | Objection = []
+        if receipt.targets and not (flight.fenced or self._objection(flight, receipt)):  # to read them may take long
             found = await self._found(member, flight, receipt)
             if flight.over:
                 return
         if flight.fenced:  # also by an attempt that was accepted while this was read
             member.forget(flight)
             return
-        settlement: Settlement | tuple[str, Blame] | None = self._objection(flight, receipt)
-        if settlement is None:
-            settlement = found if isinstance(found, tuple) else self._settle(member, flight, receipt, found)
+        settlement = self._settle(member, flight, receipt, found)
         if isinstance(settlement, Settlement):
             member.delivered_at = now
             self._accept(member, flight, receipt, settlement)
@@ -108,36 +106,38 @@ class Judge:
             return Blame.BATCH
         return Blame.NOBODY if flight.never_ran or member.trust.silent else Blame.NODE
 
-    def _objection(self, flight: Flight, receipt: Receipt) -> tuple[str, Blame] | None:
+    def _objection(self, flight: Flight, receipt: Receipt) -> Objection | None:
         return self.ledger.verdicts.objection(flight.attempt, receipt) or self._overtaken(flight, receipt)
 
-    def _overtaken(self, flight: Flight, receipt: Receipt) -> tuple[str, Blame] | None:
+    def _overtaken(self, flight: Flight, receipt: Receipt) -> Objection | None:
         """A lost attempt that comes home with a part only is not worth a replacement that is at work."""
         others = self._of_batch(flight.attempt.batch)
         at_work = flight.lost and any(other.started and not other.lost for other in others)
         if at_work and receipt.settled.bit_count() < receipt.size:
-            return "it ended early, and another attempt is at work", Blame.NOBODY
+            return Objection("it ended early, and another attempt is at work", Blame.NOBODY)
         return None
 
-    async def _found(self, member: Member, flight: Flight, receipt: Receipt) -> list[Finds] | tuple[str, Blame]:
+    async def _found(self, member: Member, flight: Flight, receipt: Receipt) -> list[Finds] | Objection:
         """The targets that it reports; or why that can't be read, and who is to blame."""
         try:
             return await self.read_targets(receipt)
         except (CancelledError, LedgerUnavailableError):
             raise
         except WireError as error:
-            return f"targets that it reports can't be read: {error}", Blame.NODE
+            return Objection(f"targets that it reports can't be read: {error}", Blame.NODE)
         except Exception as error:
             return self._unexpected(member, flight, error)
 
     def _settle(
-        self, member: Member, flight: Flight, receipt: Receipt, found: Iterable[Finds]
-    ) -> Settlement | tuple[str, Blame]:
+        self, member: Member, flight: Flight, receipt: Receipt, found: list[Finds] | Objection
+    ) -> Settlement | Objection:
         """Enter it into the ledger as a whole; or why that can't be done, and who is to blame. Raises
         ``LedgerUnavailableError``: then it is tried again."""
+        finds, unreadable = ([], found) if isinstance(found, Objection) else (found, None)
+        besides = self._overtaken(flight, receipt) or unreadable
         try:
             return self.ledger.verdicts.settle(
-                flight.attempt, receipt, max_attempts=self.config.max_attempts, found=found,
+                flight.attempt, receipt, max_attempts=self.config.max_attempts, found=finds, besides=besides,
                 again=self._again(member, receipt), counts=flight.signalled_at is None or flight.stalled,
             )  # fmt: skip
         except LedgerUnavailableError:
@@ -145,10 +145,10 @@ class Judge:
         except Exception as error:
             return self._unexpected(member, flight, error)
 
-    def _unexpected(self, member: Member, flight: Flight, error: Exception) -> tuple[str, Blame]:
+    def _unexpected(self, member: Member, flight: Flight, error: Exception) -> Objection:
         """The next time it would be the same: the batch must not wait for ever."""
         logger.error("Receipt of job %s on %s", flight.job, member.name, exc_info=error, extra=self._extra)
-        return f"its receipt can't be settled: {shortened(f'{type(error).__name__}: {error}')}", Blame.NODE
+        return Objection(f"its receipt can't be settled: {shortened(f'{type(error).__name__}: {error}')}", Blame.NODE)
 
     def _accept(self, member: Member, flight: Flight, receipt: Receipt, settlement: Settlement) -> None:
         attempt = flight.attempt

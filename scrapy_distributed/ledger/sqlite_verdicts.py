@@ -63,13 +63,14 @@ class Verdicts:
     @while_available
     def settle(
         self, attempt: Attempt, receipt: Receipt, *, max_attempts: int,
-        found: Iterable[Finds] = (), again: int = 0, counts: bool = True,
+        found: Iterable[Finds] = (), again: int = 0, counts: bool = True, besides: Objection | None = None,
     ) -> Settlement | Objection:  # fmt: skip
         """Accept *attempt* as a whole by its final *receipt*, and keep the targets that it has *found*, which
         ``divert_found`` is then to divert. *again*: bitmap of its failed requests that may be tried on another node,
         each once. *counts*: if nothing is settled, that is the batch's failure.
-        Survives a power cut. Where there is an ``objection`` nothing is done, and it is what is returned."""
-        if objected := self.objection(attempt, receipt):
+        Survives a power cut. Where there is an ``objection``, or one *besides* of those who know more than the ledger,
+        nothing is done, and it is what is returned."""
+        if objected := self.objection(attempt, receipt) or besides:
             return objected
         counts = counts and self._state(attempt) is not AttemptState.UNKNOWN and not receipt.settled
         with self._store.transaction(durable=True):
