@@ -92,15 +92,27 @@ class Coordinator:
         """Sends batches and looks after them; what it asks of the others is asked later, when they are there."""
         stats: Any = self.crawler.stats
         judge = Judge(
-            ledger=self.ledger, fleet=self.fleet, config=self.config, spider=self.spider, stats=stats,
-            read_targets=lambda receipt: self.discoveries.read(receipt), accepted=self._accepted,
-        )  # fmt: skip
+            ledger=self.ledger,
+            fleet=self.fleet,
+            config=self.config,
+            spider=self.spider,
+            stats=stats,
+            read_targets=lambda receipt: self.discoveries.read(receipt),
+            accepted=self._accepted,
+        )
         return Dispatcher(
-            ledger=self.ledger, fleet=self.fleet, judge=judge, config=self.config, spider=self.spider, stats=stats,
-            clock=self.clock, all_cut=lambda: self.cutter.all_cut,
-            changed=lambda: self.ending.changed(), stranded=lambda: self.ending.stranded(),
+            ledger=self.ledger,
+            fleet=self.fleet,
+            judge=judge,
+            config=self.config,
+            spider=self.spider,
+            stats=stats,
+            clock=self.clock,
+            all_cut=lambda: self.cutter.all_cut,
+            changed=lambda: self.ending.changed(),
+            stranded=lambda: self.ending.stranded(),
             ledger_failed=lambda error: self.ending.ledger_failed(error),
-        )  # fmt: skip
+        )
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Coordinator:

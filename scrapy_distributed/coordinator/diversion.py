@@ -24,9 +24,16 @@ class Diversion:
     """
 
     def __init__(
-        self, crawler: Crawler, *, ledger: Ledger, diverter: Diverter, cutter: Cutter, walk: Walk,
-        begun: Callable[[], bool], ledger_failed: Callable[[LedgerUnavailableError], None],
-    ) -> None:  # fmt: skip
+        self,
+        crawler: Crawler,
+        *,
+        ledger: Ledger,
+        diverter: Diverter,
+        cutter: Cutter,
+        walk: Walk,
+        begun: Callable[[], bool],
+        ledger_failed: Callable[[LedgerUnavailableError], None],
+    ) -> None:
         self.crawler = crawler
         self.ledger = ledger
         self.diverter = diverter

@@ -29,9 +29,17 @@ class Ending:
     """Closes the crawl of *crawler*, once. *closing*: it is closing already."""
 
     def __init__(
-        self, crawler: Crawler, *, config: Config, ledger: Ledger, walk: Walk, diversion: Diversion, cutter: Cutter,
-        discoveries: Discoveries, dispatcher: Dispatcher,
-    ) -> None:  # fmt: skip
+        self,
+        crawler: Crawler,
+        *,
+        config: Config,
+        ledger: Ledger,
+        walk: Walk,
+        diversion: Diversion,
+        cutter: Cutter,
+        discoveries: Discoveries,
+        dispatcher: Dispatcher,
+    ) -> None:
         self.crawler = crawler
         self.spider = crawler.spider
         self.config = config

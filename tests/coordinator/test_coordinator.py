@@ -11,7 +11,9 @@ import pytest
 import pytest_twisted
 from ledgers import states
 from scrapy import Request
+from scrapy.core.spidermw import SpiderMiddlewareManager
 from scrapy.http import Response
+from scrapy.utils.asyncgen import as_async_generator
 from scrapy.utils.defer import deferred_from_coro
 from stopped_engine import Stopped, target
 from until import until
@@ -78,6 +80,28 @@ async def test_a_page_of_very_many_is_diverted_before_its_end(stopped: Stopped, 
     passed = await hook(stopped, asynchronous, [odd, *map(target, range(BUFFER)), {"n": 1}], None)
     assert passed == [odd, {"n": 1}]
     assert states(stopped.ledger) == {"diverted": BUFFER, "queued": BUFFER}
+
+
+class Mends:
+    """Spider middleware of a project: an item in place of an error."""
+
+    def process_spider_exception(self, response: Response, exception: Exception) -> list[Any]:
+        return [{"mended": str(exception)}]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_middleware_of_the_project_makes_of_an_error_goes_on(stopped: Stopped) -> None:
+    stopped.begin()
+    chain = SpiderMiddlewareManager(stopped.coordinator, Mends(), crawler=stopped.crawler)
+    request = Request("http://a.example/")
+
+    async def scrape(response: Any, request: Request) -> Iterable[Any]:
+        return each_at_once([{"n": 1}, target(1)], ValueError("of the spider"))
+
+    passed = await deferred_from_coro(chain.scrape_response_async(scrape, Response(request.url), request))
+    outputs = [output async for output in as_async_generator(passed)]
+    assert outputs == [{"n": 1}, {"mended": "of the spider"}]
+    assert states(stopped.ledger) == {"diverted": 1, "queued": 1}
 
 
 # The start

@@ -13,6 +13,7 @@ from ledgers import receipt, states
 from scrapy import signals
 from scrapy.exceptions import CloseSpider, DontCloseSpider
 from stopped_engine import Stopped, target
+from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.errors import LedgerUnavailableError
@@ -35,9 +36,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 async def told(stopped: Stopped) -> list[str]:
     """The reasons that the engine has heard, once it had time to."""
-    from twisted.internet import reactor
-
-    await deferLater(reactor, 0)  # type: ignore[arg-type]
+    await deferLater(reactor, 0)
     return stopped.closed
 
 
