@@ -78,7 +78,7 @@ class Coordinator:
             ledger_failed=lambda error: self.ending.ledger_failed(error),
         )  # fmt: skip
         self.diversion = Diversion(
-            crawler, ledger=self.ledger, diverter=self.diverter, cutter=self.cutter, walk=self.walk,
+            crawler, intake=self.ledger.intake, diverter=self.diverter, cutter=self.cutter, walk=self.walk,
             begun=lambda: self.dispatcher.started, ledger_failed=lambda error: self.ending.ledger_failed(error),
         )  # fmt: skip
         self.ending = Ending(

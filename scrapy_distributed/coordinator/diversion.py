@@ -12,7 +12,7 @@ from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.divert.diverter import Diverter
 from scrapy_distributed.errors import LedgerUnavailableError
-from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.sqlite_intake import Intake
 
 BUFFER = 200  # requests of one page, or of the start, that are taken away before they are diverted
 
@@ -27,7 +27,7 @@ class Diversion:
         self,
         crawler: Crawler,
         *,
-        ledger: Ledger,
+        intake: Intake,
         diverter: Diverter,
         cutter: Cutter,
         walk: Walk,
@@ -35,7 +35,7 @@ class Diversion:
         ledger_failed: Callable[[LedgerUnavailableError], None],
     ) -> None:
         self.crawler = crawler
-        self.ledger = ledger
+        self.intake = intake
         self.diverter = diverter
         self.cutter = cutter
         self.walk = walk
@@ -72,7 +72,7 @@ class Diversion:
         assert stats is not None
         try:
             entries, here = self.diverter.entries(taken)
-            new = self.ledger.intake.divert(entries)
+            new = self.intake.divert(entries)
             self.cutter.add(new)
             stats.inc_value("distributed/diverted", len(new))
             if len(new) < len(entries):

@@ -45,12 +45,12 @@ class Rig:
         self.walk = SimpleNamespace(failed=False)
         diverter = Diverter(
             config=Config.from_settings(crawler.settings), spider=crawler.spider, stats=self.stats,
-            offsite=Offsite(crawler), fingerprint=quick_fingerprint, occurrence=self.ledger.occurrence,
+            offsite=Offsite(crawler), fingerprint=quick_fingerprint, occurrence=self.ledger.intake.occurrence,
         )  # fmt: skip
         cutter: Any = SimpleNamespace(add=self.queued.extend, cut=lambda: None)
         walk: Any = self.walk
         self.diversion = Diversion(
-            crawler, ledger=self.ledger, diverter=diverter, cutter=cutter, walk=walk, begun=lambda: self.begun,
+            crawler, intake=self.ledger.intake, diverter=diverter, cutter=cutter, walk=walk, begun=lambda: self.begun,
             ledger_failed=self.failures.append,
         )  # fmt: skip
 
@@ -129,7 +129,7 @@ def test_where_the_ledger_can_not_be_written_what_can_not_travel_is_crawled_all_
     def fail(*args: Any) -> None:
         raise error
 
-    monkeypatch.setattr(rig.ledger, "divert", fail)
+    monkeypatch.setattr(rig.ledger.intake, "divert", fail)
     rig.passed(target(1), stuck())
     assert [request.url for request in rig.diversion.divert()] == ["http://a.example/stuck"]
     assert rig.failures == [error]
