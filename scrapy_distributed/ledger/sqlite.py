@@ -474,7 +474,7 @@ class Ledger:
                         chosen.setdefault(batch, []).append((position, state))
             if chosen:
                 self._retry(chosen)
-        except (sqlite3.Error, ValueError, TypeError, LookupError) as error:
+        except (sqlite3.Error, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
             raise LedgerError(f"{self.path}: can't be used as ledger: {error}; nothing was changed") from None
         return sum(map(len, chosen.values())), left_out
 
@@ -663,8 +663,8 @@ class Ledger:
             self._db.execute(REOPEN_RUN, (self._run,))
             for batch, outcomes in chosen.items():
                 settled = self._batch(batch).settled
-                positions = sum(1 << position for position, _ in outcomes)
-                waiting += [(batch, body) for body in _bodies(self._payload(batch), positions)]
+                elements = decode_payload(self._payload(batch))
+                waiting += [(batch, _text(elements[position])) for position, _ in outcomes]
                 self._db.executemany(DROP_OUTCOME, [(self._run, batch, position) for position, _ in outcomes])
                 dead = sum(state == "dead" for _, state in outcomes)
                 self._settle_batch(batch, settled, moved=len(outcomes), dead=-dead, failed=dead - len(outcomes))
@@ -717,13 +717,18 @@ def _joined(bodies: Sequence[str]) -> str:
 
 def _texts(rows: Iterable[tuple[str]]) -> list[str]:
     """The requests in rows of ``queued``, as texts."""
-    return [json.dumps(element, separators=(",", ":")) for (text,) in rows for element in json.loads(text)]
+    return [_text(element) for (text,) in rows for element in json.loads(text)]
 
 
 def _bodies(payload: str, positions: int) -> list[str]:
     """The requests at *positions* of a batch, as texts."""
     elements = decode_payload(payload)
-    return [json.dumps(elements[position], separators=(",", ":")) for position in bits(positions)]
+    return [_text(elements[position]) for position in bits(positions)]
+
+
+def _text(element: Any) -> str:
+    """The request *element* of a batch as a text."""
+    return json.dumps(element, separators=(",", ":"))
 
 
 def sum_of(one: float, other: float) -> float:

@@ -234,4 +234,4 @@ def read_losses(db: sqlite3.Connection, run: int) -> Losses:
         followed.update(json.loads(reasons))
     (own,) = db.execute(LOST_OWN, (run,)).fetchone()
     (twice,) = db.execute(TWICE, {"run": run}).fetchone() or (0,)
-    return Losses(unexported=unexported, followed=dict(followed), own=json.loads(own), twice=twice)
+    return Losses(unexported=unexported, followed=dict(followed), own=dict(json.loads(own)), twice=twice)
