@@ -41,6 +41,7 @@ from scrapy_distributed.ledger.sqlite_schema import (
 )
 from scrapy_distributed.ledger.sqlite_seen import Occurrences, Seen
 from scrapy_distributed.ledger.states import Attempt, AttemptState, BatchState, Blame, Fate, new_token
+from scrapy_distributed.ledger.sums import sum_of_stats
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes, bits
 from scrapy_distributed.wire.payload import decode_payload, encode_payload, split
 from scrapy_distributed.wire.receipt import Receipt
@@ -142,7 +143,9 @@ LIVE = """
 SELECT batch, number, token, node, url, state, positions FROM attempt
 WHERE run = ? AND state IN ('bound', 'sent', 'unknown')
 """
-ACCEPTED_STATS = "SELECT stats FROM attempt WHERE run = ? AND state = 'accepted' AND stats IS NOT NULL"
+ACCEPTED_STATS = """
+SELECT stats FROM attempt WHERE run = ? AND state = 'accepted' AND stats IS NOT NULL ORDER BY batch, number
+"""
 END_RUN = "UPDATE run SET ended = ? WHERE id = ? AND walked IS NOT NULL"
 OTHER_RUNS = "SELECT name FROM run WHERE ended IS NULL AND id <> ? ORDER BY id"
 WALK_ON = "UPDATE run SET walked = NULL WHERE id = ?"
@@ -486,16 +489,8 @@ class Ledger:
 
     @_while_available
     def worker_stats(self) -> dict[str, float]:
-        """The numbers in the stats of accepted attempts, summed; of maxima the largest. Rates are left out: neither is
-        true of them."""
-        total: dict[str, float] = {}
-        for (text,) in self._db.execute(ACCEPTED_STATS, (self._run,)):
-            for key, value in json.loads(text).items():
-                if key.endswith("_per_minute"):
-                    continue
-                merge = max if "max" in key or key.startswith("memusage/") else sum_of
-                total[key] = merge(total[key], value) if key in total else value
-        return total
+        """The ``sum_of_stats`` of accepted attempts."""
+        return sum_of_stats(json.loads(text) for (text,) in self._db.execute(ACCEPTED_STATS, (self._run,)))
 
     # Inside
 
@@ -729,7 +724,3 @@ def _bodies(payload: str, positions: int) -> list[str]:
 def _text(element: Any) -> str:
     """The request *element* of a batch as a text."""
     return json.dumps(element, separators=(",", ":"))
-
-
-def sum_of(one: float, other: float) -> float:
-    return one + other
