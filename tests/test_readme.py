@@ -127,7 +127,7 @@ PLACEHOLDERS = {
     "member.name": "<node>",
     "key": "<stat>",
     "reason": "<reason>",
-    "state": "<state>",
+    "outcome.value": "<state>",
     "trial.value": "<found>",
     "scheme": "<scheme>",
 }

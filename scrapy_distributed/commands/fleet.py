@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from scrapy_distributed.fleet.preflight import Finding, Survey
 
 _WATCH_SECONDS = 0.2
+_UNUSABLE_SHOWN = 10  # spiders that can't be run on a node
 
 
 class Command(ScrapyCommand):
@@ -157,7 +158,7 @@ class Command(ScrapyCommand):
             print(
                 f"{result.node} {f'failed: {result.problem}' if result.problem else f'{project} {version}: {spiders}'}"
             )
-        for sentence in sorted({*_unusable(spider for result in results or () for spider in result.spiders)}):
+        for sentence in _unusable(spider for result in results or () for spider in result.spiders):
             print(sentence, file=sys.stderr)
         self.exitcode = 0 if results and not any(result.problem for result in results) else 1
 
@@ -259,16 +260,21 @@ def _watch(nodes: Sequence[LocalNode], pause: Callable[[float], None], forget: C
             running.remove(node)
 
 
-def _unusable(spiders: Iterable[str]) -> Iterator[str]:
-    """Why which of *spiders* can't be run on a node: the others of the project can."""
+def _unusable(spiders: Iterable[str]) -> list[str]:
+    """Why which of *spiders* can't be run on a node: the others of the project can. Of many the first ones, and how
+    many more there are: the names are a node's words."""
     from scrapy_distributed.errors import ConfigError
     from scrapy_distributed.wire.job import check_spider
+    from scrapy_distributed.words import counted
 
+    found = set()
     for spider in spiders:
         try:
             check_spider(spider)
         except ConfigError as error:
-            yield str(error)
+            found.add(str(error))
+    more = len(found) - _UNUSABLE_SHOWN
+    return sorted(found)[:_UNUSABLE_SHOWN] + ([f"and {counted(more, 'spider')} more like these"] if more > 0 else [])
 
 
 async def _deploy_all(where: Sequence[NodeAddress], project: str, version: str, egg: bytes) -> list[Deployed]:

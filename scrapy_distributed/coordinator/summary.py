@@ -9,6 +9,7 @@ from scrapy.crawler import Crawler
 from scrapy_distributed.coordinator.batch_size import BatchSize
 from scrapy_distributed.ledger.balance import Losses
 from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.sums import LEFT_OUT, MOST_STATS
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,14 @@ def report(
     assert crawler.stats is not None
     for name, count in balance.as_dict().items():
         crawler.stats.set_value(f"distributed/{name}", count)
-    for key, value in ledger.account.worker_stats().items():
+    worker_stats = ledger.account.worker_stats()
+    if left_out := worker_stats.pop(LEFT_OUT, 0):
+        crawler.stats.set_value("distributed/worker_stats_left_out", left_out)
+        logger.warning(
+            "Workers have reported more than %d stats: %d numbers of those that the fewest jobs have are in no sum",
+            MOST_STATS, left_out, extra=extra,
+        )  # fmt: skip
+    for key, value in worker_stats.items():
         crawler.stats.set_value(f"distributed/workers/{key}", value)
     _report_shares(crawler, batch_size, slots, elapsed, most_of_it=over and 2 * batch_size.requests >= balance.diverted)
     log = logger.info if balance.holds else logger.critical

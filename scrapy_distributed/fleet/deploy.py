@@ -1,7 +1,7 @@
 """One egg to every node, and a look whether it got there. What can't be used is taken back.
 
 Scrapyd stores an egg before it imports it, and a version that fails to import stays as the newest: every later crawl
-would use it.
+would use it. What a node had before is not deleted, also where its egg has been replaced.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ class Deployed:
 async def deploy(nodes: Sequence[Node], project: str, version: str, egg: bytes) -> list[Deployed]:
     """Send *egg* to all *nodes* at once, and verify that version and spiders are there.
 
-    Where one of them can't use it, it is taken back from all that have it by now: a crawl uses one version on every
-    node. A node that does not answer says nothing about the egg. Raises nothing for a node that fails."""
+    Where one of them can't use it, it is taken back from all that have it by now and did not list that version before:
+    a crawl uses one version on every node. A node that does not answer says nothing about the egg. Raises nothing for
+    a node that fails."""
     results = await together(_send(node, project, version, egg) for node in nodes)
     bad = [result.node for result in results if result.is_bad]
     if not bad:
@@ -77,14 +78,18 @@ async def _taken_back(node: Node, project: str, version: str, result: Deployed, 
     try:
         if stored_as(version) not in await node.listversions(project):
             return replace(result, problem=f"{reason}: version {version} is not there") if result.problem else result
+        if result.was_there:
+            advice = "deploy one that works, best as another version, or delete it"
+            return replace(
+                result, problem=f"{reason}: version {version} was there before: it stays, with this egg: {advice}"
+            )
         await node.delversion(project, version)
     except NodeError as error:
         advice = "it may stay there as the newest, which every crawl uses: deploy one that works, or delete it"
         return replace(
             result, problem=f"{reason}: version {version} could not be taken back ({_words(error)}): {advice}"
         )
-    before = f"; the version {version} that was there before had been replaced, and is gone" if result.was_there else ""
-    return replace(result, problem=f"{reason}: version {version} was taken back{before}")
+    return replace(result, problem=f"{reason}: version {version} was taken back")
 
 
 def _words(error: NodeError) -> str:

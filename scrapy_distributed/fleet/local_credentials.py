@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,7 @@ from scrapy_distributed.errors import ConfigError
 USERNAME = "scrapy"
 #: Where a local node is. Only there a password is sent that was found here.
 HOSTS = ("127.0.0.1", "localhost")
+LONGEST = 1000  # bytes of a password that is kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +38,62 @@ class Credentials:
 
 def password_of(fleet: Path) -> str:
     """That of the nodes in the folder *fleet*: made at the first time and kept there, so that a crawl goes on when the
-    fleet is started again."""
+    fleet is started again. Raises ``ConfigError`` where that can't be kept from others."""
+    make_own(fleet)
     file = fleet / "password"
-    with suppress(OSError):
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
-        with open(descriptor, encoding="utf-8", errors="replace") as opened:
-            found = os.fstat(descriptor)
-            # Of somebody else, or once to be read by others: it is no secret.
-            if found.st_uid == os.getuid() and not found.st_mode & 0o077 and (kept := opened.read().strip()):
-                return kept
+    if kept := _read_own(file):
+        return kept
     made = secrets.token_urlsafe(24)
-    fleet.mkdir(parents=True, exist_ok=True)
     write_private(file, made)
     return made
+
+
+def make_own(folder: Path) -> None:
+    """Make *folder* for this user alone, if it is not there.
+
+    Raises ``ConfigError`` for one that is somebody else's, that everybody may write to, or that others can put another
+    in place of. A group is trusted with it, as it is with the project: with a common umask it may write to both."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found, place = folder.lstat(), folder.resolve(strict=True)
+        if os.geteuid() != found.st_uid or os.geteuid() != place.stat().st_uid or not place.is_dir():
+            raise PermissionError("found a folder or a link of another user, or no folder")
+        if place.stat().st_mode & stat.S_IWOTH:
+            raise PermissionError("everybody may write to it")
+        for parent in (folder.absolute().parent, place.parent):
+            above = parent.stat()
+            if above.st_uid not in (0, os.geteuid()):
+                raise PermissionError(f"{parent} belongs to the user with the number {above.st_uid}")
+            if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
+                raise PermissionError(f"everybody may write to {parent}")
+    except (OSError, RuntimeError) as error:  # the latter: links in a circle
+        raise ConfigError(
+            f"{folder}: can't be used for passwords and nodes: {error}: expected a folder of our own in one where"
+            " nobody else may replace it; choose another, or chmod o-w"
+        ) from None
+
+
+def _read_own(file: Path) -> str:
+    """What is in *file*; '' where it is not there, or where others may know it. Waits for nobody, follows no link.
+
+    Raises ``ConfigError`` for what nobody but somebody else has put there."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1 or found.st_uid != os.geteuid():
+                raise PermissionError("found no plain file of our own with one name")
+            return "" if found.st_mode & 0o077 else os.read(descriptor, LONGEST).decode("utf-8", "replace").strip()
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise ConfigError(
+            f"{file}: can't be used for the password of the nodes: {error}: see who has put it there, and remove it"
+        ) from None
 
 
 def write_private(file: Path, text: str) -> None:
@@ -66,13 +111,13 @@ def folder() -> Path:
 
 def make_folder() -> None:
     """Make the folder, for this user alone. Raises ``ConfigError`` if it can't be written."""
-    place = folder()
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        place = folder()
+        make_own(place)
         place.chmod(0o700)
         if not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError("it can't be written")
-    except (OSError, RuntimeError) as error:  # the latter: no home
+    except (OSError, RuntimeError, ConfigError) as error:  # the second: no home
         raise ConfigError(
             f"the folder for the passwords of the nodes can't be used: {error}: set XDG_STATE_HOME to one that can be"
             " written, give a password of your own (--username, --password-env), or none (--no-password)"
@@ -129,11 +174,12 @@ def all_running() -> list[Credentials]:
 def _read(file: Path) -> Credentials | None:
     """What is in *file*, if whoever has written it still runs."""
     try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (OSError, RuntimeError):
         return None
-    with open(descriptor, encoding="utf-8") as opened:
-        if os.fstat(descriptor).st_uid != os.getuid():
+    with os.fdopen(descriptor, "rb") as opened:
+        found = os.fstat(descriptor)
+        if found.st_uid != os.getuid() or not stat.S_ISREG(found.st_mode):
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -20,7 +20,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from scrapy_distributed.errors import ConfigError, NodeUnreachableError
-from scrapy_distributed.fleet.local_credentials import write_private
+from scrapy_distributed.fleet.local_credentials import make_own, write_private
 from scrapy_distributed.words import shortened
 
 HOST = "127.0.0.1"
@@ -93,13 +93,13 @@ class LocalNode:
     def spawn(self) -> None:
         """Start the child; ``wait`` tells when it answers.
 
-        Raises ``ConfigError`` if Scrapyd is not installed, or the port is taken."""
+        Raises ``ConfigError`` if Scrapyd is not installed, the port is taken, or its folder is not ours alone."""
         require_scrapyd()
         self.port = _free_port(0 if self._any_port else self.port)
         self._spawned += 1
         # Tells this child from another Scrapyd that got the port first.
         self._node_name = f"{self.name}-{secrets.token_hex(3)}"
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_own(self.folder)
         conf = _SCRAPYD_CONF.format(
             host=HOST,
             port=self.port,

@@ -1,8 +1,9 @@
 """What is known of a run.
 
 states: of a batch and its attempts. rules: what a verdict means for a batch. balance: every request is in one state.
-sqlite: the store, in facets by caller: sqlite_intake (what comes in, until it is in batches; finds: from workers),
-sqlite_bookings (what goes where), sqlite_verdicts (what becomes of it), sqlite_account (how the run stands),
-sqlite_control (what an operator wishes). Below them sqlite_batches (steps of several), sqlite_store (connection and
-transaction), sqlite_seen (which keys are known), sqlite_schema (the tables). reader: what is shown of it (records).
+sums: what many jobs report, in few names. sqlite: the store, in facets by caller: sqlite_intake (what comes in, until
+it is in batches; finds: from workers), sqlite_bookings (what goes where), sqlite_verdicts (what becomes of it),
+sqlite_account (how the run stands), sqlite_control (what an operator wishes). Below them sqlite_batches (steps of
+several), sqlite_store (connection and transaction), sqlite_seen (which keys are known), sqlite_schema (the tables).
+reader: what is shown of it (records).
 """

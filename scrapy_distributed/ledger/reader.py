@@ -6,7 +6,6 @@ the coordinator from folding its write-ahead log back into the ledger.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,17 +15,27 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from scrapy_distributed.errors import LedgerError, WireError
+from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.balance import Balance, Losses
-from scrapy_distributed.ledger.records import AcceptedAttempt, AttemptRecord, BatchRecord, OutcomeRecord, RunRecord
+from scrapy_distributed.ledger.records import (
+    AcceptedAttempt,
+    AttemptRecord,
+    BatchRecord,
+    OutcomeRecord,
+    RunRecord,
+    check_counts,
+    check_texts,
+)
 from scrapy_distributed.ledger.sqlite_schema import check_beside, check_format, check_tables, read_balance, read_losses
 from scrapy_distributed.ledger.states import Attempt, AttemptState
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes
-from scrapy_distributed.wire.payload import decode_payload, url_of
+from scrapy_distributed.wire.payload import decode_payload, loads, url_of
 from scrapy_distributed.wire.receipt import FeedFile
+from scrapy_distributed.words import shortened
 
 PAGE = 1000  # rows
 LAST = 2**63 - 1
+MAX_NESTED = 100  # lists and objects in the identity of a run, which has three
 
 RUNS = "SELECT id, name, identity, started, walked, ended FROM run ORDER BY id"
 BATCHES = """
@@ -86,11 +95,16 @@ class LedgerReader:
 
     def balance(self, run: int) -> Balance:
         with self._reading():
-            return read_balance(self._db, run)
+            balance = read_balance(self._db, run)
+            check_counts(*vars(balance).values())
+            return balance
 
     def losses(self, run: int) -> Losses:
         with self._reading():
-            return read_losses(self._db, run)
+            losses = read_losses(self._db, run)
+            check_counts(losses.unexported, losses.twice, *losses.followed.values(), *losses.own.values())
+            check_texts(*losses.followed, *losses.own)
+            return losses
 
     def batches(self, run: int) -> list[BatchRecord]:
         return list(self.each_batch(run))
@@ -110,7 +124,9 @@ class LedgerReader:
     def children(self, run: int, batch: int) -> list[int]:
         """The batches that were made of *batch* alone."""
         with self._reading():
-            return [number for (number,) in self._db.execute(CHILDREN, (run, batch, batch))]
+            children = [number for (number,) in self._db.execute(CHILDREN, (run, batch, batch))]
+            check_counts(*children)
+            return children
 
     def attempts(self, run: RunRecord, batch: int) -> list[AttemptRecord]:
         """The attempts at *batch*, oldest first."""
@@ -129,6 +145,9 @@ class LedgerReader:
             values = {"run": run, "batch": after[0], "position": after[1], "last": last, "page": PAGE}
             with self._reading():
                 page = self._db.execute(OUTCOMES, values).fetchall()
+                for number, position, state, reason, _ in page:
+                    check_counts(number, position)
+                    check_texts(state, reason)
             for number, position, state, reason, again in page:
                 if not wanted(state, reason):
                     continue
@@ -171,7 +190,7 @@ class LedgerReader:
         return AttemptRecord(
             number=number, label=attempt.label, job=attempt.job, node=node, url=url, state=state, reason=reason,
             size=attempt.size, bound=bound, ended=ended, items=items, feeds=_feeds(feeds), unexported=unexported,
-            followed=dict(json.loads(followed)),
+            followed=dict(loads(followed)),
             log=f"{url}/logs/{'/'.join(quote(name, safe='') for name in names)}.log" if ran else None,
         )  # fmt: skip
 
@@ -184,17 +203,23 @@ class LedgerReader:
         """Whatever a damaged file makes of reading it becomes a ``LedgerError``."""
         try:
             yield
-        except (sqlite3.Error, WireError, ValueError, TypeError, LookupError, OverflowError) as error:
+        except (sqlite3.Error, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
             raise LedgerError(
-                f"{self.path}: can't be read as ledger: {error}; is it damaged? --ledger names another"
+                f"{self.path}: can't be read as ledger: {shortened(str(error))}; is it damaged? --ledger names another"
             ) from None
 
 
-def _identity(text: str) -> dict[str, Any]:
-    identity = dict(json.loads(text))
+def _identity(text: Any) -> dict[str, Any]:
+    check_texts(text)
+    if text.count("[") + text.count("{") > MAX_NESTED:
+        raise ValueError("the identity of a run is nested too deep to be shown")
+    identity = dict(loads(text))
     return identity | {name: str(identity[name]) for name in ("project", "spider")}
 
 
 def _feeds(text: str | None) -> tuple[FeedFile, ...]:
-    files = (FeedFile(*file) for file in json.loads(text or "[]"))
-    return tuple(FeedFile(str(file.url), int(file.items), int(file.feed)) for file in files)
+    files = [FeedFile(*file) for file in loads(text or "[]")]
+    for file in files:
+        check_texts(file.url)
+        check_counts(file.items, file.feed)
+    return tuple(files)

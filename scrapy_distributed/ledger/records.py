@@ -1,4 +1,5 @@
-"""What is read of a ledger. Texts of attempts and outcomes may be a node's words."""
+"""What is read of a ledger. Texts of attempts and outcomes may be a node's words, and the whole file somebody else's:
+SQLite keeps any value in any column. So each record raises ``ValueError`` for what can't be told or counted with."""
 
 from __future__ import annotations
 
@@ -8,6 +9,35 @@ from typing import Any
 
 from scrapy_distributed.ledger.states import label
 from scrapy_distributed.wire.receipt import FeedFile
+
+MAX_COUNT = 2**100  # also of sums of what receipts may hold
+LAST_TIME = 253_402_300_799  # the end of the year 9999, in seconds since the epoch
+
+
+def check_counts(*values: Any) -> None:
+    """Raise ``ValueError`` for what is no count."""
+    for value in values:
+        if type(value) is not int or not 0 <= value < MAX_COUNT:
+            raise ValueError(f"found {value!r:.60}, expected a whole number of at least 0")
+
+
+def check_times(*values: Any) -> None:
+    """Raise ``ValueError`` for what is no time."""
+    for value in values:
+        if type(value) not in (int, float) or not 0 <= value <= LAST_TIME:
+            raise ValueError(f"found {value!r:.60}, expected a time, in seconds since 1970")
+
+
+def check_texts(*values: Any) -> None:
+    """Raise ``ValueError`` for what is no text."""
+    for value in values:
+        if not isinstance(value, str):
+            raise ValueError(f"found {value!r:.60}, expected a text")
+
+
+def _given(*values: Any) -> list[Any]:
+    """Those that are not left out."""
+    return [value for value in values if value is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +51,11 @@ class RunRecord:
     started: float
     walked: float | None
     ended: float | None
+
+    def __post_init__(self) -> None:
+        check_counts(self.id)
+        check_texts(self.name)
+        check_times(self.started, *_given(self.walked, self.ended))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +79,11 @@ class BatchRecord:
     reason: str | None
     items: int | None
 
+    def __post_init__(self) -> None:
+        check_counts(self.number, self.size, self.attempts, *_given(self.parent, self.items))
+        check_counts(self.crawled, self.failed, self.filtered, self.dead, self.moved)
+        check_texts(self.state, *_given(self.avoid, self.node, self.attempt_state, self.reason))
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptRecord:
@@ -66,6 +106,11 @@ class AttemptRecord:
     followed: Mapping[str, int]
     log: str | None
 
+    def __post_init__(self) -> None:
+        check_counts(self.number, self.size, self.unexported, *_given(self.items), *self.followed.values())
+        check_texts(self.node, self.url, self.state, *_given(self.reason), *self.followed)
+        check_times(self.bound, *_given(self.ended))
+
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeRecord:
@@ -78,6 +123,10 @@ class OutcomeRecord:
     url: str
     again: bool
 
+    def __post_init__(self) -> None:
+        check_counts(self.batch, self.position)
+        check_texts(self.state, self.reason)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AcceptedAttempt:
@@ -89,6 +138,9 @@ class AcceptedAttempt:
     items: int
     feeds: tuple[FeedFile, ...]
     unexported: int = 0
+
+    def __post_init__(self) -> None:
+        check_counts(self.batch, self.number, self.items, self.unexported)
 
     @property
     def label(self) -> str:

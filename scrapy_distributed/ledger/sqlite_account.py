@@ -8,6 +8,7 @@ import time
 from scrapy_distributed.ledger.balance import Balance, Losses
 from scrapy_distributed.ledger.sqlite_schema import read_balance, read_losses
 from scrapy_distributed.ledger.sqlite_store import Store, while_available
+from scrapy_distributed.ledger.sums import sum_of_stats
 
 # SQLite uses a partial index only where its condition is repeated: without it these walk through all batches of a run.
 UNSETTLED = """
@@ -21,7 +22,9 @@ UNION ALL SELECT 1 FROM attempt WHERE run = :run AND state = 'bound' AND state I
 UNION ALL SELECT 1 FROM queued WHERE run = :run
 UNION ALL SELECT 1 FROM found WHERE run = :run LIMIT 1
 """
-ACCEPTED_STATS = "SELECT stats FROM attempt WHERE run = ? AND state = 'accepted' AND stats IS NOT NULL"
+ACCEPTED_STATS = """
+SELECT stats FROM attempt WHERE run = ? AND state = 'accepted' AND stats IS NOT NULL ORDER BY batch, number
+"""
 END_RUN = "UPDATE run SET ended = ? WHERE id = ? AND walked IS NOT NULL"
 
 
@@ -41,16 +44,9 @@ class Account:
 
     @while_available
     def worker_stats(self) -> dict[str, float]:
-        """The numbers in the stats of accepted attempts, summed; of maxima the largest. Rates are left out: neither is
-        true of them."""
-        total: dict[str, float] = {}
-        for (text,) in self._store.db.execute(ACCEPTED_STATS, (self._store.run,)):
-            for key, value in json.loads(text).items():
-                if key.endswith("_per_minute"):
-                    continue
-                merge = max if "max" in key or key.startswith("memusage/") else _sum
-                total[key] = merge(total[key], value) if key in total else value
-        return total
+        """The ``sum_of_stats`` of accepted attempts."""
+        rows = self._store.db.execute(ACCEPTED_STATS, (self._store.run,))
+        return sum_of_stats(json.loads(text) for (text,) in rows)
 
     @while_available
     def settled(self) -> bool:
@@ -67,7 +63,3 @@ class Account:
         """Mark the run as ended, if its walk is done and it is settled. Returns whether it has ended."""
         ended = (time.time(), self._store.run)
         return self.balance().settled and self._store.db.execute(END_RUN, ended).rowcount > 0
-
-
-def _sum(one: float, other: float) -> float:
-    return one + other

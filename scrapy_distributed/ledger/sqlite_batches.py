@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from scrapy_distributed.ledger.rules import Batch
 from scrapy_distributed.ledger.sqlite_store import Store
@@ -87,7 +88,12 @@ class Batches:
 def requests_at(payload: str, positions: int) -> list[str]:
     """The requests at *positions*, a bitmap, of a batch, as texts."""
     elements = decode_payload(payload)
-    return [json.dumps(elements[position], separators=(",", ":")) for position in bits(positions)]
+    return [as_text(elements[position]) for position in bits(positions)]
+
+
+def as_text(element: Any) -> str:
+    """The request *element* of a batch as a text."""
+    return json.dumps(element, separators=(",", ":"))
 
 
 def joined(bodies: Sequence[str]) -> str:

@@ -6,9 +6,10 @@ import sqlite3
 from collections.abc import Callable
 
 from scrapy_distributed.errors import LedgerError
-from scrapy_distributed.ledger.sqlite_batches import Batches, requests_at
+from scrapy_distributed.ledger.sqlite_batches import Batches, as_text
 from scrapy_distributed.ledger.sqlite_store import Store
 from scrapy_distributed.wire.outcome import Outcome
+from scrapy_distributed.wire.payload import decode_payload
 
 LAST_RUN = "SELECT id, name FROM run ORDER BY id DESC LIMIT 1"
 REOPEN_RUN = "UPDATE run SET ended = NULL WHERE id = ?"
@@ -48,7 +49,7 @@ class Control:
                         chosen.setdefault(batch, []).append((position, state))
             if chosen:
                 self._retry(chosen)
-        except (sqlite3.Error, ValueError, TypeError, LookupError) as error:
+        except (sqlite3.Error, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
             raise LedgerError(f"{store.path}: can't be used as ledger: {error}; nothing was changed") from None
         return sum(map(len, chosen.values())), left_out
 
@@ -62,8 +63,8 @@ class Control:
             db.execute(REOPEN_RUN, (run,))
             for batch, outcomes in chosen.items():
                 settled = self._batches.get(batch).settled
-                positions = sum(1 << position for position, _ in outcomes)
-                waiting += [(batch, body) for body in requests_at(self._batches.payload(batch), positions)]
+                elements = decode_payload(self._batches.payload(batch))
+                waiting += [(batch, as_text(elements[position])) for position, _ in outcomes]
                 db.executemany(DROP_OUTCOME, [(run, batch, position) for position, _ in outcomes])
                 dead = sum(state == Outcome.DEAD for _, state in outcomes)
                 self._batches.settle(batch, settled, moved=len(outcomes), dead=-dead, failed=dead - len(outcomes))

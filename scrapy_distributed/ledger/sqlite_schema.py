@@ -23,13 +23,13 @@ import json
 import os
 import sqlite3
 import stat
-from collections import Counter
 from contextlib import closing, suppress
 from pathlib import Path
 
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.balance import Balance, Losses
 from scrapy_distributed.ledger.states import AttemptState
+from scrapy_distributed.ledger.sums import sum_of_reasons
 
 FORMAT = 3
 APPLICATION = 0x53434450  # "SCDP", so that another program's file is not taken for a ledger
@@ -99,9 +99,9 @@ SELECT (SELECT count(*) FROM request WHERE run = :run)
 FROM batch WHERE run = :run
 """
 LOST_OWN = "SELECT lost FROM run WHERE id = ?"
-LOST_BY_ATTEMPTS = """
-SELECT unexported, followed FROM attempt
-WHERE run = ? AND state = 'accepted' AND (unexported <> 0 OR followed <> '{}')
+UNEXPORTED = "SELECT unexported FROM attempt WHERE run = ? AND state = 'accepted' AND unexported <> 0"
+FOLLOWED = """
+SELECT followed FROM attempt WHERE run = ? AND state = 'accepted' AND followed <> '{}' ORDER BY batch, number
 """
 # Of all requests that have led to one page the first is welcome. That a page is a request of the run, too, is told by
 # its key. The keys have no index: all are looked at, and only where something has landed at all.
@@ -228,10 +228,11 @@ def read_balance(db: sqlite3.Connection, run: int) -> Balance:
 
 
 def read_losses(db: sqlite3.Connection, run: int) -> Losses:
-    unexported, followed = 0, Counter[str]()
-    for number, reasons in db.execute(LOST_BY_ATTEMPTS, (run,)):
-        unexported += number
-        followed.update(json.loads(reasons))
     (own,) = db.execute(LOST_OWN, (run,)).fetchone()
     (twice,) = db.execute(TWICE, {"run": run}).fetchone() or (0,)
-    return Losses(unexported=unexported, followed=dict(followed), own=json.loads(own), twice=twice)
+    return Losses(
+        unexported=sum(number for (number,) in db.execute(UNEXPORTED, (run,))),
+        followed=sum_of_reasons(json.loads(reasons) for (reasons,) in db.execute(FOLLOWED, (run,))),
+        own=sum_of_reasons([dict(json.loads(own))]),
+        twice=twice,
+    )

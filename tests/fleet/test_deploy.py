@@ -83,11 +83,24 @@ async def test_a_node_that_does_not_take_it_says_nothing_about_the_egg(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_version_that_was_there_before_has_been_replaced(fakes: list[FakeScrapyd], egg: bytes) -> None:
+async def test_a_version_that_was_there_before_is_not_deleted(fakes: list[FakeScrapyd], egg: bytes) -> None:
     results = await deployed(fakes, egg, version="1")
-    assert versions(fakes) == [[], [], []]
-    words = "version 1 was taken back; the version 1 that was there before had been replaced, and is gone"
-    assert all(str(result.problem).endswith(words) for result in results)
+    assert versions(fakes) == [["1"], ["1"], ["1"]]
+    words = (
+        ": version 1 was there before: it stays, with this egg: deploy one that works, best as another version, or"
+        " delete it"
+    )
+    assert [str(result.problem).endswith(words) for result in results] == [True] * 3
+    assert results[0].problem == f"n1 can't use it{words}"
+
+
+@pytest_twisted.ensureDeferred
+async def test_only_what_this_deploy_has_added_is_deleted(fakes: list[FakeScrapyd], egg: bytes) -> None:
+    fakes[0].projects["tiny"]["2"] = ["quick"]
+    results = await deployed(fakes, egg)
+    assert versions(fakes) == [["1", "2"], ["1"], ["1"]]
+    assert "it stays" in str(results[0].problem)
+    assert results[2].problem == "n1 can't use it: version 2 was taken back"
 
 
 @pytest_twisted.ensureDeferred

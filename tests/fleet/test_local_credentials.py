@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fleet.addresses import addresses, local_credentials
 from scrapy_distributed.fleet.local_credentials import (
     Credentials,
     all_running,
     make_folder,
+    make_own,
     of_url,
     password_of,
     shared,
 )
+from scrapy_distributed.fleet.local_node import LocalNode
 
 KNOWN = Credentials(name="scrapyd1", url="http://127.0.0.1:16800", username="scrapy", password="s3cr3t-Pa55")
 
@@ -113,6 +116,64 @@ def test_a_password_is_kept_for_a_folder_and_is_hard_to_guess(tmp_path: Path) ->
     assert (tmp_path / "fleet/password").stat().st_mode & 0o777 == 0o600
     (tmp_path / "fleet/password").write_text("")
     assert len(password_of(tmp_path / "fleet")) == 32
+
+
+@pytest.mark.parametrize("planted", ["fifo", "link", "link to nowhere", "hard link", "folder"])
+def test_what_somebody_has_put_in_place_of_a_password_is_refused_at_once(tmp_path: Path, planted: str) -> None:
+    """A FIFO would keep its reader waiting, and a link would show another file, or be written through."""
+    (tmp_path / "fleet").mkdir()
+    file, other = tmp_path / "fleet/password", tmp_path / "other"
+    if planted != "link to nowhere":
+        other.write_text("another secret")
+        other.chmod(0o600)
+    {"fifo": lambda: os.mkfifo(file), "folder": file.mkdir, "hard link": lambda: os.link(other, file)}.get(
+        planted, lambda: file.symlink_to(other)
+    )()
+    with pytest.raises(ConfigError, match="fleet/password: can't be used for the password of the nodes"):
+        password_of(tmp_path / "fleet")
+    assert (other.read_text() if other.exists() else None) == (None if "nowhere" in planted else "another secret")
+
+
+def test_a_folder_that_others_may_write_or_replace_is_refused(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "fleet").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(shared / "fleet")
+    shared.chmod(0o777)
+    node = LocalNode(name="n", folder=shared / "fleet")
+    for use in (lambda: password_of(shared / "fleet"), lambda: password_of(tmp_path / "link"), node.spawn):
+        with pytest.raises(ConfigError, match=f"everybody may write to {shared}: expected a folder of our own"):
+            use()
+    shared.chmod(0o1777)  # as /tmp: nobody can replace what is another's
+    assert len(password_of(shared / "fleet")) == len(password_of(shared / "new")) == 32
+    assert (shared / "new").stat().st_mode & 0o777 == 0o700
+    (shared / "fleet").chmod(0o707)
+    with pytest.raises(ConfigError, match="fleet: can't be used for passwords and nodes: everybody may write to it"):
+        password_of(shared / "fleet")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="or no folder"):
+        password_of(tmp_path / "file")
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fleet").mkdir(mode=0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(ConfigError, match="of another user"):
+        password_of(tmp_path / "fleet")
+    assert os.listdir(tmp_path / "fleet") == []
+    monkeypatch.undo()
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "fleet", 65534, 65534)
+        with pytest.raises(ConfigError, match="fleet belongs to the user with the number 65534"):
+            make_own(tmp_path / "fleet/scrapyd1")
+        with pytest.raises(ConfigError, match="of another user"):
+            make_own(tmp_path / "fleet")
+
+
+def test_a_fifo_in_place_of_what_a_fleet_has_left_is_none(state: Path) -> None:
+    os.mkfifo(state / "16800")
+    assert of_url(KNOWN.url) is None
+    assert all_running() == []
 
 
 def test_no_password_is_in_what_is_shown() -> None:
