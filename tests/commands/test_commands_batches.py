@@ -1,4 +1,4 @@
-"""``scrapy batches list``, ``show``, ``failed`` and ``check``: texts, JSON and exit codes, from ledgers of any state."""
+"""``scrapy batches list``, ``show``, ``failed`` and ``check``: texts, JSON, exit codes, from ledgers of every state."""
 
 from __future__ import annotations
 

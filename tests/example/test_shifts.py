@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import combinations, groupby
 from pathlib import Path
@@ -19,57 +18,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from shifts import Analysis, Shift, Tables, analyse, as_table
+from shifts_command import ANSWER, EXAMPLE, SHIFTS, feed, following, land, printed, run
 from site_server import FACTORS, Site, make_property
 from words import Item, Malformed, MalformedError, Sums, read_feed, read_item, shifts_of, words_of
-
-SHIFTS = Path(__file__).parents[2] / "example_project" / "shifts.py"
-
-EXAMPLE = [{"title": "Split Business Split", "price": 1.0}, {"title": "Need business", "price": 2.0}]
-ANSWER = [
-    {"word": "need", "shift": 4 / 9, "count": 1},
-    {"word": "business", "shift": 0.0, "count": 2},
-    {"word": "split", "shift": -4 / 9, "count": 1},
-]
-
-
-def feed(*items: object) -> str:
-    """JSON lines."""
-    return "".join(f"{json.dumps(item)}\n" for item in items)
 
 
 def line(**fields: object) -> bytes:
     """One item as it stands in a feed."""
     return json.dumps(fields).encode()
-
-
-def run(*argv: object) -> subprocess.CompletedProcess[str]:
-    """The command, to its end."""
-    return subprocess.run(
-        [sys.executable, str(SHIFTS), *map(str, argv)], capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-@contextmanager
-def following(*argv: object) -> Iterator[subprocess.Popen[str]]:
-    """The command with ``--follow``, until the block ends."""
-    command = [sys.executable, str(SHIFTS), *map(str, argv), "--follow"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def printed(process: subprocess.Popen[str]) -> Any:
-    """The next list that it prints."""
-    assert process.stdout is not None
-    return json.loads(process.stdout.readline())
-
-
-def land(folder: Path, name: str, text: str) -> None:
-    """Put a feed into a folder as a whole."""
-    (folder / f".{name}").write_text(text)
-    (folder / f".{name}").rename(folder / name)
 
 
 # What a word is.
