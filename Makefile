@@ -1,5 +1,6 @@
 # make demo   a real-estate site, three Scrapyd nodes, one crawl spread over them, and a report of what it found
 # make test   the whole suite
+# make unit   the part of it that starts no processes, in a minute or two
 # make oldest the same with the oldest Scrapy that is tried (constraints-oldest.txt); make oldest ONLY=--without-nodes: the
 #             part of it that starts no Scrapyd, in four minutes
 # make chaos  workers, nodes, disks, FTP servers and the site fail at random: half an hour
@@ -27,7 +28,7 @@ OLDEST = .venv-oldest
 # Half a gigabyte, for one test; where there is no Java it is skipped.
 SPARK = $(if $(shell command -v java),$(VENV)/spark)
 
-.PHONY: demo test oldest chaos bench lint clean
+.PHONY: demo test unit oldest chaos bench lint clean
 
 demo: $(READY)
 	@exec $(VENV)/bin/python example_project/demo/demo.py \
@@ -35,6 +36,9 @@ demo: $(READY)
 
 test: $(READY) $(SPARK)
 	@$(VENV)/bin/python -m pytest -n $(AT_ONCE)
+
+unit: $(READY)
+	@$(VENV)/bin/python -m pytest -n $(AT_ONCE) --without-processes
 
 oldest: $(OLDEST)/oldest
 	@$(OLDEST)/bin/python -m pytest -n $(AT_ONCE) $(ONLY)

@@ -1,12 +1,13 @@
-"""One fleet of three real Scrapyd nodes, with one project deployed to it, for all end-to-end tests; and an option that
-leaves out the tests that start any."""
+"""One fleet of three real Scrapyd nodes, with one project deployed to it, for all end-to-end tests; options that leave
+out the tests that start nodes, or any process; and nobody starts one unnoticed."""
 
 from __future__ import annotations
 
 import compileall
 import signal
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,27 +28,69 @@ NODE_FIXTURES = {"nodes", "shared_fleet"}
 NODE_MODULES = {"scrapyd_child", "arena", "demo", "scrapy_distributed.fleet.local_node"}
 """So may every test in a file that imports something of these."""
 
+WITHOUT_PROCESSES = "--without-processes"
+TESTS = Path(__file__).parent
+PROCESS_FOLDERS = {"crawls", "processes", "chaos"}
+"""Only tests in a folder of this name may start a process."""
+PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+"""What Python tells before it starts one, whoever asks for it."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Once: where PYTHONDONTWRITEBYTECODE is set, each of a thousand processes would compile the package for itself."""
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(Path(scrapy_distributed.__file__).parent, quiet=2)
+    config.pluginmanager.register(ProcessGuard())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(WITHOUT_NODES, action="store_true", help="leave out the tests that may start a real Scrapyd")
+    parser.addoption(WITHOUT_PROCESSES, action="store_true", help="leave out the tests that may start any process")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Not even imported: some have hundreds of megabytes to send."""
+    return True if config.getoption(WITHOUT_PROCESSES) and collection_path.name in PROCESS_FOLDERS else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption(WITHOUT_NODES):
-        config.hook.pytest_deselected(items=[item for item in items if may_start_nodes(item)])
-        items[:] = [item for item in items if not may_start_nodes(item)]
+    for option, left_out in ((WITHOUT_NODES, may_start_nodes), (WITHOUT_PROCESSES, may_start_processes)):
+        if config.getoption(option):
+            config.hook.pytest_deselected(items=[item for item in items if left_out(item)])
+            items[:] = [item for item in items if not left_out(item)]
 
 
 def may_start_nodes(item: pytest.Item) -> bool:
     assert isinstance(item, pytest.Function)
     imported = {getattr(value, "__module__", None) for value in vars(item.module).values()}
     return not NODE_FIXTURES.isdisjoint(item.fixturenames) or not NODE_MODULES.isdisjoint(imported)
+
+
+def may_start_processes(item: pytest.Item) -> bool:
+    assert isinstance(item, pytest.Function)
+    folders = item.path.relative_to(TESTS).parts
+    return not PROCESS_FOLDERS.isdisjoint(folders)
+
+
+class ProcessGuard:
+    """A test that may start no process fails when it does, or when a fixture does that it is the first to want."""
+
+    def __init__(self) -> None:
+        self.refuses = False
+        sys.addaudithook(self.hear)
+
+    def hear(self, event: str, args: tuple[object, ...]) -> None:
+        if self.refuses and event in PROCESS_EVENTS:
+            folders = ", ".join(sorted(PROCESS_FOLDERS))
+            pytest.fail(f"a process is started, by {event}: only tests in the folders {folders} may do that")
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        self.refuses = not may_start_processes(item)
+        try:
+            return (yield)
+        finally:
+            self.refuses = False
 
 
 @pytest.fixture(scope="session", autouse=True)

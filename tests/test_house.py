@@ -1,9 +1,12 @@
-"""Which room of the package may import which: one direction, and no circle."""
+"""Which room of the package may import which: one direction, and no circle. And no test file imports another, and only
+those in the folders for it start processes."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -93,3 +96,29 @@ def test_a_folder_says_what_is_in_it(name: str) -> None:
     said = ast.get_docstring(tree) or ""
     rooms = [path.stem for path in (PACKAGE / name).glob("*.py") if path.stem != "__init__"]
     assert [room for room in rooms if room not in said] == []
+
+
+# The tests
+
+
+TESTS = Path(__file__).parent
+
+
+def test_what_test_files_share_is_among_the_fakes() -> None:
+    found = [(path.name, module) for path in TESTS.rglob("*.py") for module in imported(path)]
+    assert [(name, module) for name, module in found if module.startswith("test_")] == []
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        lambda: subprocess.run(["true"], check=True),
+        lambda: os.fork() or os._exit(0),
+        lambda: os.posix_spawn("/bin/true", ["true"], {}),
+        lambda: os.system("true"),
+    ],
+    ids=["subprocess", "fork", "spawn", "system"],
+)
+def test_no_process_is_started_outside_of_the_folders_for_it(start: Callable[[], object]) -> None:
+    with pytest.raises(pytest.fail.Exception, match="only tests in the folders chaos, crawls, processes may do that"):
+        start()

@@ -20,29 +20,16 @@ from urllib.request import Request, urlopen
 
 import pytest
 from crawling import call, wait_for
+from scrapy_command import DEADLINE_SECONDS, environment, scrapy
 from scrapyd_child import start
 from tiny_project import write_project
 
 SECRET = "s3cr3t-Pa55"
-DEADLINE_SECONDS = 60
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     return write_project(tmp_path / "project")
-
-
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    """Ours, with a home that has no configuration, and without what a Scrapy command sets for its own process."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("SCRAPY")}
-    return {**kept, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", **more}
-
-
-def scrapy(folder: Path, *args: str, **more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scrapy", *args]
-    return subprocess.run(
-        command, cwd=folder, env=environment(folder, **more), capture_output=True, text=True, timeout=DEADLINE_SECONDS
-    )
 
 
 class Up:

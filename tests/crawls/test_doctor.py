@@ -19,8 +19,8 @@ from fake_scrapyd import FakeJob, FakeScrapyd, Fault
 from ftp_child import ftp_server
 from scrapy import Spider
 from scrapy.settings import Settings
+from scrapy_command import environment, scrapy
 from scrapyd_child import ScrapydChild, start
-from test_commands_fleet import environment, scrapy
 from tiny_project import write_project
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred

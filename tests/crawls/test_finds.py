@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import pytest_twisted
 from crawling import VERSION, Crawl, Project
+from diverting import Plain, diverter
 from fake_scrapyd import FakeJob, FakeScrapyd
+from hostile import packed
 from scrapy import Request, Spider
 from scrapy.spiders import CrawlSpider, Rule
-from test_divert import Plain, diverter
-from test_hostile import packed
 from until import until
 
 from scrapy_distributed.divert.diverter import Diverter

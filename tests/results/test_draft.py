@@ -5,19 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from listing import names
 
 from scrapy_distributed.results.draft import draft, put, remove_dead
 
 DEAD = ".merge-0123abcd.part"
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
 
 
 def test_a_draft_that_is_put_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
@@ -126,24 +121,3 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
         file.write(b"new")
         put(file, tmp_path / "out")
     assert names(tmp_path) == [DEAD, "out"]
-
-
-WRITER = """
-import sys
-from pathlib import Path
-from scrapy_distributed.results.draft import draft, put, remove_dead
-
-folder, name = Path(sys.argv[1]), sys.argv[2]
-for number in range(100):
-    remove_dead(folder)
-    with draft(folder) as file:
-        file.write(b"%d" % number)
-        put(file, folder / name)
-"""
-
-
-def test_writers_that_remove_the_dead_all_the_time_do_not_remove_each_others(tmp_path: Path) -> None:
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, tmp_path, name]) for name in "abc"]
-    assert [writer.wait(120) for writer in writers] == [0, 0, 0]
-    assert names(tmp_path) == ["a", "b", "c"]
-    assert {(tmp_path / name).read_text() for name in "abc"} == {"99"}

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from charts import Curve, Scale, bar, interval, panel, scale_around
+from demo_results import RESULT, STARTED, a_run, a_shift, an_attempt
 from report import ATTEMPTS_SHOWN, SAMPLES_SHOWN, percent, render, speeds, thinned, write_report
 from result import Account, Failure, Result, Sample
 from shifts import Analysis
-from test_demo_result import RESULT, STARTED, a_run, a_shift, an_attempt
 
 HOSTILE = """</title><script src="http://evil">'&x</script>"""
 VOID = {"meta", "line", "rect", "circle", "polyline"}

@@ -1,4 +1,4 @@
-"""A spider with rules for ``test_worker.py``, run by a child process with ``runspider``."""
+"""A spider with rules for ``worker_crawl.py``, run by a child process with ``runspider``."""
 
 from __future__ import annotations
 

@@ -10,10 +10,10 @@ from urllib.request import urlopen
 
 import pytest
 from crawling import SiteChild
+from demo_results import a_shift
 from progress import Progress, top_shifts
 from result import Sample
 from shifts import Analysis, Tables
-from test_demo_result import a_shift
 
 ITEMS = [{"title": "flat, pool", "price": 120}, {"title": "flat", "price": 100}]
 

@@ -17,7 +17,7 @@ from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.wire.payload import START_URL, encode_payload
 from scrapy_distributed.wire.receipt import Receipt
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "fake_fleet.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "fake_fleet.py"
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import ftplib
 import gzip
 import io
@@ -22,7 +21,7 @@ import pytest
 from crawling import wait_for
 from file_limit import file_limit
 from ftp_child import FtpChild
-from landing import END_BYTES, HARMLESS_BYTES, LandingPlace
+from landing import END_BYTES, HARMLESS_BYTES
 
 LINE = b'{"title": "2 bed flat, pool", "price": 1000.0}\n'
 LINES = LINE * 20_000
@@ -486,30 +485,6 @@ def test_a_disk_that_is_full(server: FtpChild) -> None:
     server.end()
     server.restart()
     assert upload(server, "1.jl", LINES).startswith("226")
-
-
-@pytest.mark.parametrize("step", ["sync_folder", "Path.unlink"])
-def test_a_file_that_has_landed_has_landed_whatever_fails_then(
-    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Readers may have seen it: "not stored" would have its batch crawled again."""
-    for name in ("staging", "items"):
-        (tmp_path / name).mkdir()
-    place = LandingPlace(tmp_path / "staging", tmp_path / "items")
-    arrival = place.receive("1.jl")
-    arrival.write(LINE)
-
-    def fail(path: Path) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(f"landing.{step}", fail)
-        arrival.land(arrival.examination())
-        arrival.close()
-    assert (tmp_path / "items" / "1.jl").read_bytes() == LINE
-    assert len(list((tmp_path / "staging").iterdir())) == (step == "Path.unlink")
-    assert not [path for path in Path("/proc/self/fd").iterdir() if "1.jl." in os.path.realpath(path)]
-    assert "after 1.jl had landed: [Errno 5] Input/output error" in caplog.text
 
 
 def test_a_server_that_was_killed_right_after_a_file_has_landed(server: FtpChild) -> None:

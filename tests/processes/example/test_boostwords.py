@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from test_shifts import EXAMPLE, SHIFTS, feed, land
+from shifts_command import EXAMPLE, SHIFTS, feed, land
 
 pytestmark = [
     pytest.mark.skipif(find_spec("pyspark") is None, reason="PySpark is not installed: pip install pyspark"),

@@ -1,4 +1,4 @@
-"""The spiders and components of the crawls in ``test_worker.py``; a child process runs this file with ``runspider``."""
+"""Spiders and components for the crawls of ``worker_crawl.py``; a child process runs this file with ``runspider``."""
 
 from __future__ import annotations
 

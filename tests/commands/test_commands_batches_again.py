@@ -1,0 +1,167 @@
+"""``scrapy batches retry`` and ``merge``: what they change, what they write, and exit codes."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from batches_command import Said, off_by_one, some_failed
+from ledgers import IDENTITY, a_batch, bind, halved, of_feeds, receipt, settled, unfinished
+
+from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.wire.payload import decode_payload
+
+# retry
+
+
+def test_retry_makes_the_same_command_take_the_run_up_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = some_failed(tmp_path / "s.sqlite")
+    said = Said(capsys, "retry", "--ledger", "s.sqlite")
+    assert said.code == 0
+    assert said.out.splitlines() == [
+        f"run {run}, spider s of p (s.sqlite)",
+        "  1 request to be tried again, 1 left out",
+        "    left out: their callback had begun, so items of them may be in a feed",
+        "  the command that began the run takes it up again: scrapy crawl s, with its arguments",
+    ]
+    assert Said(capsys, "check", "--ledger", "s.sqlite").out.splitlines()[1:] == [
+        "  4 diverted = 1 queued + 0 in flight + 1 crawled + 1 failed + 1 filtered + 0 dead",
+        "  not finished",
+    ]
+    with closing(Ledger(tmp_path / "s.sqlite")) as ledger:
+        assert not ledger.begin(IDENTITY, resume=True)
+        assert ledger.run == run
+        attempt = bind(ledger)
+        assert (attempt.label, attempt.size) == ("2", 1)
+        ledger.verdicts.settle(attempt, receipt(attempt), max_attempts=3)
+        assert ledger.account.end()
+    assert Said(capsys, "check", "--ledger", "s.sqlite").code == 0
+    assert Said(capsys, "show", "1", "--ledger", "s.sqlite").out.splitlines()[2].endswith("1 moved to batch 2")
+
+
+@pytest.mark.parametrize(
+    ("options", "again", "left_out"),
+    [([], 1, 1), (["--state", "dead"], 0, 0), (["--reason", "http *"], 0, 1), (["--reason", "d?s"], 1, 0)],
+)
+def test_retry_of_some(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, options: list[str], again: int, left_out: int
+) -> None:
+    run = some_failed(tmp_path / "s.sqlite")
+    said = Said(capsys, "retry", "--json", "--ledger", "s.sqlite", *options)
+    assert said.lines == [{"run": run, "spider": "s", "again": again, "left_out": left_out}]
+    assert said.code == (0 if again else 1)
+    assert Said(capsys, "check", "--ledger", "s.sqlite").code == (1 if again else 0)
+    assert Said(capsys, "retry", "--ledger", "s.sqlite", *options).code == 1  # nothing is tried again twice
+
+
+def test_retry_makes_few_batches(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        for first in range(0, 12, 4):
+            attempt = a_batch(ledger, *range(first, first + 4))
+            report = receipt(attempt, 0b0111, failed={"dns": [0, 1]}, again=0b0011, finish_reason="shutdown")
+            ledger.verdicts.settle(attempt, report, max_attempts=1)
+            if ledger.bookings.ready():
+                ledger.verdicts.reject(bind(ledger), "killed", counts=True, max_attempts=1)
+        ledger.intake.walked()
+        assert ledger.account.end()
+    assert Said(capsys, "retry", "--json", "--ledger", "s.sqlite").lines[0]["again"] == 9
+    (shown,) = Said(capsys, "list", "--json", "--ledger", "s.sqlite").lines[0]["runs"]
+    assert [(batch["number"], batch["size"], batch["parent"]) for batch in shown["batches"][3:]] == [
+        (4, 4, None),
+        (5, 4, None),
+        (6, 1, 3),
+    ]
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        urls = [decode_payload(ledger.bookings.bind(number, "n")[1]) for number in (4, 5, 6)]
+    paths = [[url.rpartition("/")[2] for url in batch] for batch in urls]
+    assert paths == [["0", "1", "3", "4"], ["5", "7", "8", "9"], ["11"]]
+
+
+def test_retry_while_a_coordinator_runs_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    some_failed(tmp_path / "s.sqlite")
+    with closing(Ledger(tmp_path / "s.sqlite")):
+        said = Said(capsys, "retry", "--ledger", "s.sqlite")
+    assert (said.code, said.out) == (2, "")
+    assert "s.sqlite: another coordinator is using this ledger; wait for it" in said.error
+    assert Said(capsys, "retry", "--ledger", "s.sqlite").code == 0
+
+
+# merge
+
+
+def test_merge_writes_the_feeds_that_count(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    halved(tmp_path / "s.sqlite")
+    (tmp_path / "items").mkdir()
+    for name in ("1", "1.2", "2"):
+        (tmp_path / "items" / f"{name}.jl").write_text(f'{{"url": "{name}"}}\n' * 2)
+    said = Said(capsys, "merge", "items", "-O", "out.jl", "--ledger", "s.sqlite")
+    assert (said.code, said.error) == (0, "")
+    assert said.out == "2 items of 1 feed in out.jl, each start URL in one feed only\n"
+    assert (tmp_path / "out.jl").read_text() == '{"url": "2"}\n' * 2
+
+
+def test_merge_of_what_is_not_complete_is_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    of_feeds(tmp_path / "s.sqlite", [("1.jl", 1)], [("2.jl", 1)], [("3.jl", 1)])
+    (tmp_path / "2.jl").write_text('{"url": "2"}\n')
+    words = ["merge", ".", "-O", "out.jl", "--ledger", "s.sqlite"]
+    said = Said(capsys, *words)
+    assert said.code == 1
+    assert said.out == "nothing written: 2 faults; --partial writes what is there: 1 item of 1 feed\n"
+    assert said.error.splitlines() == [
+        "missing: feed 1.jl of batch 1: found no file 1.jl, expected 1 item",
+        "missing: feed 3.jl of batch 3: found no file 3.jl, expected 1 item",
+    ]
+    assert not (tmp_path / "out.jl").exists()
+    said = Said(capsys, *words, "--partial")
+    assert (said.code, said.out) == (1, "1 item of 1 feed in out.jl, NOT COMPLETE: 2 faults\n")
+    assert (tmp_path / "out.jl").read_text() == '{"url": "2"}\n'
+    (found,) = Said(capsys, *words, "--json").lines
+    assert (found["written"], found["items"], found["feeds"]) == (False, 1, 1)
+    assert [fault["kind"] for fault in found["faults"]] == ["missing", "missing"]
+
+
+def test_merge_of_items_that_are_larger_than_expected(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    of_feeds(tmp_path / "s.sqlite", [("1.jl", 1)])
+    (tmp_path / "1.jl").write_text(json.dumps({"text": "x" * 5_000_000}) + "\n")
+    words = ["merge", ".", "-O", "out.jl", "--ledger", "s.sqlite"]
+    said = Said(capsys, *words)
+    assert said.code == 1
+    assert said.error.startswith(
+        "unreadable: 1.jl, feed 1.jl of batch 1: line 1 has more than 4,194,304 bytes; --max-item"
+    )
+    assert Said(capsys, *words, "--max-item", "5").code == 0
+    assert (tmp_path / "out.jl").read_bytes() == (tmp_path / "1.jl").read_bytes()
+    with pytest.raises(SystemExit):
+        Said(capsys, *words, "--max-item", "0")
+
+
+@pytest.mark.parametrize(("make", "verdict"), [(unfinished, "not finished"), (off_by_one, "OFF BY 1")])
+def test_merge_of_a_run_that_is_not_settled_is_1(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, make: Any, verdict: str
+) -> None:
+    make(tmp_path / "s.sqlite")
+    said = Said(capsys, "merge", ".", "-O", "out.jl", "--ledger", "s.sqlite")
+    assert said.code == 1
+    assert f"unsettled: the run is {verdict}: " in said.error
+    assert not (tmp_path / "out.jl").exists()
+
+
+def test_merge_does_not_flood_the_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    of_feeds(tmp_path / "s.sqlite", *([(f"{number}.jl", 1)] for number in range(13)))
+    said = Said(capsys, "merge", ".", "-O", "out.jl", "--ledger", "s.sqlite")
+    assert len(said.error.splitlines()) == 11
+    assert said.error.splitlines()[-1] == "missing: 3 more; --json names all"
+    assert len(Said(capsys, "merge", ".", "-O", "o", "--json", "--ledger", "s.sqlite").lines[0]["faults"]) == 13
+
+
+def test_merge_of_folders_that_are_not_there_is_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    settled(tmp_path / "s.sqlite")
+    said = Said(capsys, "merge", "gone", "-O", "out.jl", "--ledger", "s.sqlite")
+    assert (said.code, said.out) == (2, "")
+    assert said.error == "gone: found no folder there, expected one with feeds in it\n"

@@ -1,0 +1,69 @@
+"""``scrapy batches`` in this process, and ledgers for it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ledgers import IDENTITY, a_batch, receipt, settled
+from scrapy.settings import Settings
+
+from scrapy_distributed.commands.batches import Command
+from scrapy_distributed.ledger.sqlite import Ledger
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "scrapy.cfg").write_text("[settings]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("scrapy.utils.project.inside_project", lambda: True)
+    return tmp_path
+
+
+class Said:
+    """What a call of the command said, and its exit code."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], *words: str, **settings: str) -> None:
+        from argparse import ArgumentParser
+
+        command = Command()
+        command.settings = Settings(settings)
+        parser = ArgumentParser()
+        command.add_options(parser)
+        options, args = parser.parse_known_args(words)
+        capsys.readouterr()
+        command.run(args, options)
+        self.out, self.error = capsys.readouterr()
+        self.code = command.exitcode
+
+    @property
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def off_by_one(path: Path) -> str:
+    run = settled(path)
+    with closing(Ledger(path)) as ledger:
+        ledger.store.db.execute("INSERT INTO request VALUES (1, x'00')")
+    return run
+
+
+def change(path: Path, script: str) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(script)
+
+
+def some_failed(path: Path) -> str:
+    """Requests 0 (404, had begun), 1 (dns, had not), 2 (filtered) and 3."""
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        attempt = a_batch(ledger)
+        ledger.intake.walked()
+        report = receipt(attempt, failed={"http 404": [0], "dns": [1]}, filtered={"offsite": [2]}, again=0b10)
+        ledger.verdicts.settle(attempt, report, max_attempts=1)
+        assert ledger.account.end()
+        return ledger.run
