@@ -37,6 +37,8 @@ UPDATE attempt SET state = :state, ended = :ended,
 WHERE run = :run AND batch = :batch AND number = :number
 """
 
+SEPARATOR = ",\n"  # an encoded request has no line breaks
+
 
 class Batches:
     """Each method is a step of a transition, whose transaction is its caller's."""
@@ -97,5 +99,13 @@ def as_text(element: Any) -> str:
 
 
 def joined(bodies: Sequence[str]) -> str:
-    """Requests as they are in a row of ``queued``."""
-    return f"[{','.join(bodies)}]"
+    """Requests as they are in a row of ``queued``: JSON, which ``separated`` need not parse."""
+    return f"[{SEPARATOR.join(bodies)}]"
+
+
+def separated(text: str, size: int) -> list[str]:
+    """The *size* requests in *text*, as texts. Raises ``ValueError`` for one that is damaged, if that is seen."""
+    bodies = text[1:-1].split(SEPARATOR)
+    if len(bodies) == size:
+        return bodies
+    return [json.dumps(element, separators=(",", ":")) for element in json.loads(text)]  # an older ledger's

@@ -12,26 +12,24 @@ from itertools import accumulate
 
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.finds import Finds
-from scrapy_distributed.ledger.sqlite_batches import Batches, joined
+from scrapy_distributed.ledger.sqlite_batches import Batches, joined, separated
 from scrapy_distributed.ledger.sqlite_store import Store, usable, while_available
 
 ADD_REQUEST = "INSERT INTO request VALUES (?, ?)"
 COUNT_DUPLICATES = "UPDATE run SET duplicates = duplicates + ? WHERE id = ?"
 ADD_QUEUED = "INSERT INTO queued (run, size, bodies) VALUES (?, ?, ?)"
-OPEN = "SELECT id, bodies FROM queued WHERE run = ? AND avoid IS NULL ORDER BY id"
+OPEN = "SELECT id, size, bodies FROM queued WHERE run = ? AND avoid IS NULL ORDER BY id"
 HAS_QUEUED = "SELECT 1 FROM queued WHERE run = ? LIMIT 1"
 CUT_OPEN = "UPDATE queued SET size = ?, bodies = ? WHERE id = ?"
 CLEAR_OPEN = "DELETE FROM queued WHERE run = ? AND avoid IS NULL AND id < ?"
 AGAIN_SIZES = "SELECT avoid, sum(size) FROM queued WHERE run = ? AND avoid IS NOT NULL GROUP BY avoid"
-AGAIN = "SELECT bodies FROM queued WHERE run = ? AND avoid = ? ORDER BY id"
+AGAIN = "SELECT bodies, size FROM queued WHERE run = ? AND avoid = ? ORDER BY id"
 CLEAR_AGAIN = "DELETE FROM queued WHERE run = ? AND avoid = ?"
 FOUND = "SELECT id, packed FROM found WHERE run = ? ORDER BY id LIMIT 1"
 CLEAR_FOUND = "DELETE FROM found WHERE id = ?"
 WALKED = "UPDATE run SET walked = coalesce(walked, ?) WHERE id = ?"
 WALK_ON = "UPDATE run SET walked = NULL WHERE id = ?"
 SET_LOST = "UPDATE run SET lost = ? WHERE id = ?"
-
-encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Intake:
@@ -73,7 +71,7 @@ class Intake:
         where the file can't be read."""
         with usable(self._store.path):
             rows = self._store.db.execute(OPEN, (self._store.run,))
-            lengths = [len(body) for _, text in rows for body in _texts(text)]
+            lengths = [len(body) for _, size, text in rows if json.loads(text) for body in separated(text, size)]
         return len(lengths), sum(lengths)
 
     @while_available
@@ -101,7 +99,7 @@ class Intake:
             if count < size and not all_of_it:
                 continue
             with self._store.transaction():
-                bodies = [body for (text,) in db.execute(AGAIN, (run, avoid)) for body in _undamaged(text)]
+                bodies = [body for row in db.execute(AGAIN, (run, avoid)) for body in _undamaged(*row)]
                 db.execute(CLEAR_AGAIN, (run, avoid))
                 for start in range(0, len(bodies), size):
                     made += self._batches.add(bodies[start : start + size], avoid=avoid, last=avoid)
@@ -158,8 +156,8 @@ class Intake:
         db, run = self._store.db, self._store.run
         bodies: list[str] = []
         first_left = 0
-        for row, text in db.execute(OPEN, (run,)):
-            bodies += _undamaged(text)
+        for row, size, text in db.execute(OPEN, (run,)):
+            bodies += _undamaged(text, size)
             first_left = row + 1
             if rest := bodies[count:]:
                 db.execute(CUT_OPEN, (len(rest), joined(rest), row))
@@ -172,13 +170,8 @@ class Intake:
         return bodies[:count]
 
 
-def _texts(text: str) -> list[str]:
-    """The requests in a row of ``queued``. Raises ``ValueError`` for one that is damaged."""
-    return [encode(element) for element in json.loads(text)]
-
-
-def _undamaged(text: str) -> list[str]:
+def _undamaged(text: str, size: int) -> list[str]:
     try:
-        return _texts(text)
+        return separated(text, size)
     except ValueError as error:
         raise LedgerUnavailableError(f"damaged: requests that are queued: {error}") from None

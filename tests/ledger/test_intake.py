@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,7 +12,7 @@ import pytest
 from ledgers import IDENTITY, a_batch, body, cut, divert, dump, found_of, key, queued, receipt
 from ledgers import states as counts
 
-from scrapy_distributed.errors import LedgerUnavailableError
+from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.wire import payload
@@ -49,6 +50,35 @@ def test_a_batch_over_the_ceiling_is_split(ledger: Ledger, monkeypatch: pytest.M
         arrived += decode_payload(ledger.bookings.bind(ready[0][0], "n")[1])
     assert arrived == [f"http://a/{number}" for number in range(10)]
     assert counts(ledger) == {"diverted": 10, "in_flight": 10}
+
+
+def test_what_an_older_ledger_has_queued_is_cut_as_well(ledger: Ledger) -> None:
+    """There was nothing but a comma between its requests."""
+    ledger.intake.divert([(key(1), '{"url":"http://a/1","meta":{"a":"x,y"}}'), (key(2), body(2)), (key(3), body(3))])
+    ledger.store.db.execute("UPDATE queued SET bodies = replace(bodies, char(10), '')")
+    assert ledger.intake.open_batch() == (3, 63)
+    assert ledger.intake.cut([2]) == (1, 51)
+    assert queued(ledger) == [body(3)]
+    assert decode_payload(ledger.bookings.bind(1, "n1")[1]) == [
+        {"url": "http://a/1", "meta": {"a": "x,y"}}, "http://a/2",
+    ]  # fmt: skip
+
+
+def test_requests_with_line_breaks_in_them_stay_whole(ledger: Ledger) -> None:
+    elements = [{"url": "http://a/1", "meta": {"a": "x,\ny"}}, "http://a/2"]
+    bodies = [json.dumps(element, separators=(",", ":")) for element in elements]
+    ledger.intake.divert([(key(number), each) for number, each in enumerate(bodies)])
+    ledger.intake.cut([1, 1])
+    assert [decode_payload(ledger.bookings.bind(number, "n1")[1]) for number in (1, 2)] == [[one] for one in elements]
+
+
+def test_queued_requests_that_are_damaged_are_told(ledger: Ledger) -> None:
+    divert(ledger, 1, 2)
+    ledger.store.db.execute("UPDATE queued SET bodies = '[x'")
+    with pytest.raises(LedgerError, match="can't be used as ledger"):
+        ledger.intake.open_batch()
+    with pytest.raises(LedgerUnavailableError, match="damaged: requests that are queued"):
+        ledger.intake.cut([1])
 
 
 def test_an_empty_batch_is_none(ledger: Ledger) -> None:
