@@ -1,31 +1,17 @@
-"""The example's folders: each program runs by its path, and only the Scrapy project goes to the nodes."""
+"""The example's folders: only the Scrapy project goes to the nodes, and the readme shows what is there."""
 
 from __future__ import annotations
 
 import io
-import os
 import re
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
-import pytest
 from crawling import EXAMPLE
 
 from scrapy_distributed.fleet.egg import build_egg
 
 README = (EXAMPLE.parent / "README.md").read_text(encoding="utf-8")
 TREE = README.split("```text\nexample_project/\n")[1].split("\n```")[0]
-
-
-@pytest.mark.parametrize("program", ["site/site_server", "landing/ftp_server", "analysis/shifts", "demo/demo"])
-def test_a_program_runs_by_its_path_from_anywhere(program: str, tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [sys.executable, str(EXAMPLE / f"{program}.py"), "--help"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    assert done.stdout.startswith(f"usage: {Path(program).name}.py ")
 
 
 def test_only_the_scrapy_project_goes_to_the_nodes() -> None:
