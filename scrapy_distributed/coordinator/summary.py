@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from scrapy.crawler import Crawler
 
 from scrapy_distributed.coordinator.batch_size import BatchSize
 from scrapy_distributed.ledger.balance import Losses
 from scrapy_distributed.ledger.sqlite import Ledger
-from scrapy_distributed.ledger.sums import LEFT_OUT, MOST_STATS
+from scrapy_distributed.ledger.sums import MOST_STATS
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +28,7 @@ def report(
     assert crawler.stats is not None
     for name, count in balance.as_dict().items():
         crawler.stats.set_value(f"distributed/{name}", count)
-    worker_stats = ledger.account.worker_stats()
-    if left_out := worker_stats.pop(LEFT_OUT, 0):
-        crawler.stats.set_value("distributed/worker_stats_left_out", left_out)
-        logger.warning(
-            "Workers have reported more than %d stats: %d numbers of those that the fewest jobs have are in no sum",
-            MOST_STATS, left_out, extra=extra,
-        )  # fmt: skip
-    for key, value in worker_stats.items():
-        crawler.stats.set_value(f"distributed/workers/{key}", value)
+    _report_worker_stats(crawler, *ledger.account.worker_stats())
     _report_shares(crawler, batch_size, slots, elapsed, most_of_it=over and 2 * batch_size.requests >= balance.diverted)
     log = logger.info if balance.holds else logger.critical
     log("Run %s: %s", ledger.run, balance, extra=extra)
@@ -58,6 +51,20 @@ def report(
             " again", ledger.run, reason, balance.queued, balance.in_flight,
             "nothing is lost" if balance.holds else "THE BALANCE DOES NOT HOLD", extra=extra,
         )  # fmt: skip
+
+
+def _report_worker_stats(crawler: Crawler, worker_stats: Mapping[str, float], left_out: int) -> None:
+    assert crawler.stats is not None
+    if left_out:
+        crawler.stats.set_value("distributed/worker_stats_left_out", left_out)
+        logger.warning(
+            "Workers have reported more than %d stats: %d numbers of those that the fewest jobs have are in no sum",
+            MOST_STATS,
+            left_out,
+            extra={"spider": crawler.spider},
+        )
+    for key, value in worker_stats.items():
+        crawler.stats.set_value(f"distributed/workers/{key}", value)
 
 
 def _report_losses(crawler: Crawler, losses: Losses) -> None:

@@ -43,7 +43,7 @@ class Account:
         return read_losses(self._store.db, self._store.run)
 
     @while_available
-    def worker_stats(self) -> dict[str, float]:
+    def worker_stats(self) -> tuple[dict[str, float], int]:
         """The ``sum_of_stats`` of accepted attempts."""
         rows = self._store.db.execute(ACCEPTED_STATS, (self._store.run,))
         return sum_of_stats(json.loads(text) for (text,) in rows)

@@ -8,15 +8,14 @@ from collections.abc import Iterable, Mapping
 MOST_STATS = 1_000
 MOST_REASONS = 100
 HELD = 50_000  # names that are held in memory meanwhile
-LEFT_OUT = "left_out"
 OTHER = "other reasons"
 
 
-def sum_of_stats(each: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """The numbers of *each* job, summed; of maxima the largest. Rates are left out: neither is true of them.
+def sum_of_stats(each: Iterable[Mapping[str, float]]) -> tuple[dict[str, float], int]:
+    """The numbers of *each* job, summed; of maxima the largest. Rates have no part in this: neither is true of them.
 
-    Of more than ``MOST_STATS`` names those that most jobs have, of equals the first. How many numbers of other names
-    are left out is told as ``LEFT_OUT``: a sum of bytes and seconds would tell nothing."""
+    Of more than ``MOST_STATS`` names those that most jobs have, of equals the first; and how many numbers of other
+    names are left out: a sum of bytes and seconds would tell nothing."""
     total: dict[str, float] = {}
     jobs: Counter[str] = Counter()
     left_out = 0
@@ -33,7 +32,7 @@ def sum_of_stats(each: Iterable[Mapping[str, float]]) -> dict[str, float]:
             total = {name: total[name] for name in jobs}
     jobs, rest = _most_common(jobs, MOST_STATS)
     left_out += rest
-    return {name: value for name, value in total.items() if name in jobs} | ({LEFT_OUT: left_out} if left_out else {})
+    return {name: value for name, value in total.items() if name in jobs}, left_out
 
 
 def sum_of_reasons(each: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -30,6 +30,7 @@ from scrapy_distributed.dispatch.members import Fleet
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.ledger.sums import MOST_STATS
 from scrapy_distributed.wire import payload
 from scrapy_distributed.wire.payload import decode_payload
 
@@ -344,6 +345,23 @@ def test_only_of_a_run_that_was_looked_after_it_is_said_how_large_batches_should
     assert stats.get_value("distributed/startup_share") == 0.5
     assert stats.get_value("distributed/tail_share") == (0.0 if told else None)
     assert any("Batches are too small: 50%" in message for message in caplog.messages) is told
+
+
+def test_stats_that_are_in_no_sum_are_told(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    rig = start(BATCH_SIZE=1)
+    rig.taker.room = 2
+    rig.find(range(2))
+    for attempt in rig.taker.attempts:
+        stats = {f"{attempt.job}/{number}": 1 for number in range(MOST_STATS)}
+        rig.ledger.verdicts.settle(attempt, receipt(attempt, stats=stats), max_attempts=1)
+    report(
+        rig.ledger, rig.crawler, "finished", targets="", wait=True, batch_size=rig.cutter.size,
+        slots=1, elapsed=1.0,
+    )  # fmt: skip
+    stats_of = rig.crawler.stats
+    assert stats_of is not None
+    assert stats_of.get_value("distributed/worker_stats_left_out") == MOST_STATS
+    assert f"{MOST_STATS} numbers of those that the fewest jobs have are in no sum" in caplog.text
 
 
 def test_a_batch_that_can_not_be_packed_stays_open(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def test_the_largest_counts_and_stats_that_are_read_can_be_settled_and_summed(tm
             attempt = a_batch(ledger, number)
             text = forged(job=attempt.job, size=1, settled="AQ==", stats={"a": stat, "max": stat}, **values)
             ledger.verdicts.settle(attempt, Receipt.from_json(text, size=1), max_attempts=3)
-        assert set(ledger.account.worker_stats()) == {"a", "max"}
+        assert set(ledger.account.worker_stats()[0]) == {"a", "max"}
         assert ledger.account.balance().settled
 
 

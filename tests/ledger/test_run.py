@@ -98,7 +98,7 @@ def test_stats_of_workers_are_summed_and_maxima_are_not(ledger: Ledger) -> None:
         stats = {"pages": 2 + number, "request_depth_max": 3 - number, "memusage/max": 10 * (number + 1)}
         stats |= {"items_per_minute": 120.0, "responses_per_minute": 60.0}
         ledger.verdicts.settle(attempt, receipt(attempt, stats=stats), max_attempts=1)
-    assert ledger.account.worker_stats() == {"pages": 5, "request_depth_max": 3, "memusage/max": 20}
+    assert ledger.account.worker_stats() == ({"pages": 5, "request_depth_max": 3, "memusage/max": 20}, 0)
 
 
 @pytest.mark.parametrize("statement", [READY, UNSETTLED, UNPOSTED])

@@ -12,7 +12,6 @@ from ledgers import IDENTITY, a_batch, receipt
 from scrapy_distributed.ledger import sums
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sums import (
-    LEFT_OUT,
     MOST_REASONS,
     MOST_STATS,
     OTHER,
@@ -30,8 +29,8 @@ def made_up(jobs: range, names: int) -> Iterator[dict[str, int]]:
 
 def test_sums_and_maxima_and_no_rates() -> None:
     each = [{"a": 1, "memusage/x": 5, "depth_max": 2, "b_per_minute": 9}, {"a": 2.5, "memusage/x": 4, "depth_max": 3}]
-    assert sum_of_stats(each) == {"a": 3.5, "memusage/x": 5, "depth_max": 3}
-    assert sum_of_stats([]) == {}
+    assert sum_of_stats(each) == ({"a": 3.5, "memusage/x": 5, "depth_max": 3}, 0)
+    assert sum_of_stats([]) == ({}, 0)
     assert sum_of_reasons([{"timeout": 1}, {"timeout": 2, "http 404": 1}]) == {"timeout": 3, "http 404": 1}
     assert sum_of_reasons([]) == {}
 
@@ -41,11 +40,11 @@ def test_made_up_stats_leave_those_of_honest_jobs(monkeypatch: pytest.MonkeyPatc
     """A node that lies is first and last."""
     monkeypatch.setattr(sums, "HELD", held)
     honest = [{"pages": 10, "max": number} for number in range(3)]
-    found = sum_of_stats([*made_up(range(1), MAX_STATS), *honest, *made_up(range(1, 21), MAX_STATS)])
-    assert len(found) == MOST_STATS + 1
+    found, left_out = sum_of_stats([*made_up(range(1), MAX_STATS), *honest, *made_up(range(1, 21), MAX_STATS)])
+    assert len(found) == MOST_STATS
     assert (found["pages"], found["max"]) == (30, 2)
-    assert found[LEFT_OUT] == 21 * MAX_STATS - (MOST_STATS - 2)
-    again = sum_of_stats([*made_up(range(1), MAX_STATS), *honest, *made_up(range(1, 21), MAX_STATS)])
+    assert left_out == 21 * MAX_STATS - (MOST_STATS - 2)
+    again, _ = sum_of_stats([*made_up(range(1), MAX_STATS), *honest, *made_up(range(1, 21), MAX_STATS)])
     assert list(again.items()) == list(found.items())
 
 
@@ -61,7 +60,7 @@ def test_made_up_reasons_are_told_as_others_and_none_is_lost(monkeypatch: pytest
 
 
 def test_as_many_as_are_shown_are_all_shown() -> None:
-    assert len(sum_of_stats(made_up(range(2), MOST_STATS // 2))) == MOST_STATS
+    assert sum_of_stats(made_up(range(2), MOST_STATS // 2))[1] == 0
     assert OTHER not in sum_of_reasons(made_up(range(2), MOST_REASONS // 2))
 
 
@@ -72,7 +71,8 @@ def test_a_ledger_with_forged_receipts_tells_few_names(tmp_path: Path) -> None:
             attempt = a_batch(ledger, number)
             ledger.verdicts.settle(attempt, receipt(attempt, stats=names, followed=names), max_attempts=1)
         ledger.intake.lost_own(next(made_up(range(1), MAX_REASONS)))
-        assert len(ledger.account.worker_stats()) == MOST_STATS + 1
+        stats, left_out = ledger.account.worker_stats()
+        assert (len(stats), left_out) == (MOST_STATS, 3 * MAX_REASONS - MOST_STATS)
         losses = ledger.account.losses()
     for reasons, number in ((losses.followed, 3 * MAX_REASONS), (losses.own, MAX_REASONS)):
         assert (len(reasons), sum(reasons.values())) == (MOST_REASONS + 1, number)

@@ -33,7 +33,7 @@ def test_a_full_receipt_settles_the_batch(ledger: Ledger) -> None:
     assert counts(ledger) == {"diverted": 4, "crawled": 2, "failed": 1, "filtered": 1}
     assert ledger.account.settled()
     assert ledger.bookings.live() == []
-    assert ledger.account.worker_stats() == {"pages": 3}
+    assert ledger.account.worker_stats() == ({"pages": 3}, 0)
 
 
 def test_the_second_attempt_has_exactly_what_is_not_settled_in_order(ledger: Ledger) -> None:
