@@ -35,19 +35,29 @@ class DistributedSpiderMiddleware:
         Raises ``NotConfigured`` where nothing is to be distributed, and ``ValueError`` where a setting is wrong: the
         crawl does not start then.
         """
-        if is_borrowed(crawler):
-            raise NotConfigured
-        from scrapy_distributed.guard.guard import stand_by
+        try:
+            return _role_of(crawler)
+        except NotConfigured:
+            raise
+        except Exception:
+            crawler.spider = None  # without it Scrapy 2.14 ends with 0, as if there had been a crawl
+            raise
 
-        crawler.signals.connect(stand_by, signals.spider_opened)
-        config = Config.from_settings(crawler.settings)
-        if config.start_url is not None:
-            from scrapy_distributed.worker.worker import Worker
 
-            return Worker.from_crawler(crawler)
-        if not config.enabled:
-            raise NotConfigured
-        # Only here: a worker needs no treq, and must run where no Twisted reactor is.
-        from scrapy_distributed.coordinator.coordinator import Coordinator
+def _role_of(crawler: Crawler) -> Coordinator | Worker:
+    if is_borrowed(crawler):
+        raise NotConfigured
+    from scrapy_distributed.guard.guard import stand_by
 
-        return Coordinator.from_crawler(crawler)
+    crawler.signals.connect(stand_by, signals.spider_opened)
+    config = Config.from_settings(crawler.settings)
+    if config.start_url is not None:
+        from scrapy_distributed.worker.worker import Worker
+
+        return Worker.from_crawler(crawler)
+    if not config.enabled:
+        raise NotConfigured
+    # Only here: a worker needs no treq, and must run where no Twisted reactor is.
+    from scrapy_distributed.coordinator.coordinator import Coordinator
+
+    return Coordinator.from_crawler(crawler)

@@ -70,6 +70,15 @@ def test_a_wrong_setting_stops_the_crawl() -> None:
         role(Plain(), start_url="[]", lease="wrong")
 
 
+@pytest.mark.parametrize(("name", "value"), [("BATCH_SIZE", "wrong"), ("START_URL", "nonsense")])
+def test_a_crawl_that_is_refused_has_no_spider_so_that_any_scrapy_ends_with_1(name: str, value: str) -> None:
+    crawler = get_crawler(Plain, {f"DISTRIBUTED_{name}": value})
+    crawler.spider = Plain()
+    with pytest.raises(ValueError, match=name):
+        DistributedSpiderMiddleware.from_crawler(crawler)
+    assert crawler.spider is None
+
+
 def order(settings: Settings) -> int | None:
     found = [value for key, value in settings.getdict("SPIDER_MIDDLEWARES").items()
              if key == PATH or key is DistributedSpiderMiddleware]  # fmt: skip
