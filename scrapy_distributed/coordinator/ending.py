@@ -50,6 +50,7 @@ class Ending:
         self.discoveries = discoveries
         self.dispatcher = dispatcher
         self.closing = False
+        self._says_walked = False  # the ledger says that the walk is done, and has not been told yet that it goes on
         self._failing: Callable[[], None] | None = None
 
     # When all is done
@@ -76,9 +77,17 @@ class Ending:
             raise DontCloseSpider
 
     def request_scheduled(self) -> None:
-        if self.walk.done:  # it goes on: a spider may have more to crawl when it is idle
-            self.walk.done = False
-            self.ledger.intake.walk_on()
+        """The walk goes on: a spider may have more to crawl when it is idle."""
+        if self.walk.done:
+            self.walk.done, self._says_walked = False, True
+            try:
+                self._walk_on()
+            except LedgerUnavailableError as error:
+                self.ledger_failed(error)
+
+    def _walk_on(self) -> None:
+        self.ledger.intake.walk_on()
+        self._says_walked = False
 
     @property
     def done(self) -> bool:
@@ -139,6 +148,8 @@ class Ending:
         self.closing = True
         self.discoveries.stop()
         try:
+            if self._says_walked:
+                self._walk_on()
             if self.dispatcher.started:
                 self.diversion.divert()
                 self.cutter.cut_all()
@@ -152,6 +163,12 @@ class Ending:
                 )  # fmt: skip
         except LedgerUnavailableError as error:
             logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
+            if self._says_walked:
+                logger.critical(
+                    "It says that the walk is done, which went on: what that has found since is lost. Begin a new run:"
+                    " the same command with -s DISTRIBUTED_RESUME=False",
+                    extra=self._extra,
+                )
         finally:
             self.ledger.close()
 

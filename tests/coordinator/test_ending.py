@@ -4,12 +4,13 @@ one."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
-from ledgers import receipt, states
+from ledgers import IDENTITY, receipt, states
 from scrapy import signals
 from scrapy.exceptions import CloseSpider, DontCloseSpider
 from stopped_engine import Stopped, target
@@ -17,6 +18,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.errors import LedgerUnavailableError
+from scrapy_distributed.ledger.sqlite import Ledger
 
 Start = Callable[..., Stopped]
 
@@ -95,6 +97,34 @@ def test_the_walk_goes_on_where_there_is_more_to_crawl(start: Start) -> None:
     stopped.coordinator.ending.request_scheduled()
     assert not stopped.coordinator.walk.done
     assert not stopped.ledger.account.end()
+
+
+@pytest.mark.parametrize("full_at_the_end", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_walk_that_goes_on_and_can_not_be_noted_closes_the_crawl_and_walks_again_or_says_what_is_lost(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, full_at_the_end: bool
+) -> None:
+    def fail() -> None:
+        raise LedgerUnavailableError("disk is full")
+
+    stopped = start()
+    stopped.begin()
+    drained: Any = Drained(stopped)
+    stopped.coordinator.dispatcher = stopped.coordinator.ending.dispatcher = drained
+    stopped.coordinator.ending.idle()
+    assert stopped.coordinator.walk.done
+    with monkeypatch.context() as patch:
+        patch.setattr(stopped.ledger.intake, "walk_on", fail)
+        stopped.coordinator.ending.request_scheduled()
+        assert not stopped.coordinator.walk.done
+        assert await told(stopped) == ["ledger_failed"]
+        if full_at_the_end:
+            await stopped.coordinator.ending.shut_down("ledger_failed")
+    if not full_at_the_end:
+        await stopped.coordinator.ending.shut_down("ledger_failed")
+    assert ("what that has found since is lost. Begin a new run" in caplog.text) is full_at_the_end
+    with closing(Ledger(stopped.ledger.path)) as later:
+        assert later.begin(IDENTITY, resume=True) is not full_at_the_end
 
 
 def test_it_stays_open_for_a_page_that_is_to_be_tried_again(start: Start) -> None:
