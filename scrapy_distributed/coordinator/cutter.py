@@ -106,7 +106,8 @@ class Cutter:
         all_of_it = not uncut and (self._starving or overdue)
         if all_of_it:
             self.cut_all()
-        if self.intake.cut_again(self.open.size or self._next_size(), all_of_it=all_of_it):
+        if made := self.intake.cut_again(self.open.size or self._next_size(), all_of_it=all_of_it):
+            self.stats.inc_value("distributed/batches", made)
             self.send()
 
     def tick(self) -> None:

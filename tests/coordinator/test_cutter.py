@@ -310,6 +310,8 @@ def test_what_is_to_be_tried_again_comes_after_what_was_not_tried(start: Start) 
     rig.cutter.tick()
     assert [last for _, last in rig.ledger.bookings.ready()] == ["n1"]
     assert queued(rig.ledger) == []
+    assert rig.crawler.stats is not None
+    assert rig.crawler.stats.get_value("distributed/batches") == 3
 
 
 def test_the_tail_is_the_time_in_which_a_node_has_nothing_to_do(start: Start) -> None:
