@@ -79,12 +79,13 @@ class Dispatcher:
         self.job, self.started = job, True
         now = self._usable_at = self._now()
         for attempt in self.ledger.bookings.live():
-            member = self.fleet.by_url(attempt.url)
+            member, lost = self.fleet.by_url(attempt.url), attempt.state is AttemptState.UNKNOWN
             if member is None:
+                if lost:  # that was told when it was
+                    continue
                 reason = f"its node {attempt.node} ({attempt.url}) is no longer in DISTRIBUTED_TARGET_HOSTS"
                 self.ledger.verdicts.lose(attempt, reason, counts=False, max_attempts=self.config.max_attempts)
                 continue
-            lost = attempt.state is AttemptState.UNKNOWN
             member.add(Flight(attempt=attempt, sent_at=now, evidence=now, lost=lost))
         for member in self.fleet.members:
             member.pace.still_since = now

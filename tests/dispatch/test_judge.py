@@ -289,6 +289,14 @@ def test_a_replacement_with_a_part_is_accepted_while_the_orphan_may_live(court: 
     assert court.balance() == {"diverted": 3, "crawled": 2, "queued": 1}
 
 
+def test_a_fenced_one_that_never_ran_stays_rejected(court: Court) -> None:
+    orphan, replacement = orphan_and_replacement(court)
+    n0, n1 = court.members
+    court.final(n0, orphan)
+    court.judge.unsent(n1, replacement, "refused")
+    assert (n1.flights, [state for state, _ in court.attempts()]) == ({}, ["accepted", "rejected"])
+
+
 def test_an_orphan_whose_batch_was_halved_is_fenced_itself_too(court: Court) -> None:
     orphan, replacement = orphan_and_replacement(court, at_work=True)
     court.judge.lost(court.members[1], replacement, "no sign of life", NOW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest_twisted
@@ -14,6 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.fleet.trust import Proof
+from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.wire.payload import START_URL
 
 # Sending
@@ -256,6 +258,12 @@ async def test_jobs_on_a_node_that_is_gone_are_sent_again(
     await rig.start()
     assert rig.attempts() == [("n0", "unknown"), ("n0", "sent")]
     assert json.loads(rig.jobs(0)[0].settings[START_URL]) == ["http://a/0", "http://a/1"]
+    await rig.end()
+    later = make_rig(nodes=1)
+    await later.start()
+    with closing(LedgerReader(later.ledger.path)) as reader:
+        reasons = [found.reason for found in reader.attempts(reader.runs()[0], 1)]
+    assert (reasons[0] or "").count("is no longer in DISTRIBUTED_TARGET_HOSTS") == 1
 
 
 # The end
