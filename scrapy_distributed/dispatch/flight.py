@@ -89,7 +89,7 @@ class Flight:
         news, self.confirmed = not self.confirmed, True
         return news and self.counts
 
-    def waits(self, now: float) -> None:
+    def queues(self, now: float) -> None:
         """Its node has it in its queue: that is a sign of life. It may have come late: then it is to be taken back,
         if it was before."""
         self.evidence, self.pending = now, True
@@ -132,12 +132,12 @@ class Flight:
         self.unreadable += 1
         return self.unreadable == 2
 
-    def is_refused(self) -> bool:
+    def refuses(self) -> bool:
         """Its node says no to a question about it. Returns whether that is news."""
         news, self.refused = not self.refused, True
         return news
 
-    def is_passed_by(self, other: Flight) -> None:
+    def falls_behind(self, other: Flight) -> None:
         """*other*, on the same node, is over."""
         self.overtaken += self.sent_at < other.sent_at
 

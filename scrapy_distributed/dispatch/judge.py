@@ -153,7 +153,7 @@ class Judge:
 
     def _accept(self, member: Member, flight: Flight, receipt: Receipt, settlement: Settlement) -> None:
         attempt = flight.attempt
-        member.is_over(flight)  # not before: what the ledger could not write is tried again
+        member.ends(flight)  # not before: what the ledger could not write is tried again
         self.stats.inc_value("distributed/attempts/accepted")
         logger.info(
             "Batch %s from %s accepted (%s): %d of %d requests settled, %d failed, %d items", attempt.label,
@@ -177,7 +177,7 @@ class Judge:
         attempt = flight.attempt
         counts, most = self._counts(blame, alone=alone) and not excused, self.config.max_attempts
         fate = self.ledger.verdicts.reject(attempt, reason, counts=counts, max_attempts=most)
-        member.is_over(flight)
+        member.ends(flight)
         self.stats.inc_value("distributed/attempts/rejected")
         self._warn("Batch %s from %s rejected: %s (job %s)", attempt.label, member.name, reason, attempt.job)
         if not flight.lost:  # that was told when it was lost

@@ -54,8 +54,8 @@ class Leases:
         seconds = self.starts.seconds if self._starts(member, flight) else self.lease
         return now - flight.evidence >= seconds
 
-    def is_longer_now(self, member: Member, flight: Flight, now: float) -> bool:
-        """*flight* was over at its start. Returns whether starts get more time from now on."""
+    def lengthen(self, member: Member, flight: Flight, now: float) -> bool:
+        """*flight* was over at its start: give starts more time. Returns whether they get more from now on."""
         return self._starts(member, flight) and self.starts.was_short(flight, now)
 
     def is_too_old(self, flight: Flight, now: float) -> bool:

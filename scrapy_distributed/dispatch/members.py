@@ -33,11 +33,11 @@ class Member:
     def add(self, flight: Flight) -> None:
         self.flights[flight.job] = flight
 
-    def is_over(self, flight: Flight) -> None:
+    def ends(self, flight: Flight) -> None:
         """It is accepted or rejected."""
         self.forget(flight)
         for other in self.flights.values():
-            other.is_passed_by(flight)
+            other.falls_behind(flight)
 
     def forget(self, flight: Flight) -> None:
         """It never ran, or can't count."""

@@ -68,7 +68,7 @@ class Supervisor:
                     await self._inspect_one(member, flight)
                 in_a_row = 0
             except NodeRefusedError as error:  # to one job: no sign of life, and nothing against the node
-                if flight.is_refused():
+                if flight.refuses():
                     logger.warning("Job %s: %s", flight.job, error, extra=self._extra)
             except NodeError as error:
                 in_a_row += 1
@@ -100,7 +100,7 @@ class Supervisor:
         if state is not None:
             self.arrived(flight)
         if state == "pending":
-            flight.waits(self._now())
+            flight.queues(self._now())
         elif state == "running":
             self._runs(member, flight)
         else:
@@ -201,7 +201,7 @@ class Supervisor:
         silent, age = now - flight.evidence, now - flight.sent_at
         if leases.is_over(member, flight, now):
             self.judge.lost(member, flight, f"no sign of life on {member.name} for {silent:.0f} s", now)
-            if leases.is_longer_now(member, flight, now):
+            if leases.lengthen(member, flight, now):
                 logger.info("Jobs get %.0f s to start from now on", leases.starts.seconds, extra=self._extra)
         elif leases.is_too_old(flight, now):
             reason = f"not over on {member.name} after {age:.0f} s (DISTRIBUTED_MAX_JOB_SECONDS)"

@@ -76,7 +76,7 @@ class Ledger:
     @property
     def run(self) -> str:
         """The name of the run."""
-        return self.store.name
+        return self.store.run_name
 
     def close(self) -> None:
         self._opened.close()  # the lock last: what it guards is closed by then
@@ -96,17 +96,17 @@ class Ledger:
                 store.db.execute(ABANDON_RUN, (time.time(), found[0]))
                 found = None
             if found:
-                store.run, store.name, walked = found
+                store.run_id, store.run_name, walked = found
                 self._see_all()
                 return walked is None
-            store.name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
-            store.run = int(store.db.execute(ADD_RUN, (store.name, text, time.time())).lastrowid or 0)
+            store.run_name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+            store.run_id = int(store.db.execute(ADD_RUN, (store.run_name, text, time.time())).lastrowid or 0)
         return True
 
     def others(self) -> list[str]:
         """Names of the other unfinished runs: of other spider arguments or targets."""
         with usable(self.path):
-            return [name for (name,) in self.store.db.execute(OTHER_RUNS, (self.store.run,))]
+            return [name for (name,) in self.store.db.execute(OTHER_RUNS, (self.store.run_id,))]
 
     def _open(self) -> Store:
         folder = self.path.parent
@@ -128,7 +128,7 @@ class Ledger:
 
     def _see_all(self) -> None:
         """Enter the keys that the run has diverted so far."""
-        keys = self.store.db.execute(KEYS, (self.store.run,))
+        keys = self.store.db.execute(KEYS, (self.store.run_id,))
         while some := keys.fetchmany(FILL):
             self.store.seen.add(key for (key,) in some)
 

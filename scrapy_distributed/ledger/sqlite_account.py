@@ -36,30 +36,30 @@ class Account:
 
     @while_available
     def balance(self) -> Balance:
-        return read_balance(self._store.db, self._store.run)
+        return read_balance(self._store.db, self._store.run_id)
 
     @while_available
     def losses(self) -> Losses:
-        return read_losses(self._store.db, self._store.run)
+        return read_losses(self._store.db, self._store.run_id)
 
     @while_available
     def worker_stats(self) -> tuple[dict[str, float], int]:
         """The ``sum_of_stats`` of accepted attempts."""
-        rows = self._store.db.execute(ACCEPTED_STATS, (self._store.run,))
+        rows = self._store.db.execute(ACCEPTED_STATS, (self._store.run_id,))
         return sum_of_stats(json.loads(text) for (text,) in rows)
 
     @while_available
     def settled(self) -> bool:
         """Whether nothing is queued and every batch is settled."""
-        return self._store.db.execute(UNSETTLED, {"run": self._store.run}).fetchone() is None
+        return self._store.db.execute(UNSETTLED, {"run": self._store.run_id}).fetchone() is None
 
     @while_available
     def posted(self) -> bool:
         """Whether every request has been taken by a node, those of the open batch included."""
-        return self._store.db.execute(UNPOSTED, {"run": self._store.run}).fetchone() is None
+        return self._store.db.execute(UNPOSTED, {"run": self._store.run_id}).fetchone() is None
 
     @while_available
     def end(self) -> bool:
         """Mark the run as ended, if its walk is done and it is settled. Returns whether it has ended."""
-        ended = (time.time(), self._store.run)
+        ended = (time.time(), self._store.run_id)
         return self.balance().settled and self._store.db.execute(END_RUN, ended).rowcount > 0

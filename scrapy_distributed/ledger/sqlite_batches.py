@@ -47,7 +47,7 @@ class Batches:
         self._store = store
 
     def get(self, number: int) -> Batch:
-        row = self._store.db.execute(BATCH, (self._store.run, number)).fetchone()
+        row = self._store.db.execute(BATCH, (self._store.run_id, number)).fetchone()
         size, settled, attempts, failures, state, avoid = row
         return Batch(
             size=size, settled=bitmap_from_bytes(settled), attempts=attempts, failures=failures,
@@ -55,7 +55,7 @@ class Batches:
         )  # fmt: skip
 
     def payload(self, number: int) -> str:
-        (payload,) = self._store.db.execute(PAYLOAD, (self._store.run, number)).fetchone()
+        (payload,) = self._store.db.execute(PAYLOAD, (self._store.run_id, number)).fetchone()
         return str(payload)
 
     def add(
@@ -63,7 +63,7 @@ class Batches:
         failures: int = 0,
     ) -> int:  # fmt: skip
         """Ready batches of *bodies*, split where a payload is over the ceiling; returns their number."""
-        db, run = self._store.db, self._store.run
+        db, run = self._store.db, self._store.run_id
         parts = list(split(bodies))
         for part, payload in parts:
             (number,) = db.execute(NEXT_BATCH, (run,)).fetchone()
@@ -72,18 +72,18 @@ class Batches:
 
     def release(self, number: int, *, counts: bool) -> None:
         """Ready again, if no attempt is under way. *counts*: as its failure."""
-        self._store.db.execute(RELEASE_BATCH, {"run": self._store.run, "batch": number, "counts": counts})
+        self._store.db.execute(RELEASE_BATCH, {"run": self._store.run_id, "batch": number, "counts": counts})
 
     def settle(self, number: int, settled: int, **counts: int) -> None:
         """*settled*: the bitmap from now on; *counts*: how many more of its requests are crawled, failed, ..."""
         values = dict.fromkeys(("crawled", "failed", "filtered", "dead", "moved"), 0) | counts
-        values |= {"count": sum(counts.values()), "run": self._store.run, "batch": number}
+        values |= {"count": sum(counts.values()), "run": self._store.run_id, "batch": number}
         self._store.db.execute(SETTLE_BATCH, values | {"settled": bitmap_to_bytes(settled)})
 
     def set_attempt(self, attempt: Attempt, state: AttemptState, reason: str | None, *, ended: bool = False) -> None:
         """What is told of an attempt that was lost begins with how: the rest followed from that."""
         values = {"state": state.value, "ended": time.time() if ended else None, "reason": reason}
-        where = {"run": self._store.run, "batch": attempt.batch, "number": attempt.number}
+        where = {"run": self._store.run_id, "batch": attempt.batch, "number": attempt.number}
         self._store.db.execute(SET_ATTEMPT, values | where)
 
 

@@ -49,12 +49,12 @@ class Bookings:
     @while_available
     def ready(self) -> list[tuple[int, str | None]]:
         """The next batches to send, each with the node where it was last: for each such node the first one."""
-        return self._store.db.execute(READY, {"run": self._store.run}).fetchall()
+        return self._store.db.execute(READY, {"run": self._store.run_id}).fetchall()
 
     @while_available
     def bind(self, batch: int, node: str, url: str = "") -> tuple[Attempt, str]:
         """A new attempt at what is not settled of *batch* on *node*, which is at *url*, and its payload. Durable."""
-        db, run = self._store.db, self._store.run
+        db, run = self._store.db, self._store.run_id
         with self._store.transaction(durable=True):
             found = self._batches.get(batch)
             number, positions, payload = found.attempts + 1, found.left, self._batches.payload(batch)
@@ -81,7 +81,7 @@ class Bookings:
     @while_available
     def live(self) -> list[Attempt]:
         """The attempts whose receipt is still awaited."""
-        rows = self._store.db.execute(LIVE, (self._store.run,)).fetchall()
+        rows = self._store.db.execute(LIVE, (self._store.run_id,)).fetchall()
         return [
             self._attempt(batch, number, token, node, url, state, bitmap_from_bytes(positions))
             for batch, number, token, node, url, state, positions in rows
@@ -91,6 +91,6 @@ class Bookings:
         self, batch: int, number: int, token: str, node: str, url: str, state: str, positions: int
     ) -> Attempt:  # fmt: skip
         return Attempt(
-            run=self._store.name, batch=batch, number=number, token=token, node=node, url=url,
+            run=self._store.run_name, batch=batch, number=number, token=token, node=node, url=url,
             state=AttemptState(state), positions=positions,
         )  # fmt: skip

@@ -39,10 +39,10 @@ class Control:
             last = store.db.execute(LAST_RUN).fetchone()
             if last is None:
                 raise LedgerError(f"{store.path}: no run in it, so there is nothing to try again")
-            store.run, store.name = last
+            store.run_id, store.run_name = last
             chosen: dict[int, list[tuple[int, str]]] = {}
             left_out = 0
-            for batch, position, state, reason, again in store.db.execute(UNDONE, (store.run,)):
+            for batch, position, state, reason, again in store.db.execute(UNDONE, (store.run_id,)):
                 if wanted(state, reason):
                     left_out += not again
                     if again:
@@ -56,7 +56,7 @@ class Control:
     def _retry(self, chosen: dict[int, list[tuple[int, str]]]) -> None:
         """*chosen*: batch -> (position, state), by position. The new batches are as large as those of the run were:
         a worker for the few of each batch would cost too much."""
-        db, run = self._store.db, self._store.run
+        db, run = self._store.db, self._store.run_id
         (size,) = db.execute(LARGEST, (run,)).fetchone()
         waiting: list[tuple[int, str]] = []
         with self._store.transaction(durable=True):

@@ -49,7 +49,7 @@ class Intake:
     def divert_found(self) -> tuple[int, list[str]] | None:
         """``divert`` some of what accepted attempts have found, the first of it: how many these were, and the requests
         that are new. ``None`` if nothing is left."""
-        row = self._store.db.execute(FOUND, (self._store.run,)).fetchone()
+        row = self._store.db.execute(FOUND, (self._store.run_id,)).fetchone()
         if row is None:
             return None
         try:
@@ -70,14 +70,14 @@ class Intake:
         """How many requests wait to be cut into batches, and the characters of all their texts. Raises ``LedgerError``
         where the file can't be read."""
         with usable(self._store.path):
-            rows = self._store.db.execute(OPEN, (self._store.run,))
+            rows = self._store.db.execute(OPEN, (self._store.run_id,))
             lengths = [len(body) for _, size, text in rows if json.loads(text) for body in separated(text, size)]
         return len(lengths), sum(lengths)
 
     @while_available
     def has_queued(self) -> bool:
         """Whether requests wait to be cut into batches, those included that are to be tried again."""
-        return self._store.db.execute(HAS_QUEUED, (self._store.run,)).fetchone() is not None
+        return self._store.db.execute(HAS_QUEUED, (self._store.run_id,)).fetchone() is not None
 
     @while_available
     def cut(self, sizes: Sequence[int]) -> tuple[int, int]:
@@ -93,7 +93,7 @@ class Intake:
     def cut_again(self, size: int, *, all_of_it: bool) -> int:
         """Make ready batches of the requests that are to be tried on another node, where there are *size* of them for
         the same node, or of *all_of_it*; returns their number."""
-        db, run = self._store.db, self._store.run
+        db, run = self._store.db, self._store.run_id
         made = 0
         for avoid, count in db.execute(AGAIN_SIZES, (run,)).fetchall():
             if count < size and not all_of_it:
@@ -110,19 +110,19 @@ class Intake:
     @while_available
     def walked(self) -> None:
         """The crawl on the coordinator has found all it will find."""
-        self._store.db.execute(WALKED, (time.time(), self._store.run))
+        self._store.db.execute(WALKED, (time.time(), self._store.run_id))
 
     @while_available
     def walk_on(self) -> None:
         """It has not, after all. Survives a power cut: what it finds from now on may not."""
         with self._store.transaction(durable=True):
-            self._store.db.execute(WALK_ON, (self._store.run,))
+            self._store.db.execute(WALK_ON, (self._store.run_id,))
 
     @while_available
     def lost_own(self, lost: Mapping[str, int]) -> None:
         """What has failed so far of the crawl on the coordinator, reason to number; not yet durable if no ``walked``
         follows: then that crawl runs again."""
-        self._store.db.execute(SET_LOST, (json.dumps(dict(lost)), self._store.run))
+        self._store.db.execute(SET_LOST, (json.dumps(dict(lost)), self._store.run_id))
 
     # Inside
 
@@ -141,7 +141,7 @@ class Intake:
             raise
 
     def _divert(self, unseen: list[tuple[bytes, str]], duplicates: int) -> list[str]:
-        db, run = self._store.db, self._store.run
+        db, run = self._store.db, self._store.run_id
         new = [body for _, body in unseen]
         if new:
             db.executemany(ADD_REQUEST, [(run, key) for key, _ in unseen])
@@ -153,7 +153,7 @@ class Intake:
     def _take(self, count: int) -> list[str]:
         """The first *count* requests of the open batch, taken out of it. Rows behind them are left alone: there may be
         many."""
-        db, run = self._store.db, self._store.run
+        db, run = self._store.db, self._store.run_id
         bodies: list[str] = []
         first_left = 0
         for row, size, text in db.execute(OPEN, (run,)):

@@ -39,15 +39,15 @@ def usable(path: Path) -> Iterator[None]:
 
 
 class Store:
-    """The open ledger at *path*. *run*: the id of its run, which is called *name*; 0 while none has begun."""
+    """The open ledger at *path*. *run_id* and *run_name*: of its run; 0 and '' while none has begun."""
 
     def __init__(self, *, path: Path, db: sqlite3.Connection, seen: Seen, occurrences: Occurrences) -> None:
         self.path = path
         self.db = db
         self.seen = seen
         self.occurrences = occurrences
-        self.run = 0
-        self.name = ""
+        self.run_id = 0
+        self.run_name = ""
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:

@@ -74,7 +74,7 @@ class Verdicts:
             return objected
         counts = counts and self._state(attempt) is not AttemptState.UNKNOWN and not receipt.settled
         with self._store.transaction(durable=True):
-            rows = [(self._store.run, some.size, some.packed) for some in found]
+            rows = [(self._store.run_id, some.size, some.packed) for some in found]
             self._store.db.executemany(ADD_FOUND, rows)
             moved = self._accept(attempt, receipt, again & receipt.again)
             reason = f"ended early: {receipt.finish_reason}"
@@ -89,7 +89,7 @@ class Verdicts:
     # Inside
 
     def _state(self, attempt: Attempt) -> AttemptState:
-        where = (self._store.run, attempt.batch, attempt.number)
+        where = (self._store.run_id, attempt.batch, attempt.number)
         return AttemptState(self._store.db.execute(ATTEMPT_STATE, where).fetchone()[0])
 
     def _fail_or_release(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
@@ -115,7 +115,7 @@ class Verdicts:
 
     def _accept(self, attempt: Attempt, receipt: Receipt, again: int) -> int:
         """Enter what *receipt* says; returns how many requests are to be tried on another node."""
-        db, run = self._store.db, self._store.run
+        db, run = self._store.db, self._store.run_id
         batch = self._batches.get(attempt.batch)
         own = list(bits(attempt.positions))  # position in the attempt's payload -> position in the batch
         moved = sum(1 << own[position] for position in bits(again)) if batch.avoid is None else 0
@@ -144,5 +144,5 @@ class Verdicts:
         return moved.bit_count()
 
     def _add_outcomes(self, batch: int, outcomes: list[tuple[int, Outcome, str, bool]]) -> None:
-        rows = [(self._store.run, batch, position, outcome.value, *rest) for position, outcome, *rest in outcomes]
+        rows = [(self._store.run_id, batch, position, outcome.value, *rest) for position, outcome, *rest in outcomes]
         self._store.db.executemany(ADD_OUTCOME, rows)

@@ -38,7 +38,7 @@ def test_to_wait_is_a_sign_of_life_and_undoes_what_was_to_end_it() -> None:
     one = flight()
     one.lose()
     one.signalled(Signal.KILL, 5)
-    one.waits(10)
+    one.queues(10)
     assert (one.evidence, one.pending, one.signalled_at, one.killed) == (10, True, None, False)
     assert one.signal_due(11) is Signal.INT  # it is lost all the same
     one.left_the_queue()
@@ -108,15 +108,15 @@ def test_a_lost_one_is_unknown_to_the_ledger_as_well() -> None:
 
 def test_what_is_told_once_is_told_once() -> None:
     one = flight()
-    assert [one.is_refused() for _ in range(3)] == [True, False, False]
+    assert [one.refuses() for _ in range(3)] == [True, False, False]
     assert [one.confuses() for _ in range(4)] == [False, True, False, False]  # one may come cut
 
 
 def test_only_those_that_were_sent_later_overtake() -> None:
     one = flight(sent_at=10)
-    one.is_passed_by(flight(sent_at=9))
+    one.falls_behind(flight(sent_at=9))
     assert one.overtaken == 0
-    one.is_passed_by(flight(sent_at=11))
+    one.falls_behind(flight(sent_at=11))
     assert one.overtaken == 1
 
 
@@ -133,7 +133,7 @@ class AnyNews(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(said=st.sampled_from(["posted", "waits", "runs"]))
+    @rule(said=st.sampled_from(["posted", "queues", "runs"]))
     def node(self, said: str) -> None:
         getattr(self.flight, said)(self.now)
 

@@ -45,7 +45,7 @@ def cut(ledger: Ledger, *batches: Sequence[str]) -> int:
 
 def queued(ledger: Ledger) -> list[str]:
     """The requests of the open batch."""
-    rows = ledger.store.db.execute("SELECT bodies FROM queued WHERE run = ? AND avoid IS NULL", (ledger.store.run,))
+    rows = ledger.store.db.execute("SELECT bodies FROM queued WHERE run = ? AND avoid IS NULL", (ledger.store.run_id,))
     return [json.dumps(element) for (text,) in rows for element in json.loads(text)]
 
 
@@ -69,7 +69,7 @@ def states(ledger: Ledger) -> dict[str, int]:
 def all_ready(ledger: Ledger) -> list[tuple[int, str | None]]:
     """Every ready batch with the node where it was last."""
     return ledger.store.db.execute(
-        "SELECT number, last FROM batch WHERE run = ? AND state = 'ready' ORDER BY number", (ledger.store.run,)
+        "SELECT number, last FROM batch WHERE run = ? AND state = 'ready' ORDER BY number", (ledger.store.run_id,)
     ).fetchall()
 
 
