@@ -18,8 +18,8 @@ folder says what is in it:
 | commands     | ``scrapy fleet``, ``batches`` and ``monitor``                           | commands               |
 | fast, warm   | optional: cheaper workers; nodes that start them at once                | worker; node           |
 
-errors, words, password, together: the tree of what can go wrong; text for people; what hides passwords; many
-coroutines at once.
+errors, words, password, together: the tree of what can go wrong; text for people; what hides passwords in the URLs of
+feeds; many coroutines at once.
 
 The words, each with one meaning:
 

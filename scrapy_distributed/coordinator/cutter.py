@@ -10,7 +10,7 @@ from scrapy.statscollectors import StatsCollector
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.values import AUTO
 from scrapy_distributed.coordinator.batch_size import FIRST, BatchSize
-from scrapy_distributed.coordinator.batcher import Batcher
+from scrapy_distributed.coordinator.open_batch import OpenBatch
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.members import Fleet
 from scrapy_distributed.ledger.sqlite_bookings import Bookings
@@ -41,7 +41,7 @@ class Cutter:
         self.send = send
         # Where nobody waits for receipts nothing is ever measured.
         self.size = BatchSize(FIRST if config.batch_size == AUTO and not config.wait else config.batch_size)
-        self.open = Batcher(size=self.size.fixed, max_bytes=MAX_JSON_BYTES // 4, max_age=config.batch_max_age)
+        self.open_batch = OpenBatch(size=self.size.fixed, max_bytes=MAX_JSON_BYTES // 4, max_age=config.batch_max_age)
         self.slots = self._count_slots()  # as of the last tick: a fleet may be too large to count at each page
         self._diverted = 0  # by this coordinator
         self._began = clock.seconds()
@@ -50,11 +50,11 @@ class Cutter:
     def start(self) -> None:
         """The run's time begins. What an earlier coordinator has left uncut is taken up."""
         self._began = self.clock.seconds()
-        self.open.add(*self.intake.open_batch(), self._began)
+        self.open_batch.add(*self.intake.open_batch(), self._began)
 
     def add(self, bodies: list[str]) -> None:
         """What the ledger has as queued now, at once: the open batch counts the same. ``cut`` is to follow."""
-        self.open.add(len(bodies), sum(map(len, bodies)), self.clock.seconds())
+        self.open_batch.add(len(bodies), sum(map(len, bodies)), self.clock.seconds())
         self._diverted += len(bodies)
 
     @property
@@ -65,31 +65,31 @@ class Cutter:
     @property
     def all_cut(self) -> bool:
         """Whether no more batches are to be expected, but for what workers find."""
-        return self.walk.over and not self.open.count
+        return self.walk.over and not self.open_batch.count
 
     # When
 
     def cut(self) -> None:
         """Close the batches that are full. Without a fixed size the next one is cut off when those before it have been
         taken: as late as can be, so that what jobs have reported and what is left at the end decide on its size."""
-        self._cut(self.open.full)
-        if self.open.size is not None:
-            if self.open.too_long:
-                self._cut([self.open.count])
+        self._cut(self.open_batch.full)
+        if self.open_batch.size is not None:
+            if self.open_batch.too_long:
+                self._cut([self.open_batch.count])
             return
-        while self.open.count and (self.open.too_long or self._wanted()):
-            uncut, size = self.open.count, self._next_size()
-            if uncut < size and not (self.open.too_long or self._due()):
+        while self.open_batch.count and (self.open_batch.too_long or self._wanted()):
+            uncut, size = self.open_batch.count, self._next_size()
+            if uncut < size and not (self.open_batch.too_long or self._due()):
                 return
             rest_is_little = self.walk.over and uncut < 1.5 * size
             self._cut([uncut if rest_is_little else min(uncut, size)])
 
     def cut_all(self) -> None:
         """Close the open batch, full or not; without a fixed size what is due of it."""
-        if self.open.size is None:
+        if self.open_batch.size is None:
             self.cut()
-        elif self.open.count:
-            self._cut([self.open.count])
+        elif self.open_batch.count:
+            self._cut([self.open_batch.count])
 
     def cut_rest(self) -> None:
         """Send what is to be tried on another node, if that makes a batch; and after the walk, when only workers find
@@ -99,21 +99,21 @@ class Cutter:
         if not self.intake.has_queued():
             self._rest_since = now
             return
-        uncut = self.open.size is None and bool(self.open.count)
+        uncut = self.open_batch.size is None and bool(self.open_batch.count)
         if uncut:  # less than a batch of what is to be tried again waits until all has been tried once
             self._rest_since = now
-        overdue = self.walk.over and now - self._rest_since >= self.open.max_age
+        overdue = self.walk.over and now - self._rest_since >= self.open_batch.max_age
         all_of_it = not uncut and (self._starving or overdue)
         if all_of_it:
             self.cut_all()
-        if made := self.intake.cut_again(self.open.size or self._next_size(), all_of_it=all_of_it):
+        if made := self.intake.cut_again(self.open_batch.size or self._next_size(), all_of_it=all_of_it):
             self.stats.inc_value("distributed/batches", made)
             self.send()
 
     def tick(self) -> None:
         """Once a second: close what has waited for long enough, and note whether a node has nothing to do."""
         self.slots = self._count_slots()
-        if self.open.overdue(self.clock.seconds()):
+        if self.open_batch.overdue(self.clock.seconds()):
             self.cut_all()
         self.cut_rest()
         self.size.idle(self._starving, self.elapsed)
@@ -128,8 +128,8 @@ class Cutter:
 
     def _due(self) -> bool:
         """Whether the open batch goes out though it is not full: after the walk only workers may add to it."""
-        nothing_added = self.walk.done and self.open.added <= self.walk.done_at
-        return nothing_added or (self.walk.over and self.idle()) or self.open.overdue(self.clock.seconds())
+        nothing_added = self.walk.done and self.open_batch.added <= self.walk.done_at
+        return nothing_added or (self.walk.over and self.idle()) or self.open_batch.overdue(self.clock.seconds())
 
     @property
     def _starving(self) -> bool:
@@ -139,7 +139,7 @@ class Cutter:
     # How many
 
     def _next_size(self) -> int:
-        uncut = self.open.count
+        uncut = self.open_batch.count
         return self.size.next(
             uncut=uncut, unsettled=max(uncut, self._diverted - self.size.requests), slots=self.slots,
             elapsed=self.elapsed, walking=not self.walk.over,
@@ -153,6 +153,6 @@ class Cutter:
         if not sizes:
             return
         made, length = self.intake.cut(sizes)
-        self.open.leave(sum(sizes), length)
+        self.open_batch.leave(sum(sizes), length)
         self.stats.inc_value("distributed/batches", made)
         self.send()

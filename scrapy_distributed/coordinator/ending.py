@@ -91,7 +91,7 @@ class Ending:
 
     @property
     def done(self) -> bool:
-        if self.cutter.open.count or self.diversion.taken or self.walk.waits:
+        if self.cutter.open_batch.count or self.diversion.taken or self.walk.waits:
             return False
         return self.ledger.account.settled() if self.config.wait else self.ledger.account.posted()
 

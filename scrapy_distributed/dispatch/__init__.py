@@ -1,7 +1,7 @@
 """Who gets a batch, and what becomes of it.
 
 dispatcher: which node gets it, and when is that looked at? (members: the nodes of a run, and whose turn it is.)
-supervisor: what does its job do, and is it to end? (flight: an attempt under way, and its transitions; leases: how long
-may a job be without a sign of life?) judge: does it count, and who is to blame? carrier: the seam to what runs the jobs
-(scrapyd_carrier: a Scrapyd). job_template: what every job gets besides its batch.
+supervisor: what does its job do? (flight: an attempt under way, and its transitions; leases: how long may a job be
+without a sign of life, when is it given up?) judge: does it count, and who is to blame? carrier: the seam to what runs
+the jobs (scrapyd_carrier: a Scrapyd). job_template: what every job gets besides its batch.
 """

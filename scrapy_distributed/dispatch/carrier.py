@@ -12,7 +12,8 @@ from scrapy_distributed.ledger.states import Attempt
 
 class Carrier(Protocol):
     """One node. Every method raises ``NodeUnreachableError`` (nothing was sent), ``NodeRefusedError`` (the answer is
-    no) or ``NodeAmbiguousError`` (it may have been done), also where it is cut off by ``close``."""
+    no) or ``NodeAmbiguousError`` (it may have been done), also where it is cut off; but for ``close``, which raises
+    nothing."""
 
     @property
     def name(self) -> str:

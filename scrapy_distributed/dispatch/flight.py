@@ -1,8 +1,9 @@
 """An attempt under way: what is known of its job, and what changes that. Pure; times are the clock's seconds.
 
 sent -> confirmed -> started -> at work -> over: accepted, rejected or given back
-             |          |          |
-             +----------+----------+-> stalled, lost, fenced: its job is to end, by INT and then KILL
+
+From each of these, sent included, it may be lost or fenced; from the last two it may stall. Then its job is to end, by
+INT and after a while by KILL; a final receipt of a lost one is welcome until it is over.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Flight:
     stalled: bool = False  # it writes receipts and does nothing
     lost: bool = False  # its requests have gone to another attempt; a final receipt still counts if it comes first
     fenced: bool = False  # it can't count any more, and is only to be ended
-    signalled_at: float | None = None  # it was told to end while it ran
+    signalled_at: float | None = None  # it was told to end, and has not come into the queue after that
     killed: bool = False
     unreadable: int = 0  # how often a receipt of it made no sense
     refused: bool = False  # the node has said no to a question about it, and the log tells

@@ -91,7 +91,7 @@ class Judge:
     def unsent(self, member: Member, flight: Flight, reason: str) -> None:
         """It never ran and never will."""
         if not flight.fenced:  # then it is rejected already
-            self.ledger.bookings.unsent(flight.attempt, reason)
+            self.ledger.verdicts.unsent(flight.attempt, reason)
         member.forget(flight)
 
     def worked(self, member: Member, proof: Proof) -> None:

@@ -72,13 +72,6 @@ class Bookings:
         self._batches.set_attempt(attempt, AttemptState.SENT, None)
 
     @while_available
-    def unsent(self, attempt: Attempt, reason: str) -> None:
-        """It never ran: its batch is ready again, and no attempt is used up."""
-        with self._store.transaction():
-            self._batches.set_attempt(attempt, AttemptState.UNSENT, reason, ended=True)
-            self._batches.release(attempt.batch, counts=False)
-
-    @while_available
     def live(self) -> list[Attempt]:
         """The attempts whose receipt is still awaited."""
         rows = self._store.db.execute(LIVE, (self._store.run_id,)).fetchall()

@@ -37,6 +37,13 @@ class Verdicts:
         self._batches = batches
 
     @while_available
+    def unsent(self, attempt: Attempt, reason: str) -> None:
+        """It never ran: its batch is ready again, and no attempt is used up."""
+        with self._store.transaction():
+            self._batches.set_attempt(attempt, AttemptState.UNSENT, reason, ended=True)
+            self._batches.release(attempt.batch, counts=False)
+
+    @while_available
     def lose(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
         """No sign of life: its batch is ready again, its receipt still welcome. *counts*: as the batch's failure."""
         with self._store.transaction():

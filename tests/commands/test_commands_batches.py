@@ -288,7 +288,7 @@ def test_show_of_halves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
 def test_a_job_that_never_ran_has_no_log(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "s.sqlite")) as ledger:
         ledger.begin(IDENTITY | {"project": "a/b ü"}, resume=True)
-        ledger.bookings.unsent(a_batch(ledger), "refused")
+        ledger.verdicts.unsent(a_batch(ledger), "refused")
         bind(ledger)
     first, second = Said(capsys, "show", "1", "--json", "--ledger", "s.sqlite").lines[0]["attempts"]
     assert (first["state"], first["log"]) == ("unsent", None)

@@ -128,13 +128,13 @@ def test_a_fixed_size_is_closed_at_once(start: Start) -> None:
 @given(pages=st.lists(st.integers(0, 9), max_size=12), size=st.integers(1, 7), max_bytes=st.integers(15, 150))
 def test_every_request_is_cut_once_and_in_order(pages: list[int], size: int, max_bytes: int) -> None:
     with TemporaryDirectory() as folder, closing(Rig(Path(folder) / "ledger.sqlite", BATCH_SIZE=size)) as rig:
-        rig.cutter.open.max_bytes = max_bytes
+        rig.cutter.open_batch.max_bytes = max_bytes
         rig.taker.room = 1000
         found = 0
         for page in pages:
             rig.find(range(found, found + page))
             found += page
-            assert rig.cutter.open.count == len(queued(rig.ledger)) < size
+            assert rig.cutter.open_batch.count == len(queued(rig.ledger)) < size
             assert len("".join(queued(rig.ledger))) < max_bytes
         rig.end_of_walk()
         urls = [url for payload in rig.taker.payloads for url in decode_payload(payload)]
@@ -144,7 +144,7 @@ def test_every_request_is_cut_once_and_in_order(pages: list[int], size: int, max
 
 def test_a_batch_closes_at_its_bytes(start: Start) -> None:
     rig = start(BATCH_SIZE=100)
-    rig.cutter.open.max_bytes = 24
+    rig.cutter.open_batch.max_bytes = 24
     rig.taker.room = 9
     rig.find(range(1))  # 12 bytes
     assert rig.sizes == []
@@ -160,11 +160,11 @@ def test_what_the_ledger_can_not_cut_stays_open(start: Start) -> None:
     rig.ledger.store.db.execute("CREATE TEMP TRIGGER no BEFORE INSERT ON batch BEGIN SELECT RAISE(ABORT, 'no'); END")
     with pytest.raises(LedgerUnavailableError):
         rig.find(range(5))
-    assert rig.cutter.open.count == len(queued(rig.ledger)) == 5
+    assert rig.cutter.open_batch.count == len(queued(rig.ledger)) == 5
     rig.ledger.store.db.execute("DROP TRIGGER no")
     rig.cutter.cut()
     assert rig.sizes == [2, 2]
-    assert (rig.cutter.open.count, queued(rig.ledger)) == (1, ['"http://a/4"'])
+    assert (rig.cutter.open_batch.count, queued(rig.ledger)) == (1, ['"http://a/4"'])
 
 
 def test_where_nobody_waits_for_receipts_the_size_is_fixed(start: Start) -> None:
@@ -191,7 +191,7 @@ def test_a_batch_that_waits_for_another_node_holds_up_none(start: Start) -> None
     rig = start()
     rig.taker.room = 1
     rig.find(range(FIRST))
-    rig.ledger.bookings.unsent(rig.taker.attempts[0], "the node was full")  # ready, and not for n1
+    rig.ledger.verdicts.unsent(rig.taker.attempts[0], "the node was full")  # ready, and not for n1
     rig.find(range(FIRST, 2 * FIRST))
     assert [last for _, last in rig.ledger.bookings.ready()] == ["n1", None]
 
@@ -277,7 +277,7 @@ def test_what_is_not_cut_is_kept_and_taken_up_again(start: Start) -> None:
     rig.taker.room = 1
     rig.find(range(5 * FIRST))
     rig = start()
-    assert rig.cutter.open.count == 3 * FIRST
+    assert rig.cutter.open_batch.count == 3 * FIRST
     rig.take(9)
     rig.walk.done = True
     rig.taker.idle = True
@@ -288,11 +288,11 @@ def test_what_is_not_cut_is_kept_and_taken_up_again(start: Start) -> None:
 
 def test_too_much_to_hold_is_cut_off_though_no_node_takes_it(start: Start) -> None:
     rig = start()
-    rig.cutter.open.max_bytes = 100_000
+    rig.cutter.open_batch.max_bytes = 100_000
     rig.find(range(20_000))
     assert len("".join(queued(rig.ledger))) < 100_000
     assert states(rig.ledger) == {"diverted": 20_000, "queued": 20_000}
-    assert rig.cutter.open.count == len(queued(rig.ledger))
+    assert rig.cutter.open_batch.count == len(queued(rig.ledger))
 
 
 def test_what_is_to_be_tried_again_comes_after_what_was_not_tried(start: Start) -> None:
@@ -377,7 +377,7 @@ def test_a_batch_that_can_not_be_packed_stays_open(start: Start, monkeypatch: py
         patched.setattr(payload, "encode_payload", fail)
         with pytest.raises(MemoryError):
             rig.find(range(2 * FIRST))
-    assert rig.cutter.open.count == len(queued(rig.ledger)) == 2 * FIRST
+    assert rig.cutter.open_batch.count == len(queued(rig.ledger)) == 2 * FIRST
     rig.cutter.cut()
     assert rig.sizes == [FIRST, FIRST]
-    assert (queued(rig.ledger), rig.cutter.open.count) == ([], 0)
+    assert (queued(rig.ledger), rig.cutter.open_batch.count) == ([], 0)

@@ -42,7 +42,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.ledger = Ledger(self.folder / "s.sqlite")
         self.ledger.begin(IDENTITY, resume=True)
-        self.open: list[str] = []
+        self.open_batch: list[str] = []
         self.keys: set[int] = set()
         self.crawled: Counter[str] = Counter()
         self.tried_again: Counter[str] = Counter()
@@ -69,14 +69,14 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(numbers=st.lists(st.integers(0, 60), max_size=8))
     def divert(self, numbers: list[int]) -> None:
         new = divert(self.ledger, *numbers)
-        self.open += new
+        self.open_batch += new
         assert len(new) == len(set(numbers) - self.keys)
         self.keys |= set(numbers)
 
     @rule(keep=st.integers(0, 3))
     def close(self, keep: int) -> None:
-        middle = max(0, len(self.open) - keep)
-        closed, self.open = self.open[:middle], self.open[middle:]
+        middle = max(0, len(self.open_batch) - keep)
+        closed, self.open_batch = self.open_batch[:middle], self.open_batch[middle:]
         middle = len(closed) // 2
         cut(self.ledger, *(part for part in (closed[:middle], closed[middle:]) if part))
 
@@ -107,7 +107,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(data=st.data())
     def unsent(self, data: st.DataObject) -> None:
         if attempt := self.pick(data, AttemptState.BOUND, AttemptState.UNKNOWN):
-            self.ledger.bookings.unsent(attempt, "refused")
+            self.ledger.verdicts.unsent(attempt, "refused")
 
     def check(self, fate: Fate, attempt: Attempt, *, counted: bool) -> None:
         assert counted or fate in (Fate.AGAIN, Fate.SETTLED)
@@ -171,7 +171,7 @@ class AnyOrder(RuleBasedStateMachine):
         after = self.ledger.account.balance()
         self.check(settlement.fate, attempt, counted=attempt.state is not AttemptState.UNKNOWN and not settled)
         assert len(new) == len(set(found) - self.keys)
-        self.open += new
+        self.open_batch += new
         self.keys |= set(found)
         self.crawled.update(elements[own[position]] for position in outcomes["crawled"])
         assert settlement.again in (0, (may & wanted).bit_count())
@@ -192,7 +192,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert after.queued - before.queued == before.failed + before.dead - after.failed - after.dead == taken
         self.tried_again.clear()  # what a retry brings back may be tried elsewhere once more
 
-    @precondition(lambda self: not self.open and self.ledger.account.settled())
+    @precondition(lambda self: not self.open_batch and self.ledger.account.settled())
     @rule()
     def end_and_retry(self) -> None:
         self.ledger.intake.walked()
@@ -210,8 +210,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.ledger.close()
         self.ledger = Ledger(self.folder / "s.sqlite")
         assert self.ledger.begin(IDENTITY, resume=True)
-        assert queued(self.ledger) == self.open
-        assert self.ledger.intake.open_batch() == (len(self.open), len("".join(self.open)))
+        assert queued(self.ledger) == self.open_batch
+        assert self.ledger.intake.open_batch() == (len(self.open_batch), len("".join(self.open_batch)))
 
     @invariant()
     def holds(self) -> None:
@@ -220,9 +220,9 @@ class AnyOrder(RuleBasedStateMachine):
         assert balance.diverted == len(self.keys)
         assert balance.crawled == sum(self.crawled.values())
         (again,) = self.ledger.store.db.execute("SELECT coalesce(sum(size), 0) FROM queued WHERE avoid IS NOT NULL")
-        waiting = len(self.open) + again[0]
+        waiting = len(self.open_batch) + again[0]
         assert self.ledger.account.settled() == (balance.queued == balance.in_flight == waiting == 0)
-        assert not (self.open and self.ledger.account.end())
+        assert not (self.open_batch and self.ledger.account.end())
         current = [
             attempt.batch for attempt in self.ledger.bookings.live() if attempt.state is not AttemptState.UNKNOWN
         ]

@@ -69,7 +69,7 @@ TRANSITIONS: dict[str, tuple[Callable[[Ledger], Any], Callable[[Ledger, Any], An
         True,
     ),
     "sent": (with_an_attempt, lambda ledger, attempt: ledger.bookings.sent(attempt), False),
-    "unsent": (with_an_attempt, lambda ledger, attempt: ledger.bookings.unsent(attempt, "refused"), False),
+    "unsent": (with_an_attempt, lambda ledger, attempt: ledger.verdicts.unsent(attempt, "refused"), False),
     "lose": (
         with_an_attempt, lambda ledger, it: ledger.verdicts.lose(it, "silent", counts=True, max_attempts=3), False,
     ),

@@ -62,7 +62,7 @@ def test_the_second_attempt_has_exactly_what_is_not_settled_in_order(ledger: Led
 def test_a_batch_that_never_ran_uses_up_no_attempt(ledger: Ledger) -> None:
     attempt = a_batch(ledger)
     for _ in range(5):
-        ledger.bookings.unsent(attempt, "n1: connection refused")
+        ledger.verdicts.unsent(attempt, "n1: connection refused")
         assert counts(ledger) == {"diverted": 4, "queued": 4}
         attempt, _ = ledger.bookings.bind(1, "n2")
     assert attempt.label == "1.6"
@@ -101,7 +101,7 @@ def test_a_receipt_that_cannot_count_is_rejected_whole(
 
 def test_what_has_ended_is_not_accepted_and_what_was_accepted_stays_so(ledger: Ledger) -> None:
     first = a_batch(ledger)
-    ledger.bookings.unsent(first, "refused")
+    ledger.verdicts.unsent(first, "refused")
     assert ledger.verdicts.objection(first, receipt(first)) == ("it was unsent before", Blame.NOBODY)
     second, _ = ledger.bookings.bind(1, "n1")
     ledger.verdicts.reject(second, "no receipt", counts=False, max_attempts=3)

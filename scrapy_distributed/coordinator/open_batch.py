@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Batcher:
+class OpenBatch:
     """Counts the requests that are in no batch yet, until there are enough of them or the first is too old.
 
     *size*: requests a batch; *max_bytes*: of their texts together; *max_age*: seconds. Without a *size* more than one
