@@ -1,5 +1,5 @@
 """The ledger: de-duplication, queue and account of a run in one SQLite file, each transition one method and one
-transaction. Its methods are in facets, by who calls them: the other ``sqlite_*`` files.
+transaction. Its methods are in facets, by subject: the other ``sqlite_*`` files.
 
 A request is a key (its fingerprint) from the moment it is diverted, and a text until its batch is closed; then the
 batch's payload holds it. So memory does not grow with the number of requests, and the file grows by its key and its
