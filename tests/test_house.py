@@ -39,6 +39,19 @@ ARROWS: dict[str, set[str]] = {
     "commands": {"addon", "middleware", "config", "dispatch", "divert", "fleet", "ledger", "monitor", "results", "wire",
                  "worker"},
 }  # fmt: skip
+COMING: dict[str, tuple[set[str], set[str]]] = {
+    "items": ({"wire"}, {"coordinator", "results", "worker"}),
+    "agent": ({"wire", "warm"}, {"dispatch", "shared", "commands"}),
+    "shared": ({"wire", "ledger", "agent"}, {"coordinator", "commands"}),
+    "gateway": ({"fleet", "ledger", "monitor"}, {"commands"}),
+}
+"""Rooms that are not there yet: what they may import, and who may import them. items: what comes home, until it is in a
+feed. agent: starts a job on this machine, watches and ends it. shared: runs that workers join. gateway: a fleet that
+looks like one Scrapyd."""
+for coming, (arrows, callers) in COMING.items():
+    ARROWS[coming] = arrows
+    for caller in callers:
+        ARROWS[caller] = {*ARROWS.get(caller, set()), coming}
 ALONE = {
     "sqlite3": {
         "ledger/sqlite.py",
@@ -80,7 +93,9 @@ def test_a_file_imports_what_its_room_may(name: str) -> None:
 
 
 def test_every_room_has_its_arrows_and_they_make_no_circle() -> None:
-    assert set(ARROWS) == {room_of(name) for name in files()}
+    there = {room_of(name) for name in files()}
+    assert there <= set(ARROWS)
+    assert set(ARROWS) - there <= set(COMING)
     left = {
         room: arrows | (EVERYWHERE - {room} if room not in EVERYWHERE else set()) for room, arrows in ARROWS.items()
     }
