@@ -67,7 +67,7 @@ def test_it_dies_while_a_post_is_under_way_that_is_carried_out_later(struck: Fle
         run.wait_for(lambda: "Run " in again.log)
         for node in struck.nodes[1:]:
             node.go_on()
-        prove(run)
+        prove(run, seconds=120)  # what was bound and never posted waits for its lease
         no_repetition(run)
 
 
