@@ -13,10 +13,15 @@ from pathlib import Path
 
 import pytest
 from crawling import Project, SiteChild, site, with_urls
+from hypothesis import settings
 from scrapyd_child import ScrapydChild, start
 
 import scrapy_distributed
 from scrapy_distributed.fleet.local_node import LocalNode
+
+# Machines are shared: how long an example takes says nothing.
+settings.register_profile("usual", deadline=None)
+settings.load_profile("usual")
 
 # A shell starts what runs in its background with SIGINT ignored, and our children would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

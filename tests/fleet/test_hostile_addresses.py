@@ -24,7 +24,7 @@ def test_a_control_character_is_not_dropped_without_a_word(entry: str) -> None:
         addresses(["t"], targets={"t": Target(name="t", url=entry)})
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(
     st.sampled_from(["", "http://", "https://", "ftp://", "x:", "//"]), st.text(characters, max_size=6),
     st.text(characters, max_size=6), st.sampled_from(["a", "a:1", "a:99999", "[::1", "", "a b", "a/b?c#d", "\u2100"]),

@@ -15,7 +15,7 @@ from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES
 from scrapy_distributed.wire.receipt import receipt_path
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(
     st.sampled_from(["j", "1-2.3_x"]) | texts | st.sampled_from(["../x", "/x", "a/b", "a\0", "x" * 300, "", "a\n"]),
     st.dictionaries(texts, texts | st.sampled_from(["x" * 140_000, "\0", "\ud800", "x" * 131_071]), max_size=3),

@@ -103,7 +103,6 @@ cookies = st.dictionaries(texts, texts, max_size=3) | st.lists(
 callbacks = st.sampled_from([None, PLAIN.parse, PLAIN.own, PLAIN.asynchronous])
 
 
-@settings(deadline=None)
 @given(
     url=urls, method=st.sampled_from(["GET", "POST", "put", "DELETE", "X-OWN"]), headers=headers,
     body=st.binary(max_size=50), cookies=cookies, meta=bags, cb_kwargs=bags, flags=st.lists(texts, max_size=2),
@@ -332,7 +331,7 @@ def many_bodies(draw: st.DrawFn) -> list[str]:
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(many_bodies())
 def test_no_argument_ever_has_the_size_that_wedges_a_node(bodies: list[str]) -> None:
     arrive_in_order(bodies)
@@ -469,7 +468,6 @@ def test_every_truncated_payload_is_refused() -> None:
             decode_requests(GOOD[:end], PLAIN)
 
 
-@settings(deadline=None)
 @given(
     st.text(max_size=50)
     | st.text(max_size=50).map(lambda text: PREFIX + text)
@@ -485,7 +483,6 @@ def test_a_fuzzed_value_is_decoded_or_refused(value: str) -> None:
     assert all(isinstance(request, Request) for request in requests)
 
 
-@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from([*Request.attributes, "_class", "data", "__class__"]),
