@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fast import preset
 from scrapy_distributed.guard import guard
-from scrapy_distributed.ledger.states import Attempt, with_token
+from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.job import check_job, check_project, check_spider
 from scrapy_distributed.wire.payload import START_URL
 
@@ -92,6 +93,14 @@ class JobTemplate:
 
     def args_of(self, attempt: Attempt) -> dict[str, str]:
         return {**self.args, "batch": attempt.label}
+
+
+def with_token(feed: str, token: str) -> str:
+    """The URL *feed*, a template of Scrapy's, with *token* behind each ``%(batch)s``: two runs, or a run and a copy of
+    it, have batches of the same number. One with ``%(_job)s`` has the token in it."""
+    if "%(_job)s" in feed.replace("%%", ""):
+        return feed
+    return re.sub(r"%%|%\(batch\)s", lambda found: found[0] if found[0] == "%%" else f"{found[0]}-{token}", feed)
 
 
 def _check_worker_settings(given: Mapping[str, str]) -> None:

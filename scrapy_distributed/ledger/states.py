@@ -19,7 +19,6 @@ An attempt::
 
 from __future__ import annotations
 
-import re
 import secrets
 from dataclasses import dataclass
 from enum import Enum
@@ -81,14 +80,6 @@ def label(batch: int, attempt: int) -> str:
 def new_token() -> str:
     """What tells an attempt from every other one, also of a ledger that was put back from a copy and counts again."""
     return secrets.token_hex(4)
-
-
-def with_token(feed: str, token: str) -> str:
-    """The URL *feed*, a template of Scrapy's, with *token* behind each ``%(batch)s``: two runs, or a run and a copy of
-    it, have batches of the same number. One with ``%(_job)s`` has the token in it."""
-    if "%(_job)s" in feed.replace("%%", ""):
-        return feed
-    return re.sub(r"%%|%\(batch\)s", lambda found: found[0] if found[0] == "%%" else f"{found[0]}-{token}", feed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from scrapy import Spider
 from scrapy.settings import Settings
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.dispatch.job_template import JobTemplate
+from scrapy_distributed.dispatch.job_template import JobTemplate, with_token
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fast import preset as fast
 from scrapy_distributed.ledger.states import Attempt, AttemptState
@@ -161,3 +161,19 @@ def test_named_spider_arguments_travel_as_text() -> None:
 def test_a_spider_argument_that_is_not_there_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"DISTRIBUTED_WORKER_ARGS: the spider has no site, page; give it with -a"):
         template(worker_args="site,page,name")
+
+
+@pytest.mark.parametrize(
+    ("feed", "named"),
+    [
+        ("ftp://u@h/%(batch)s_%(name)s_%(time)s.jl", "ftp://u@h/%(batch)s-ab_%(name)s_%(time)s.jl"),
+        ("%(batch)s/%(batch)s.jl", "%(batch)s-ab/%(batch)s-ab.jl"),
+        ("100%%(batch)s/%(batch)s.jl", "100%%(batch)s/%(batch)s-ab.jl"),
+        ("%%%(batch)s.jl", "%%%(batch)s-ab.jl"),
+        ("%(batch)s-%(_job)s.jl", "%(batch)s-%(_job)s.jl"),  # it is unlike all others already
+        ("%(batch)s-%%(_job)s.jl", "%(batch)s-ab-%%(_job)s.jl"),
+        ("items.jl", "items.jl"),
+    ],
+)
+def test_a_feed_has_the_token_of_its_attempt_in_its_name(feed: str, named: str) -> None:
+    assert with_token(feed, "ab") == named

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
-from scrapy_distributed.ledger.states import Attempt, AttemptState, label, new_token, with_token
+from scrapy_distributed.ledger.states import Attempt, AttemptState, label, new_token
 
 
 def test_the_label_of_a_batch_tells_the_attempt() -> None:
@@ -29,19 +27,3 @@ def test_no_two_tokens_are_the_same_and_each_is_safe_in_a_file_name() -> None:
     tokens = {new_token() for _ in range(1000)}
     assert len(tokens) == 1000
     assert all(re.fullmatch("[0-9a-f]{8}", token) for token in tokens)
-
-
-@pytest.mark.parametrize(
-    ("feed", "named"),
-    [
-        ("ftp://u@h/%(batch)s_%(name)s_%(time)s.jl", "ftp://u@h/%(batch)s-ab_%(name)s_%(time)s.jl"),
-        ("%(batch)s/%(batch)s.jl", "%(batch)s-ab/%(batch)s-ab.jl"),
-        ("100%%(batch)s/%(batch)s.jl", "100%%(batch)s/%(batch)s-ab.jl"),
-        ("%%%(batch)s.jl", "%%%(batch)s-ab.jl"),
-        ("%(batch)s-%(_job)s.jl", "%(batch)s-%(_job)s.jl"),  # it is unlike all others already
-        ("%(batch)s-%%(_job)s.jl", "%(batch)s-ab-%%(_job)s.jl"),
-        ("items.jl", "items.jl"),
-    ],
-)
-def test_a_feed_has_the_token_of_its_attempt_in_its_name(feed: str, named: str) -> None:
-    assert with_token(feed, "ab") == named
