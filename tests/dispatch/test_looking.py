@@ -495,7 +495,7 @@ async def test_an_answer_about_what_is_over_changes_nothing(
     elif question == "log":
         rig.die(0)
     elif question == "cancel":
-        flight.fence()
+        flight.lose()
     await rig.look(2 * PATIENCE)
     assert asked == [question]
     assert flight.over
