@@ -1,8 +1,8 @@
 # make demo   a real-estate site, three Scrapyd nodes, one crawl spread over them, and a report of what it found
 # make test   the whole suite
 # make unit   the part of it that starts no processes, in two to three minutes
-# make oldest the same with the oldest Scrapy that is tried (constraints-oldest.txt); make oldest ONLY=--without-nodes: the
-#             part of it that starts no Scrapyd, in four minutes
+# make oldest the whole suite with the oldest Scrapy that is tried (constraints-oldest.txt); make oldest
+#             ONLY=--without-nodes: the part of it that starts no Scrapyd, in four minutes
 # make chaos  workers, nodes, disks, FTP servers and the site fail at random: half an hour
 # make bench  this project and others crawl the same site, side by side, for two to three hours
 #             (make bench SCENARIO=short ROUNDS=1: for a few minutes)
