@@ -177,7 +177,7 @@ def test_more_jobs_finish_between_two_looks_than_a_node_remembers(struck: Fleet,
             lambda: {batch["attempt_state"] for batch in run.crawl.run()["batches"]} <= {"sent", "accepted"}, 120
         )
         run.crawl.end()
-        run.wait_for(lambda: not (jobs := struck.nodes[0].jobs())["pending"] and not jobs["running"], 200)
+        run.wait_for(lambda: not (jobs := struck.nodes[0].jobs())["pending"] and not jobs["running"], 400)
         prove(run, seconds=120)
         no_repetition(run)
 
