@@ -24,7 +24,7 @@ class Cutter:
     """Cuts the requests of *intake* that are in no batch yet into batches, which are then in *bookings*.
 
     *idle* tells whether a node of *fleet* has nothing to do; *send* gives what is ready to nodes with room. Whatever
-    cuts raises ``LedgerUnavailableError`` where the ledger can't be written; then nothing was cut.
+    cuts raises ``LedgerUnavailableError`` where the ledger can't be written; what is not cut then stays open.
     """
 
     def __init__(

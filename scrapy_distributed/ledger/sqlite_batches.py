@@ -108,4 +108,4 @@ def separated(text: str, size: int) -> list[str]:
     bodies = text[1:-1].split(SEPARATOR)
     if len(bodies) == size:
         return bodies
-    return [json.dumps(element, separators=(",", ":")) for element in json.loads(text)]  # an older ledger's
+    return [as_text(element) for element in json.loads(text)]  # an older ledger's

@@ -70,8 +70,10 @@ class Intake:
         """How many requests wait to be cut into batches, and the characters of all their texts. Raises ``LedgerError``
         where the file can't be read."""
         with usable(self._store.path):
-            rows = self._store.db.execute(OPEN, (self._store.run_id,))
-            lengths = [len(body) for _, size, text in rows if json.loads(text) for body in separated(text, size)]
+            lengths: list[int] = []
+            for _, size, text in self._store.db.execute(OPEN, (self._store.run_id,)):
+                json.loads(text)  # what is damaged is refused here, before the crawl begins
+                lengths += map(len, separated(text, size))
         return len(lengths), sum(lengths)
 
     @while_available
