@@ -24,6 +24,7 @@ import os
 import sqlite3
 import stat
 from contextlib import closing, suppress
+from functools import cache
 from pathlib import Path
 
 from scrapy_distributed.errors import LedgerError
@@ -197,11 +198,16 @@ def check_format(db: sqlite3.Connection, path: Path) -> None:
 def check_tables(db: sqlite3.Connection, path: Path) -> None:
     """Raise ``LedgerError`` for a file with other tables, or with views or triggers: what is planted there would be run
     by whoever reads it."""
+    if db.execute(TABLES).fetchall() != _expected_tables():
+        raise _damaged(path, "its tables are not those of a ledger")
+
+
+@cache
+def _expected_tables() -> list[tuple[str, str, str | None]]:
+    """Kind, name and statement of what ``SCHEMA`` makes, by name."""
     with closing(sqlite3.connect(":memory:")) as fresh:
         fresh.executescript(SCHEMA)
-        expected = fresh.execute(TABLES).fetchall()
-    if db.execute(TABLES).fetchall() != expected:
-        raise _damaged(path, "its tables are not those of a ledger")
+        return fresh.execute(TABLES).fetchall()
 
 
 def check_sound(db: sqlite3.Connection, path: Path) -> None:
