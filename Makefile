@@ -3,7 +3,8 @@
 # make unit   the part of it that starts no processes, in two to three minutes
 # make oldest the whole suite with the oldest Scrapy that is tried (constraints-oldest.txt); make oldest
 #             ONLY=--without-nodes: the part of it that starts no Scrapyd, in four minutes
-# make chaos  workers, nodes, disks, FTP servers and the site fail at random: half an hour
+# make chaos  workers, nodes, disks, FTP servers and the site fail at random: half an hour; before it the tests of
+#             make unit, with three times as many random examples
 # make bench  this project and others crawl the same site, side by side, for two to three hours
 #             (make bench SCENARIO=short ROUNDS=1: for a few minutes)
 # make lint   style and types
@@ -18,6 +19,9 @@ BATCH = 250
 
 # Tests at the same time: most of them wait for processes.
 AT_ONCE = 2
+
+# Else pytest rewrites and compiles every test file anew in each of its processes, for 6 s.
+unexport PYTHONDONTWRITEBYTECODE
 
 SCENARIO = installed,best,short,scaling,latency
 ROUNDS = 3
@@ -44,6 +48,7 @@ oldest: $(OLDEST)/oldest
 	@$(OLDEST)/bin/python -m pytest -n $(AT_ONCE) $(ONLY)
 
 chaos: $(READY)
+	@$(VENV)/bin/python -m pytest -n $(AT_ONCE) --without-processes --hypothesis-profile=long
 	@$(VENV)/bin/python -m pytest -n $(AT_ONCE) tests/chaos -m ""
 
 bench: $(READY)
