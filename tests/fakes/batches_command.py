@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,20 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def command_of(words: Sequence[str], path: Path) -> tuple[Command, list[str], Namespace]:
+    """``scrapy batches`` with *words* for the ledger at *path*, and what its ``run`` gets; it can be called often."""
+    command = Command()
+    command.settings = Settings({})
+    parser = ArgumentParser()
+    command.add_options(parser)
+    options, args = parser.parse_known_args([*words, "--ledger", str(path)])
+    return command, args, options
+
+
 class Said:
     """What a call of the command said, and its exit code."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str], *words: str, **settings: str) -> None:
-        from argparse import ArgumentParser
-
         command = Command()
         command.settings = Settings(settings)
         parser = ArgumentParser()
