@@ -86,7 +86,7 @@ def find(coordinator: Coordinator, numbers: range) -> None:
 @pytest_twisted.ensureDeferred
 async def test_many_finds_leave_time_for_others(start: Started) -> None:
     """A node chooses how many there are; meanwhile others are looked at."""
-    count = 40_000
+    count = 15_000
     coordinator, taker = start(BATCH_SIZE=1000, clock=reactor)
     taker.room = 1
     find(coordinator, range(1000))

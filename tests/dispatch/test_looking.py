@@ -141,6 +141,7 @@ def test_a_large_fleet_is_looked_at_less_often_and_always_within_a_lease(make_ri
     for size in (2, 400, 1000, 100_000):
         rig.dispatcher.fleet.members = rig.members[:1] * size
         pauses.append(rig.dispatcher._pause())
+    rig.dispatcher.fleet.members = rig.members  # those are ended
     assert pauses == [POLL, POLL, 1000 / LOOKS, LEASE / 4]
 
 

@@ -317,6 +317,7 @@ async def test_versions_without_a_common_one_fail_everywhere(fakes: list[FakeScr
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(roll_call, "AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(roll_call, "GRACE_SECONDS", 0.7)
     monkeypatch.setattr(preflight_module, "TELL_SECONDS", 0.3)
 
 
@@ -329,7 +330,7 @@ async def test_a_node_that_never_answers_holds_up_nobody(fakes: list[FakeScrapyd
     version, faults = await looked(fakes, deadline=60, wait=60)
     assert time.monotonic() - began < 20
     assert version == "r10"
-    assert faults == {"n1": "n1: no answer 3 s after that of another node: is it overloaded or stopped?"}
+    assert faults == {"n1": "n1: no answer 0.7 s after that of another node: is it overloaded or stopped?"}
 
 
 @pytest_twisted.ensureDeferred

@@ -331,20 +331,21 @@ def many_bodies(draw: st.DrawFn) -> list[str]:
     ]
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(many_bodies())
 def test_no_argument_ever_has_the_size_that_wedges_a_node(bodies: list[str]) -> None:
     arrive_in_order(bodies)
 
 
-def test_five_thousand_long_incompressible_urls_arrive_in_order() -> None:
+def test_many_long_incompressible_urls_arrive_in_order() -> None:
     generator = random.Random(1)
-    paths = ["".join(generator.choices(string.ascii_letters + string.digits, k=300)) for _ in range(5000)]
+    paths = ["".join(generator.choices(string.ascii_letters + string.digits, k=1500)) for _ in range(1000)]
     requests = [Request(f"http://shop.example/{path}", headers={"X": path[:20]}) for path in paths]
     bodies = [encode_request(request, PLAIN) for request in requests]
     assert sum(map(len, bodies)) > 10 * ARGUMENT_LIMIT
     payloads = payloads_of(bodies)
     assert len(payloads) > 10
+    assert max(len(decode_payload(payload)) for payload in payloads) > 50
     arrived = [request for payload in payloads for request in decode_requests(payload, PLAIN)]
     assert [request.url for request in arrived] == [request.url for request in requests]
 
@@ -353,7 +354,7 @@ def test_five_thousand_sequential_urls_need_one_job() -> None:
     assert arrive_in_order([f'"http://shop.example/properties/property_{n:06d}.html"' for n in range(5000)]) == 1
 
 
-@pytest.mark.parametrize("fill", [0, 1, 2, 60, 61, 62, 63, 64])
+@pytest.mark.parametrize("fill", [0, 1, 62, 63])
 def test_sizes_at_the_edge(fill: int) -> None:
     """Incompressible texts around the ceiling: each is either sent whole or refused, never cut and never over."""
     generator = random.Random(fill)
