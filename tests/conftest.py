@@ -20,8 +20,9 @@ import scrapy_distributed
 from scrapy_distributed.fleet.local_node import LocalNode
 
 # Machines are shared: how long an example takes says nothing.
-settings.register_profile("usual", deadline=None)
-settings.load_profile("usual")
+settings.register_profile("long", deadline=None, max_examples=100)
+settings.register_profile("usual", deadline=None, max_examples=34)
+settings.load_profile("usual")  # unless --hypothesis-profile says another
 
 # A shell starts what runs in its background with SIGINT ignored, and our children would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

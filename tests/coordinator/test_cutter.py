@@ -124,7 +124,7 @@ def test_a_fixed_size_is_closed_at_once(start: Start) -> None:
     assert rig.sizes == [3, 3, 2]
 
 
-@settings(max_examples=25)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(pages=st.lists(st.integers(0, 9), max_size=12), size=st.integers(1, 7), max_bytes=st.integers(15, 150))
 def test_every_request_is_cut_once_and_in_order(pages: list[int], size: int, max_bytes: int) -> None:
     with TemporaryDirectory() as folder, closing(Rig(Path(folder) / "ledger.sqlite", BATCH_SIZE=size)) as rig:

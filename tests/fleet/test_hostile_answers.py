@@ -70,7 +70,7 @@ def outcomes_of(body: bytes) -> dict[str, Any]:
     return found
 
 
-@settings(derandomize=True, max_examples=60)
+@settings(derandomize=True, max_examples=settings.default.max_examples * 3 // 5)
 @given(bodies)
 def test_any_answer_is_a_value_of_its_shape_or_an_error_of_the_node(body: bytes) -> None:
     for name, found in outcomes_of(body).items():

@@ -253,5 +253,5 @@ class AnyOrder(RuleBasedStateMachine):
         assert places == Counter(f"http://a/{number}" for number in self.keys)
 
 
-AnyOrder.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
+AnyOrder.TestCase.settings = settings(max_examples=settings.default.max_examples * 3 // 5, stateful_step_count=40)
 TestAnyOrder = AnyOrder.TestCase

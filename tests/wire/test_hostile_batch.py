@@ -167,7 +167,7 @@ def is_decoded_or_refused(value: str) -> None:
     assert ran == []
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(derandomize=True, max_examples=3 * settings.default.max_examples)
 @given(
     st.sampled_from([PLAIN_VALUE, PACKED_VALUE]), st.integers(0, len(PLAIN_VALUE)), st.integers(0, 4),
     st.text(characters, max_size=4) | st.sampled_from(list('[]{}",:\\0')),
@@ -176,7 +176,7 @@ def test_a_mutated_batch_is_decoded_or_refused(value: str, start: int, length: i
     is_decoded_or_refused(value[:start] + new + value[start + length :])
 
 
-@settings(derandomize=True, max_examples=300)
+@settings(derandomize=True, max_examples=3 * settings.default.max_examples)
 @given(
     paths,
     json_values | st.sampled_from([
