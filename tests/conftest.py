@@ -4,6 +4,7 @@ out the tests that start nodes, or any process; and nobody starts one unnoticed.
 from __future__ import annotations
 
 import compileall
+import gc
 import signal
 import socket
 import sys
@@ -64,6 +65,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if config.getoption(option):
             config.hook.pytest_deselected(items=[item for item in items if left_out(item)])
             items[:] = [item for item in items if not left_out(item)]
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now stays: the collector is not to walk through it during each test."""
+    gc.freeze()
 
 
 def may_start_nodes(item: pytest.Item) -> bool:
