@@ -1,6 +1,6 @@
 # make demo   a real-estate site, three Scrapyd nodes, one crawl spread over them, and a report of what it found
 # make test   the whole suite
-# make unit   the part of it that starts no processes, in two to three minutes
+# make unit   the part of it that starts no processes, in about a minute and a half
 # make oldest the whole suite with the oldest Scrapy that is tried (constraints-oldest.txt); make oldest
 #             ONLY=--without-nodes: the part of it that starts no Scrapyd, in four minutes
 # make chaos  workers, nodes, disks, FTP servers and the site fail at random: half an hour; before it the tests of
