@@ -13,6 +13,7 @@ folder says what is in it:
 | dispatch     | sends batches to nodes, looks after them, judges what comes home        | coordinator            |
 | fleet        | the nodes: where they are, one over HTTP, checks, deploys, local ones   | coordinator, commands  |
 | worker       | the batch becomes the start, each request's end is noted and reported   | worker                 |
+| feeds        | is all of a feed stored, and can it be?                                 | coordinator and worker |
 | results      | the feeds that count become one file                                    | commands               |
 | monitor      | what the nodes are doing                                                | commands               |
 | commands     | ``scrapy fleet``, ``batches`` and ``monitor``                           | commands               |

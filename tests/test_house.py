@@ -34,11 +34,12 @@ ARROWS: dict[str, set[str]] = {
     "results": {"ledger"},
     "dispatch": {"ledger", "fleet", "wire", "config", "guard", "fast"},
     "coordinator": {"dispatch", "divert", "ledger", "fleet", "wire", "config", "fast"},
-    "worker": {"divert", "wire", "config", "guard", "results"},
+    "feeds": {"wire", "results"},
+    "worker": {"divert", "wire", "config", "guard", "feeds"},
     "middleware": {"coordinator", "worker", "guard", "config", "role"},
     "addon": {"middleware", "guard"},
     "commands": {"addon", "middleware", "config", "dispatch", "divert", "fleet", "ledger", "monitor", "results", "wire",
-                 "worker"},
+                 "worker", "feeds"},
 }  # fmt: skip
 COMING: dict[str, tuple[set[str], set[str]]] = {
     "items": ({"wire"}, {"coordinator", "results", "worker"}),

@@ -28,6 +28,7 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.divert.diverter import rules_of, target_rules
 from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError, NodeRefusedError, WireError
+from scrapy_distributed.feeds.place import PROBE_BATCH, Trial
 from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
 from scrapy_distributed.fleet.preflight import CHECKS, OPEN, Check, Finding, Survey, Verdict
@@ -37,7 +38,6 @@ from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES, check_job
 from scrapy_distributed.wire.payload import MAX_VALUE_BYTES
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import listed, shortened
-from scrapy_distributed.worker.place import PROBE_BATCH, Trial
 
 HERE = "here"  # in the place of a node's name: what is checked on this machine
 #: What the probe gets besides the settings of a real job, so that it leaves nothing behind.

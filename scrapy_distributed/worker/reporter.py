@@ -12,12 +12,12 @@ from scrapy.crawler import Crawler
 from scrapy.utils.asyncio import create_looping_call
 
 from scrapy_distributed.errors import ConfigError, WireError
+from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.wire import receipt
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import MAX_REASON
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import shortened
-from scrapy_distributed.worker.feeds import Feeds
 from scrapy_distributed.worker.outcomes import Outcomes
 from scrapy_distributed.worker.process_age import process_age
 from scrapy_distributed.worker.targets import Targets

@@ -29,15 +29,15 @@ from scrapy_distributed.divert.diverter import is_crawl_spider
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.feeds.feeds import Feeds
+from scrapy_distributed.feeds.place import PROBE_BATCH
 from scrapy_distributed.guard.guard import own_is_open
 from scrapy_distributed.wire import receipt
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import reason_of
 from scrapy_distributed.wire.request import decode_requests
 from scrapy_distributed.wire.ticket import Ticket, Tickets, ticket_of
-from scrapy_distributed.worker.feeds import Feeds
 from scrapy_distributed.worker.outcomes import Outcomes
-from scrapy_distributed.worker.place import PROBE_BATCH
 from scrapy_distributed.worker.reporter import Reporter
 from scrapy_distributed.worker.targets import Targets
 

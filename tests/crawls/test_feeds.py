@@ -15,7 +15,7 @@ from scrapy.settings import Settings
 from scrapyd_child import ScrapydChild
 
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.worker.feeds import Feeds
+from scrapy_distributed.feeds.feeds import Feeds
 
 SECRET = "s3cr3t-Pa55"
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from scrapy_distributed.worker.place import Trial, try_place
+from scrapy_distributed.feeds.place import Trial, try_place
 
 BOTH = pytest.mark.parametrize("thorough", [True, False])
 

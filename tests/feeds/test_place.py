@@ -13,9 +13,9 @@ import pytest
 from placing import BOTH, tried
 from scrapy.extensions.feedexport import FileFeedStorage, FTPFeedStorage, StdoutFeedStorage
 
+from scrapy_distributed.feeds import place
+from scrapy_distributed.feeds.place import Trial
 from scrapy_distributed.results.whole_file import WholeFileStorage
-from scrapy_distributed.worker import place
-from scrapy_distributed.worker.place import Trial
 
 FOLDERS = pytest.mark.parametrize("kind", [FileFeedStorage, WholeFileStorage])
 

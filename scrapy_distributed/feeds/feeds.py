@@ -20,9 +20,9 @@ from scrapy.extensions.feedexport import FeedExporter, ItemFilter
 from scrapy.utils.misc import build_from_crawler, load_object
 
 from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.feeds.place import Trial, in_thread, try_place
 from scrapy_distributed.password import QUOTE, is_ambiguous, without_password, without_passwords
 from scrapy_distributed.wire.receipt import FeedFile
-from scrapy_distributed.worker.place import Trial, in_thread, try_place
 
 #: What an exporter raises for an item that its format can't express, or that a serializer of the project can't take.
 OF_AN_ITEM = (

@@ -15,8 +15,8 @@ from ftp_child import ftp_server
 from placing import BOTH, tried
 from scrapy.extensions.feedexport import FTPFeedStorage
 
-from scrapy_distributed.worker import place
-from scrapy_distributed.worker.place import Trial
+from scrapy_distributed.feeds import place
+from scrapy_distributed.feeds.place import Trial
 
 SERVER = """
 import sys

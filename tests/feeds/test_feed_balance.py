@@ -20,7 +20,7 @@ from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.test import get_crawler
 from twisted.internet.defer import Deferred
 
-from scrapy_distributed.worker.feeds import Feeds
+from scrapy_distributed.feeds.feeds import Feeds
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 

@@ -1,0 +1,4 @@
+"""What Scrapy's ``FeedExporter`` does, watched: of a worker, and of a coordinator to which the items come home.
+
+feeds: is everything stored? place: can it be?
+"""
