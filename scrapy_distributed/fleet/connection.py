@@ -24,6 +24,8 @@ MAX_HEAD_BYTES = 64 * 1024
 #: A body may come in as many pieces as its limit has times this: those of a byte cost much more time than their length
 #: tells.
 PIECE_BYTES = 64
+#: And always in so many.
+FEW_PIECES = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,17 +53,14 @@ class EncodedError(Exception):
 
 
 class Body(Protocol):
-    """Reads a body. *whole*: its bytes, or the *last* ones alone. Of one that is over its *limit* no more is read; then
-    *whole* is what has come, if that is *enough*, or fails with ``TooLongError``. To go over the limit ends the
-    connection, and so does it to cancel *whole*: treq's own collector would go on reading."""
+    """Reads a body. *whole* fires with what it was to keep of it. No more than its *limit* is read: to go over that
+    ends the connection, and so does it to cancel *whole*: treq's own collector would go on reading."""
 
     transport: Any
 
-    def __init__(self, limit: Limit, *, last: int | None = None, enough: bool = False) -> None:
+    def __init__(self, limit: Limit) -> None:
         self._limit = limit
-        self._last = limit.bytes if last is None else last
-        self.enough = enough
-        self._kept = bytearray()
+        self._most_pieces = max(limit.bytes // PIECE_BYTES, FEW_PIECES)
         self._received = self._pieces = 0
         self.whole: Deferred[bytes] = Deferred(lambda _: self._end())
 
@@ -70,27 +69,64 @@ class Body(Protocol):
             return
         self._received += len(data)
         self._pieces += 1
-        self._kept += data
-        if max(self._received, self._pieces * PIECE_BYTES) > self._limit.bytes:
+        if self._received > self._limit.bytes or self._pieces > self._most_pieces:
             self._end()
-            if self.enough:
-                self.whole.callback(bytes(self._kept[-self._last :]))
-            else:
-                self.whole.errback(TooLongError(self._limit))
-        elif len(self._kept) > 2 * self._last:
-            del self._kept[: -self._last]
+            self._over(data)
+        else:
+            self._take(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: N802
         if self.whole.called:
             return
         if isinstance(reason.value, ResponseDone | PotentialDataLoss):  # the latter: nobody has told its length
-            self.whole.callback(bytes(self._kept[-self._last :]))
+            self._ended(reason)
         else:
             self.whole.errback(reason)
+
+    def _take(self, data: bytes) -> None:
+        """One more piece."""
+        raise NotImplementedError
+
+    def _over(self, data: bytes) -> None:
+        """The piece with which it is over its limit; none follows."""
+        raise NotImplementedError
+
+    def _ended(self, reason: Failure) -> None:
+        """It is complete, as far as *reason* can tell."""
+        raise NotImplementedError
 
     def _end(self) -> None:
         if self.transport is not None:
             self.transport.loseConnection()
+
+
+class MemoryBody(Body):
+    """Keeps a body, or its *last* bytes alone. Of one that is over its *limit* it keeps what has come, if that is
+    *enough*; else *whole* fails with ``TooLongError``."""
+
+    def __init__(self, limit: Limit, *, last: int | None = None, enough: bool = False) -> None:
+        super().__init__(limit)
+        self._last = limit.bytes if last is None else last
+        self._enough = enough
+        self._kept = bytearray()
+
+    def _take(self, data: bytes) -> None:
+        self._kept += data
+        if len(self._kept) > 2 * self._last:
+            del self._kept[: -self._last]
+
+    def _over(self, data: bytes) -> None:
+        self._kept += data
+        if self._enough:
+            self.whole.callback(self._tail())
+        else:
+            self.whole.errback(TooLongError(self._limit))
+
+    def _ended(self, reason: Failure) -> None:
+        self.whole.callback(self._tail())
+
+    def _tail(self) -> bytes:
+        return bytes(self._kept[-self._last :])
 
 
 class Connection(HTTP11ClientProtocol):

@@ -23,7 +23,7 @@ from twisted.web.client import Agent
 
 from scrapy_distributed.errors import NodeError, NodeTooLongError
 from scrapy_distributed.fleet.answer import Answer, check_code, failed, parsed
-from scrapy_distributed.fleet.connection import Body, Limit, Pool
+from scrapy_distributed.fleet.connection import Body, Limit, MemoryBody, Pool
 from scrapy_distributed.wire.job import Job, Jobs, check_job, check_project, check_spider
 from scrapy_distributed.wire.receipt import MAX_BYTES as MAX_RECEIPT_BYTES
 
@@ -62,6 +62,8 @@ LOG_LIMIT = Limit(
 )
 #: A listing of what lies in a folder. That it begins is all that counts.
 FOLDER_LIMIT = Limit(bytes=64 * 1024)
+#: The page of an error: its status says enough.
+ERROR_LIMIT = Limit(bytes=64 * 1024)
 #: Scrapyd closes a connection after 60 idle seconds; ours end well before, so that no POST runs into its closing.
 IDLE_CONNECTION_SECONDS = 30
 #: ``addversion.json`` runs ``scrapy list`` before it answers.
@@ -238,7 +240,7 @@ class Node:
         One that is too large to be a receipt is a ``NodeTooLongError``: the job's fault, and not the node's."""
         path = f"logs/{_quoted(project)}/{_quoted(spider)}.receipts/{_quoted(job)}.json"
         limit = Limit(bytes=MAX_RECEIPT_BYTES, words=_RECEIPT_WORDS)
-        return self._content(path, *await self._exchange("GET", path, Body(limit)))
+        return self._content(path, *await self._exchange("GET", path, MemoryBody(limit)))
 
     async def log_tail(self, project: str, spider: str, job: str, max_bytes: int = 4000) -> str | None:
         """The last *max_bytes* of the job's log, ``None`` if there is none; a node only keeps a spider's newest 5.
@@ -248,9 +250,9 @@ class Node:
         try:
             # A proxy may not know ranges and send all of it.
             end = {"Range": f"bytes=-{max_bytes}"}
-            code, body = await self._exchange("GET", path, Body(LOG_LIMIT, last=max_bytes), headers=end)
+            code, body = await self._exchange("GET", path, MemoryBody(LOG_LIMIT, last=max_bytes), headers=end)
             if code == 500:  # twisted.web.static.File fails on a range of an empty file
-                code, body = await self._exchange("GET", path, Body(LOG_LIMIT, last=max_bytes))
+                code, body = await self._exchange("GET", path, MemoryBody(LOG_LIMIT, last=max_bytes))
         except NodeTooLongError as error:
             return f"(not read: {error})"
         tail = self._content(path, code, body)
@@ -259,7 +261,7 @@ class Node:
     async def serves(self, folder: str) -> bool:
         """Whether the node serves what lies below ``/<folder>/``: ``logs`` if its ``logs_dir`` is set, ``items`` if its
         ``items_dir`` is a local one. Also before its first job has made that folder."""
-        code, body = await self._exchange("GET", f"{folder}/", Body(FOLDER_LIMIT, enough=True))
+        code, body = await self._exchange("GET", f"{folder}/", MemoryBody(FOLDER_LIMIT, enough=True))
         if code == 404:
             # twisted.web.static.File has these words for a file that is missing; without a File there are others.
             return b"File not found" in body
@@ -274,7 +276,7 @@ class Node:
             await self._pool.close()
 
     async def _api(self, method: str, endpoint: str, **request: Any) -> Answer:
-        code, body = await self._exchange(method, endpoint, Body(LIMITS[endpoint]), **request)
+        code, body = await self._exchange(method, endpoint, MemoryBody(LIMITS[endpoint]), **request)
         return parsed(self.name, self.address.url, endpoint, code, body)
 
     def _content(self, path: str, code: int, body: bytes) -> bytes | None:
@@ -319,7 +321,8 @@ class Node:
         response = await self._client.request(
             method, _parsed_url(url), auth=self._auth, allow_redirects=False, unbuffered=True, **request
         )
-        body.enough |= not 200 <= response.code < 300  # then the status counts
+        if not 200 <= response.code < 300:  # then the status counts
+            body = MemoryBody(ERROR_LIMIT, enough=True)
         response.deliverBody(body)
         return response.code, await body.whole
 
