@@ -14,7 +14,8 @@ DistributedError
     ├── NodeRefusedError       the node said no: try another node, tell the user why
     │   ├── NodeUnauthorizedError  it wants other credentials: the node itself is there
     │   ├── ScrapydRefusedError    Scrapyd has looked at what was asked, and not a proxy before it
-    │   └── NodeTooLongError       what it has to say is more than is read: do without
+    │   ├── NodeTooLongError       what it has to say is more than is read: do without
+    │   └── NodeItemsError         it does not have the items that a receipt tells of: that attempt does not count
     └── NodeAmbiguousError     it may or may not have been done: ask the node
 """
 
@@ -86,6 +87,11 @@ class ScrapydRefusedError(NodeRefusedError):
 
 class NodeTooLongError(NodeRefusedError):
     """What was asked for is there, and too long to be read. Nothing is wrong with the node."""
+
+
+class NodeItemsError(NodeRefusedError):
+    """The file of a job's items is not there, or not the one that its final receipt tells of: another length, other
+    bytes. To ask again is of no use, and nothing is wrong with the node."""
 
 
 class NodeAmbiguousError(NodeError):

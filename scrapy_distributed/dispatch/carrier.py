@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from scrapy_distributed.dispatch.flight import Signal
 from scrapy_distributed.dispatch.job_template import JobTemplate
@@ -37,6 +37,13 @@ class Carrier(Protocol):
 
     async def receipt(self, attempt: Attempt) -> bytes | None:
         """What the worker has reported so far, ``None`` if there is nothing (yet)."""
+
+    async def items(self, attempt: Attempt, file: BinaryIO, *, size: int, digest: str) -> None:
+        """Write the items of its job to *file* as they come: *size* bytes with the SHA-256 *digest* (hexadecimal), as
+        its final receipt tells. After any error what is in *file* is of no use.
+
+        Raises ``NodeItemsError`` (refused) where they are not those: the attempt does not count, and nothing is wrong
+        with the node. What *file* raises comes out as it is: neither the attempt nor the node is to blame."""
 
     async def log_end(self, attempt: Attempt) -> str | None:
         """The end of the worker's log, long enough for a traceback and what stands before it; ``None`` without one."""

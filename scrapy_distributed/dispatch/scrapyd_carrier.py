@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import BinaryIO
+
 from scrapy_distributed.dispatch.flight import Signal
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.fleet.node import DaemonStatus, Node
@@ -49,6 +51,9 @@ class ScrapydCarrier:
 
     async def receipt(self, attempt: Attempt) -> bytes | None:
         return await self.node.receipt(self.project, self.spider, attempt.job)
+
+    async def items(self, attempt: Attempt, file: BinaryIO, *, size: int, digest: str) -> None:
+        await self.node.items(self.project, self.spider, attempt.job, file, size=size, digest=digest)
 
     async def log_end(self, attempt: Attempt) -> str | None:
         return await self.node.log_tail(self.project, self.spider, attempt.job, max_bytes=LOG_BYTES)

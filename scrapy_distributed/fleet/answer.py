@@ -15,13 +15,14 @@ from twisted.web.error import SchemeNotSupported
 from scrapy_distributed.errors import (
     NodeAmbiguousError,
     NodeError,
+    NodeItemsError,
     NodeRefusedError,
     NodeTooLongError,
     NodeUnauthorizedError,
     NodeUnreachableError,
     ScrapydRefusedError,
 )
-from scrapy_distributed.fleet.connection import EncodedError, HeadTooLongError, TooLongError
+from scrapy_distributed.fleet.connection import EncodedError, HeadTooLongError, OtherBytesError, TooLongError
 from scrapy_distributed.wire.payload import values_in
 from scrapy_distributed.words import last_line, shortened
 
@@ -136,6 +137,8 @@ def failed(node: str, url: str, error: Exception, after_seconds: float | None) -
         return NodeUnreachableError(node, unsent)
     if isinstance(error, TooLongError) and error.limit.words:
         return NodeTooLongError(node, f"{error.limit.words} ({error})")
+    if isinstance(error, OtherBytesError):
+        return other_items(node, str(error))
     if isinstance(error, TooLongError | HeadTooLongError):
         return NodeAmbiguousError(node, f"{url} answered more than any Scrapyd would ({error}): {_is_this(url)}")
     if isinstance(error, EncodedError):
@@ -151,6 +154,12 @@ def failed(node: str, url: str, error: Exception, after_seconds: float | None) -
         return NodeUnreachableError(node, f"TLS with {url} failed ({shortened(words)}): {advice}")
     names = ", ".join(dict.fromkeys(type(reason).__name__ for reason in reasons))
     return NodeAmbiguousError(node, f"the connection to {url} broke before a complete answer ({names})")
+
+
+def other_items(node: str, found: str) -> NodeItemsError:
+    """What was *found* is not the file of items that a receipt tells of."""
+    advice = "has its disk been full, or has somebody changed or removed it?"
+    return NodeItemsError(node, f"the file of its items is not the one that its receipt tells of ({found}): {advice}")
 
 
 def _why_unsent(error: Exception, url: str, within: str) -> str:

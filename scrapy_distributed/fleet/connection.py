@@ -6,8 +6,10 @@ decoded, no cookie is kept.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from hashlib import sha256
+from typing import Any, BinaryIO
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -52,9 +54,23 @@ class EncodedError(Exception):
     """The body is compressed, which nobody has asked for. Small ones can become larger than any memory."""
 
 
+class OtherBytesError(Exception):
+    """The body has ended, or goes on, and is not the one that was asked for."""
+
+
+class WriteError(Exception):
+    """Our own file has not taken the body: *reason*."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 class Body(Protocol):
     """Reads a body. *whole* fires with what it was to keep of it. No more than its *limit* is read: to go over that
-    ends the connection, and so does it to cancel *whole*: treq's own collector would go on reading."""
+    ends the connection, and so does it to cancel *whole*: treq's own collector would go on reading.
+
+    What may take longer than a call calls *progressed* on its way."""
 
     transport: Any
 
@@ -63,6 +79,7 @@ class Body(Protocol):
         self._most_pieces = max(limit.bytes // PIECE_BYTES, FEW_PIECES)
         self._received = self._pieces = 0
         self.whole: Deferred[bytes] = Deferred(lambda _: self._end())
+        self.progressed: Callable[[], object] = lambda: None
 
     def dataReceived(self, data: bytes) -> None:  # noqa: N802  # Twisted's names, here and below
         if self.whole.called:  # what had been read from the line before we ended it
@@ -127,6 +144,53 @@ class MemoryBody(Body):
 
     def _tail(self) -> bytes:
         return bytes(self._kept[-self._last :])
+
+
+class FileBody(Body):
+    """Writes a body of *size* bytes with the SHA-256 *digest* (hexadecimal) to *file* as it comes. It has progressed
+    when it begins, and with each *stride* bytes.
+
+    *whole* fires with nothing; it fails with ``OtherBytesError`` for any other body, and with ``WriteError``."""
+
+    def __init__(self, file: BinaryIO, *, size: int, digest: str, stride: int) -> None:
+        super().__init__(Limit(bytes=size))
+        self._file = file
+        self._digest = digest
+        self._stride = stride
+        self._since = 0  # bytes
+        self._sum = sha256()
+
+    def connectionMade(self) -> None:  # noqa: N802
+        self.progressed()
+
+    def _take(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+        except Exception as error:
+            self._end()
+            self.whole.errback(WriteError(error))
+            return
+        self._sum.update(data)
+        self._since += len(data)
+        if self._since >= self._stride:
+            self._since = 0
+            self.progressed()
+
+    def _over(self, data: bytes) -> None:
+        size = self._limit.bytes
+        many = TooLongError(self._limit) if self._received <= size else OtherBytesError(f"more than {size:,} bytes")
+        self.whole.errback(many)
+
+    def _ended(self, reason: Failure) -> None:
+        size, found = self._limit.bytes, self._sum.hexdigest()
+        if self._received < size and isinstance(reason.value, PotentialDataLoss):  # it may have been cut
+            self.whole.errback(reason)
+        elif self._received < size:
+            self.whole.errback(OtherBytesError(f"{self._received:,} bytes, expected {size:,}"))
+        elif found != self._digest:
+            self.whole.errback(OtherBytesError(f"SHA-256 {found:.12}..., expected {self._digest:.12}..."))
+        else:
+            self.whole.callback(b"")
 
 
 class Connection(HTTP11ClientProtocol):

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import quote
 
 from hyperlink import EncodedURL
@@ -22,8 +22,8 @@ from twisted.internet.defer import Deferred
 from twisted.web.client import Agent
 
 from scrapy_distributed.errors import NodeError, NodeTooLongError
-from scrapy_distributed.fleet.answer import Answer, check_code, failed, parsed
-from scrapy_distributed.fleet.connection import Body, Limit, MemoryBody, Pool
+from scrapy_distributed.fleet.answer import Answer, check_code, failed, other_items, parsed
+from scrapy_distributed.fleet.connection import Body, FileBody, Limit, MemoryBody, Pool, WriteError
 from scrapy_distributed.wire.job import Job, Jobs, check_job, check_project, check_spider
 from scrapy_distributed.wire.receipt import MAX_BYTES as MAX_RECEIPT_BYTES
 
@@ -68,6 +68,9 @@ ERROR_LIMIT = Limit(bytes=64 * 1024)
 IDLE_CONNECTION_SECONDS = 30
 #: ``addversion.json`` runs ``scrapy list`` before it answers.
 ADDVERSION_SECONDS = 120.0
+#: Of a file, on average over a call's deadline. A line that is fit for a crawl has more, also where a hundred files
+#: share it; so what comes more slowly is held back by somebody, who could hold the connection for ever.
+LEAST_BYTES_A_SECOND = 1000
 _VERSION = re.compile(r"[A-Za-z0-9_-]{1,251}")  # and .egg behind it: the name of a file
 
 
@@ -238,9 +241,24 @@ class Node:
         """What the worker of *job* has reported so far, ``None`` if there is nothing (yet).
 
         One that is too large to be a receipt is a ``NodeTooLongError``: the job's fault, and not the node's."""
-        path = f"logs/{_quoted(project)}/{_quoted(spider)}.receipts/{_quoted(job)}.json"
+        path = f"{_receipts(project, spider)}/{_quoted(job)}.json"
         limit = Limit(bytes=MAX_RECEIPT_BYTES, words=_RECEIPT_WORDS)
         return self._content(path, *await self._exchange("GET", path, MemoryBody(limit)))
+
+    async def items(self, project: str, spider: str, job: str, file: BinaryIO, *, size: int, digest: str) -> None:
+        """Write the items of *job* to *file*, a buffered one, as they come: *size* bytes with the SHA-256 *digest*
+        (hexadecimal), as its final receipt tells. *file* is not flushed; after any error what is in it is of no use.
+
+        The deadline begins anew for as long as enough comes: ``LEAST_BYTES_A_SECOND``.
+
+        Raises ``NodeItemsError`` where there is no such file, or another one: the job's fault, and not the node's.
+        What *file* raises, an ``OSError`` say, comes out as it is: nobody's fault but ours."""
+        path = f"{_receipts(project, spider)}/{_quoted(job)}.items"
+        stride = int(self._deadline_seconds * LEAST_BYTES_A_SECOND)
+        code, _ = await self._exchange("GET", path, FileBody(file, size=size, digest=digest, stride=stride))
+        if code == 404:
+            raise other_items(self.name, "HTTP 404")
+        check_code(self.name, self.address.url, path, code)
 
     async def log_tail(self, project: str, spider: str, job: str, max_bytes: int = 4000) -> str | None:
         """The last *max_bytes* of the job's log, ``None`` if there is none; a node only keeps a spider's newest 5.
@@ -296,10 +314,9 @@ class Node:
         deadline_seconds: float | None = None,
         **request: Any,
     ) -> tuple[int, bytes]:
-        """One request and its *body* under one deadline. Returns status and body."""
+        """One request and its *body* under one deadline, which begins anew when that has progressed. Returns status
+        and body."""
         seconds = self._deadline_seconds if deadline_seconds is None else deadline_seconds
-        exchange = Deferred.fromCoroutine(self._request(method, f"{self.address.url}/{path}", body, **request))
-        self._calls.add(exchange)
         late = False
 
         def end() -> None:
@@ -308,8 +325,13 @@ class Node:
             exchange.cancel()
 
         timer = self._clock.callLater(seconds, end)
+        body.progressed = lambda: timer.reset(seconds)
+        exchange = Deferred.fromCoroutine(self._request(method, f"{self.address.url}/{path}", body, **request))
+        self._calls.add(exchange)
         try:
             return await exchange
+        except WriteError as error:
+            raise error.reason from None
         except Exception as error:
             raise failed(self.name, self.address.url, error, seconds if late else None) from error
         finally:
@@ -350,6 +372,10 @@ def _job(entry: Answer) -> Job:
         start_time=entry.text("start_time") if "start_time" in values else None,
         end_time=entry.text("end_time") if "end_time" in values else None,
     )
+
+
+def _receipts(project: str, spider: str) -> str:
+    return f"logs/{_quoted(project)}/{_quoted(spider)}.receipts"
 
 
 def _quoted(name: str) -> str:

@@ -4,6 +4,7 @@ on when a test says so. ``test_node_contract.py`` holds it to the real one's beh
 from __future__ import annotations
 
 import enum
+import gzip
 import io
 import json
 import re
@@ -50,6 +51,32 @@ class Fault(enum.Enum):
         return self.name.endswith("_AFTER")
 
 
+class FileFault(enum.Enum):
+    """What goes wrong with a file under ``/logs/`` that is there."""
+
+    SHORTER = enum.auto()  # by a byte
+    LONGER = enum.auto()  # by a byte
+    OTHER = enum.auto()  # its last byte
+    COMPRESSED = enum.auto()
+    CHUNKED = enum.auto()  # all of it, and nobody has told its length
+    CHUNKED_CUT = enum.auto()  # likewise, and the line drops in the middle
+    CUT = enum.auto()  # the line drops in the middle
+    HANG = enum.auto()  # in the middle
+    TRICKLE = enum.auto()
+
+
+SPOILT: dict[FileFault, Callable[[bytes], bytes]] = {
+    FileFault.SHORTER: lambda body: body[:-1],
+    FileFault.LONGER: lambda body: body + b"?",
+    FileFault.OTHER: lambda body: body[:-1] + b"?",
+    FileFault.COMPRESSED: gzip.compress,
+    FileFault.CHUNKED: lambda body: body,
+}
+"""What is sent to its end."""
+TRICKLE_SECONDS = 0.005  # between two bytes
+CUT_SECONDS = 0.02  # when what was written has arrived
+
+
 @dataclass
 class FakeJob:
     id: str
@@ -75,7 +102,7 @@ class ApiError(Exception):
 class FakeScrapyd(Resource):
     """``projects`` maps project -> version -> spiders, ``jobs`` holds every job in order, ``files`` what lies under
     ``/logs/`` by decoded path, ``requests`` what was asked. ``faults`` maps an endpoint, ``logs``, ``items`` or ``*``
-    to a fault. ``logs_dir`` and ``items_dir`` tell whether they are set."""
+    to a fault, ``file_faults`` one of the files. ``logs_dir`` and ``items_dir`` tell whether they are set."""
 
     username: str = ""
     password: str = ""
@@ -83,6 +110,7 @@ class FakeScrapyd(Resource):
     jobs: list[FakeJob] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
+    file_faults: dict[str, FileFault] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
     signals: list[tuple[str, str]] = field(default_factory=list)  # what running jobs were sent, with their ids
     deaf: bool = False  # its jobs end for KILL alone
@@ -147,7 +175,11 @@ class FakeScrapyd(Resource):
     def _answer(self, request: Request, endpoint: str) -> None:
         fault = self.faults.get(endpoint) or self.faults.get("*")
         if fault is None:
-            return self._finish(request, *self._carried_out(request, endpoint))
+            code, body = self._carried_out(request, endpoint)
+            file_fault = self.file_faults.get(_file_of(request)) if endpoint == "logs" and code == 200 else None
+            if file_fault is None:
+                return self._finish(request, code, body)
+            return self._spoil(request, file_fault, body)
         if fault.carries_out:
             self._carried_out(request, endpoint)
         code, body = fault.value
@@ -163,8 +195,35 @@ class FakeScrapyd(Resource):
             request.write(body)
         return None
 
-    def _finish(self, request: Request, code: int, body: bytes) -> None:
+    def _spoil(self, request: Request, fault: FileFault, body: bytes) -> None:
+        if fault is FileFault.COMPRESSED:
+            request.setHeader("Content-Encoding", "gzip")
+        chunked = fault in (FileFault.CHUNKED, FileFault.CHUNKED_CUT)
+        if fault in SPOILT:
+            return self._finish(request, 200, SPOILT[fault](body), chunked=chunked)
+        if not chunked:
+            request.setHeader("Content-Length", str(len(body)))
+        self._hanging.append(request)
+        if fault is FileFault.TRICKLE:
+            return self._trickle(request, body)
+        request.write(body[: len(body) // 2])
+        if fault is not FileFault.HANG:
+            reactor.callLater(CUT_SECONDS, self._cut, request)  # type: ignore[attr-defined]
+        return None
+
+    def _trickle(self, request: Request, body: bytes) -> None:
+        if body and not request._disconnected:
+            request.write(body[:1])
+            reactor.callLater(TRICKLE_SECONDS, self._trickle, request, body[1:])  # type: ignore[attr-defined]
+
+    def _cut(self, request: Request) -> None:
+        if not request._disconnected:
+            request.transport.abortConnection()
+
+    def _finish(self, request: Request, code: int, body: bytes, *, chunked: bool = False) -> None:
         request.setResponseCode(code)
+        if not chunked:
+            request.setHeader("Content-Length", str(len(body)))
         if not request._disconnected:
             request.write(body)
             request.finish()
@@ -190,7 +249,7 @@ class FakeScrapyd(Resource):
     def _file(self, request: Request, folder: str) -> tuple[int, bytes]:
         if not (self.logs_dir if folder == "logs" else self.items_dir):
             return 404, NO_RESOURCE
-        path = "/".join(part.decode() for part in request.postpath or []).removeprefix(f"{folder}/")
+        path = _file_of(request)
         if not path and self.files and folder == "logs":  # it is made with the first file in it
             return 200, b"<html><head><title>Directory listing for /logs/</title></head></html>"
         content = self.files.get(path) if folder == "logs" else None
@@ -301,6 +360,11 @@ class FakeScrapyd(Resource):
         self._versions(raw["project"][0].decode())
         del self.projects[raw["project"][0].decode()]
         return {}
+
+
+def _file_of(request: Request) -> str:
+    """The decoded path of a file below the folder that is served."""
+    return "/".join(part.decode() for part in (request.postpath or [])[1:])
 
 
 def _stored(version: str) -> str:
