@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from email.message import Message
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -12,9 +16,10 @@ from fake_scrapyd import FakeScrapyd
 from scrapyd_child import ScrapydChild, start
 from tiny_project import tiny_egg
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 from until import until
 
-from scrapy_distributed.errors import NodeRefusedError, NodeUnauthorizedError
+from scrapy_distributed.errors import NodeItemsError, NodeRefusedError, NodeUnauthorizedError
 from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.wire.job import Jobs
 from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES
@@ -217,6 +222,40 @@ async def test_receipts_beside_the_logs(lazy_server: Server, lazy_node: Node, sp
 
 
 @pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("job", ["job-1", "run.1_2-x", "-", "...", "a.json", "a.tar.gz", "x" * 200])
+@pytest.mark.parametrize("spider", ["quick", "my spider", "50%", "größe", "q?a=b#c", "s.gz"])
+async def test_items_beside_the_logs(lazy_server: Server, lazy_node: Node, spider: str, job: str) -> None:
+    file = io.BytesIO()
+    with pytest.raises(NodeItemsError, match="HTTP 404"):
+        await lazy_node.items("my project", spider, job, file, size=0, digest=sha256().hexdigest())
+    for content in (b"", b'{"a": 1}\n', bytes(range(256)) * 2000, b"\x1f\x8b no gzip"):
+        lazy_server.write_log(f"my project/{spider}.receipts/{job}.items", content)
+        file = io.BytesIO()
+        await lazy_node.items("my project", spider, job, file, size=len(content), digest=sha256(content).hexdigest())
+        assert file.getvalue() == content
+        with pytest.raises(NodeItemsError, match="expected 1,000,000"):
+            await lazy_node.items("my project", spider, job, file, size=1_000_000, digest="")
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("content", [b"", b"x" * 1_000_000], ids=["nothing", "much"])
+async def test_items_are_served_as_they_are(lazy_server: Server, content: bytes) -> None:
+    """Also to who takes them compressed."""
+    lazy_server.write_log("p/s.receipts/plain.items", content)
+    url = f"{lazy_server.address.url}/logs/p/s.receipts/plain.items"
+    status, headers, body = await deferToThread(_get, urllib.request.Request(url, headers={"Accept-Encoding": "gzip"}))
+    assert status == 200
+    assert headers.get("Content-Encoding") is None
+    assert headers.get_all("Content-Length") == [str(len(content))]
+    assert body == content
+
+
+def _get(request: urllib.request.Request) -> tuple[int, Message, bytes]:
+    with urllib.request.urlopen(request) as response:
+        return response.status, response.headers, response.read()
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_empty_log(lazy_server: Server, lazy_node: Node) -> None:
     lazy_server.write_log("p/s/empty.log", b"")
     assert await lazy_node.log_tail("p", "s", "empty") == ""
@@ -273,15 +312,18 @@ async def test_credentials(tmp_path: Path) -> None:
     with start(tmp_path, username="us%er", password="pä:ss w") as child:
         (child.dir / "logs" / "p" / "s.receipts").mkdir(parents=True)
         (child.dir / "logs" / "p" / "s.receipts" / "j.json").write_text("{}")
+        (child.dir / "logs" / "p" / "s.receipts" / "j.items").touch()
         node = Node(address=child.address)
         assert (await node.daemonstatus()).pending == 0
         assert await node.receipt("p", "s", "j") == b"{}"
+        await node.items("p", "s", "j", io.BytesIO(), size=0, digest=sha256().hexdigest())
         await node.close()
         for password in ("", "wrong"):
             address = NodeAddress(name="n", url=child.url, username="us%er", password=password)
             stranger = Node(address=address)
             calls = (stranger.daemonstatus(), stranger.receipt("p", "s", "j"), stranger.serves("logs"))
-            for call in (*calls, stranger.log_tail("p", "s", "j")):
+            items = stranger.items("p", "s", "j", io.BytesIO(), size=0, digest="")
+            for call in (*calls, items, stranger.log_tail("p", "s", "j")):
                 with pytest.raises(NodeUnauthorizedError, match=r"wrong or missing credentials .*scrapy.cfg, .netrc"):
                     await call
             await stranger.close()

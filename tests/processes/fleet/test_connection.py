@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import stat
@@ -9,12 +10,14 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_twisted
 from certificate import make
-from raw_node import RawNode, raw_node
+from raw_node import GOOD, RawNode, raw_node
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
@@ -46,6 +49,7 @@ CALLS: dict[str, Callable[[Node], Awaitable[Any]]] = {
     "delversion": lambda node: node.delversion("p", "1"),
     "delproject": lambda node: node.delproject("p"),
     "receipt": lambda node: node.receipt("p", "s", "j"),
+    "items": lambda node: node.items("p", "s", "j", io.BytesIO(), size=10 * MIB, digest=""),
     "log_tail": lambda node: node.log_tail("p", "s", "j"),
     "serves": lambda node: node.serves("logs"),
 }
@@ -196,6 +200,25 @@ async def test_a_kept_connection_that_fails_is_not_kept(raw: RawNode) -> None:
         assert (await node.daemonstatus()).node_name == "raw"
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_file_over_tls(raw_tls: RawNode) -> None:
+    before, file = sockets(), io.BytesIO()
+    async with node_at(raw_tls, "good") as node:
+        await node.items("p", "s", "j", file, size=len(GOOD), digest=sha256(GOOD).hexdigest())
+    assert file.getvalue() == GOOD
+    assert sockets() == before
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_that_our_disk_does_not_take_keeps_no_socket(raw: RawNode, tmp_path: Path) -> None:
+    before, path = sockets(), tmp_path / "read only"
+    path.touch()
+    async with node_at(raw, "flood") as node:
+        with open(path, "rb") as file, pytest.raises(io.UnsupportedOperation):
+            await node.items("p", "s", "j", file, size=10 * MIB, digest="")
+        assert await settled(before)
+
+
 # Memory and time
 
 
@@ -215,6 +238,22 @@ async def test_what_has_no_end_costs_little(raw: RawNode, name: str) -> None:
     assert time.process_time() - began < 10
     for one in found:
         assert one is True or isinstance(one, NodeAmbiguousError)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_file_is_not_held_in_memory(raw: RawNode, tmp_path: Path) -> None:
+    content = b"0123456789" * 5_000_000 + b"the end"
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        async with node_at(raw, f"all:{len(content) - 7}") as node:
+            with open(tmp_path / "items", "wb") as file:
+                await node.items("p", "s", "j", file, size=len(content), digest=sha256(content).hexdigest())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 2 * MIB
+    assert (tmp_path / "items").read_bytes() == content
 
 
 @pytest_twisted.ensureDeferred
