@@ -16,7 +16,7 @@ import pytest_twisted
 from fake_scrapyd import FakeScrapyd, Fault, FileFault
 from treq.client import HTTPClient
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
 from twisted.python.failure import Failure
@@ -235,11 +235,12 @@ class Line:
     code = 200
 
     def __init__(self) -> None:
+        self.head: Deferred[Line] = Deferred()
         self.body: Any = None
         self.aborted = False
 
     def request(self, *args: Any, **kwargs: Any) -> Deferred[Line]:
-        return succeed(self)
+        return self.head
 
     def deliverBody(self, body: Any) -> None:  # noqa: N802  # Twisted's name
         self.body = body
@@ -250,9 +251,10 @@ class Line:
 
 
 class Call:
-    """A call for *content* at a node of which a test plays the clock and the line."""
+    """A call for *content* at a node of which a test plays the clock and the line. The head of the answer comes
+    *head_after* seconds."""
 
-    def __init__(self, content: bytes, file: Any = None) -> None:
+    def __init__(self, content: bytes, file: Any = None, *, head_after: float = 0.0) -> None:
         self.clock, self.line, self.file, self.ended = Clock(), Line(), io.BytesIO(), []
         address = NodeAddress(name="n", url="http://node.invalid:6800")
         self.node = Node(
@@ -261,6 +263,8 @@ class Call:
         call = Deferred.fromCoroutine(fetch(self.node, file or self.file, content))
         call.addBoth(self.ended.append)
         self.call = call
+        self.clock.advance(head_after)
+        self.line.head.callback(self.line)
 
     def comes(self, data: bytes, after: float = 0.0) -> None:
         self.clock.advance(after)
@@ -287,6 +291,13 @@ def test_what_comes_steadily_may_take_any_time() -> None:
     assert call.file.getvalue() == content
     assert not call.line.aborted
     assert call.clock.getDelayedCalls() == []
+
+
+def test_a_late_head_takes_nothing_from_the_time_of_what_follows() -> None:
+    call = Call(b"x" * STRIDE * 2, head_after=0.9 * SECONDS)
+    call.comes(b"x" * STRIDE, after=0.9 * SECONDS)
+    call.comes(b"x" * STRIDE, after=0.9 * SECONDS)
+    assert call.ended == []
 
 
 def test_what_comes_too_slowly_ends() -> None:
