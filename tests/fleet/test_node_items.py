@@ -18,7 +18,7 @@ from treq.client import HTTPClient
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseDone  # type: ignore[attr-defined]  # named in its documentation
 from until import until
@@ -400,9 +400,13 @@ def test_a_call_that_is_cancelled_ends_its_connection() -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_many_at_once(fake: FakeScrapyd, node: Node) -> None:
-    fake.file_faults[PATH] = FileFault.TRICKLE
+    fake.file_faults[PATH] = FileFault.HANG
     slow = Deferred.fromCoroutine(fetch(node, io.BytesIO()))
-    await deferLater(reactor, 0.02)
+
+    async def begun() -> bool:
+        return bool(fake._hanging)
+
+    await until(begun)
     fake.file_faults.clear()
     files = [io.BytesIO() for _ in range(12)]
     for call in [Deferred.fromCoroutine(fetch(node, file)) for file in files]:
