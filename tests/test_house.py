@@ -31,8 +31,10 @@ ARROWS: dict[str, set[str]] = {
     "divert": {"wire", "config"},
     "guard": {"config", "fleet", "role", "fast"},
     "monitor": {"fleet"},
-    "results": {"ledger"},
+    "items": {"wire"},
+    "results": {"ledger", "items"},
     "dispatch": {"ledger", "fleet", "wire", "config", "guard", "fast"},
+    "items": {"wire"},
     "coordinator": {"dispatch", "divert", "ledger", "fleet", "wire", "config", "fast"},
     "feeds": {"wire", "results"},
     "worker": {"divert", "wire", "config", "guard", "feeds"},
@@ -42,14 +44,12 @@ ARROWS: dict[str, set[str]] = {
                  "worker", "feeds"},
 }  # fmt: skip
 COMING: dict[str, tuple[set[str], set[str]]] = {
-    "items": ({"wire"}, {"coordinator", "results", "worker"}),
     "agent": ({"wire", "warm"}, {"dispatch", "shared", "commands"}),
     "shared": ({"wire", "ledger", "agent"}, {"coordinator", "commands"}),
     "gateway": ({"fleet", "ledger", "monitor"}, {"commands"}),
 }
-"""Rooms that are not there yet: what they may import, and who may import them. items: what comes home, until it is in a
-feed. agent: starts a job on this machine, watches and ends it. shared: runs that workers join. gateway: a fleet that
-looks like one Scrapyd."""
+"""Rooms that are not there yet: what they may import, and who may import them. agent: starts a job on this
+machine, watches and ends it. shared: runs that workers join. gateway: a fleet that looks like one Scrapyd."""
 for coming, (arrows, callers) in COMING.items():
     ARROWS[coming] = arrows
     for caller in callers:
