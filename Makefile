@@ -3,8 +3,8 @@
 # make unit   the part of it that starts no processes, in about a minute and a half
 # make oldest the whole suite with the oldest Scrapy that is tried (constraints-oldest.txt); make oldest
 #             ONLY=--without-nodes: the part of it that starts no Scrapyd, in four minutes
-# make chaos  workers, nodes, disks, FTP servers and the site fail at random: half an hour; before it the tests of
-#             make unit, with three times as many random examples
+# make chaos  workers, nodes, disks, FTP servers and the site fail at random: three quarters of an hour; before it the
+#             tests of make unit, with three times as many random examples
 # make bench  this project and others crawl the same site, side by side, for two to three hours
 #             (make bench SCENARIO=short ROUNDS=1: for a few minutes)
 # make lint   style and types

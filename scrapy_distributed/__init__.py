@@ -8,7 +8,7 @@ folder says what is in it:
 | guard        | no request of it reaches a Scrapyd of the fleet                         | coordinator and worker |
 | divert       | is a request the fleet's?                                               | coordinator and worker |
 | wire         | what travels: requests, batches, receipts                               | coordinator and worker |
-| items        | what comes home: items that workers scrape, as lines of a file          | coordinator and worker |
+| items        | what comes home from workers, until it is in a feed                     | coordinator and worker |
 | coordinator  | takes requests away, cuts them into batches, waits for the end          | coordinator            |
 | ledger       | new? queued, in a batch, given to an attempt, settled: one SQLite file  | coordinator            |
 | dispatch     | sends batches to nodes, looks after them, judges what comes home        | coordinator            |

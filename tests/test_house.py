@@ -25,31 +25,30 @@ ARROWS: dict[str, set[str]] = {
     "fast": set(),
     "warm": set(),
     "wire": set(),
+    "items": {"wire"},
     "config": set(),
     "fleet": {"wire"},
     "ledger": {"wire"},
     "divert": {"wire", "config"},
     "guard": {"config", "fleet", "role", "fast"},
     "monitor": {"fleet"},
-    "items": {"wire"},
-    "results": {"ledger", "items"},
-    "dispatch": {"ledger", "fleet", "wire", "config", "guard", "fast"},
-    "items": {"wire"},
-    "coordinator": {"dispatch", "divert", "ledger", "fleet", "wire", "config", "fast"},
+    "results": {"ledger"},
+    "dispatch": {"ledger", "fleet", "wire", "items", "config", "guard", "fast"},
+    "coordinator": {"dispatch", "divert", "ledger", "fleet", "wire", "items", "feeds", "config", "fast"},
     "feeds": {"wire", "results"},
-    "worker": {"divert", "wire", "config", "guard", "feeds"},
+    "worker": {"divert", "wire", "items", "config", "guard", "feeds"},
     "middleware": {"coordinator", "worker", "guard", "config", "role"},
     "addon": {"middleware", "guard"},
     "commands": {"addon", "middleware", "config", "dispatch", "divert", "fleet", "ledger", "monitor", "results", "wire",
-                 "worker", "feeds"},
+                 "worker", "feeds", "items"},
 }  # fmt: skip
 COMING: dict[str, tuple[set[str], set[str]]] = {
     "agent": ({"wire", "warm"}, {"dispatch", "shared", "commands"}),
     "shared": ({"wire", "ledger", "agent"}, {"coordinator", "commands"}),
     "gateway": ({"fleet", "ledger", "monitor"}, {"commands"}),
 }
-"""Rooms that are not there yet: what they may import, and who may import them. agent: starts a job on this
-machine, watches and ends it. shared: runs that workers join. gateway: a fleet that looks like one Scrapyd."""
+"""Rooms that are not there yet: what they may import, and who may import them. agent: starts a job on this machine,
+watches and ends it. shared: runs that workers join. gateway: a fleet that looks like one Scrapyd."""
 for coming, (arrows, callers) in COMING.items():
     ARROWS[coming] = arrows
     for caller in callers:

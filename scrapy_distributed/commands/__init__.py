@@ -3,6 +3,7 @@
 Scrapy imports these modules at every ``scrapy`` call, whatever the command: they import what is heavy when they run.
 
 batch_words: what ``scrapy batches`` says.
+batch_export: what has come home, written once more.
 doctor: what ``scrapy fleet doctor`` does beyond the preflight: the project here, and a job on every node.
 """
 

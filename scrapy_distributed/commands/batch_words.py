@@ -68,13 +68,21 @@ def attempt_lines(attempt: AttemptRecord) -> str:
         f"    job {attempt.job}, bound {_when(attempt.bound)}, ended {_when(attempt.ended)}",
     ]
     if attempt.items is not None:
-        lines.append(f"    {counted(attempt.items, 'item')}")
+        lines.append(f"    {counted(attempt.items, 'item')}{_home(attempt)}")
     lines += [f"    {file.items:,} in {escaped(file.url)}" for file in attempt.feeds]
     losses = Losses(unexported=attempt.unexported, followed=attempt.followed)
     lines += [f"    {escaped(line)}" for line in losses.lines()]
     if attempt.log:
         lines.append(f"    log {attempt.log}")
     return "\n".join(lines)
+
+
+def _home(attempt: AttemptRecord) -> str:
+    """How many of its items came home, where they do."""
+    if attempt.home is None:
+        return ""
+    twice = f"; {attempt.twice:,} were left out, as their page had brought them before" if attempt.twice else ""
+    return f", {attempt.home:,} came home{twice}"
 
 
 def outcome_line(outcome: OutcomeRecord) -> str:

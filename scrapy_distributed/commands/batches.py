@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     Run = tuple[LedgerReader, RunRecord]
 
-ACTIONS = ("list", "show", "failed", "check", "retry", "merge")
+ACTIONS = ("list", "show", "failed", "check", "retry", "export", "merge")
 #: What an action takes besides its name, in the words of an error message; the others take nothing.
 WORDS = {"show": "the number of a batch", "merge": "the folders with the feeds"}
 #: Options that not every action has: attribute -> option and actions.
@@ -43,13 +43,13 @@ OPTIONS = {
     "strict": ("--strict", ("check",)),
     "reason": ("--reason", ("failed", "retry")),
     "state": ("--state", ("failed", "retry")),
-    "output": ("-O", ("merge",)),
+    "output": ("-O", ("export", "merge")),
     "feeds": ("--feeds", ("merge",)),
     "partial": ("--partial", ("merge",)),
     "max_item": ("--max-item", ("merge",)),
 }
 #: Actions on one run.
-OF_ONE_RUN = ("show", "retry", "merge")
+OF_ONE_RUN = ("show", "retry", "export", "merge")
 
 
 class Command(ScrapyCommand):
@@ -59,7 +59,7 @@ class Command(ScrapyCommand):
     default_settings = {"LOG_ENABLED": False}
 
     def syntax(self) -> str:
-        return "[list|show N|failed|check|retry|merge DIR... -O FILE] [options]"
+        return "[list|show N|failed|check|retry|export -O FILE|merge DIR... -O FILE] [options]"
 
     def short_desc(self) -> str:
         return "Show the batches of distributed crawls, check that no URL is lost, try again what failed, merge feeds"
@@ -69,8 +69,8 @@ class Command(ScrapyCommand):
             "list: the last run of each ledger and its batches. show: one batch with its attempts. failed: URLs with"
             " their reasons. check: exit code 0 only where the run is over, every diverted request is crawled, failed,"
             " filtered or dead, and no item is missing in a feed that counts. retry: what is dead, or failed before its"
-            " callback, goes into new batches for the next crawl. merge: the feeds that count, found in the folders"
-            " DIR, as one file."
+            " callback, goes into new batches for the next crawl. export: the items that came home, written once more."
+            " merge: the feeds that count, found in the folders DIR, as one file."
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -87,7 +87,12 @@ class Command(ScrapyCommand):
         )
         parser.add_argument("--reason", metavar="PATTERN", help="failed, retry: only these, for example 'http 5*'")
         parser.add_argument("--state", choices=STATES, help="failed, retry: only these")
-        parser.add_argument("-O", dest="output", metavar="FILE", help="merge: into this file, in place of what it is")
+        parser.add_argument(
+            "-O",
+            dest="output",
+            metavar="FILE",
+            help="export, merge: into this file (export: FILE:FORMAT), in place of what it is",
+        )
         parser.add_argument("--feeds", metavar="PATTERN", help="merge: only feeds with such URLs, for example '*.csv'")
         parser.add_argument("--partial", action="store_true", help="merge: what is there, even if something is missing")
         parser.add_argument(
@@ -226,6 +231,22 @@ class Command(ScrapyCommand):
             print(f"  the command that began the run takes it up again: {command}")
         return 0 if taken else 1
 
+    def _export(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        from scrapy_distributed.commands.batch_export import export
+
+        ((ledger, run),) = runs
+        assert self.settings is not None
+        verdict = _verdict(run, ledger.balance(run.id))
+        items, whole = export(ledger, run, opts.output, self.settings)
+        if opts.json:
+            print(json.dumps({"run": run.name, "items": items, "whole": whole, "verdict": verdict}))
+        else:
+            after = "" if verdict == "settled" else f", as far as the run is: it is {verdict}"
+            print(f"{title(ledger, run)}\n  {counted(items, 'item')} in {escaped(opts.output)}{after}")
+            if not whole:
+                print("  NOT COMPLETE: the lines above tell why")
+        return 0 if whole else 1
+
     def _merge(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         from scrapy_distributed.results.formats import MAX_ITEM_BYTES
         from scrapy_distributed.results.merge import merge
@@ -292,8 +313,8 @@ def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> Non
         wrong = f"{action}: expected {WORDS[action]}"
     elif action == "show" and not (len(words) == 1 and words[0].isascii() and words[0].isdigit()):
         wrong = f"show: found {' '.join(words)!r}, expected {WORDS['show']}, like 12"
-    elif action == "merge" and not opts.output:
-        wrong = "merge: expected -O FILE, the file to be written"
+    elif action in OPTIONS["output"][1] and not opts.output:
+        wrong = f"{action}: expected -O FILE, the file to be written"
     elif action == "retry" and opts.state == Outcome.FILTERED:
         wrong = "retry: found --state filtered, expected failed or dead: what was filtered would be filtered again"
     for name, (option, actions) in OPTIONS.items():
@@ -307,5 +328,5 @@ def _verdict(run: RunRecord, balance: Balance) -> str:
     if not balance.holds:
         return f"OFF BY {balance.difference}"
     if balance.settled and run.walked is not None:
-        return "settled"
+        return "settled" if run.ended is not None or run.identity.get("items") != "home" else "not stored yet"
     return "not finished" if run.ended is None else "given up"

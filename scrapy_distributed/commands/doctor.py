@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from tempfile import TemporaryFile
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from scrapy_distributed import __version__
 from scrapy_distributed.addon import Addon
 from scrapy_distributed.config.advice import unknown
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.config.items_go import where_items_go
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.divert.diverter import rules_of, target_rules
 from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError, NodeRefusedError, WireError
@@ -121,8 +123,9 @@ def job_of(
     config = replace(config, worker_args=tuple(name for name in config.worker_args if hasattr(spider, name)))
     rules = target_rules(config, rules_of(subject.kind))
     job = JobTemplate.from_config(
-        config, spider, settings=subject.settings, project=project, rules=rules, version="", nodes=nodes
-    )
+        config, spider, settings=subject.settings, project=project, rules=rules, version="",
+        items_go=where_items_go(config, subject.settings), nodes=nodes,
+    )  # fmt: skip
     check_job("job", job.settings_of("x" * MAX_VALUE_BYTES, new_token()), job.args)
     return job
 
@@ -240,6 +243,10 @@ class Probe:
             raise NodeRefusedError(node.name, await self._why_none(node, job, state, before))
         if why := await self._why_bad(node, receipt):
             raise NodeRefusedError(node.name, why)
+        if receipt.items_file is not None:  # an empty one; a proxy may keep it back
+            with TemporaryFile() as file:
+                names = (self.job.project, self.job.spider, job)
+                await node.items(*names, file, size=receipt.items_file.size, digest=receipt.items_file.digest)
         return receipt
 
     async def _wait(self, node: Node, job: str) -> tuple[str | None, Receipt | None]:

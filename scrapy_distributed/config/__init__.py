@@ -1,5 +1,6 @@
 """Every setting, once.
 
 config: the table of all, and the record of those of a crawl. values: what each may be. advice: what is said of those
-that are hardly meant.
+that are hardly meant. items_go: where the items of a run go, by several of them
+(pipeline_hints: which pipelines should run once).
 """

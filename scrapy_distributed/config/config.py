@@ -68,6 +68,19 @@ SETTINGS = (
         "In its place: the workers' FEEDS, with format, fields and other options; each URL has %(batch)s in it.",
     ),
     _setting(
+        "items",
+        AUTO,
+        choice(AUTO, "home", "none"),
+        '"home": the items of workers come home, into the feeds of the coordinator. "none": what pipelines do with them'
+        ' is all. "auto": home, unless workers have feeds, or nothing but pipelines is there.',
+    ),
+    _setting(
+        "pipelines_at_home",
+        (),
+        names,
+        "Item pipelines, of those in ITEM_PIPELINES, that are left out on workers and run once, on the coordinator.",
+    ),
+    _setting(
         "batch_size",
         AUTO,
         batch_size,
@@ -172,6 +185,7 @@ SETTINGS = (
     ),
     _setting("start_url", None, lambda value: value, "On a worker: its batch. A JSON list of URLs or requests."),
     _setting("nodes", (), names, "On a worker: host:port of the nodes, which its requests must not reach."),
+    _setting("done_jobs", (), names, "On a worker: jobs whose items have come home; what they have left is removed."),
     _setting("receipt_interval", 2.0, number(float, 0.05), "On a worker: time between two receipts.", unit="seconds"),
 )
 
@@ -186,6 +200,8 @@ class Config:
     target_hosts: tuple[str, ...]
     target_feed_url: str
     target_feeds: Mapping[str, Mapping[str, Any]]
+    items: str
+    pipelines_at_home: tuple[str, ...]
     batch_size: int | str
     batch_max_age: float
     worker_settings: Mapping[str, str]
@@ -212,6 +228,7 @@ class Config:
     allow_node_requests: bool
     start_url: Any
     nodes: tuple[str, ...]
+    done_jobs: tuple[str, ...]
     receipt_interval: float
 
     @classmethod

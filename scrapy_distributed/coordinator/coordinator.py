@@ -18,13 +18,17 @@ from twisted.internet.task import LoopingCall, deferLater
 
 from scrapy_distributed.config.advice import check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.config.items_go import ItemsGo, tell_where_items_go, where_items_go
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
 from scrapy_distributed.coordinator.diversion import Diversion
 from scrapy_distributed.coordinator.ending import Ending
+from scrapy_distributed.coordinator.homecoming import Homecoming
 from scrapy_distributed.coordinator.identity import file_name, identity_of
+from scrapy_distributed.coordinator.own_feed import OwnFeed
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
+from scrapy_distributed.dispatch.harvest import Harvest
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
@@ -37,7 +41,9 @@ from scrapy_distributed.fast import preset
 from scrapy_distributed.fleet.addresses import addresses, project_of, targets_from_cfg
 from scrapy_distributed.fleet.node import Node
 from scrapy_distributed.fleet.preflight import preflight
+from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import shortened
 
@@ -48,7 +54,9 @@ class Coordinator:
     """Spider middleware of a coordinator. Refuses to start (``ValueError``) where a setting is wrong, another
     coordinator holds the ledger, or no node can be used."""
 
-    def __init__(self, crawler: Crawler, *, config: Config, project: str, nodes: list[Node], clock: Any) -> None:
+    def __init__(
+        self, crawler: Crawler, *, config: Config, project: str, nodes: list[Node], items_go: ItemsGo, clock: Any
+    ) -> None:  # fmt: skip
         self.crawler = crawler
         assert crawler.spider is not None
         stats: Any = crawler.stats
@@ -57,36 +65,59 @@ class Coordinator:
         self.project = project
         self.clock = clock
         self.nodes = nodes
-        self.fleet = Fleet([
-            Member(carrier=ScrapydCarrier(node, **self._wanted_of_nodes), fixed_backlog=config.node_backlog)
-            for node in nodes
-        ])  # fmt: skip
+        self.items_go = items_go
+        carriers = [ScrapydCarrier(node, **self._wanted_of_nodes) for node in nodes]
+        self.fleet = Fleet([Member(carrier=carrier, fixed_backlog=config.node_backlog) for carrier in carriers])
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
         self.diverter = Diverter(
             config=config, spider=self.spider, stats=stats, offsite=Offsite(crawler),
             fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.intake.occurrence,
         )  # fmt: skip
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
+        self.spool = Spool(self.ledger.path, type(self.spider))
+        self.homecoming = self._receiving_side() if items_go is ItemsGo.HOME else None
+        self.keeper = self.homecoming or self._own_feed()
         self.dispatcher = self._sending_side()
         self.cutter = Cutter(
             intake=self.ledger.intake, bookings=self.ledger.bookings, fleet=self.fleet, config=config, walk=self.walk,
             stats=stats, clock=clock, idle=lambda: self.dispatcher.idle, send=lambda: self.dispatcher.send_ready(),
         )  # fmt: skip
-        self.discoveries = Discoveries(
-            intake=self.ledger.intake, diverter=self.diverter, cutter=self.cutter, spider=self.spider, stats=stats,
-            clock=clock, all_diverted=lambda: self.ending.changed(),
-            ledger_failed=lambda error: self.ending.ledger_failed(error),
-        )  # fmt: skip
+        self.discoveries = self._finding_side()
         self.diversion = Diversion(
             crawler, intake=self.ledger.intake, diverter=self.diverter, cutter=self.cutter, walk=self.walk,
             begun=lambda: self.dispatcher.started, ledger_failed=lambda error: self.ending.ledger_failed(error),
         )  # fmt: skip
         self.ending = Ending(
             crawler, config=config, ledger=self.ledger, walk=self.walk, diversion=self.diversion, cutter=self.cutter,
-            discoveries=self.discoveries, dispatcher=self.dispatcher,
+            discoveries=self.discoveries, dispatcher=self.dispatcher, keeper=self.keeper,
         )  # fmt: skip
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
+
+    def _finding_side(self) -> Discoveries:
+        return Discoveries(
+            intake=self.ledger.intake, diverter=self.diverter, cutter=self.cutter, spider=self.spider,
+            stats=self.crawler.stats, clock=self.clock, all_diverted=lambda: self.ending.changed(),
+            ledger_failed=lambda error: self.ending.ledger_failed(error),
+        )  # fmt: skip
+
+    def _receiving_side(self) -> Homecoming:
+        return Homecoming(
+            self.crawler, spool=self.spool, ledger=self.ledger.harvest, pipelines=self.config.pipelines_at_home,
+            clock=self.clock, changed=lambda: self.ending.changed(),
+            ledger_failed=lambda error: self.ending.ledger_failed(error),
+        )  # fmt: skip
+
+    def _own_feed(self) -> OwnFeed | None:
+        if self.items_go is not ItemsGo.FEEDS or not self.config.feed_urls:
+            return None
+        return OwnFeed(self.crawler, config=self.config, spool=self.spool, ledger=self.ledger.harvest)
+
+    def _harvest(self) -> Harvest:
+        return Harvest(
+            spool=self.spool, ledger=self.ledger.harvest, spider=self.spider,
+            fingerprint=fingerprinter_of(self.crawler), clock=self.clock,
+        )  # fmt: skip
 
     def _sending_side(self) -> Dispatcher:
         """Sends batches and looks after them; what it asks of the others is asked later, when they are there."""
@@ -98,6 +129,7 @@ class Coordinator:
             spider=self.spider,
             stats=stats,
             read_targets=lambda receipt: self.discoveries.read(receipt),
+            harvest=self._harvest() if self.homecoming is not None else None,
             accepted=self._accepted,
         )
         return Dispatcher(
@@ -139,8 +171,13 @@ class Coordinator:
                  for address in addresses(config.target_hosts, targets=targets)]  # fmt: skip
         from twisted.internet import reactor
 
-        coordinator = cls(crawler, config=config, project=project_of(targets, settings), nodes=nodes, clock=reactor)
+        coordinator = cls(
+            crawler, config=config, project=project_of(targets, settings), nodes=nodes,
+            items_go=where_items_go(config, settings), clock=reactor,
+        )  # fmt: skip
         coordinator._job_template(version="")  # what can't travel is refused before a node is asked
+        if coordinator.homecoming is not None:
+            coordinator.homecoming.check()
         if config.fast_workers:
             logger.info(preset.NOTICE, preset.ADDON, extra=coordinator._extra)
         crawler.signals.connect(coordinator.ending.idle, signals.spider_idle)
@@ -154,6 +191,7 @@ class Coordinator:
         """Preflight, the run, the dispatcher; then the start of the spider, unless its walk is done already. Not before
         Scrapy asks for the first request: only from then on it can be interrupted, or end without a traceback."""
         self.walk.connect()  # before a component asks for a page
+        self.ending.connect()
         return self._run(start)
 
     async def _run(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
@@ -175,6 +213,8 @@ class Coordinator:
 
     async def _begin(self) -> bool:
         """Returns whether the spider's start is to be walked. Raises ``DistributedError`` where the run can't begin."""
+        if self.homecoming is not None:
+            await self.homecoming.check_places()
         checks = preflight(
             self.nodes, version=self.config.version, clock=self.clock,
             wait=self.config.fleet_timeout, **self._wanted_of_nodes,
@@ -198,8 +238,14 @@ class Coordinator:
         return {"project": self.project, "spider": self.spider.name, "feed": bool(self.config.feed_urls)}
 
     def _begin_run(self, version: str) -> bool:
-        identity = identity_of(self.spider, self.project, rules=self.diverter.rules, callbacks=self.diverter.callbacks)
+        identity = identity_of(
+            self.spider, self.project, rules=self.diverter.rules, callbacks=self.diverter.callbacks,
+            items=self.items_go.value,
+        )  # fmt: skip
         to_walk = self.ledger.begin(identity, resume=self.config.resume, wait=self.config.wait)
+        if self.keeper is not None:
+            self.keeper.begin(self.ledger.run, walk=to_walk)
+        tell_where_items_go(self.items_go, self.config, self.crawler.settings, str(self.spool.folder))
         self.walk.lost.update({} if to_walk else self.ledger.account.losses().own)  # what is walked again counts again
         if others := self.ledger.others():
             logger.warning(
@@ -239,6 +285,7 @@ class Coordinator:
             project=self.project,
             rules=self.diverter.rules,
             version=version,
+            items_go=self.items_go,
             nodes=[node.address for node in self.nodes],
         )
 
@@ -249,7 +296,7 @@ class Coordinator:
     def process_spider_output(self, response: Response, result: Iterable[Any]) -> Iterable[Any]:
         try:
             for output in result:
-                yield from self.diversion.passed(output)
+                yield from self._passed(output, response)
         except Exception:
             yield from self.diversion.divert()
             raise
@@ -258,7 +305,7 @@ class Coordinator:
     async def process_spider_output_async(self, response: Response, result: AsyncIterator[Any]) -> AsyncIterator[Any]:
         try:
             async for output in result:
-                for passed in self.diversion.passed(output):
+                for passed in self._passed(output, response):
                     yield passed
         except Exception:
             for request in self.diversion.divert():
@@ -266,6 +313,11 @@ class Coordinator:
             raise
         for request in self.diversion.divert():
             yield request
+
+    def _passed(self, output: Any, response: Response) -> Iterable[Any]:
+        if self.homecoming is not None and not self.homecoming.takes(output, response):
+            return ()
+        return self.diversion.passed(output)
 
     def process_spider_exception(self, response: Response, exception: Exception) -> None:
         if isinstance(exception, HttpError):
@@ -281,7 +333,9 @@ class Coordinator:
         except Exception:  # the next tick is due all the same
             logger.exception("Closing batches failed, trying again", extra=self._extra)
 
-    def _accepted(self, node: str, receipt: Receipt) -> None:
+    def _accepted(self, node: str, attempt: Attempt, receipt: Receipt) -> None:
+        if self.homecoming is not None:
+            self.homecoming.came(attempt)
         self.cutter.size.job_ended(receipt.stats, receipt.settled.bit_count(), self.cutter.elapsed, node)
         if receipt.targets:
             self.discoveries.divert()
@@ -291,7 +345,7 @@ class Coordinator:
     async def _spider_closed(self, reason: str) -> None:
         if self._ticker.running:
             self._ticker.stop()
-        await maybe_deferred_to_future(Deferred.fromCoroutine(self.ending.shut_down(reason)))
+        await self.ending.shut_down(reason)
 
     @property
     def _extra(self) -> dict[str, Any]:

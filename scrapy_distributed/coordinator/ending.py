@@ -9,13 +9,16 @@ from typing import Any
 from scrapy import signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider, DontCloseSpider
-from scrapy.utils.defer import deferred_from_coro
+from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
 from scrapy_distributed.coordinator.diversion import Diversion
+from scrapy_distributed.coordinator.homecoming import Homecoming
+from scrapy_distributed.coordinator.own_feed import OwnFeed
 from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
@@ -26,7 +29,8 @@ logger = logging.getLogger(__name__)
 
 
 class Ending:
-    """Closes the crawl of *crawler*, once. *closing*: it is closing already."""
+    """Closes the crawl of *crawler*, once. *keeper*: what has items to be stored before the run is over, if anything
+    has. *closing*: it is closing already."""
 
     def __init__(
         self,
@@ -39,6 +43,7 @@ class Ending:
         cutter: Cutter,
         discoveries: Discoveries,
         dispatcher: Dispatcher,
+        keeper: Homecoming | OwnFeed | None,
     ) -> None:
         self.crawler = crawler
         self.spider = crawler.spider
@@ -49,7 +54,9 @@ class Ending:
         self.cutter = cutter
         self.discoveries = discoveries
         self.dispatcher = dispatcher
+        self.keeper = keeper
         self.closing = False
+        self._wound_up = self._unwritten = False
         self._says_walked = False  # the ledger says that the walk is done, and has not been told yet that it goes on
         self._failing: Callable[[], None] | None = None
 
@@ -68,7 +75,8 @@ class Ending:
                 if self.crawler.engine.spider_is_idle() and not self.walk.waits:
                     self.walk.is_done()
                     self.ledger.intake.lost_own(self.walk.lost)
-                    self.ledger.intake.walked()
+                    if self.keeper is None or self.keeper.own_is_safe():
+                        self.ledger.intake.walked()
             if self.walk.over:
                 self.cutter.cut_rest()
         except LedgerUnavailableError as error:
@@ -92,6 +100,8 @@ class Ending:
     @property
     def done(self) -> bool:
         if self.cutter.open_batch.count or self.diversion.taken or self.walk.waits:
+            return False
+        if self.keeper is not None and not self.keeper.idle:
             return False
         return self.ledger.account.settled() if self.config.wait else self.ledger.account.posted()
 
@@ -144,8 +154,17 @@ class Ending:
 
     # Either way
 
-    async def shut_down(self, reason: str) -> None:
-        self.closing = True
+    def connect(self) -> None:
+        """To be called when the engine is there: what is under way is to come home before anybody who takes items has
+        closed, and Scrapy waits for pipelines before it tells them."""
+        assert self.crawler.engine is not None
+        self.crawler.engine.scraper.itemproc.methods["close_spider"].append(self._wind_up)
+
+    async def _wind_up(self) -> None:
+        """Nothing more is sent from now on, and what has come home by now goes where items go."""
+        if self._wound_up:
+            return
+        self.closing = self._wound_up = True
         self.discoveries.stop()
         try:
             if self._says_walked:
@@ -153,24 +172,46 @@ class Ending:
             if self.dispatcher.started:
                 self.diversion.divert()
                 self.cutter.cut_all()
-                elapsed = self.cutter.elapsed
-                self.cutter.size.idle(False, elapsed)
-                await self.dispatcher.drain(self.config.shutdown_timeout)
-                self.ledger.intake.lost_own(self.walk.lost)
-                report(
-                    self.ledger, self.crawler, reason, targets=str(self.diversion.diverter), wait=self.config.wait,
-                    batch_size=self.cutter.size, slots=self.cutter.slots, elapsed=elapsed,
-                )  # fmt: skip
+                self.cutter.size.idle(False, self.cutter.elapsed)
+                drain = self.dispatcher.drain(self.config.shutdown_timeout)
+                await maybe_deferred_to_future(Deferred.fromCoroutine(drain))
         except LedgerUnavailableError as error:
-            logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
-            if self._says_walked:
-                logger.critical(
-                    "It says that the walk is done, which went on: what that has found since is lost. Begin a new run:"
-                    " the same command with -s DISTRIBUTED_RESUME=False",
-                    extra=self._extra,
-                )
+            self._tell_unwritten(error)
+        except Exception:  # what has come home goes into the feeds all the same
+            logger.exception("Looking after the run failed at its end", extra=self._extra)
+        if self.keeper is not None:
+            await self.keeper.finish()
+
+    async def shut_down(self, reason: str) -> None:
+        """The spider is closed: the feeds are stored, and the run ends, if it is over."""
+        try:
+            await self._wind_up()
+            stored = self.keeper is None or await self.keeper.close()
+            if self.dispatcher.started and not self._unwritten:
+                self.ledger.intake.lost_own(self.walk.lost)
+                if stored and self.walk.done and (self.keeper is None or self.keeper.own_is_safe()):
+                    self.ledger.intake.walked()
+                over = report(
+                    self.ledger, self.crawler, reason, targets=str(self.diversion.diverter), wait=self.config.wait,
+                    stored=stored, walked=self.walk.done, batch_size=self.cutter.size, slots=self.cutter.slots,
+                    elapsed=self.cutter.elapsed,
+                )  # fmt: skip
+                if over and self.keeper is not None:
+                    self.keeper.ended()
+        except LedgerUnavailableError as error:
+            self._tell_unwritten(error)
         finally:
             self.ledger.close()
+
+    def _tell_unwritten(self, error: LedgerUnavailableError) -> None:
+        self._unwritten = True
+        logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
+        if self._says_walked:
+            logger.critical(
+                "It says that the walk is done, which went on: what that has found since is lost. Begin a new run:"
+                " the same command with -s DISTRIBUTED_RESUME=False",
+                extra=self._extra,
+            )
 
     @property
     def _extra(self) -> dict[str, Any]:

@@ -10,14 +10,17 @@ from typing import Any
 from scrapy import Spider
 
 
-def identity_of(spider: Spider, project: str, *, rules: Iterable[int], callbacks: Iterable[str]) -> dict[str, Any]:
-    """What makes two crawls the same run. Spider arguments only as a digest: they may hold a password."""
+def identity_of(
+    spider: Spider, project: str, *, rules: Iterable[int], callbacks: Iterable[str], items: str
+) -> dict[str, Any]:  # fmt: skip
+    """What makes two crawls the same run; *items*: where its items go. Spider arguments only as a digest: they may hold
+    a password."""
     arguments = {
         name: value for name, value in vars(spider).items() if isinstance(value, str | int) and not name.startswith("_")
     }
     digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:16]
     targets = [sorted(rules), sorted(callbacks)]
-    return {"project": project, "spider": spider.name, "arguments": digest, "targets": targets}
+    return {"project": project, "spider": spider.name, "arguments": digest, "targets": targets, "items": items}
 
 
 def file_name(spider: str) -> str:

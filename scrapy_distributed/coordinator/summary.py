@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from scrapy.crawler import Crawler
 
 from scrapy_distributed.coordinator.batch_size import BatchSize
-from scrapy_distributed.ledger.balance import Losses
+from scrapy_distributed.ledger.balance import Balance, Losses
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sums import MOST_STATS
 
@@ -16,14 +17,17 @@ logger = logging.getLogger(__name__)
 
 
 def report(
-    ledger: Ledger, crawler: Crawler, reason: str, *, targets: str, wait: bool, batch_size: BatchSize, slots: int,
-    elapsed: float,
-) -> None:  # fmt: skip
-    """End the run in *ledger* if it is over, and tell. *reason*: why the crawl closes; *targets*: what was diverted;
-    *wait*: whether it was to wait for the workers; *batch_size*: what was measured of the jobs; *slots*: how many the
-    fleet ran at once; *elapsed*: seconds that this coordinator was at it."""
+    ledger: Ledger, crawler: Crawler, reason: str, *, targets: str, wait: bool, stored: bool, walked: bool,
+    batch_size: BatchSize, slots: int, elapsed: float,
+) -> bool:  # fmt: skip
+    """End the run in *ledger* if it is over, and tell; returns whether it is.
+
+    *reason*: why the crawl closes; *targets*: what was diverted; *wait*: whether it was to wait for the workers;
+    *stored*: whether the feeds have what has come home; *walked*: whether the walk is done; *batch_size*: what was
+    measured of the jobs; *slots*: how many the fleet ran at once; *elapsed*: seconds that this coordinator was at
+    it."""
     extra = {"spider": crawler.spider}
-    over = ledger.account.end()
+    over = stored and ledger.account.end(walked=walked)
     balance = ledger.account.balance()
     assert crawler.stats is not None
     for name, count in balance.as_dict().items():
@@ -35,6 +39,13 @@ def report(
     _report_losses(crawler, ledger.account.losses())
     if over and not balance.diverted:
         logger.warning("Nothing was diverted: no request matched %s", targets, extra=extra)
+    _tell_what_to_do(ledger, balance, reason, over=over, wait=wait, stored=stored, extra=extra)
+    return over
+
+
+def _tell_what_to_do(
+    ledger: Ledger, balance: Balance, reason: str, *, over: bool, wait: bool, stored: bool, extra: dict[str, Any]
+) -> None:  # fmt: skip
     if balance.failed or balance.dead:
         logger.warning("See why: scrapy batches failed --ledger %s", ledger.path, extra=extra)
     if balance.dead:
@@ -44,6 +55,11 @@ def report(
         logger.warning(
             "Run %s is handed over: %d requests are with the nodes. The same command with DISTRIBUTED_WAIT=True looks"
             " after them, with False it begins a new run", ledger.run, balance.in_flight, extra=extra,
+        )  # fmt: skip
+    elif not stored:
+        logger.error(
+            "Run %s is not finished: a feed lacks items that have come home, the lines above tell why. They are kept;"
+            " the same command writes the feeds again, and crawls only what is not settled", ledger.run, extra=extra,
         )  # fmt: skip
     elif not over:
         logger.warning(

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 LOOKS = 200  # at most so many looks a second at the whole fleet: one costs half a millisecond of CPU
 LAST_LOOKS = 20  # and so many while it is at work on the last batches
+TOLD_JOBS = 100  # that are over, to a job that is to remove what they have left
+LAST_LOOK_SECONDS = 5.0  # for the last look at all nodes, when the crawl closes early
 PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none back, unless something moves there
 
 
@@ -117,7 +119,7 @@ class Dispatcher:
         return any(member.idle_slots or (member.trust.doubt and member.has_room) for member in self.fleet.members)
 
     async def drain(self, seconds: float) -> None:
-        """Send what is ready, as far as nodes answer, for at most *seconds*; then look no more."""
+        """Send what is ready, as far as nodes answer, for at most *seconds*; look once more, and then no more."""
         deadline = self._now() + seconds
         try:
             self.send_ready()
@@ -130,19 +132,34 @@ class Dispatcher:
             if self.ledger.account.settled():
                 await self._end_the_rest(deadline)
         finally:
-            self._closing = self.supervisor.stopped = True
+            self._closing = True
             for watch in self._watches:
                 watch.cancel()
             await DeferredList(self._watches)
+            await self._look_once_more(deadline)
+            self.supervisor.stopped = True
             for member in self.fleet.members:
                 await member.carrier.close()
+
+    async def _look_once_more(self, deadline: float) -> None:
+        """What has ended by now is taken, until *deadline*."""
+        seconds = min(deadline - self._now(), LAST_LOOK_SECONDS)
+        members = [member for member in self.fleet.members if member.flights and not member.trust.silent]
+        if seconds <= 0 or not members or self.ledger.account.settled():
+            return
+        looks = [self._spawn(self._look(member)) for member in members]
+        all_looks = DeferredList(looks)
+        timer = self.clock.callLater(seconds, all_looks.cancel)
+        await all_looks
+        if timer.active():
+            timer.cancel()
 
     # Sending
 
     async def _send(self, member: Member, flight: Flight, payload: str) -> None:
-        attempt = flight.attempt
+        attempt, done = flight.attempt, member.done_jobs[:TOLD_JOBS]
         try:
-            await member.carrier.send(attempt, payload, self.job)
+            await member.carrier.send(attempt, payload, self.job.with_done(done))
         except NodeAmbiguousError as error:
             self._fail(member, error)
             flight.posted(self._now())
@@ -152,6 +169,7 @@ class Dispatcher:
                 self.judge.unsent(member, flight, str(error))
         else:
             member.pace.taken += 1
+            member.done_jobs = [job for job in member.done_jobs if job not in done]
             self.judge.worked(member, Proof.TAKES)
             if not flight.over:  # else its receipt was here before the answer
                 flight.posted(self._now())

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from scrapy import Spider
 from scrapy.settings import BaseSettings
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.config.items_go import ItemsGo, pipelines_of_workers
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fast import preset
 from scrapy_distributed.guard import guard
@@ -43,10 +44,10 @@ class JobTemplate:
     @classmethod
     def from_config(
         cls, config: Config, spider: Spider, *, settings: BaseSettings, project: str, rules: tuple[int, ...],
-        version: str, nodes: Iterable[NodeAddress] = (),
+        version: str, items_go: ItemsGo, nodes: Iterable[NodeAddress] = (),
     ) -> JobTemplate:  # fmt: skip
         """*settings*: those of the crawl; *rules*: the rules of *spider* whose requests are the fleet's;
-        *nodes*: where no request of a job may go."""
+        *items_go*: where its items go; *nodes*: where no request of a job may go."""
         _check_worker_settings(config.worker_settings)
         # Without the plugin a job would crawl the whole site, from the spider's own start.
         sent = {"ADDONS": _with_ours(settings, with_preset=config.fast_workers)}
@@ -65,12 +66,9 @@ class JobTemplate:
             sent["DISTRIBUTED_TARGET_CALLBACKS"] = ",".join(config.target_callbacks)
         if config.found_meta:
             sent["DISTRIBUTED_FOUND_META"] = ",".join(config.found_meta)
-        if config.target_feed_url:
-            sent["FEED_URI"] = config.target_feed_url
-            sent["FEEDS"] = "{}"  # else the project's own would be written too
-        elif config.target_feeds:
-            sent["FEEDS"] = json.dumps(dict(config.target_feeds))
-            sent["FEED_URI"] = ""  # likewise
+        sent.update(_feed_settings(config, items_go))
+        if config.pipelines_at_home:
+            sent["ITEM_PIPELINES"] = json.dumps(pipelines_of_workers(config, settings))
         sent["DISTRIBUTED_FAILED_FOLLOW_UPS"] = config.failed_follow_ups
         # Where nobody waits for receipts, what a worker finds must not be left in one.
         sent["DISTRIBUTED_WORKER_TARGETS"] = config.worker_targets if config.wait else "follow"
@@ -80,6 +78,12 @@ class JobTemplate:
         args = {name: _text(getattr(spider, name)) for name in config.worker_args}
         sent = {_text(name): _text(value) for name, value in sent.items()}
         return cls(project=project, spider=spider.name, version=version, settings=sent, args=args)
+
+    def with_done(self, jobs: Sequence[str]) -> JobTemplate:
+        """For a job that is to remove the items of *jobs*, which have come home or do not count."""
+        if self.settings.get("DISTRIBUTED_ITEMS") != "home" or not jobs:
+            return self
+        return replace(self, settings={**self.settings, "DISTRIBUTED_DONE_JOBS": ",".join(jobs)})
 
     def settings_of(self, payload: str, token: str) -> dict[str, str]:
         """Those of the job of the attempt with *token*: no other job writes a feed of the same name."""
@@ -111,6 +115,16 @@ def _check_worker_settings(given: Mapping[str, str]) -> None:
             "DISTRIBUTED_WORKER_SETTINGS: has JOBDIR, and the jobs of a node would share one queue there and leave out"
             " what others have seen: remove it, the ledger keeps what a crawl would lose"
         )
+
+
+def _feed_settings(config: Config, items_go: ItemsGo) -> dict[str, str]:
+    """Both of Scrapy's ways to name feeds: what one does not say the project may say by the other."""
+    if items_go is ItemsGo.FEEDS:
+        if config.target_feed_url:
+            return {"FEED_URI": config.target_feed_url, "FEEDS": "{}"}
+        return {"FEEDS": json.dumps(dict(config.target_feeds)), "FEED_URI": ""} if config.target_feeds else {}
+    items = "home" if items_go is ItemsGo.HOME else "none"
+    return {"DISTRIBUTED_ITEMS": items, "FEEDS": "{}", "FEED_URI": ""}
 
 
 def _text(value: Any) -> str:

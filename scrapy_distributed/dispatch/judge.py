@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, NamedTuple
 
 from scrapy import Spider
 from scrapy.statscollectors import StatsCollector
@@ -13,50 +13,68 @@ from twisted.internet.defer import CancelledError
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.flight import Flight
+from scrapy_distributed.dispatch.harvest import Harvest
 from scrapy_distributed.dispatch.members import Fleet, Member
-from scrapy_distributed.errors import LedgerUnavailableError, WireError
+from scrapy_distributed.errors import LedgerUnavailableError, NodeError, NodeItemsError, WireError
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.finds import Finds
-from scrapy_distributed.ledger.rules import Objection, Settlement
+from scrapy_distributed.ledger.rules import Haul, Objection, Settlement
 from scrapy_distributed.ledger.sqlite import Ledger
-from scrapy_distributed.ledger.states import Blame, Fate
+from scrapy_distributed.ledger.states import Attempt, Blame, Fate
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
+
+TELL_SECONDS = 60.0  # between two lines on the same trouble
+
+
+class _Brings(NamedTuple):
+    """What an attempt brings besides its receipt."""
+
+    finds: Sequence[Finds] = ()
+    haul: Haul | None = None
 
 
 class Judge:
     """Enters into *ledger* what has become of attempts. Each method is told of a flight that its member still has.
 
     *read_targets* checks the targets in a receipt (raises ``WireError``); it may take many turns of the event loop, and
-    nothing of them is acted on before the attempt is accepted. *accepted* is told of each that is, with the name of its
-    node; then the targets are in the ledger, to be diverted.
+    nothing of them is acted on before the attempt is accepted. *harvest*: what brings items home, if they come.
+    *accepted* is told of each attempt that is, with the name of its node; then the targets are in the ledger, to be
+    diverted, and the items in the spool.
     """
 
     def __init__(
         self, *, ledger: Ledger, fleet: Fleet, config: Config, spider: Spider, stats: StatsCollector,
-        read_targets: Callable[[Receipt], Awaitable[list[Finds]]], accepted: Callable[[str, Receipt], None],
+        read_targets: Callable[[Receipt], Awaitable[list[Finds]]], harvest: Harvest | None,
+        accepted: Callable[[str, Attempt, Receipt], None],
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self.fleet = fleet
         self.config = config
         self.stats = stats
         self.read_targets = read_targets
+        self.harvest = harvest
         self.accepted = accepted
+        self._told_at: float | None = None  # that there is no room for items
         self._extra = {"spider": spider}
 
     async def final(self, member: Member, flight: Flight, receipt: Receipt, now: float, why_not: str = "") -> None:
         """Its final receipt is here: it counts as a whole, or not at all. *why_not*: what its log says of its feed."""
-        found: list[Finds] | Objection = []
-        if receipt.targets and not (flight.fenced or self._objection(flight, receipt)):  # to read them may take long
-            found = await self._found(member, flight, receipt)
-            if flight.over:
+        brings: _Brings | Objection = _Brings()
+        if not (flight.fenced or self._objection(flight, receipt)):  # to read what it brings may take long
+            try:
+                brings = await self._brings(member, flight, receipt)
+            except OSError as error:
+                self._no_room(flight, error, now)
                 return
-        if flight.fenced:  # also by an attempt that was accepted while this was read
-            member.forget(flight)
+        if flight.over or flight.fenced:  # also by an attempt that was accepted while this was read
+            self._undo(flight, brings)
+            if not flight.over:
+                member.forget(flight)
             return
-        settlement = self._settle(member, flight, receipt, found)
+        settlement = self._settle(member, flight, receipt, brings)
         if isinstance(settlement, Settlement):
             member.delivered_at = now
             self._accept(member, flight, receipt, settlement)
@@ -118,33 +136,65 @@ class Judge:
             return Objection("it ended early, and another attempt is at work", Blame.NOBODY)
         return None
 
-    async def _found(self, member: Member, flight: Flight, receipt: Receipt) -> list[Finds] | Objection:
-        """The targets that it reports; or why that can't be read, and who is to blame."""
+    async def _brings(self, member: Member, flight: Flight, receipt: Receipt) -> _Brings | Objection:
+        """What it brings besides its receipt; or why that can't be read, and who is to blame. Raises ``NodeError``
+        where its node can't give it just now, and ``OSError`` where there is no room for it here."""
+        what = "targets that it reports"
         try:
-            return await self.read_targets(receipt)
-        except (CancelledError, LedgerUnavailableError):
+            finds = await self.read_targets(receipt) if receipt.targets else []
+            what = "its items"
+            return _Brings(finds, None if flight.over else await self._haul(member, flight, receipt))
+        except (CancelledError, LedgerUnavailableError, OSError):
             raise
         except WireError as error:
-            return Objection(f"targets that it reports can't be read: {error}", Blame.NODE)
+            return Objection(f"{what} can't be read: {error}", Blame.NODE)
+        except NodeItemsError as error:
+            return Objection(str(error), Blame.NODE)
+        except NodeError:
+            raise
         except Exception as error:
             return self._unexpected(member, flight, error)
 
+    async def _haul(self, member: Member, flight: Flight, receipt: Receipt) -> Haul | None:
+        if self.harvest is None:
+            return None
+        if receipt.items_file is None:
+            raise WireError("its receipt tells of no items, which were to come home")
+        return await self.harvest.bring(member.carrier, flight.attempt, receipt, receipt.items_file)
+
+    def _undo(self, flight: Flight, brings: _Brings | Objection) -> None:
+        if self.harvest is not None and isinstance(brings, _Brings) and brings.haul is not None:
+            self.harvest.undo(flight.attempt, brings.haul)
+
+    def _no_room(self, flight: Flight, error: OSError, now: float) -> None:
+        """It is kept on its node until there is."""
+        flight.evidence = now
+        if self._told_at is None or now - self._told_at >= TELL_SECONDS:
+            self._told_at = now
+            self._warn("Items can't be kept here (%s): what workers have done waits on its nodes until there is room;"
+                       " nothing is lost", error)  # fmt: skip
+
     def _settle(
-        self, member: Member, flight: Flight, receipt: Receipt, found: list[Finds] | Objection
+        self, member: Member, flight: Flight, receipt: Receipt, brings: _Brings | Objection
     ) -> Settlement | Objection:
         """Enter it into the ledger as a whole; or why that can't be done, and who is to blame. Raises
         ``LedgerUnavailableError``: then it is tried again."""
-        finds, unreadable = ([], found) if isinstance(found, Objection) else (found, None)
-        besides = self._overtaken(flight, receipt) or unreadable
+        (finds, haul), unreadable = (_Brings(), brings) if isinstance(brings, Objection) else (brings, None)
+        settlement: Settlement | Objection | None = None
         try:
-            return self.ledger.verdicts.settle(
-                flight.attempt, receipt, max_attempts=self.config.max_attempts, found=finds, besides=besides,
+            settlement = self.ledger.verdicts.settle(
+                flight.attempt, receipt, max_attempts=self.config.max_attempts, found=finds, haul=haul,
+                besides=self._overtaken(flight, receipt) or unreadable,
                 again=self._again(member, receipt), counts=flight.signalled_at is None or flight.stalled,
             )  # fmt: skip
         except LedgerUnavailableError:
             raise
         except Exception as error:
             return self._unexpected(member, flight, error)
+        finally:
+            if not isinstance(settlement, Settlement):
+                self._undo(flight, brings)
+        return settlement
 
     def _unexpected(self, member: Member, flight: Flight, error: Exception) -> Objection:
         """The next time it would be the same: the batch must not wait for ever."""
@@ -168,7 +218,7 @@ class Judge:
         if receipt.settled or not receipt.size:
             self.worked(member, Proof.DELIVERS)
         self._ended(flight, settlement.fate, receipt.finish_reason)
-        self.accepted(member.name, receipt)
+        self.accepted(member.name, attempt, receipt)
 
     def _reject(
         self, member: Member, flight: Flight, reason: str, blame: Blame, now: float, *, alone: bool = False,

@@ -22,6 +22,7 @@ class Member:
     pace: Pace = field(default_factory=Pace)
     flights: dict[str, Flight] = field(default_factory=dict)  # by job id
     delivered_at: float = float("-inf")  # when a job of it was accepted last
+    done_jobs: list[str] = field(default_factory=list)  # over, and what they have left there is of no use
     passed_until: float = 0.0  # above 0: a job that waited here was given to another, and nothing has moved here since
 
     @property
@@ -36,6 +37,7 @@ class Member:
     def ends(self, flight: Flight) -> None:
         """It is accepted or rejected."""
         self.forget(flight)
+        self.done_jobs.append(flight.job)
         for other in self.flights.values():
             other.falls_behind(flight)
 

@@ -31,13 +31,14 @@ OF_AN_ITEM = (
 
 
 class Feeds:
-    """Watches the crawl's ``FeedExporter``, if it has one; to be made before that opens its feeds. *files*: those that
-    are closed."""
+    """Watches *exporter*, or else the crawl's ``FeedExporter``, if it has one; to be made before that opens its feeds.
+    *files*: those that are closed."""
 
-    def __init__(self, crawler: Crawler) -> None:
-        self.exporter = crawler.get_extension(FeedExporter)
+    def __init__(self, crawler: Crawler, exporter: FeedExporter | None = None) -> None:
+        self.exporter = exporter or crawler.get_extension(FeedExporter)
         self.files: list[FeedFile] = []
         self.closed = self.exporter is None
+        self.written = 0  # items, once for each feed that has taken one; it may be that its file is not closed
         self.damaged = False  # a file has refused something, or was not stored
         self._crawler = crawler
         self._balances: dict[str, _Balance] = {}  # by URI template, in Scrapy's order
@@ -103,12 +104,11 @@ class Feeds:
             slot.store_empty = False  # else Scrapy would try to store it all the same
         shown = without_password(uri)
         place = shown.rpartition("/")[0] or shown  # the same for each attempt, so it is told once
-        return ConfigError(
-            f"FEED_URI/FEEDS: the feed in {place} can't be written here: {found}; expected {expected}. No page was"
-            " fetched, the batch goes out again"
-        )
+        return ConfigError(f"FEED_URI/FEEDS: the feed in {place} can't be written here: {found}; expected {expected}")
 
     def file_closed(self, slot: Any) -> None:
+        if slot.uri_template not in self._balances:  # of another exporter
+            return
         self._balances[slot.uri_template].exported += slot.itemcount
         self._add(slot)
 
@@ -131,6 +131,12 @@ class Feeds:
         slots = {slot.uri_template for slot in self.exporter.slots} if self.exporter is not None else set()
         balanced = all(balance.holds for balance in self._balances.values())
         return not failed and not self.damaged and balanced and slots.issuperset(self._balances)
+
+    @property
+    def lacks_items(self) -> bool:
+        """Whether a feed lacks an item already that it could hold: more of them are of no use."""
+        to_be = sum(balance.accepted for balance in self._balances.values())
+        return self.damaged or to_be != self.written + self.unexported
 
     @property
     def unexported(self) -> int:
@@ -217,6 +223,7 @@ class _Exporter:
         except Exception as error:
             self._feeds.failed(item, error)
             raise
+        self._feeds.written += 1
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._own, name)

@@ -27,6 +27,7 @@ from scrapy_distributed.wire.payload import found_text
 from scrapy_distributed.words import shortened
 
 MAX_LINE = 16 * 1024 * 1024  # bytes, with the newline
+MAX_PAGE = 128  # hexadecimal digits
 # In the JSON: an object or a mapping of one is three levels, the line itself is one.
 _MAX_JSON_DEPTH = 3 * MAX_DEPTH + 10
 _MAX_NAME = 100  # characters of the fields in the words for what can't travel

@@ -6,8 +6,10 @@ the coordinator from folding its write-ahead log back into the ledger.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -27,7 +29,7 @@ from scrapy_distributed.ledger.records import (
     check_texts,
 )
 from scrapy_distributed.ledger.sqlite_schema import check_beside, check_format, check_tables, read_balance, read_losses
-from scrapy_distributed.ledger.states import Attempt, AttemptState
+from scrapy_distributed.ledger.states import Attempt, AttemptState, spool_name
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes
 from scrapy_distributed.wire.payload import decode_payload, loads, url_of
 from scrapy_distributed.wire.receipt import FeedFile
@@ -48,7 +50,7 @@ WHERE batch.run = :run AND batch.number BETWEEN :first AND :last ORDER BY batch.
 """
 CHILDREN = "SELECT number FROM batch WHERE run = ? AND number > ? AND parent = ? ORDER BY number"
 ATTEMPTS = """
-SELECT number, token, node, url, state, positions, reason, bound, ended, items, feeds, unexported, followed
+SELECT number, token, node, url, state, positions, reason, bound, ended, items, feeds, unexported, followed, home, twice
 FROM attempt
 WHERE run = ? AND batch = ? ORDER BY number
 """
@@ -57,8 +59,9 @@ SELECT batch, position, state, reason, again FROM outcome
 WHERE run = :run AND (batch, position) > (:batch, :position) AND batch <= :last ORDER BY batch, position LIMIT :page
 """
 PAYLOAD = "SELECT payload FROM batch WHERE run = ? AND number = ?"
+OWN = "SELECT own FROM run WHERE id = ?"
 ACCEPTED = """
-SELECT batch, number, items, feeds, unexported FROM attempt WHERE run = ? AND state = 'accepted'
+SELECT batch, number, token, items, feeds, unexported, home FROM attempt WHERE run = ? AND state = 'accepted'
 ORDER BY batch, number
 """
 
@@ -163,14 +166,34 @@ class LedgerReader:
             after = page[-1][:2]
 
     def accepted(self, run: int) -> list[AcceptedAttempt]:
-        """The attempts that count, by batch and number: their feeds together are the result of the run."""
+        """The attempts that count, by batch and number: their feeds together are the result of the run. As batch 0 come
+        the feeds of what the coordinator has scraped itself."""
         with self._reading():
+            ((own,),) = self._db.execute(OWN, (run,)).fetchall()
+            here = [_feeds(json.dumps(files)) for _, files in loads(own)]
             return [
+                AcceptedAttempt(batch=0, number=number, items=most_items(files), feeds=files)
+                for number, files in enumerate(here, 1)
+            ] + [
                 AcceptedAttempt(
-                    batch=batch, number=number, items=items or 0, feeds=_feeds(feeds), unexported=unexported
+                    batch=batch,
+                    number=number,
+                    token=token,
+                    items=items or 0,
+                    feeds=_feeds(feeds),
+                    unexported=unexported,
+                    home=home,
                 )
-                for batch, number, items, feeds, unexported in self._db.execute(ACCEPTED, (run,))
+                for batch, number, token, items, feeds, unexported, home in self._db.execute(ACCEPTED, (run,))
             ]
+
+    def home_files(self, run: int) -> list[str]:
+        """The names in the spool of what has come home from workers, by batch and attempt."""
+        return [
+            spool_name(attempt.batch, attempt.number, attempt.token)
+            for attempt in self.accepted(run)
+            if attempt.home is not None
+        ]
 
     def feeds(self, run: int) -> list[str]:
         """The URLs of the feeds that count, without passwords."""
@@ -180,7 +203,8 @@ class LedgerReader:
         self._db.close()
 
     def _attempt(self, run: RunRecord, batch: int, row: tuple[Any, ...]) -> AttemptRecord:
-        number, token, node, url, state, positions, reason, bound, ended, items, feeds, unexported, followed = row
+        (number, token, node, url, state, positions, reason, bound, ended, items, feeds, unexported, followed,
+         home, twice) = row  # fmt: skip
         attempt = Attempt(
             run=run.name, batch=batch, number=number, token=token, node=node, url=url, state=AttemptState(state),
             positions=bitmap_from_bytes(positions),
@@ -190,7 +214,7 @@ class LedgerReader:
         return AttemptRecord(
             number=number, label=attempt.label, job=attempt.job, node=node, url=url, state=state, reason=reason,
             size=attempt.size, bound=bound, ended=ended, items=items, feeds=_feeds(feeds), unexported=unexported,
-            followed=dict(loads(followed)),
+            followed=dict(loads(followed)), home=home, twice=twice,
             log=f"{url}/logs/{'/'.join(quote(name, safe='') for name in names)}.log" if ran else None,
         )  # fmt: skip
 
@@ -223,3 +247,11 @@ def _feeds(text: str | None) -> tuple[FeedFile, ...]:
         check_texts(file.url)
         check_counts(file.items, file.feed)
     return tuple(files)
+
+
+def most_items(files: tuple[FeedFile, ...]) -> int:
+    """How many items there are at least: as many as the fullest of several feeds has."""
+    sums: Counter[int] = Counter()
+    for file in files:
+        sums[file.feed] += file.items
+    return max(sums.values(), default=0)

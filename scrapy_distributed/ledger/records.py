@@ -87,8 +87,9 @@ class BatchRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptRecord:
-    """An attempt. Times are seconds since the epoch; *size* is in requests; *log*: where the node serves the log of the
-    job, ``None`` if it never ran or nobody knows."""
+    """An attempt. Times are seconds since the epoch; *size* is in requests; *home*: how many of its items came home,
+    ``None`` where they do not; *twice*: how many did not, as their page had brought them before; *log*: where the node
+    serves the log of the job, ``None`` if it never ran or nobody knows."""
 
     number: int
     label: str
@@ -104,10 +105,13 @@ class AttemptRecord:
     feeds: tuple[FeedFile, ...]
     unexported: int
     followed: Mapping[str, int]
+    home: int | None
+    twice: int
     log: str | None
 
     def __post_init__(self) -> None:
-        check_counts(self.number, self.size, self.unexported, *_given(self.items), *self.followed.values())
+        check_counts(self.number, self.size, self.unexported, self.twice, *self.followed.values())
+        check_counts(*_given(self.items, self.home))
         check_texts(self.node, self.url, self.state, *_given(self.reason), *self.followed)
         check_times(self.bound, *_given(self.ended))
 
@@ -130,17 +134,23 @@ class OutcomeRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class AcceptedAttempt:
-    """What an attempt that counts has brought: *items* that its job scraped, the files of its *feeds*, and how many
-    items are missing in these (*unexported*). All are a worker's words."""
+    """What an attempt that counts has brought: *items* that its job scraped, the files of its *feeds*, how many items
+    are missing in these (*unexported*), and how many are in the spool (*home*, ``None`` where they do not come home).
+    But for the last, and the *token* of the attempt, all are a worker's words."""
 
     batch: int
     number: int
+    token: str = ""
     items: int
     feeds: tuple[FeedFile, ...]
     unexported: int = 0
+    home: int | None = None
 
     def __post_init__(self) -> None:
-        check_counts(self.batch, self.number, self.items, self.unexported)
+        check_counts(self.batch, self.number, self.items, self.unexported, *_given(self.home))
+        check_texts(self.token)
+        if self.home is not None and not (self.token.isascii() and self.token.isalnum()):
+            raise ValueError(f"found the token {self.token!r:.60}, expected letters and digits: it names a file")
 
     @property
     def label(self) -> str:

@@ -3,6 +3,7 @@ dead? A store of a ledger applies what is found here in one transaction."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -41,6 +42,16 @@ class Settlement:
     again: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Haul:
+    """What of the items of an attempt comes home: *items*, in the spool already, and how many were left out since their
+    page had brought them before (*twice*). *pages*: keys of those that now have."""
+
+    items: int
+    twice: int = 0
+    pages: Sequence[bytes] = ()
+
+
 class Objection(NamedTuple):
     """Why a final receipt can't be accepted, and who is to blame."""
 
@@ -56,7 +67,7 @@ def objection(attempt: Attempt, receipt: Receipt, settled: int) -> Objection | N
         return Objection(f"its receipt speaks of {receipt.size} requests, sent were {attempt.size}", Blame.NODE)
     if not receipt.stored:
         return Objection("its feed was not stored", Blame.NODE)
-    if not receipt.clean:
+    if not receipt.clean and receipt.items_file is None:  # at home each item has its request
         reason = f"it ended early ({receipt.finish_reason}) with items of unfinished requests in its feed"
         return Objection(reason, Blame.BATCH)
     return None

@@ -27,6 +27,7 @@ from scrapy_distributed.ledger.sqlite_account import UNPOSTED, Account
 from scrapy_distributed.ledger.sqlite_batches import Batches
 from scrapy_distributed.ledger.sqlite_bookings import Bookings
 from scrapy_distributed.ledger.sqlite_control import Control
+from scrapy_distributed.ledger.sqlite_harvest import Harvest
 from scrapy_distributed.ledger.sqlite_intake import Intake
 from scrapy_distributed.ledger.sqlite_schema import check_beside, check_format, check_owner, check_sound, create, hold
 from scrapy_distributed.ledger.sqlite_seen import Occurrences, Seen
@@ -42,14 +43,15 @@ FIND_RUN = "SELECT id, name, walked FROM run WHERE identity = ? AND ended IS NUL
 ADD_RUN = "INSERT INTO run (name, identity, started) VALUES (?, ?, ?)"
 ABANDON_RUN = "UPDATE run SET ended = ? WHERE id = ?"
 OTHER_RUNS = "SELECT name FROM run WHERE ended IS NULL AND id <> ? ORDER BY id"
-KEYS = "SELECT key FROM request WHERE run = ?"
+KEYS = "SELECT key FROM request WHERE run = :run UNION ALL SELECT key FROM page WHERE run = :run"
 
 
 class Ledger:
     """The ledger at *path*, for one coordinator at a time. Times are seconds since the epoch.
 
     *intake*: what comes in, until it is in batches. *bookings*: which batch goes to which node. *verdicts*: what
-    becomes of attempts. *account*: how the run stands. *control*: what an operator wishes.
+    becomes of attempts. *harvest*: which items come home. *account*: how the run stands. *control*: what an operator
+    wishes.
 
     Raises ``LedgerError`` if the file is no ledger of this format or another coordinator holds it. Once the run has
     begun each method of a facet may raise ``LedgerUnavailableError``; then it has done nothing.
@@ -70,6 +72,7 @@ class Ledger:
         self.intake = Intake(self.store, batches)
         self.bookings = Bookings(self.store, batches)
         self.verdicts = Verdicts(self.store, batches)
+        self.harvest = Harvest(self.store, batches)
         self.account = Account(self.store)
         self.control = Control(self.store, batches)
 
@@ -128,7 +131,7 @@ class Ledger:
 
     def _see_all(self) -> None:
         """Enter the keys that the run has diverted so far."""
-        keys = self.store.db.execute(KEYS, (self.store.run_id,))
+        keys = self.store.db.execute(KEYS, {"run": self.store.run_id})
         while some := keys.fetchmany(FILL):
             self.store.seen.add(key for (key,) in some)
 

@@ -25,7 +25,7 @@ UNION ALL SELECT 1 FROM found WHERE run = :run LIMIT 1
 ACCEPTED_STATS = """
 SELECT stats FROM attempt WHERE run = ? AND state = 'accepted' AND stats IS NOT NULL ORDER BY batch, number
 """
-END_RUN = "UPDATE run SET ended = ? WHERE id = ? AND walked IS NOT NULL"
+END_RUN = "UPDATE run SET ended = :now, walked = ifnull(walked, :now) WHERE id = :run AND (:walked OR walked > 0)"
 
 
 class Account:
@@ -59,7 +59,8 @@ class Account:
         return self._store.db.execute(UNPOSTED, {"run": self._store.run_id}).fetchone() is None
 
     @while_available
-    def end(self) -> bool:
-        """Mark the run as ended, if its walk is done and it is settled. Returns whether it has ended."""
-        ended = (time.time(), self._store.run_id)
+    def end(self, *, walked: bool = False) -> bool:
+        """Mark the run as ended, if it is settled and its walk is done, which it is at once to be said with this where
+        it is *walked* now. Returns whether it has ended."""
+        ended = {"now": time.time(), "run": self._store.run_id, "walked": walked}
         return self.balance().settled and self._store.db.execute(END_RUN, ended).rowcount > 0

@@ -47,7 +47,7 @@ class Batches:
         self._store = store
 
     def get(self, number: int) -> Batch:
-        row = self._store.db.execute(BATCH, (self._store.run_id, number)).fetchone()
+        row = self._store.row(BATCH, (self._store.run_id, number))
         size, settled, attempts, failures, state, avoid = row
         return Batch(
             size=size, settled=bitmap_from_bytes(settled), attempts=attempts, failures=failures,
@@ -55,7 +55,7 @@ class Batches:
         )  # fmt: skip
 
     def payload(self, number: int) -> str:
-        (payload,) = self._store.db.execute(PAYLOAD, (self._store.run_id, number)).fetchone()
+        (payload,) = self._store.row(PAYLOAD, (self._store.run_id, number))
         return str(payload)
 
     def add(
@@ -66,7 +66,7 @@ class Batches:
         db, run = self._store.db, self._store.run_id
         parts = list(split(bodies))
         for part, payload in parts:
-            (number,) = db.execute(NEXT_BATCH, (run,)).fetchone()
+            (number,) = self._store.row(NEXT_BATCH, (run,))
             db.execute(ADD_BATCH, (run, number, len(part), payload, parent, avoid, last, failures))
         return len(parts)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 
-from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.ledger.sqlite_batches import Batches, as_text
 from scrapy_distributed.ledger.sqlite_store import Store
 from scrapy_distributed.wire.outcome import Outcome
@@ -19,6 +19,8 @@ ORDER BY batch, position
 """
 LARGEST = "SELECT max(size) FROM batch WHERE run = ?"
 DROP_OUTCOME = "DELETE FROM outcome WHERE run = ? AND batch = ? AND position = ?"
+
+OF_DAMAGE = (ValueError, TypeError, LookupError, OverflowError, RecursionError)  # what reading a damaged file makes
 
 
 class Control:
@@ -49,7 +51,7 @@ class Control:
                         chosen.setdefault(batch, []).append((position, state))
             if chosen:
                 self._retry(chosen)
-        except (sqlite3.Error, ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        except (sqlite3.Error, LedgerUnavailableError, *OF_DAMAGE) as error:
             raise LedgerError(f"{store.path}: can't be used as ledger: {error}; nothing was changed") from None
         return sum(map(len, chosen.values())), left_out
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.ledger.sqlite_seen import Occurrences, Seen
@@ -36,6 +36,15 @@ def usable(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError, ValueError) as error:
         raise LedgerError(f"{path}: can't be used as ledger: {error}; name another with DISTRIBUTED_LEDGER") from None
+
+
+@contextmanager
+def damage(what: str) -> Iterator[None]:
+    """For reading *what* of a column that a damaged file may have spoilt."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError) as error:
+        raise LedgerUnavailableError(f"damaged: {what}: {error}") from None
 
 
 class Store:
@@ -67,6 +76,14 @@ class Store:
         finally:
             if durable:
                 execute("PRAGMA synchronous = NORMAL")
+
+    def row(self, query: str, parameters: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The row that must be there. Raises ``LedgerUnavailableError`` where it is not: an index may still name what a
+        damaged table has lost."""
+        found: tuple[Any, ...] | None = self.db.execute(query, parameters).fetchone()
+        if found is None:
+            raise LedgerUnavailableError(f"damaged: a row is missing: {query.strip():.60} {parameters}")
+        return found
 
     @contextmanager
     def scratch(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from scrapy_distributed.ledger.finds import Finds
-from scrapy_distributed.ledger.rules import HALVED_AT, Objection, Settlement, fate_of, objection
+from scrapy_distributed.ledger.rules import HALVED_AT, Haul, Objection, Settlement, fate_of, objection
 from scrapy_distributed.ledger.sqlite_batches import Batches, joined, requests_at
 from scrapy_distributed.ledger.sqlite_store import Store, while_available
 from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
@@ -20,11 +20,12 @@ LIVE_STATES = (AttemptState.BOUND, AttemptState.SENT, AttemptState.UNKNOWN)
 ATTEMPT_STATE = "SELECT state FROM attempt WHERE run = ? AND batch = ? AND number = ?"
 ACCEPT_ATTEMPT = """
 UPDATE attempt SET state = 'accepted', ended = ?, reason = ?, items = ?, feeds = ?, stats = ?, unexported = ?,
-    followed = ?
+    followed = ?, home = ?, twice = ?
 WHERE run = ? AND batch = ? AND number = ?
 """
 ADD_OUTCOME = "INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?)"
 ADD_LANDED = "INSERT OR REPLACE INTO landed VALUES (?, ?, ?, ?)"  # tried again, it may land elsewhere
+ADD_PAGE = "INSERT INTO page VALUES (?, ?)"
 ADD_AGAIN = "INSERT INTO queued (run, size, bodies, avoid) VALUES (?, ?, ?, ?)"
 ADD_FOUND = "INSERT INTO found (run, size, packed) VALUES (?, ?, ?)"
 
@@ -70,11 +71,13 @@ class Verdicts:
     @while_available
     def settle(
         self, attempt: Attempt, receipt: Receipt, *, max_attempts: int,
-        found: Iterable[Finds] = (), again: int = 0, counts: bool = True, besides: Objection | None = None,
+        found: Iterable[Finds] = (), haul: Haul | None = None, again: int = 0, counts: bool = True,
+        besides: Objection | None = None,
     ) -> Settlement | Objection:  # fmt: skip
         """Accept *attempt* as a whole by its final *receipt*, and keep the targets that it has *found*, which
-        ``divert_found`` is then to divert. *again*: bitmap of its failed requests that may be tried on another node,
-        each once. *counts*: if nothing is settled, that is the batch's failure.
+        ``divert_found`` is then to divert; *haul*: its items, where they come home. *again*: bitmap of its failed
+        requests that may be tried on another node, each once. *counts*: if nothing is settled, that is the batch's
+        failure.
         Survives a power cut. Where there is an ``objection``, or one *besides* of those who know more than the ledger,
         nothing is done, and it is what is returned."""
         if objected := self.objection(attempt, receipt) or besides:
@@ -83,7 +86,7 @@ class Verdicts:
         with self._store.transaction(durable=True):
             rows = [(self._store.run_id, some.size, some.packed) for some in found]
             self._store.db.executemany(ADD_FOUND, rows)
-            moved = self._accept(attempt, receipt, again & receipt.again)
+            moved = self._accept(attempt, receipt, again & receipt.again, haul)
             reason = f"ended early: {receipt.finish_reason}"
             fate = self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
         return Settlement(fate=fate, again=moved)
@@ -97,7 +100,7 @@ class Verdicts:
 
     def _state(self, attempt: Attempt) -> AttemptState:
         where = (self._store.run_id, attempt.batch, attempt.number)
-        return AttemptState(self._store.db.execute(ATTEMPT_STATE, where).fetchone()[0])
+        return AttemptState(self._store.row(ATTEMPT_STATE, where)[0])
 
     def _fail_or_release(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
         """After an attempt has ended: its batch is settled, or ready again, or what is left of it is settled now."""
@@ -120,7 +123,7 @@ class Verdicts:
             self._batches.settle(attempt.batch, batch.settled | left, dead=left.bit_count())
         return fate
 
-    def _accept(self, attempt: Attempt, receipt: Receipt, again: int) -> int:
+    def _accept(self, attempt: Attempt, receipt: Receipt, again: int, haul: Haul | None) -> int:
         """Enter what *receipt* says; returns how many requests are to be tried on another node."""
         db, run = self._store.db, self._store.run_id
         batch = self._batches.get(attempt.batch)
@@ -139,8 +142,10 @@ class Verdicts:
         now_settled = sum(1 << own[position] for position in bits(receipt.settled))
         failed = sum(outcome is Outcome.FAILED for _, outcome, *_ in outcomes)
         row = (time.time(), receipt.finish_reason, receipt.items, json.dumps(receipt.feeds),
-               json.dumps(dict(receipt.stats)), receipt.unexported, json.dumps(dict(receipt.followed)))  # fmt: skip
+               json.dumps(dict(receipt.stats)), receipt.unexported, json.dumps(dict(receipt.followed)),
+               haul and haul.items, haul.twice if haul else 0)  # fmt: skip
         db.execute(ACCEPT_ATTEMPT, (*row, run, attempt.batch, attempt.number))
+        db.executemany(ADD_PAGE, [(run, key) for key in (haul.pages if haul else ())])
         self._add_outcomes(attempt.batch, outcomes)
         landed = [(own[position], key) for position, key in receipt.landed_keys() if now_settled >> own[position] & 1]
         db.executemany(ADD_LANDED, [(run, attempt.batch, *row) for row in landed])

@@ -77,6 +77,11 @@ def label(batch: int, attempt: int) -> str:
     return str(batch) if attempt == 1 else f"{batch}.{attempt}"
 
 
+def spool_name(batch: int, attempt: int, token: str) -> str:
+    """Of what has come home from an attempt: sorted, these are in the order of the batches."""
+    return f"{batch:06d}-{attempt}-{token}.jl"
+
+
 def new_token() -> str:
     """What tells an attempt from every other one, also of a ledger that was put back from a copy and counts again."""
     return secrets.token_hex(4)
@@ -106,6 +111,10 @@ class Attempt:
     @property
     def label(self) -> str:
         return label(self.batch, self.number)
+
+    @property
+    def spool_name(self) -> str:
+        return spool_name(self.batch, self.number, self.token)
 
     @property
     def size(self) -> int:

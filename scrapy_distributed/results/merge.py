@@ -126,7 +126,10 @@ def _feeds(attempts: Iterable[AcceptedAttempt], pattern: str, faults: list[Fault
             missing = counted(attempt.unexported, "item")
             message = f"batch {attempt.label}: {missing} missing in its feeds: their format can't express them"
             faults.append(Fault(kind=FaultKind.UNEXPORTED, message=message))
-        if attempt.items and not files:
+        if attempt.home is not None:
+            message = f"batch {attempt.label}: its items came home: scrapy batches export writes them"
+            faults.append(Fault(kind=FaultKind.NO_FEED, message=message))
+        elif attempt.items and not files:
             scraped = f"batch {attempt.label}: its job scraped {counted(attempt.items, 'item')}"
             message = f"{scraped}, found no feed of it" + (f" that fits {pattern!r}" if attempt.feeds else "")
             faults.append(Fault(kind=FaultKind.NO_FEED, message=message))

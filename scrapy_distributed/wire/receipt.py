@@ -24,7 +24,7 @@ from scrapy_distributed.wire.payload import elements_of, unpacked, values_in
 from scrapy_distributed.wire.reasons import MAX_REASON
 from scrapy_distributed.words import shortened
 
-FORMAT = 3
+FORMAT = 4
 BITMAPS = ("settled", "again")
 COUNTS = ("sequence", "size", "items", "pages", "activity", "unexported")
 
@@ -47,9 +47,11 @@ MAX_PAYLOAD_TARGETS = 5_000  # as many as can be diverted in one turn of the eve
 MAX_TARGETS_BYTES = 64 * 1024 * 1024  # of all payloads together, unpacked
 MAX_PAYLOADS = 2_000
 MAX_PAYLOAD = 3 * 512 * 1024  # characters
+MAX_ITEMS_BYTES = 1024 * 1024 * 1024  # of the file beside it; a worker ends when it has half as many
 MAX_PAYLOAD_VALUES = 200_000  # of JSON in a payload: parsed, each may take 64 bytes
 _FINAL = re.compile(r'"final":\s*true')
 _KEY = re.compile(r"(?:[0-9a-f]{2})+")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class FeedFile(NamedTuple):
@@ -59,6 +61,15 @@ class FeedFile(NamedTuple):
     url: str
     items: int
     feed: int = 0
+
+
+class ItemsFile(NamedTuple):
+    """The file of *items* that lies beside a receipt, to be fetched: its *size* in bytes, and its SHA-256 in
+    hexadecimal digits."""
+
+    items: int
+    size: int
+    digest: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +85,8 @@ class Receipt:
     for, or all have been stored. *unexported*: items that are missing in a feed that was stored, as its format can't
     express them. *followed*: of the requests that were followed from those of the batch and failed, reason to number.
     *landed*: of those that were redirected, position and key (hexadecimal) which the last URL has as a request of its
-    own. *targets*: requests for the fleet that the worker has found and not crawled, as payloads of ``wire``. These
-    three only in the final receipt.
+    own. *targets*: requests for the fleet that the worker has found and not crawled, as payloads of ``wire``.
+    *items_file*: where items come home, the file that has them. These four only in the final receipt.
     """
 
     job: str
@@ -96,6 +107,7 @@ class Receipt:
     followed: Mapping[str, int] = field(default_factory=dict)
     landed: tuple[tuple[int, str], ...] = ()
     targets: tuple[str, ...] = ()
+    items_file: ItemsFile | None = None
     finish_reason: str = ""
     stats: Mapping[str, float] = field(default_factory=dict)
 
@@ -129,6 +141,8 @@ class Receipt:
             data["feeds"] = tuple(FeedFile(*file) for file in data["feeds"])
             data["landed"] = tuple((position, key) for position, key in data["landed"])
             data["targets"] = tuple(data["targets"])
+            if data["items_file"] is not None:
+                data["items_file"] = ItemsFile(*data["items_file"])
             receipt = cls(**data)
             receipt._check()
         except WireError:
@@ -161,6 +175,8 @@ class Receipt:
             raise WireError(f"no receipt: expected at most {MAX_STATS:,} stats, numbers below 2**63, with short names")
         if not self.final and (self.targets or self.feeds or self.stats or self.landed or self.followed):
             raise WireError("no receipt: found targets, feeds, stats or losses, expected them in the final one alone")
+        if self.items_file is not None:
+            self._check_items_file(self.items_file)
         if self.settled.bit_length() > self.size:
             raise WireError("no receipt: it settles requests that it never had")
         self._check_feeds()
@@ -177,6 +193,16 @@ class Receipt:
         for file in self.feeds:
             _check_count(f"items of {file.url!r:.60}", file.items)
             _check_count(f"feed of {file.url!r:.60}", file.feed)
+
+    def _check_items_file(self, file: ItemsFile) -> None:
+        _check_count("items in the file beside it", file.items)
+        _check_count("size of the file beside it", file.size)
+        well = isinstance(file.digest, str) and _DIGEST.fullmatch(file.digest)
+        if not (well and self.final and file.items <= file.size <= MAX_ITEMS_BYTES):
+            found = shortened(str(tuple(file)), 120)
+            raise WireError(
+                f"no receipt: found {found}, expected items, bytes and SHA-256 of a file beside a final one"
+            )
 
     def _check_outcomes(self) -> None:
         """Each position has to be settled and new. In bytes: a shift of a long bitmap copies it."""
@@ -245,6 +271,11 @@ def receipt_path(log_file: str, job: str) -> Path:
     check_job_id(job)
     folder = Path(log_file).absolute().parent
     return folder.with_name(folder.name + ".receipts") / f"{job}.json"
+
+
+def items_path(receipt: Path) -> Path:
+    """Where the items of a worker are that come home: beside its *receipt*."""
+    return receipt.with_suffix(".items")
 
 
 def claim(path: Path, receipt: Receipt) -> bool:

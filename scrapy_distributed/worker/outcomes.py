@@ -10,6 +10,7 @@ from scrapy_distributed.wire.reasons import MAX_REASON
 from scrapy_distributed.words import shortened
 
 LOST = "lost on the worker"
+DUPLICATE = "duplicate"
 
 
 class Outcomes:
@@ -73,7 +74,11 @@ class Outcomes:
         elif serial in self._live:
             self.followed[outcome, reason] += 1
             if self.follow_up_fails and outcome == Outcome.FAILED:
-                self.noted.setdefault(position, (outcome, shortened(f"followed {reason}", MAX_REASON)))
+                self.fail(position, f"followed {reason}")
+
+    def fail(self, position: int, reason: str) -> None:
+        """The start request at *position* has failed, whatever has become of its pages."""
+        self.noted.setdefault(position, (Outcome.FAILED, shortened(reason, MAX_REASON)))
 
     def end(self, ticket: tuple[int, int]) -> None:
         """The request of *ticket* is over. Any number of times."""
@@ -88,6 +93,13 @@ class Outcomes:
         for position in bits(((1 << self.size) - 1) & ~self.settled):
             self.noted.setdefault(position, (Outcome.FAILED, LOST))
             self.settled |= 1 << position
+
+    def reopen_duplicates(self) -> None:
+        """The crawl ends early: a start request that was left out, as another has led to its page, is not settled where
+        that other may not be."""
+        for position in [position for position, noted in self.noted.items() if noted == (Outcome.FILTERED, DUPLICATE)]:
+            del self.noted[position]
+            self.settled &= ~(1 << position)
 
     @property
     def clean(self) -> bool:

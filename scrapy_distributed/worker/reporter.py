@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,8 +18,9 @@ from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.wire import receipt
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import MAX_REASON
-from scrapy_distributed.wire.receipt import Receipt
+from scrapy_distributed.wire.receipt import ItemsFile, Receipt
 from scrapy_distributed.words import shortened
+from scrapy_distributed.worker.items_file import ItemsFileWriter
 from scrapy_distributed.worker.outcomes import Outcomes
 from scrapy_distributed.worker.process_age import process_age
 from scrapy_distributed.worker.targets import Targets
@@ -30,11 +33,13 @@ ACTIVITY = ("downloader/request_count", "response_received_count", "item_scraped
 
 class Reporter:
     """Writes the receipts of the job of *crawler* to *file* (``None``: nobody waits for them), each *interval* seconds
-    and when there is news. *items*: that were scraped."""
+    and when there is news. *with_items*: beside it are the items; those of *done_jobs* are removed there.
+
+    *items*: that were scraped; *items_file*: what writes them, from the claim on."""
 
     def __init__(
         self, crawler: Crawler, *, file: Path | None, interval: float, outcomes: Outcomes, feeds: Feeds,
-        targets: Targets | None,
+        targets: Targets | None, with_items: bool = False, done_jobs: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.crawler = crawler
         self.spider: Any = crawler.spider
@@ -43,6 +48,10 @@ class Reporter:
         self.outcomes = outcomes
         self.feeds = feeds
         self.targets = targets
+        self.with_items = with_items
+        self.done_jobs = done_jobs
+        self.items_file: ItemsFileWriter | None = None
+        self._items_file: ItemsFile | None = None  # what is in it when it is closed
         self.items = 0
         self.sequence = 0
         self.activity = 0
@@ -82,6 +91,8 @@ class Reporter:
         for (outcome, reason), count in self.outcomes.followed.items():
             self._stats.set_value(f"distributed/followed/{outcome.value}/{reason}", count)
         self._stats.set_value("distributed/job_seconds", round(process_age(), 3))
+        if self.items_file is not None:
+            self._items_file = self.items_file.close()
         self._write(final=True)
 
     def claim(self) -> None:
@@ -102,6 +113,20 @@ class Reporter:
                 " expected an id that is used once. If Scrapyd was told the job twice, nothing is to be done: the other"
                 " worker crawls it; by hand give another one"
             )
+        for job in self.done_jobs:
+            with suppress(OSError):  # its owner may be another one
+                receipt.items_path(self.file.with_name(f"{job}.json")).unlink(missing_ok=True)
+        if self.with_items:
+            self._open_items(receipt.items_path(self.file))
+
+    def _open_items(self, file: Path) -> None:
+        try:
+            self.items_file = ItemsFileWriter(file)
+        except OSError as error:
+            raise ConfigError(
+                f"the items of this job are to come home, and their file {file} can't be made: {error}; expected a"
+                " folder with room that Scrapyd can write to. No page was fetched, the batch goes out again"
+            ) from None
 
     def _write(self, *, final: bool = False) -> None:
         if self.file is None:
@@ -125,13 +150,21 @@ class Reporter:
             failed=outcomes.by_reason(Outcome.FAILED), filtered=outcomes.by_reason(Outcome.FILTERED),
             again=outcomes.again,
             items=self.items, pages=stats.get("response_received_count", 0), activity=self.activity,
-            clean=outcomes.clean, stored=final and feeds.stored(stats), feeds=tuple(feeds.files) if final else (),
-            unexported=feeds.unexported if final else 0,
+            clean=outcomes.clean, stored=final and self._stored(stats), feeds=tuple(feeds.files) if final else (),
+            unexported=self._unexported if final else 0,
             followed=dict(islice(outcomes.failed_follow_ups().items(), receipt.MAX_REASONS)) if final else {},
             landed=tuple(outcomes.landed.items()) if final else (),
             targets=self.targets.payloads(outcomes.settled) if final and self.targets is not None else (),
+            items_file=self._items_file if final else None,
             finish_reason=self.finish_reason or "", stats=self._numbers(stats) if final else {},
         )  # fmt: skip
+
+    def _stored(self, stats: dict[str, Any]) -> bool:
+        return self.feeds.stored(stats) and not (self.items_file is not None and self.items_file.damaged)
+
+    @property
+    def _unexported(self) -> int:
+        return self.feeds.unexported + (self.items_file.left_out if self.items_file is not None else 0)
 
     def _numbers(self, stats: dict[str, Any]) -> dict[str, float]:
         numbers = receipt.numbers(stats)
@@ -153,4 +186,6 @@ class Reporter:
                 "The receipt of this job would be refused, so it does not count: %s", error,
                 extra={"spider": self.spider},
             )  # fmt: skip
-            return replace(report, stored=False, failed={}, filtered={}, again=0, feeds=(), targets=(), stats={})
+            return replace(
+                report, stored=False, failed={}, filtered={}, again=0, feeds=(), targets=(), items_file=None, stats={}
+            )

@@ -28,16 +28,19 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.diverter import is_crawl_spider
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite
-from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.errors import ConfigError, NotSerializableError
 from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.feeds.place import PROBE_BATCH
 from scrapy_distributed.guard.guard import own_is_open
+from scrapy_distributed.items.lines import MAX_PAGE
 from scrapy_distributed.wire import receipt
+from scrapy_distributed.wire.job import check_job_id
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import reason_of
 from scrapy_distributed.wire.request import decode_requests
 from scrapy_distributed.wire.ticket import Ticket, Tickets, ticket_of
-from scrapy_distributed.worker.outcomes import Outcomes
+from scrapy_distributed.worker.items_file import ItemsFileWriter
+from scrapy_distributed.worker.outcomes import DUPLICATE, Outcomes
 from scrapy_distributed.worker.reporter import Reporter
 from scrapy_distributed.worker.targets import Targets
 
@@ -66,10 +69,15 @@ class Worker:
         self.targets: Targets | None = None  # a batch that is tried by hand has nobody to report to
         if config.worker_targets == "report" and receipt_file is not None:
             self.targets = Targets(crawler, config=config, own=requests, offsite=self.offsite)
+        # A batch that is tried by hand shows its items, and what else has no receipt has nobody who fetches them.
+        self.items_home = config.items == "home" and receipt_file is not None
         self.reporter = Reporter(
             crawler, file=receipt_file, interval=config.receipt_interval, outcomes=self.outcomes, feeds=feeds,
-            targets=self.targets,
+            targets=self.targets, with_items=self.items_home, done_jobs=config.done_jobs,
         )  # fmt: skip
+        self._unfiltered: set[int] = set()  # serials of requests that no dupe filter looks at
+        self._told = False  # that an item can't come home
+        self._ending = False
         self._in_chain: set[int] = set()  # serials whose output runs through the spider middlewares just now
 
     @classmethod
@@ -85,6 +93,8 @@ class Worker:
         _check_stats(crawler, len(requests))
         log_file, job = crawler.settings.get("LOG_FILE"), getattr(spider, "_job", None)
         file = receipt.receipt_path(log_file, job) if log_file and job else None
+        for done in config.done_jobs:
+            check_job_id(done)  # a file is removed by its name
         worker = cls(crawler, requests=requests, feeds=feeds, receipt_file=file, config=config)
         worker.reporter.claim()  # before the first signal: a second worker must touch neither receipt nor feed
         connect = crawler.signals.connect
@@ -109,9 +119,11 @@ class Worker:
         logger.info(
             "Worker of batch %(batch)s: %(count)d requests",
             {"batch": getattr(self.spider, "batch", "(by hand)"), "count": len(self.requests)},
-            extra={"spider": self.spider},
+            extra=self._extra,
         )
         for position, request in enumerate(self.requests):
+            if request.dont_filter:
+                self._unfiltered.add(position)
             yield self.tickets.put(self.tickets.without(request), self.outcomes.start(position))
 
     async def _feeds_can_be_written(self) -> bool:
@@ -122,9 +134,10 @@ class Worker:
         except ConfigError as error:
             what = (type(error), error, None)  # where it was raised helps nobody
             logger.error(
-                "This job ends at its start, as its feed can't be written", exc_info=what, extra={"spider": self.spider}
-            )
-            deferred_from_coro(self.crawler.engine.close_spider_async(reason="feed_refused"))
+                "This job ends at its start, as its feed can't be written; no page was fetched, the batch goes out"
+                " again", exc_info=what, extra=self._extra,
+            )  # fmt: skip
+            self._end_early("feed_refused")
             return False
         for scheme, trial in trials if thorough else ():
             self.crawler.stats.inc_value(f"distributed/probe/{trial.value}/{scheme}")
@@ -137,7 +150,7 @@ class Worker:
         if ticket is None:
             yield from result
             return
-        with self._page(response, ticket):
+        with self._output(response, ticket):
             for output in result:
                 if (passed := self._passed(output, ticket)) is not None:
                     yield passed
@@ -150,7 +163,7 @@ class Worker:
             async for output in result:
                 yield output
             return
-        with self._page(response, ticket):
+        with self._output(response, ticket):
             async for output in result:
                 if (passed := self._passed(output, ticket)) is not None:
                     yield passed
@@ -164,7 +177,7 @@ class Worker:
             self.outcomes.end(ticket)
 
     @contextmanager
-    def _page(self, response: Any, ticket: Ticket) -> Iterator[None]:
+    def _output(self, response: Any, ticket: Ticket) -> Iterator[None]:
         """While the output of *response* runs. If it breaks off, its *ticket* is for those to end who see the error."""
         self._in_chain.add(ticket[1])
         self._note_landing(response, ticket)
@@ -177,11 +190,16 @@ class Worker:
     def _note_landing(self, response: Any, ticket: Ticket) -> None:
         """A start request that was redirected has come to a page that may be a request of the run by itself: within
         one crawl Scrapy's dupe filter sees to that, over several only the account can tell."""
-        request = response.request
-        if ticket[0] == ticket[1] and "redirect_urls" in request.meta and not request.dont_filter:
-            key = self.fingerprint(request).hex()
-            if len(key) <= receipt.MAX_KEY:  # one of the project's own may have any length
-                self.outcomes.landed[ticket[0]] = key
+        if ticket[0] == ticket[1] and not self.items_home and (key := self._page(response.request, ticket)):
+            self.outcomes.landed[ticket[0]] = key
+
+    def _page(self, request: Request, ticket: Ticket) -> str:
+        """The key that the page of *request* has as a request of its own, in hexadecimal digits; '' where that is the
+        start request itself, or where no dupe filter looks at it."""
+        if ticket[1] in self._unfiltered or (ticket[0] == ticket[1] and "redirect_urls" not in request.meta):
+            return ""
+        key = self.fingerprint(request).hex()
+        return key if len(key) <= MAX_PAGE else ""  # one of the project's own may have any length
 
     def _passed(self, output: Any, ticket: Ticket) -> Any:
         """A request or an item on its way out of the page with *ticket*; ``None`` for a target that is reported."""
@@ -193,7 +211,10 @@ class Worker:
                     self.outcomes.found(ticket[0])
                     return None
                 request = here
-            return self.tickets.put(request, self.outcomes.follow(ticket[0]))
+            follow_up = self.outcomes.follow(ticket[0])
+            if request.dont_filter:
+                self._unfiltered.add(follow_up[1])
+            return self.tickets.put(request, follow_up)
         if output is not None:
             self.outcomes.item(ticket[0])
         return output
@@ -247,6 +268,10 @@ class Worker:
             if not in_chain:
                 self.outcomes.end(ticket)
 
+    @property
+    def _extra(self) -> dict[str, Any]:
+        return {"spider": self.spider}
+
     # Signals
 
     def _request_scheduled(self, request: Request) -> None:
@@ -258,7 +283,7 @@ class Worker:
     def _request_dropped(self, request: Request) -> None:
         ticket = ticket_of(request)
         if ticket is not None:
-            self.outcomes.note(ticket, Outcome.FILTERED, "duplicate")
+            self.outcomes.note(ticket, Outcome.FILTERED, DUPLICATE)
             self.outcomes.end(ticket)
 
     def _item_scraped(self, item: Any, response: Any) -> None:
@@ -266,6 +291,35 @@ class Worker:
         ticket = ticket_of(response)
         if ticket is not None:  # the item may be that of a middleware that we do not see
             self.outcomes.item(ticket[0])
+        if self.reporter.items_file is not None:
+            self._take_home(self.reporter.items_file, item, response, ticket)
+
+    def _take_home(self, file: ItemsFileWriter, item: Any, response: Any, ticket: Ticket | None) -> None:
+        position, page = (None, "") if ticket is None else (ticket[0], self._page(response.request, ticket))
+        try:
+            file.add(item, position=position, page=page)
+        except NotSerializableError as error:
+            reason = f"item can't come home: {error}"
+            if position is not None:
+                self.outcomes.fail(position, reason)
+            if not self._told:
+                self._told = True
+                logger.error("An %s, of %s; the next ones are only counted", reason, response, extra=self._extra)
+        except OSError as error:
+            logger.error(
+                "This job ends, as the file of its items can't be written: %s; the batch goes out again", error,
+                extra=self._extra,
+            )  # fmt: skip
+            self._end_early("items_refused")
+        else:
+            if file.full and not self._ending:
+                logger.warning("This job ends, as it has more items than can come home at once; the rest of its batch"
+                               " goes out again", extra=self._extra)  # fmt: skip
+                self._end_early("items_full")
+
+    def _end_early(self, reason: str) -> None:
+        self._ending = True
+        deferred_from_coro(self.crawler.engine.close_spider_async(reason=reason))
 
     def _item_error(self, response: Any, failure: Failure) -> None:
         ticket = ticket_of(response)
@@ -285,6 +339,8 @@ class Worker:
     def _spider_closed(self, reason: str) -> None:
         if reason == "finished":
             self.outcomes.lose_open()
+        elif self.items_home:
+            self.outcomes.reopen_duplicates()
         self.reporter.ended(reason)
 
 

@@ -262,7 +262,7 @@ def test_show_tells_all_of_a_batch(capsys: pytest.CaptureFixture[str], tmp_path:
         "number": 1, "label": "1", "job": f"{run}-000001-1-ab", "node": "n1", "url": "http://n1:6800",
         "state": "accepted", "reason": "finished", "size": 4, "bound": 0, "ended": 61, "items": 2,
         "feeds": [["ftp://h/1.jl", 2, 0]],
-        "unexported": 1, "followed": {"http 404": 2},
+        "unexported": 1, "followed": {"http 404": 2}, "home": None, "twice": 0,
         "log": f"http://n1:6800/logs/p/s/{run}-000001-1-ab.log",
     }  # fmt: skip
     assert [outcome["reason"] for outcome in shown["outcomes"]] == ["http 404", "offsite"]

@@ -15,10 +15,11 @@ from batches_command import command_of
 from ledgers import IDENTITY, a_batch, bind, cut, divert, receipt
 
 from scrapy_distributed.ledger.finds import Finds
+from scrapy_distributed.ledger.rules import Haul
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sqlite_schema import SCHEMA
 
-TABLES = ("run", "queued", "found", "batch", "attempt", "outcome", "landed", "request")
+TABLES = ("run", "queued", "found", "batch", "attempt", "outcome", "landed", "request", "page")
 VALUES = (1e300, float("inf"), -1, 2**63 - 1, 1.5, None, "x", b"\xff\x00", "\x1b]0;a\x07\n")
 JSON = (
     "", "9" * 5000, "[]", "{}", "[1]", "null", "[[1, 2, 3]]", '[["u", 1e999, 0]]', '[["u", -1, 0]]',
@@ -46,7 +47,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
                          feeds=(("ftp://h/1.jl", 2),), unexported=1, followed={"timeout": 2},
                          landed=((0, "00"), (3, "00")))  # fmt: skip
         found = [Finds.of([(b"f", '"http://a/found"')])]
-        ledger.verdicts.settle(attempt, report, max_attempts=1, found=found)
+        haul = Haul(items=2, twice=1, pages=[b"p"])
+        ledger.verdicts.settle(attempt, report, max_attempts=1, found=found, haul=haul)
+        ledger.harvest.appends_to("/feeds/all.jl", 7)
         ledger.verdicts.reject(a_batch(ledger, 4, 5), "no receipt", counts=True, max_attempts=1)
         cut(ledger, divert(ledger, 6, 7))
         bind(ledger)
@@ -139,7 +142,7 @@ def test_each_value_is_shown_or_refused_in_a_sentence(
     monkeypatch.setattr("scrapy.utils.project.inside_project", lambda: True)
     (tmp_path / "folder").mkdir()
     path = tmp_path / "s.sqlite"
-    is_text = column in ("identity", "lost", "payload", "feeds", "followed")
+    is_text = column in ("identity", "lost", "payload", "feeds", "followed", "appended")
     asked = asked_of(readers, table, column)
     commands = [command_of(words, path) for words in asked]
     wrong: list[str] = []

@@ -339,8 +339,8 @@ def test_only_of_a_run_that_was_looked_after_it_is_said_how_large_batches_should
         rig.settle(attempt, *((1, 2) if number in seen else (0, 0)))
     caplog.set_level("INFO")
     report(
-        rig.ledger, rig.crawler, "finished", targets="", wait=True, batch_size=rig.cutter.size,
-        slots=1, elapsed=100.0,
+        rig.ledger, rig.crawler, "finished", targets="", wait=True, stored=True, walked=True,
+        batch_size=rig.cutter.size, slots=1, elapsed=100.0,
     )  # fmt: skip
     stats = rig.crawler.stats
     assert stats is not None
@@ -357,8 +357,8 @@ def test_stats_that_are_in_no_sum_are_told(start: Start, caplog: pytest.LogCaptu
         stats = {f"{attempt.job}/{number}": 1 for number in range(MOST_STATS)}
         rig.ledger.verdicts.settle(attempt, receipt(attempt, stats=stats), max_attempts=1)
     report(
-        rig.ledger, rig.crawler, "finished", targets="", wait=True, batch_size=rig.cutter.size,
-        slots=1, elapsed=1.0,
+        rig.ledger, rig.crawler, "finished", targets="", wait=True, stored=True, walked=True,
+        batch_size=rig.cutter.size, slots=1, elapsed=1.0,
     )  # fmt: skip
     stats_of = rig.crawler.stats
     assert stats_of is not None

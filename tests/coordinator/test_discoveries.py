@@ -22,6 +22,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, LoopingCall, deferLater
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.config.items_go import ItemsGo
 from scrapy_distributed.coordinator.coordinator import Coordinator
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.fleet.node import Node, NodeAddress
@@ -54,8 +55,9 @@ def start(tmp_path: Path) -> Iterator[Started]:
         )
         node = Node(address=NodeAddress(name="n1", url="http://n1:6800"), client=HTTPClient(None), clock=Clock())
         coordinator = Coordinator(
-            crawler, config=Config.from_settings(crawler.settings), project="p", nodes=[node], clock=clock or Clock()
-        )
+            crawler, config=Config.from_settings(crawler.settings), project="p", nodes=[node],
+            items_go=ItemsGo.FEEDS, clock=clock or Clock(),
+        )  # fmt: skip
         coordinators.append(coordinator)
         coordinator.ledger.begin(IDENTITY, resume=True)
         taker = Taker(coordinator.ledger)
@@ -97,7 +99,7 @@ async def test_many_finds_leave_time_for_others(start: Started) -> None:
     finds = await coordinator.discoveries.read(final)
     assert len(queued(coordinator.ledger)) == 0  # nothing of it counts yet
     coordinator.ledger.verdicts.settle(taker.attempts[0], final, max_attempts=1, found=finds)
-    coordinator._accepted("n1", final)
+    coordinator._accepted("n1", taker.attempts[0], final)
     while coordinator.discoveries.waits:
         await deferLater(reactor, 0.001)
     looker.stop()
@@ -116,7 +118,7 @@ def test_what_was_found_and_not_diverted_is_kept_for_the_next_start(start: Start
     finds = [Finds.of(coordinator.diverter.found(decode_requests(payload, coordinator.spider), b"job"))
              for payload in final.targets]  # fmt: skip
     coordinator.ledger.verdicts.settle(taker.attempts[0], final, max_attempts=1, found=finds)
-    coordinator._accepted("n1", final)
+    coordinator._accepted("n1", taker.attempts[0], final)
     assert coordinator.crawler.stats is not None
     assert coordinator.crawler.stats.get_value("distributed/found_by_workers") == 10
     assert not coordinator.ending.done

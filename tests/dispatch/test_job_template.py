@@ -12,6 +12,7 @@ from scrapy import Spider
 from scrapy.settings import Settings
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.config.items_go import ItemsGo
 from scrapy_distributed.dispatch.job_template import JobTemplate, with_token
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fast import preset as fast
@@ -25,13 +26,16 @@ FAST_ADDONS = f'{ADDONS[:-1]}, "{fast.ADDON}": {fast.LAST}}}'
 KIND = "scrapy_distributed.dispatch.job_template.JobTemplate"
 
 
-def template(spider: Spider | None = None, rules: tuple[int, ...] = (), **settings: Any) -> JobTemplate:
+def template(
+    spider: Spider | None = None, rules: tuple[int, ...] = (), *, items_go: ItemsGo = ItemsGo.FEEDS, **settings: Any
+) -> JobTemplate:  # fmt: skip
     given = {f"DISTRIBUTED_{name.upper()}": value for name, value in settings.items()}
     config = Config.from_settings(Settings(given))
     settings_of_crawl = Settings({"ADDONS": {"shop.addons.Own": 7}})
     return JobTemplate.from_config(
-        config, spider or Spider(name="s"), settings=settings_of_crawl, project="p", rules=rules, version="r1"
-    )
+        config, spider or Spider(name="s"), settings=settings_of_crawl, project="p", rules=rules, version="r1",
+        items_go=items_go,
+    )  # fmt: skip
 
 
 def test_a_template_that_can_not_travel_is_refused() -> None:

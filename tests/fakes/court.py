@@ -23,6 +23,7 @@ from scrapy_distributed.errors import WireError
 from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.receipt import Receipt
 
 NOW = 1000.0
@@ -31,7 +32,7 @@ NOW = 1000.0
 class Court:
     """A judge with a ledger at *path*, and members n0, n1 ... that are well."""
 
-    def __init__(self, path: Path, *, members: int = 2, **settings: Any) -> None:
+    def __init__(self, path: Path, *, members: int = 2, harvest: Any = None, **settings: Any) -> None:
         self.ledger = Ledger(path)
         self.ledger.begin(IDENTITY, resume=True)
         self.members = [idle_member(number) for number in range(members)]
@@ -42,7 +43,8 @@ class Court:
         self.told: list[str] = []  # nodes whose attempts were accepted
         self.judge = Judge(
             ledger=self.ledger, fleet=Fleet(self.members), config=Config.from_settings(Settings(settings)),
-            spider=Spider(name="s"), stats=self.stats, read_targets=self.read_targets, accepted=self.accepted,
+            spider=Spider(name="s"), stats=self.stats, read_targets=self.read_targets, harvest=harvest,
+            accepted=self.accepted,
         )  # fmt: skip
 
     async def read_targets(self, report: Receipt) -> list[Finds]:
@@ -52,7 +54,7 @@ class Court:
             raise WireError("no payload")
         return [Finds.of(self.targets)]
 
-    def accepted(self, node: str, report: Receipt) -> None:
+    def accepted(self, node: str, attempt: Attempt, report: Receipt) -> None:
         self.told.append(node)
         while (some := self.ledger.intake.divert_found()) is not None:
             self.found += some[1]

@@ -165,14 +165,17 @@ class Crawl:
 
 
 class Project:
-    """The folder of a project: the package ``trial`` beside the example's, with a target for each of *nodes*."""
+    """The folder of a project: the package ``trial`` beside the example's, with a target for each of *nodes*. *name*:
+    what it is called there."""
 
-    def __init__(self, folder: Path, nodes: Mapping[str, str], settings: str = "trial.settings") -> None:
+    def __init__(
+        self, folder: Path, nodes: Mapping[str, str], settings: str = "trial.settings", name: str = "trial"
+    ) -> None:
         self.folder = folder
         self._crawls: list[Crawl] = []
         shutil.copytree(FAKES / "trial", folder / "trial", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(EXAMPLE / "properties", folder / "properties", ignore=shutil.ignore_patterns("__pycache__"))
-        targets = "".join(f"[deploy:{name}]\n{lines}\nproject = trial\n" for name, lines in nodes.items())
+        targets = "".join(f"[deploy:{node}]\n{lines}\nproject = {name}\n" for node, lines in nodes.items())
         (folder / "scrapy.cfg").write_text(f"[settings]\ndefault = {settings}\n{targets}")
 
     def scrapy(self, *args: str, folder: Path, program: Sequence[str] = SCRAPY, **environment: str) -> Crawl:
@@ -190,8 +193,9 @@ class Project:
         settings: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
         program: Sequence[str] = SCRAPY,
+        output: Sequence[str] = (),
     ) -> Crawl:
-        """A coordinator; its ledger, and the feeds of its workers, are in *folder*."""
+        """A coordinator; its ledger, and the feeds of its workers, are in *folder*. *output*: options for its own."""
         feed = f"file://{folder}/items/%(batch)s_%(name)s_%(time)s.jl"
         given = {
             "DISTRIBUTED_LEDGER": folder / "ledger.sqlite",
@@ -200,7 +204,7 @@ class Project:
         }
         options = [option for name, value in (args or {}).items() for option in ("-a", f"{name}={value}")]
         options += [option for name, value in given.items() for option in ("-s", f"{name}={value}")]
-        return self.scrapy("crawl", spider, *options, folder=folder, program=program, **(environment or {}))
+        return self.scrapy("crawl", spider, *options, *output, folder=folder, program=program, **(environment or {}))
 
     def deploy(self, *names: str, folder: Path, **environment: str) -> None:
         deploy = self.scrapy("fleet", "deploy", *names, "--version", VERSION, folder=folder, **environment).wait()

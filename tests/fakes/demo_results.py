@@ -31,6 +31,8 @@ def an_attempt(label: str = "1", node: str = "n1", state: str = "accepted", item
         feeds=(),
         unexported=0,
         followed={},
+        home=None,
+        twice=0,
         log=None,
     )
 

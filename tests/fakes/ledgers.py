@@ -18,6 +18,7 @@ from scrapy_distributed.wire.receipt import Receipt
 IDENTITY: dict[str, Any] = {"project": "p", "spider": "s", "arguments": "", "targets": [[1], []]}
 NODE = ("n1", "http://n1:6800")
 TABLES = ("run", "queued", "batch", "attempt", "outcome", "landed")
+KEYS = ("request", "page")
 
 
 def body(number: int) -> str:
@@ -81,7 +82,7 @@ def dump(ledger: Ledger) -> dict[str, list[tuple[Any, ...]]]:
 
 def rows_of(db: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
     rows = {table: db.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall() for table in TABLES}
-    return rows | {"request": db.execute("SELECT * FROM request ORDER BY 1, 2").fetchall()}
+    return rows | {table: db.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall() for table in KEYS}
 
 
 def feeds(ledger: Ledger) -> list[str]:

@@ -14,6 +14,7 @@ from treq.client import HTTPClient
 from twisted.internet.task import Clock
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.config.items_go import ItemsGo
 from scrapy_distributed.coordinator.coordinator import Coordinator
 from scrapy_distributed.fleet.node import Node, NodeAddress
 
@@ -25,7 +26,7 @@ class Plain(Spider):
 class Stopped:
     """*idle*: what the engine says; *crawled*, *closed*: the requests and reasons that it was given."""
 
-    def __init__(self, path: Path, **settings: Any) -> None:
+    def __init__(self, path: Path, *, items_go: ItemsGo = ItemsGo.FEEDS, **settings: Any) -> None:
         given = {"LEDGER": path, "BATCH_SIZE": 3, **settings}
         self.crawler = get_crawler(Plain, {f"DISTRIBUTED_{name}": str(value) for name, value in given.items()})
         self.crawler.spider = Plain.from_crawler(self.crawler)
@@ -40,7 +41,7 @@ class Stopped:
         node = Node(address=NodeAddress(name="n1", url="http://n1:6800"), client=HTTPClient(None), clock=self.clock)
         self.coordinator = Coordinator(
             self.crawler, config=Config.from_settings(self.crawler.settings), project="p", nodes=[node],
-            clock=self.clock,
+            items_go=items_go, clock=self.clock,
         )  # fmt: skip
         self.ledger = self.coordinator.ledger
 

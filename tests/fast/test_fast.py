@@ -16,6 +16,7 @@ from scrapy.utils.misc import load_object
 from scrapy.utils.test import get_crawler
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.config.items_go import ItemsGo
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.fast import meta_refresh
 from scrapy_distributed.fast import preset as fast
@@ -176,7 +177,9 @@ def test_the_loop_travels_with_the_job(given: dict[str, str], sent: dict[str, st
 def job(**given: Any) -> JobTemplate:
     settings = Settings({f"DISTRIBUTED_{name.upper()}": value for name, value in given.items()})
     config = Config.from_settings(settings)
-    return JobTemplate.from_config(config, Spider(name="s"), settings=settings, project="p", rules=(), version="")
+    return JobTemplate.from_config(
+        config, Spider(name="s"), settings=settings, project="p", rules=(), version="", items_go=ItemsGo.HOME
+    )
 
 
 def test_one_line_switches_it_off() -> None:

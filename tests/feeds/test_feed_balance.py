@@ -170,13 +170,17 @@ async def _crawl(folder: Path, items: list[Any], feeds: dict[str, dict[str, Any]
     crawler.signals.connect(watched.file_closed, signals.feed_slot_closed)
     crawler.signals.connect(watched.close, signals.feed_exporter_closed)
     watched.exporter.open_spider(spider)
+    lacks = False
     for item in items:
-        await crawler.signals.send_catch_log_async(signals.item_scraped, item=item, response=None, spider=spider)
+        crawler.signals.send_catch_log(signals.item_scraped, item=item, response=None, spider=spider)
+        lacks = lacks or watched.lacks_items  # a part of a feed may be closing just now
     await watched.exporter.close_spider(spider)
     assert watched.closed
     assert crawler.stats is not None
     files = [file.items for file in sorted(watched.files, key=lambda file: (file.feed, file.url))]
-    return watched.stored(crawler.stats.get_stats()), watched.unexported, files
+    stored = watched.stored(crawler.stats.get_stats())
+    assert not (lacks and stored)
+    return stored, watched.unexported, files
 
 
 ITEMS = [{"n": n} for n in ("one", "two", "three", "four")]

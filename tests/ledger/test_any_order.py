@@ -11,8 +11,9 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from ledgers import IDENTITY, cut, divert, found_of, queued, receipt, rows_of
+from ledgers import IDENTITY, cut, divert, found_of, key, queued, receipt, rows_of
 
+from scrapy_distributed.ledger.rules import Haul
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
 from scrapy_distributed.wire.bitmap import bits
@@ -46,6 +47,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.keys: set[int] = set()
         self.crawled: Counter[str] = Counter()
         self.tried_again: Counter[str] = Counter()
+        self.pages: set[int] = set()  # of which items have come home
+        self.home: dict[tuple[int, int], str] = {}  # what has come home, by batch and attempt
         self.before: dict[tuple[str, ...], str] = {}  # batch or attempt -> state
 
     def teardown(self) -> None:
@@ -70,8 +73,8 @@ class AnyOrder(RuleBasedStateMachine):
     def divert(self, numbers: list[int]) -> None:
         new = divert(self.ledger, *numbers)
         self.open_batch += new
-        assert len(new) == len(set(numbers) - self.keys)
-        self.keys |= set(numbers)
+        assert len(new) == len(set(numbers) - self.keys - self.pages)
+        self.keys |= set(numbers) - self.pages
 
     @rule(keep=st.integers(0, 3))
     def close(self, keep: int) -> None:
@@ -134,9 +137,9 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(
         data=st.data(), clean=st.booleans() | st.just(True), stored=st.booleans() | st.just(True),
-        found=st.lists(st.integers(0, 60), max_size=3),
+        found=st.lists(st.integers(0, 60), max_size=3), pages=st.none() | st.sets(st.integers(50, 110), max_size=3),
     )  # fmt: skip
-    def settle(self, data: st.DataObject, clean: bool, stored: bool, found: list[int]) -> None:
+    def settle(self, data: st.DataObject, clean: bool, stored: bool, found: list[int], pages: set[int] | None) -> None:
         attempt = self.pick(data, *AttemptState)
         if attempt is None:
             return
@@ -153,11 +156,13 @@ class AnyOrder(RuleBasedStateMachine):
         own = list(bits(attempt.positions))
         before = self.ledger.account.balance()
         targets = found_of(found) if found else []
+        brought, haul = self.bring(pages)
         if objected := self.ledger.verdicts.objection(attempt, report):
             rows = rows_of(self.ledger.store.db)
             settlement = self.ledger.verdicts.settle(
-                attempt, report, max_attempts=self.MAX_ATTEMPTS, found=targets, again=wanted
+                attempt, report, max_attempts=self.MAX_ATTEMPTS, found=targets, haul=haul, again=wanted
             )
+            self.ledger.harvest.leave_pages(haul.pages if haul else ())
             assert settlement == objected
             assert rows_of(self.ledger.store.db) == rows
             assert objected[1] is Blame.NOBODY or not (clean and stored)
@@ -165,20 +170,31 @@ class AnyOrder(RuleBasedStateMachine):
         assert clean
         assert stored
         settlement = self.ledger.verdicts.settle(
-            attempt, report, max_attempts=self.MAX_ATTEMPTS, found=targets, again=wanted
+            attempt, report, max_attempts=self.MAX_ATTEMPTS, found=targets, haul=haul, again=wanted
         )  # fmt: skip
+        self.pages |= brought
+        if haul is not None:
+            self.home[attempt.batch, attempt.number] = attempt.spool_name
         new = [body for _, bodies in iter(self.ledger.intake.divert_found, None) for body in bodies]
         after = self.ledger.account.balance()
         self.check(settlement.fate, attempt, counted=attempt.state is not AttemptState.UNKNOWN and not settled)
-        assert len(new) == len(set(found) - self.keys)
+        assert len(new) == len(set(found) - self.keys - self.pages)
         self.open_batch += new
-        self.keys |= set(found)
+        self.keys |= set(found) - self.pages
         self.crawled.update(elements[own[position]] for position in outcomes["crawled"])
         assert settlement.again in (0, (may & wanted).bit_count())
         if settlement.again:
             self.tried_again.update(elements[own[position]] for position in bits(may & wanted))
         assert after.failed - before.failed == len(outcomes["failed"]) - settlement.again
         assert after.filtered - before.filtered == len(outcomes["filtered"])
+
+    def bring(self, pages: set[int] | None) -> tuple[set[int], Haul | None]:
+        """Those of *pages* whose items come home, if items do at all."""
+        brought = {page for page in pages or () if self.ledger.harvest.is_new_page(key(page))}
+        assert brought == (pages or set()) - self.keys - self.pages
+        keys = [key(page) for page in brought]
+        assert self.ledger.harvest.enter_pages(keys)
+        return brought, None if pages is None else Haul(items=1, pages=keys)
 
     def elements(self, batch: int) -> list[str]:
         (payload,) = self.ledger.store.db.execute("SELECT payload FROM batch WHERE number = ?", (batch,)).fetchone()
@@ -230,12 +246,19 @@ class AnyOrder(RuleBasedStateMachine):
         assert max(self.tried_again.values(), default=0) <= 1
 
     @invariant()
+    def what_has_come_home_is_known(self) -> None:
+        assert self.ledger.harvest.files() == [self.home[where] for where in sorted(self.home)]
+        kept = [found for (found,) in self.ledger.store.db.execute("SELECT key FROM page ORDER BY key")]
+        assert kept == sorted(map(key, self.pages))
+        assert all(not self.ledger.harvest.is_new_page(key(page)) for page in self.pages | self.keys)
+
+    @invariant()
     def states_follow_the_arrows(self) -> None:
         db = self.ledger.store.db
         now = {("batch", number): state for number, state in db.execute("SELECT number, state FROM batch")}
-        now |= {("attempt", *key): state for *key, state in db.execute("SELECT batch, number, state FROM attempt")}
-        for key, state in now.items():
-            assert state in ARROWS[key[0]][self.before.get(key, "")], f"{key}: from {self.before.get(key)} to {state}"
+        now |= {("attempt", *one): state for *one, state in db.execute("SELECT batch, number, state FROM attempt")}
+        for one, state in now.items():
+            assert state in ARROWS[one[0]][self.before.get(one, "")], f"{one}: from {self.before.get(one)} to {state}"
         self.before = now
 
     @invariant()

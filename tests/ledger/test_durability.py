@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from file_limit import file_limit
-from ledgers import IDENTITY, TABLES, a_batch, cut, divert, dump, found_of, receipt, rows_of
+from ledgers import IDENTITY, KEYS, TABLES, a_batch, cut, divert, dump, found_of, receipt, rows_of
 from ledgers import states as counts
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
+from scrapy_distributed.ledger.rules import Haul
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sqlite_seen import BUCKET_BYTES, Seen
 from scrapy_distributed.ledger.states import Attempt, AttemptState
@@ -49,7 +50,8 @@ def failed_once(ledger: Ledger) -> Attempt:
 
 def settle(ledger: Ledger, attempt: Attempt) -> Any:
     report = receipt(attempt, 0b0111, failed={"dns": [0]}, filtered={"offsite": [1]}, again=1, finish_reason="shutdown")
-    return ledger.verdicts.settle(attempt, report, max_attempts=3, found=found_of((0, 9)), again=1)
+    haul = Haul(items=2, twice=1, pages=[b"a page"])
+    return ledger.verdicts.settle(attempt, report, max_attempts=3, found=found_of((0, 9)), haul=haul, again=1)
 
 
 OTHER = IDENTITY | {"arguments": "other"}
@@ -88,9 +90,11 @@ TRANSITIONS: dict[str, tuple[Callable[[Ledger], Any], Callable[[Ledger, Any], An
         lambda ledger: settle(ledger, with_an_attempt(ledger)), lambda ledger, _: ledger.intake.divert_found(), False,
     ),
     "retry": (with_failures, lambda ledger, _: ledger.control.retry(lambda state, reason: True), True),
+    "appends_to": (begun, lambda ledger, _: ledger.harvest.appends_to("/feeds/all.jl", 7), True),
     "walked": (begun, lambda ledger, _: ledger.intake.walked(), False),
     "walk_on": (lambda ledger: ledger.intake.walked(), lambda ledger, _: ledger.intake.walk_on(), True),
     "end": (lambda ledger: ledger.intake.walked(), lambda ledger, _: ledger.account.end(), False),
+    "end, and walked": (begun, lambda ledger, _: ledger.account.end(walked=True), False),
 }  # fmt: skip
 
 
@@ -144,7 +148,7 @@ def test_a_full_disk_leaves_the_ledger_as_it_was_and_later_all_goes_on(tmp_path:
     with closing(Ledger(tmp_path / "twin.sqlite")) as twin:
         twin.begin(IDENTITY, resume=True)
         expected, wanted = transition(twin, prepare(twin)), shape(twin)
-    for table in (*TABLES, "request"):
+    for table in (*TABLES, *KEYS):
         path = tmp_path / f"{table}.sqlite"
         with closing(Ledger(path)) as ledger:
             ledger.begin(IDENTITY, resume=True)

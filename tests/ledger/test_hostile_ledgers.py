@@ -58,6 +58,9 @@ def use(path: Path) -> None:
         count, _ = ledger.intake.open_batch()
         with suppress(LedgerUnavailableError):  # from here on such an error closes the crawl, as ledger_failed
             ledger.bookings.live()
+            ledger.harvest.files()
+            ledger.harvest.appended()
+            ledger.harvest.own_stored()
             ledger.account.balance()
             ledger.account.settled()
             ledger.account.posted()

@@ -17,7 +17,18 @@ from hypothesis import strategies as st
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.wire import receipt as receipts
 from scrapy_distributed.wire.payload import encode_payload
-from scrapy_distributed.wire.receipt import MAX_FEEDS, MAX_STATS, MAX_TARGETS, FeedFile, Receipt, numbers, receipt_path
+from scrapy_distributed.wire.receipt import (
+    MAX_FEEDS,
+    MAX_ITEMS_BYTES,
+    MAX_STATS,
+    MAX_TARGETS,
+    FeedFile,
+    ItemsFile,
+    Receipt,
+    items_path,
+    numbers,
+    receipt_path,
+)
 
 texts = st.text(max_size=20)
 reasons = texts.filter(str.isprintable)
@@ -32,6 +43,10 @@ json_values = st.recursive(
 
 
 keys = st.binary(min_size=1, max_size=30).map(bytes.hex)
+sizes = st.integers(0, MAX_ITEMS_BYTES)
+items_files = st.tuples(sizes, sizes, st.binary(min_size=32, max_size=32).map(bytes.hex)).map(
+    lambda drawn: ItemsFile(*sorted(drawn[:2]), drawn[2])
+)
 
 
 @st.composite
@@ -56,6 +71,7 @@ def valid(draw: st.DrawFn) -> Receipt:
         landed=tuple((position, draw(keys)) for position in draw(st.sets(st.sampled_from(range(size)))) if size)
         if size and final else (), finish_reason=draw(reasons),
         targets=tuple(draw(st.lists(texts | st.just(encode_payload(['"http://a/"'])), max_size=3))) if final else (),
+        items_file=draw(st.none() | items_files) if final else None,
         stats=draw(st.dictionaries(texts, st.integers(1 - 2**63, 2**63 - 1) | finite, max_size=3)) if final else {},
     )  # fmt: skip
 
@@ -74,8 +90,8 @@ def test_what_is_written_is_read(receipt: Receipt) -> None:
 @pytest.mark.parametrize(
     ("forged", "message"),
     [
-        ({"format": 1}, "format 1, expected 3"),
-        ({"format": 2}, "format 2, expected 3"),
+        ({"format": 1}, "format 1, expected 4"),
+        ({"format": 2}, "format 2, expected 4"),
         ({"settled": "Hw=="}, "requests that it never had"),  # 0b11111 of 4
         ({"settled": "not base64"}, "no receipt"),
         ({"settled": 7}, "no receipt"),
@@ -151,6 +167,16 @@ def test_what_is_written_is_read(receipt: Receipt) -> None:
             {"targets": ["[]"], "final": False},
             "found targets, feeds, stats or losses, expected them in the final one alone",
         ),
+        ({"items_file": [1, 9, "AB" * 32]}, "expected items, bytes and SHA-256 of a file beside a final one"),
+        ({"items_file": [1, 9, "ab" * 33]}, "expected items, bytes and SHA-256 of a file beside a final one"),
+        ({"items_file": [1, 9, None]}, "expected items, bytes and SHA-256 of a file beside a final one"),
+        ({"items_file": [10, 9, "ab" * 32]}, "expected items, bytes and SHA-256 of a file beside a final one"),
+        ({"items_file": [1, 9, "ab" * 32], "final": False}, "of a file beside a final one"),
+        ({"items_file": [-1, 9, "ab" * 32]}, "items in the file beside it is -1"),
+        ({"items_file": [1, "9", "ab" * 32]}, "size of the file beside it is '9'"),
+        ({"items_file": [1, 9]}, "no receipt"),
+        ({"items_file": "abc"}, "no receipt"),
+        ({"items_file": 7}, "no receipt"),
         ({"feeds": "abc"}, "no receipt"),
         ({"feeds": None}, "no receipt"),
         ({"more": 1}, "no receipt"),
@@ -384,6 +410,7 @@ def test_it_lies_in_a_sibling_folder_of_the_log(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     assert receipt_path("logs/p/my.spider/2.1.log", "2.1") == tmp_path / "logs/p/my.spider.receipts/2.1.json"
     assert receipt_path("j.log", "j") == tmp_path.with_name(f"{tmp_path.name}.receipts") / "j.json"
+    assert items_path(Path("/x/logs/p/s.receipts/2.1.json")) == Path("/x/logs/p/s.receipts/2.1.items")
 
 
 def test_two_jobs_with_dots_do_not_share_a_draft(tmp_path: Path) -> None:

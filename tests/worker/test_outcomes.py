@@ -11,8 +11,9 @@ from scrapy.spidermiddlewares.httperror import HttpError
 from twisted.internet import error as network
 
 from scrapy_distributed.wire.bitmap import bits
+from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import reason_of
-from scrapy_distributed.worker.outcomes import LOST, Outcomes
+from scrapy_distributed.worker.outcomes import DUPLICATE, LOST, Outcomes
 
 # Outcomes
 
@@ -218,3 +219,28 @@ def test_settled_is_what_a_plain_model_says(data: st.DataObject) -> None:
 )
 def test_reasons_have_stable_names(error: Exception, expected: tuple[str, str]) -> None:
     assert reason_of(error) == expected
+
+
+def test_a_crawl_that_ends_early_has_not_settled_what_another_request_stands_for() -> None:
+    outcomes = Outcomes(3)
+    leads, duplicate, offsite = outcomes.start(0), outcomes.start(1), outcomes.start(2)
+    outcomes.follow(0)  # to the page of the second one, and never ends
+    outcomes.end(leads)
+    outcomes.note(duplicate, Outcome.FILTERED, DUPLICATE)
+    outcomes.end(duplicate)
+    outcomes.note(offsite, Outcome.FILTERED, "offsite")
+    outcomes.end(offsite)
+    outcomes.reopen_duplicates()
+    assert outcomes.settled == 0b100
+    assert outcomes.by_reason(Outcome.FILTERED) == {"offsite": [2]}
+
+
+def test_what_fails_after_its_pages_fails_its_start_request_unless_that_has_an_outcome() -> None:
+    outcomes = Outcomes(2)
+    first, second = outcomes.start(0), outcomes.start(1)
+    outcomes.end(first)
+    outcomes.fail(0, "item can't come home: lock")
+    outcomes.note(second, Outcome.FAILED, "http 404")
+    outcomes.end(second)
+    outcomes.fail(1, "item can't come home: lock")
+    assert outcomes.by_reason(Outcome.FAILED) == {"item can't come home: lock": [0], "http 404": [1]}

@@ -1,0 +1,281 @@
+"""Puts the items that have come home into the feeds of the coordinator, as if they had been scraped here.
+
+All of it is in the spool: what workers have brought, and what the coordinator has scraped itself, from the moment when
+its walk is said to be done. So a run that is taken up again writes its feeds anew, each item once.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection
+from inspect import iscoroutinefunction
+from typing import Any
+
+from pydispatch.dispatcher import getAllReceivers, liveReceivers
+from scrapy import Request, signals
+from scrapy.crawler import Crawler
+from scrapy.extensions.feedexport import FeedExporter
+from scrapy.utils.defer import deferred_from_coro, ensure_awaitable, maybe_deferred_to_future
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
+
+from scrapy_distributed.coordinator.home_pipelines import HomePipelines
+from scrapy_distributed.coordinator.own_pages import OwnPages
+from scrapy_distributed.errors import LedgerError, LedgerUnavailableError, NotSerializableError, WireError
+from scrapy_distributed.feeds.appending import Appending
+from scrapy_distributed.feeds.feeds import Feeds
+from scrapy_distributed.items.spool import OwnItems, Spool
+from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
+from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.password import without_password
+
+logger = logging.getLogger(__name__)
+
+TURN = 0.02  # seconds of CPU, after which items leave the event loop to others
+_KNOWN = ("scrapy", "scrapy_distributed")
+
+
+class Homecoming:
+    """The feeds of *crawler*, and what is on its way into them from *spool*. *ledger* tells what counts; *pipelines*:
+    names of those that run here alone. *changed* is called when nothing is on its way any more, *ledger_failed* if the
+    ledger can't be written.
+
+    To be made before Scrapy opens the feeds."""
+
+    def __init__(
+        self, crawler: Crawler, *, spool: Spool, ledger: Ledger, pipelines: Collection[str], clock: Any,
+        changed: Callable[[], None], ledger_failed: Callable[[LedgerUnavailableError], None],
+    ) -> None:  # fmt: skip
+        self.crawler = crawler
+        self.spider: Any = crawler.spider
+        self.spool = spool
+        self.ledger = ledger
+        self.names_of_pipelines = pipelines
+        self.clock = clock
+        self.changed = changed
+        self.ledger_failed = ledger_failed
+        self.exporter: FeedExporter | None = crawler.get_extension(FeedExporter)
+        self.feeds = Feeds(crawler)
+        self.appending = Appending(self.exporter) if self.exporter is not None else None
+        self.pipelines: HomePipelines | None = None
+        self.own_pages = OwnPages(crawler, ledger)
+        self._own: OwnItems | None = None
+        self._waiting: deque[tuple[str, bool]] = deque()  # names in the spool, and whether they are new
+        self._current: Any = None  # the item that is told of just now
+        self._exporting = False
+        self._work: Deferred[None] = succeed(None)
+        self._given_up = False  # a feed lacks something
+        crawler.signals.connect(self._item_scraped, signals.item_scraped)
+        crawler.signals.connect(self.feeds.file_closed, signals.feed_slot_closed)
+        if self.exporter is not None:  # not before all is in: see ``close``
+            crawler.signals.disconnect(self.exporter.close_spider, signals.spider_closed)
+
+    def check(self) -> None:
+        """Raises ``ConfigError`` for a feed that Scrapy has disabled."""
+        self.feeds.check(self.crawler)
+
+    async def check_places(self) -> None:
+        """Raises ``ConfigError`` for a feed that can't be written, as far as that can be known before there is an
+        item."""
+        await self.feeds.try_places(f"probe-{secrets.token_hex(4)}", thorough=False)
+
+    def begin(self, run: str, *, walk: bool) -> None:
+        """What an earlier command of *run* has brought home goes into the feeds once more. *walk*: what the coordinator
+        has scraped itself is scraped again. Raises ``LedgerError`` where it can't be found."""
+        spool = self.spool
+        names = self.ledger.files()
+        try:
+            spool.begin(run, names, keep_own=not walk)
+            names = [*spool.own(), *names]
+            missing = [name for name in names if not (spool.folder / name).exists()]
+            if not missing:
+                self._enter_own_pages()
+                self._own = spool.begin_own()
+        except OSError as error:
+            raise LedgerError(f"{spool.folder}: can't keep the items that come home: {error}") from None
+        if missing:
+            raise LedgerError(
+                f"{spool.folder}: {len(missing)} files with items of this run are missing, {missing[0]} first, so its"
+                " feeds would not be whole; put them back, or begin a new run with -s DISTRIBUTED_RESUME=False"
+            )
+        if self.names_of_pipelines:
+            self.pipelines = HomePipelines(self.crawler, self.names_of_pipelines)
+        if self.appending is not None:
+            self.appending.before, self.appending.kept = self.ledger.appended(), spool.folder
+            self.appending.note = self.ledger.appends_to
+        if names:
+            self._warn_of_appending()
+            self._waiting += [(name, False) for name in names]
+            self._go_on()
+
+    def _warn_of_appending(self) -> None:
+        for slot in self.exporter.slots if self.exporter is not None else ():
+            if getattr(slot.storage, "overwrite", True) is False:  # no local file, which is cut back
+                logger.warning(
+                    "%s is appended to, and all items of the run are written there again: those of an earlier command"
+                    " may be there already", without_password(slot.uri), extra=self._extra,
+                )  # fmt: skip
+
+    def _enter_own_pages(self) -> None:
+        try:
+            self.ledger.know_pages(self.spool.own_pages())
+        except (OSError, WireError) as error:
+            raise LedgerError(f"{self.spool.folder}: can't read the items that have come home: {error}") from None
+
+    def ended(self) -> None:
+        """The run is over: what earlier ones have left is of no use any more."""
+        self.spool.forget(self.ledger.earlier_runs())
+
+    def came(self, attempt: Attempt) -> None:
+        """*attempt* counts: what it has brought is in the spool."""
+        self._waiting.append((attempt.spool_name, True))
+        self._go_on()
+
+    def takes(self, output: Any, response: Any) -> bool:
+        """Whether *output* of the coordinator's own page goes on: no item of a page that a worker has brought items
+        of."""
+        if output is None or isinstance(output, Request) or self._own is None:
+            return True
+        try:
+            welcome = self.own_pages.is_welcome(response)
+        except LedgerUnavailableError as error:
+            self.ledger_failed(error)
+            return True
+        if not welcome:
+            assert self.crawler.stats is not None
+            self.crawler.stats.inc_value("distributed/own_items_twice")
+        return welcome
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that has come home is with the feeds."""
+        return not self._exporting
+
+    def own_is_safe(self) -> bool:
+        """Whether a later command has the coordinator's own items. If not, only the one that has scraped them has them,
+        and its walk is not to be called done before the run is over."""
+        return self._own is not None and self._own.sync()
+
+    async def finish(self) -> None:
+        """Wait until it is ``idle``."""
+        while self._exporting:
+            await maybe_deferred_to_future(self._work)
+
+    async def close(self) -> bool:
+        """Store the feeds. Returns whether each has all that it could hold. Where the run has not begun, what is in
+        their place from earlier stays."""
+        if self._own is not None:
+            self._own.close()
+        if self.exporter is None:
+            return True
+        if self._own is None:
+            for slot in self.exporter.slots:
+                slot.store_empty = False
+        try:
+            await ensure_awaitable(self.exporter.close_spider(self.spider))
+        except Exception:
+            logger.exception("Closing the feeds failed", extra=self._extra)
+            return False
+        self.feeds.close()
+        self.ledger.set_unexported(self.feeds.unexported)
+        assert self.crawler.stats is not None
+        return self.feeds.stored(self.crawler.stats.get_stats())
+
+    # One after the other
+
+    def _go_on(self) -> None:
+        if not self._exporting:
+            self._exporting = True
+            self._work = deferred_from_coro(self._export_all())  # it may be over by now
+
+    async def _export_all(self) -> None:
+        try:
+            while self._waiting:
+                name, is_new = self._waiting.popleft()
+                await self._export(name, is_new=is_new)
+        except Exception:
+            self.feeds.damaged = True
+            logger.exception("Not all that has come home is in the feeds", extra=self._extra)
+        finally:
+            self._exporting = False
+        self.changed()
+
+    async def _export(self, name: str, *, is_new: bool) -> None:
+        tell = self._announcing() if is_new else self._export_again
+        began = time.thread_time()
+        try:
+            for line in self.spool.lines(name):
+                item = line.item if self.pipelines is None else await self.pipelines.process(line.item)
+                if item is not None:
+                    self._current = item
+                    if (answer := tell(item)) is not None:
+                        await answer
+                    self._check_feeds()
+                if time.thread_time() - began > TURN:
+                    await maybe_deferred_to_future(deferLater(self.clock, 0))
+                    began = time.thread_time()
+        except (OSError, WireError) as error:  # it was whole when it came
+            self.feeds.damaged = True
+            logger.error("%s: items of this run can't be read any more: %s", self.spool.folder / name, error,
+                         extra=self._extra)  # fmt: skip
+        finally:
+            self._current = None
+
+    def _announcing(self) -> Callable[[Any], Awaitable[Any] | None]:
+        """Sends the signal of an item. Scrapy's way makes a task for each receiver, which costs as much as all the rest
+        together, and is of use where one of them waits for something."""
+        receivers = liveReceivers(getAllReceivers(self.crawler, signals.item_scraped))
+        if all(_is_plain(receiver) for receiver in receivers):
+            return self._announce_at_once
+        return self._announce
+
+    def _announce_at_once(self, item: Any) -> None:
+        self.crawler.signals.send_catch_log(signal=signals.item_scraped, item=item, response=None, spider=self.spider)
+
+    async def _announce(self, item: Any) -> None:
+        await self.crawler.signals.send_catch_log_async(
+            signal=signals.item_scraped, item=item, response=None, spider=self.spider
+        )
+
+    def _export_again(self, item: Any) -> None:
+        """An earlier command has told all others of it."""
+        if self.exporter is None or self._given_up:
+            return
+        try:
+            self.exporter.item_scraped(item, self.spider)
+        except Exception:
+            logger.exception("An item is not in all feeds", extra=self._extra)
+
+    def _check_feeds(self) -> None:
+        """Where a feed lacks an item, the rest is of no use: it is written anew, from the spool."""
+        if not self._given_up and self.exporter is not None and self.feeds.lacks_items:
+            self._given_up = True
+            self.crawler.signals.disconnect(self.exporter.item_scraped, signals.item_scraped)
+            logger.error(
+                "A feed can't be written, the error above tells why: it gets no more items, and neither do others. They"
+                " come home all the same, and the same command writes the feeds anew", extra=self._extra,
+            )  # fmt: skip
+
+    def _item_scraped(self, item: Any, response: Any) -> None:
+        if item is self._current or self._own is None:
+            return
+        self._check_feeds()
+        try:
+            self._own.add(item, page=self.own_pages.page(response))
+        except (NotSerializableError, OSError) as error:
+            logger.warning(
+                "An item that was scraped here can't be kept for a later command (%s): one that takes this run up again"
+                " scrapes them all again; the next ones are not told", error, extra=self._extra,
+            )  # fmt: skip
+
+    @property
+    def _extra(self) -> dict[str, Any]:
+        return {"spider": self.spider}
+
+
+def _is_plain(receiver: Any) -> bool:
+    """Whether it is known to wait for nothing."""
+    return receiver.__module__.partition(".")[0] in _KNOWN and not iscoroutinefunction(receiver)

@@ -1,0 +1,44 @@
+"""The pages of the coordinator's own crawl, which workers may come upon as well: each brings its items once, as if the
+dupe filter of one crawl had seen all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from scrapy.crawler import Crawler
+from scrapy.http import Response
+
+from scrapy_distributed.coordinator.walk import TRIED
+from scrapy_distributed.divert.fingerprint import fingerprinter_of
+from scrapy_distributed.items.lines import MAX_PAGE
+from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
+
+_RETRIED = ("retry_times", TRIED)  # meta of requests that no dupe filter looks at again
+
+
+class OwnPages:
+    """Those of *crawler* that have items. *ledger* knows those that workers have brought items of."""
+
+    def __init__(self, crawler: Crawler, ledger: Ledger) -> None:
+        self.crawler = crawler
+        self.ledger = ledger
+        self._welcome: WeakKeyDictionary[Response, bool] = WeakKeyDictionary()
+
+    def page(self, response: Any) -> str:
+        """The key of the request that gave *response*, in hexadecimal digits; '' where there is none, or where no dupe
+        filter looks at it."""
+        request = getattr(response, "request", None)
+        if request is None or (request.dont_filter and not any(name in request.meta for name in _RETRIED)):
+            return ""
+        key = fingerprinter_of(self.crawler)(request).hex()
+        return key if len(key) <= MAX_PAGE else ""
+
+    def is_welcome(self, response: Any) -> bool:
+        """Whether the items of *response* count: no worker has brought them before, and none will after."""
+        page = self.page(response)
+        if not page:
+            return True
+        if response not in self._welcome:
+            self._welcome[response] = self.ledger.enter_pages([bytes.fromhex(page)])
+        return self._welcome[response]

@@ -1,0 +1,125 @@
+"""Which items come home: those of accepted attempts, each page's once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from scrapy_distributed.ledger.sqlite_batches import Batches, requests_at
+from scrapy_distributed.ledger.sqlite_store import Store, damage, while_available
+from scrapy_distributed.ledger.states import Attempt, spool_name
+from scrapy_distributed.wire.payload import encode_payload
+from scrapy_distributed.wire.receipt import FeedFile
+
+HOME = """
+SELECT batch, number, token FROM attempt WHERE run = ? AND state = 'accepted' AND home IS NOT NULL
+ORDER BY batch, number
+"""
+EARLIER = """
+SELECT name FROM run WHERE id < :run AND ended IS NOT NULL
+    AND identity = (SELECT identity FROM run WHERE id = :run) ORDER BY id
+"""
+APPENDED = "SELECT appended FROM run WHERE id = ?"
+OWN = "SELECT own FROM run WHERE id = ?"
+SET_OWN = "UPDATE run SET own = ? WHERE id = ?"
+SET_UNEXPORTED = "UPDATE run SET unexported = ? WHERE id = ?"
+SET_APPENDED = "UPDATE run SET appended = ? WHERE id = ?"
+
+
+class Harvest:
+    """For what takes items home, and puts them into feeds."""
+
+    def __init__(self, store: Store, batches: Batches) -> None:
+        self._store = store
+        self._batches = batches
+
+    @while_available
+    def is_new_page(self, key: bytes) -> bool:
+        """Whether *key* is new to the run, as a page and as a request of its own."""
+        with self._store.scratch():
+            return key not in self._store.seen
+
+    @while_available
+    def enter_pages(self, keys: Collection[bytes]) -> bool:
+        """Enter *keys*, which are new no longer; that becomes durable when the attempt is settled that has brought
+        them. Where one is not new nothing is done; returns whether all were.
+
+        To be followed by the verdict on the attempt at once: what else comes upon one of these pages, or requests it,
+        would be left out for an attempt that may not count."""
+        with self._store.scratch():
+            new = self._store.seen.add(keys)
+        if all(new):
+            return True
+        self.leave_pages([key for key, is_new in zip(keys, new, strict=True) if is_new])
+        return False
+
+    @while_available
+    def know_pages(self, keys: Iterable[bytes]) -> None:
+        """These have brought items in an earlier command, as the spool tells."""
+        with self._store.scratch():
+            self._store.seen.add(keys)
+
+    def leave_pages(self, keys: Iterable[bytes]) -> None:
+        """What has brought them does not count."""
+        self._store.seen.discard(keys)
+
+    @while_available
+    def payload(self, attempt: Attempt) -> str:
+        """What *attempt* was sent."""
+        return encode_payload(requests_at(self._batches.payload(attempt.batch), attempt.positions))
+
+    @while_available
+    def files(self) -> list[str]:
+        """The names in the spool of all that has come home from workers, by batch and attempt."""
+        rows = self._store.db.execute(HOME, (self._store.run_id,))
+        return [spool_name(batch, number, token) for batch, number, token in rows]
+
+    @while_available
+    def earlier_runs(self) -> list[str]:
+        """The names of the runs of this one's identity that have ended before it."""
+        return [name for (name,) in self._store.db.execute(EARLIER, {"run": self._store.run_id})]
+
+    @while_available
+    def appended(self) -> dict[str, int]:
+        """The files that feeds of this run append to, and the bytes that were in each before."""
+        (text,) = self._store.row(APPENDED, (self._store.run_id,))
+        with damage("the files that feeds append to"):
+            return dict(json.loads(text))
+
+    @while_available
+    def appends_to(self, path: str, size: int) -> None:
+        """A feed is about to append to *path*, which has *size* bytes. Survives a power cut. Of several times the first
+        counts."""
+        with self._store.transaction(durable=True):
+            text = json.dumps({path: size} | self.appended())
+            self._store.db.execute(SET_APPENDED, (text, self._store.run_id))
+
+    @while_available
+    def set_unexported(self, number: int) -> None:
+        """Items that have come home and that the coordinator's feeds could not express."""
+        self._store.db.execute(SET_UNEXPORTED, (number, self._store.run_id))
+
+    # The feeds of what the coordinator has scraped itself, where workers have feeds
+
+    @while_available
+    def own_stored(self) -> set[str]:
+        """The names in the spool of what is in such a feed."""
+        return {name for names, _ in self._own() for name in names}
+
+    @while_available
+    def store_own(self, names: Sequence[str], files: Sequence[FeedFile]) -> None:
+        """What is called so in the spool is in *files* now. Survives a power cut."""
+        with self._store.transaction(durable=True):
+            text = json.dumps([*self._own(), [list(names), [list(file) for file in files]]])
+            self._store.db.execute(SET_OWN, (text, self._store.run_id))
+
+    @while_available
+    def forget_own(self) -> None:
+        """It is scraped again, so these feeds do not count."""
+        self._store.db.execute(SET_OWN, ("[]", self._store.run_id))
+
+    def _own(self) -> list[Any]:
+        (text,) = self._store.row(OWN, (self._store.run_id,))
+        with damage("the feeds of what was scraped here"):
+            return [(list(names), files) for names, files in json.loads(text)]

@@ -1,0 +1,166 @@
+"""Where the items of a run go, by the settings of its coordinator; what is refused, and what is said."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scrapy.settings import Settings
+
+from scrapy_distributed.config.config import Config
+from scrapy_distributed.config.items_go import ItemsGo, pipelines_of_workers, tell_where_items_go, where_items_go
+from scrapy_distributed.errors import ConfigError
+
+
+class Own:
+    """A pipeline of a project."""
+
+
+class Other:
+    """Another one."""
+
+
+OWN = f"{__name__}.Own"
+BATCH = "ftp://u:secret@h/%(batch)s.jl"
+OURS: dict[str, Any] = {"DISTRIBUTED_TARGET_FEED_URL": BATCH}
+OURS_TOO: dict[str, Any] = {"DISTRIBUTED_TARGET_FEEDS": {BATCH: {"format": "jl"}}}
+THEIRS: dict[str, Any] = {"FEEDS": {BATCH: {"format": "jl"}}}
+FILE: dict[str, Any] = {"FEEDS": {Path("/out.jl"): {"format": "jl"}}}
+PIPELINES: dict[str, Any] = {"ITEM_PIPELINES": {OWN: 300}}
+HOME, NONE = {"DISTRIBUTED_ITEMS": "home"}, {"DISTRIBUTED_ITEMS": "none"}
+AT_HOME: dict[str, Any] = {**PIPELINES, "DISTRIBUTED_PIPELINES_AT_HOME": [OWN]}
+NO_WAIT: dict[str, Any] = {"DISTRIBUTED_WAIT": False}
+
+
+def of(*given: dict[str, Any]) -> tuple[Config, Settings]:
+    settings = Settings({name: value for some in given for name, value in some.items()})
+    return Config.from_settings(settings), settings
+
+
+@pytest.mark.parametrize(
+    ("given", "go"),
+    [
+        ([], ItemsGo.HOME),
+        ([FILE], ItemsGo.HOME),
+        ([FILE, PIPELINES], ItemsGo.HOME),
+        ([{"FEED_URI": "out.jl"}, PIPELINES], ItemsGo.HOME),
+        ([{"FEEDS": {"%(time)s.jl": {}, "%%(_job)s.jl": {}}}], ItemsGo.HOME),
+        ([PIPELINES], ItemsGo.NOWHERE),
+        ([{"ITEM_PIPELINES": {OWN: None}}], ItemsGo.HOME),
+        ([{"ITEM_PIPELINES_BASE": {OWN: 1}}], ItemsGo.NOWHERE),
+        ([PIPELINES, HOME], ItemsGo.HOME),
+        ([AT_HOME], ItemsGo.HOME),
+        ([NONE], ItemsGo.NOWHERE),
+        ([NONE, FILE], ItemsGo.NOWHERE),
+        ([NONE, OURS], ItemsGo.NOWHERE),
+        ([OURS], ItemsGo.FEEDS),
+        ([OURS_TOO], ItemsGo.FEEDS),
+        ([OURS, FILE], ItemsGo.FEEDS),
+        ([THEIRS], ItemsGo.FEEDS),
+        ([{"FEED_URI": "%(_job)s.jl"}], ItemsGo.FEEDS),
+        ([THEIRS, NO_WAIT], ItemsGo.FEEDS),
+        ([OURS, NO_WAIT], ItemsGo.FEEDS),
+        ([NO_WAIT], ItemsGo.NOWHERE),
+        ([NO_WAIT, PIPELINES], ItemsGo.NOWHERE),
+        ([NO_WAIT, NONE, FILE], ItemsGo.NOWHERE),
+    ],
+)
+def test_where_they_go(given: list[dict[str, Any]], go: ItemsGo) -> None:
+    assert where_items_go(*of(*given)) is go
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([HOME, OURS], r'^DISTRIBUTED_ITEMS: found "home", and feeds for the workers as well \('),
+        ([HOME, OURS_TOO], "^DISTRIBUTED_ITEMS"),
+        ([HOME, THEIRS], "^DISTRIBUTED_ITEMS"),
+        ([AT_HOME, NONE], "^DISTRIBUTED_PIPELINES_AT_HOME: found pipelines, and items that do not come home"),
+        ([AT_HOME, OURS], "^DISTRIBUTED_PIPELINES_AT_HOME"),
+        ([AT_HOME, THEIRS], "^DISTRIBUTED_PIPELINES_AT_HOME"),
+        ([AT_HOME, NO_WAIT], "^DISTRIBUTED_PIPELINES_AT_HOME"),
+        (
+            [{"FEEDS": {BATCH: {}, "all.csv": {}}}],
+            r"^FEEDS: found .*, of which each job writes its own, and 'all.csv', which all jobs would write over",
+        ),
+        ([{"FEED_URI": "all.csv"}, THEIRS], "^FEEDS: found .*'all.csv', which all jobs"),
+        ([NO_WAIT, FILE], "^DISTRIBUTED_WAIT: found False, so nobody is there when items come home"),
+        ([NO_WAIT, HOME], "^DISTRIBUTED_WAIT"),
+    ],
+)
+def test_what_would_be_lost_or_written_over_is_refused(given: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        where_items_go(*of(*given))
+    assert "secret" not in str(caught.value)
+    assert "expected" in str(caught.value)
+
+
+def test_workers_have_the_pipelines_that_do_not_run_at_home() -> None:
+    other = f"{__name__}.Other"
+    config, settings = of({"ITEM_PIPELINES": {Own: 300, other: 400}, "DISTRIBUTED_PIPELINES_AT_HOME": [OWN]})
+    assert pipelines_of_workers(config, settings) == {other: 400}
+
+
+@pytest.mark.parametrize("pipelines", [{}, {f"{__name__}.Other": 300}, {OWN: None}])
+def test_a_pipeline_that_is_none_can_not_run_at_home(pipelines: dict[str, Any]) -> None:
+    config, settings = of({"ITEM_PIPELINES": pipelines, "DISTRIBUTED_PIPELINES_AT_HOME": [OWN]})
+    with pytest.raises(ConfigError, match=rf"^DISTRIBUTED_PIPELINES_AT_HOME: found {OWN}, expected names"):
+        pipelines_of_workers(config, settings)
+
+
+@pytest.mark.parametrize(
+    ("go", "given", "told"),
+    [
+        (ItemsGo.FEEDS, [OURS, FILE], ["Items: each job writes its own to 'ftp://u@h/%(batch)s.jl'"]),
+        (ItemsGo.FEEDS, [{"FEED_URI": "%(batch)s.jl"}], ["Items: each job writes its own to '%(batch)s.jl'"]),
+        (
+            ItemsGo.NOWHERE,
+            [],
+            [
+                "Items: they go through the pipelines of the workers, and into no feed;"
+                ' DISTRIBUTED_ITEMS = "home" or -O FILE brings them home'
+            ],
+        ),
+        (ItemsGo.NOWHERE, [NONE], ["Items: they go through the pipelines of the workers, and into no feed"]),
+        (ItemsGo.HOME, [FILE], ["Items: they come home by way of spool/, and are written here to '/out.jl'"]),
+        (
+            ItemsGo.HOME,
+            [PIPELINES, FILE],
+            [
+                "Items: they come home by way of spool/, and are written here to '/out.jl'",
+                "Item pipelines: each worker has its own of Own",
+            ],
+        ),
+        (
+            ItemsGo.HOME,
+            [AT_HOME, FILE],
+            [
+                "Items: they come home by way of spool/, and are written here to '/out.jl'",
+                "Item pipelines: each worker has its own of none; all items pass Own on the coordinator",
+            ],
+        ),
+        (
+            ItemsGo.FEEDS,
+            [{"FEED_URI": "%(batch)s.jl", "FILES_STORE": "/files"}],
+            [
+                "Items: each job writes its own to '%(batch)s.jl'",
+                "FILES_STORE: each worker has its own, '/files' as it is on its node",
+            ],
+        ),
+    ],
+)
+def test_it_is_said_before_the_first_batch(
+    caplog: pytest.LogCaptureFixture, go: ItemsGo, given: list[dict[str, Any]], told: list[str]
+) -> None:
+    caplog.set_level(logging.INFO)
+    tell_where_items_go(go, *of(*given), "spool/")
+    assert caplog.messages == told
+
+
+def test_that_no_feed_is_set_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    tell_where_items_go(ItemsGo.HOME, *of(), "spool/")
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "come home to spool/ and are written nowhere else; scrapy batches export" in record.getMessage()
