@@ -107,8 +107,9 @@ def test_every_callback_of_a_plain_spider_has_run_once(plain: Crawl) -> None:
     assert cases.pop("again") == 2  # dont_filter
     assert cases.pop("b=1&a=2") == 1  # and neither ?a=2&b=1 nor its #fragment
     once = ["errback", "form", "further", "furthest", "json", "leads", "post"]
-    assert cases == dict.fromkeys(once, 1)
-    assert {item["place"] for item in plain.items()} == {"worker"}
+    here = {item["case"] for item in plain.items() if item["place"] == "coordinator"}
+    assert here == {"large", "object", "unmarked"}  # in a feed beside those of the workers
+    assert cases == dict.fromkeys([*once, *here], 1)
     assert plain.balance() == {"diverted": 8, "duplicates": 2, "crawled": 7, "failed": 1}
     assert plain.stat("distributed/duplicates") == 2
     (failed,) = plain.run()["outcomes"]
@@ -151,6 +152,7 @@ def test_what_is_a_spiders_own_affair(project: Project, small_site: SiteChild, t
         crawl = project.crawl("peculiar", folder=folder, args={"site": small_site.url}, settings=settings).wait()
         assert crawl.balance() == {"diverted": 2, "crawled": 2}, crawl.log
         assert sorted((item["kind"], item["place"]) for item in crawl.items()) == [
+            ("SALE", "coordinator"),
             ("flat", "worker"),
             ("house", "worker"),
         ]
@@ -222,7 +224,7 @@ def test_workers_without_a_twisted_reactor(project: Project, small_site: SiteChi
     crawl = project.crawl("plain", folder=tmp_path, args=args, settings=settings).wait()
     assert crawl.balance() == {"diverted": 8, "duplicates": 2, "crawled": 7, "failed": 1}
     assert Counter(item["case"] for item in crawl.items())["furthest"] == 1
-    assert {item["reactor"] for item in crawl.items() if "reactor" in item} == {False}
+    assert {item["reactor"] for item in crawl.items() if "reactor" in item and item["place"] == "worker"} == {False}
 
 
 def test_disabled_it_is_an_ordinary_crawl(project: Project, small_site: SiteChild, tmp_path: Path) -> None:

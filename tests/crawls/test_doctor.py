@@ -346,6 +346,8 @@ def test_a_probe_has_the_feeds_of_a_crawl_and_leaves_no_file() -> None:
 
 def test_a_probe_does_not_have_the_feeds_of_the_project() -> None:
     _, job = here({}, {"site": "s"})
+    assert job.settings["FEEDS"] == "{}"  # the items come home
+    _, job = here({"FEEDS": {"/items/%(batch)s.jl": {"format": "jsonlines"}}}, {"site": "s"})
     assert "FEEDS" not in job.settings
     assert probe_of(job, Config.from_settings(Settings())).settings["FEEDS"] == "{}"
 

@@ -1,0 +1,40 @@
+"""A project whose items come home, on the nodes of all end-to-end tests, and the shop that it crawls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from crawling import Project, with_urls
+from homing import Home
+from scrapyd_child import ScrapydChild
+from shop import Shop, shop
+
+
+@pytest.fixture(scope="session")
+def home_project(nodes: list[ScrapydChild], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    folder = tmp_path_factory.mktemp("home_project")
+    project = Project(folder, with_urls(nodes), settings="trial.home_settings", name="home")
+    try:
+        project.deploy("scrapyd2", "scrapyd3", folder=tmp_path_factory.mktemp("home_deploy"))
+        yield project
+    finally:
+        project.end()
+
+
+@pytest.fixture(scope="module")
+def shop_child() -> Iterator[Shop]:
+    with shop() as child:
+        yield child
+
+
+@pytest.fixture
+def own_shop() -> Iterator[Shop]:
+    """One that only this test sees."""
+    with shop() as child:
+        yield child
+
+
+@pytest.fixture(scope="module")
+def home(home_project: Project, shop_child: Shop) -> Home:
+    return Home(home_project, shop_child)
