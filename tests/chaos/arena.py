@@ -18,6 +18,7 @@ import crawling
 from crawling import SCRAPY, Crawl, Project, SiteChild, call, with_urls
 from ftp_child import FtpChild
 from gate import Gate, Weather, gate
+from launcher import NEVER, SWITCHES
 from places import Folder
 from scrapyd_child import ScrapydChild, start
 
@@ -36,6 +37,7 @@ ARGS: dict[str, Callable[[int], dict[str, Any]]] = {
 # A call that hangs, a lost job and a fleet that is gone are noticed soon: the suite has minutes, not hours. In seconds,
 # on a machine that has nothing else to do. Six jobs that start at once on two cores take four of them.
 TIMES = {"DISTRIBUTED_TIMEOUT": 2, "DISTRIBUTED_LEASE": 6, "DISTRIBUTED_FLEET_TIMEOUT": 20}
+OLDER = '{"older": 1}\n{"older": 2}\n'  # lines that a file to append to has had before
 
 
 def slowness() -> float:
@@ -203,16 +205,21 @@ def log_tail(crawl: Crawl, characters: int = 3000) -> str:
 
 
 @contextmanager
-def fleet(folder: Path, *, conf: str = "", count: int = 3, max_proc: int = 2) -> Iterator[Fleet]:
-    """The first node starts its workers as Scrapyd does, the others from a warm process. *conf*: lines for the nodes'
-    configuration. What they and their workers leave behind is in *folder*."""
+def fleet(
+    folder: Path, *, conf: str = "", count: int = 3, max_proc: int = 2, first_cold: bool = True
+) -> Iterator[Fleet]:
+    """The nodes start their workers from a warm process, but for the first if that is to be *first_cold*: as Scrapyd
+    does, at fifteen times the CPU. *conf*: lines for the nodes' configuration. What they and their workers leave behind
+    is in *folder*."""
     for name in ("project", "deploy", "tmp"):
         (folder / name).mkdir()
     (folder / ".scrapyd.conf").write_text(f"[scrapyd]\n{conf}\n")
     environment = patch.dict(os.environ, HOME=str(folder), TMPDIR=str(folder / "tmp"))
     with ExitStack() as stack, environment:
         children = [
-            stack.enter_context(start(folder, name=f"scrapyd{number}", max_proc=max_proc, warm=number > 1))
+            stack.enter_context(
+                start(folder, name=f"scrapyd{number}", max_proc=max_proc, warm=number > 1 or not first_cold)
+            )
             for number in range(1, count + 1)
         ]
         nodes = [StruckNode(child, stack.enter_context(gate(child.port))) for child in children]
@@ -231,7 +238,7 @@ class Run:
     """A run of *spider*, however often its coordinator dies. *note* is shown where something is wrong with it.
 
     *properties*: that the site has, each of which is one request for the fleet. *scheme*: of the feeds' URL; with *ftp*
-    they go to that server.
+    they go to that server. *home*: ``-O`` or ``-o`` brings the items home, into a file of the coordinator's.
     """
 
     def __init__(
@@ -248,6 +255,7 @@ class Run:
         ftp: FtpChild | None = None,
         settings: Mapping[str, Any] | None = None,
         workers: Mapping[str, Any] | None = None,
+        home: str = "",
     ) -> None:
         self.fleet = fleet
         self.site = site
@@ -262,11 +270,17 @@ class Run:
         self.temp = Folder(folder / "temp")  # where workers put what they upload at the end
         self.ftp = ftp
         self.uploads = ftp is not None or scheme == "upload"
+        self.home = home
+        self.place = Folder(folder / "place")
+        self.switches = folder / "switches"  # of the faults in the files that items come home to: see ``launcher.py``
+        self.switches.mkdir()
+        if home == "-o":
+            self.output.write_text(OLDER)
         place = f"{scheme}://{self.items.path}" if ftp is None else ftp.url.replace("//", "//anonymous@")
         inside = {"CHAOS_FOLDER": str(self.grants), "FEED_TEMPDIR": str(self.temp.path), **(workers or {})}
         self.settings = {
             "DISTRIBUTED_WORKER_SETTINGS": json.dumps(inside),
-            "DISTRIBUTED_TARGET_FEED_URL": f"{place}/%(batch)s_%(name)s_%(time)s.jl",
+            "DISTRIBUTED_TARGET_FEED_URL": "" if home else f"{place}/%(batch)s_%(name)s_%(time)s.jl",
             **(settings or {}),
         }
         self.crawls: list[Crawl] = []
@@ -280,6 +294,22 @@ class Run:
         return self.items.path if self.ftp is None else self.ftp.items
 
     @property
+    def output(self) -> Path:
+        """Where all items are in the end that come home."""
+        return self.place.path / "out.jl"
+
+    @property
+    def spool(self) -> Path:
+        """The folder for items that have come home; there is one run."""
+        (folder,) = self.folder.glob("ledger.sqlite.items/*")
+        return folder
+
+    def switch(self, name: str, *, on: bool) -> None:
+        """A disk is full, or is not any more, for coordinators with items at home."""
+        switch = self.switches / name
+        switch.touch() if on else switch.unlink(missing_ok=True)
+
+    @property
     def own_feeds(self) -> list[Path]:
         """Those of the coordinators, for what they crawl themselves: one each."""
         return [self.folder / f"own-{number}.jl" for number in range(1, len(self.crawls) + 1)]
@@ -287,8 +317,10 @@ class Run:
     def mend(self) -> None:
         """All that is not the fleet's is as it should be."""
         self.site.go_on()
-        self.items.open()
-        self.temp.open()
+        for folder in (self.items, self.temp, self.place):
+            folder.open()
+        for switch in self.switches.iterdir():
+            switch.unlink()
         if self.ftp is not None:
             if self.ftp.process.poll() is not None:
                 self.ftp.restart()
@@ -311,14 +343,19 @@ class Run:
     def begin(self, point: str | None = None, number: int = 1, **settings: Any) -> Crawl:
         """Give the command; with *point* the coordinator kills itself there, the *number*-th time (``launcher.py``)."""
         self.began = self.began or time.monotonic()
-        own = {f"{self.folder}/own-{len(self.crawls) + 1}.jl": {"format": "jl"}}
-        here = {"DISTRIBUTED_TARGET_HOSTS": ",".join(self.hosts), "FEEDS": json.dumps(own)}
+        own = f"{self.folder}/own-{len(self.crawls) + 1}.jl"
+        point = NEVER if self.home and point is None else point
         crawl = self.fleet.project.crawl(
             self.spider,
             folder=self.folder,
             args={**self.args, "site": self.site.url},
-            settings={**here, **_in_time_of_this_machine({**TIMES, **self.settings, **settings})},
+            settings={
+                "DISTRIBUTED_TARGET_HOSTS": ",".join(self.hosts),
+                **_in_time_of_this_machine({**TIMES, **self.settings, **settings}),
+            },
             program=SCRAPY if point is None else (str(LAUNCHER), point, str(number)),
+            output=(self.home, str(self.output)) if self.home else ("-O", own),
+            environment={SWITCHES: str(self.switches)},
         )
         self.crawls.append(crawl)
         return crawl

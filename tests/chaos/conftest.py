@@ -11,8 +11,9 @@ FIGURES: list[str] = []
 
 
 @pytest.fixture(scope="session")
-def shared_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    with fleet(tmp_path_factory.mktemp("chaos")) as nodes:
+def shared_fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    long = not request.config.option.markexpr  # every day the time is for more tests
+    with fleet(tmp_path_factory.mktemp("chaos"), first_cold=long) as nodes:
         yield nodes
 
 

@@ -23,6 +23,12 @@ class Weather(enum.Enum):
     HTML = "answers HTML"
     LOSES = "loses answers"
     """The node hears a request, and its answer is lost together with the line."""
+    CUTS = "cuts answers"
+    """The line breaks in the middle of an answer."""
+    STALLS = "stalls"
+    """Half of an answer comes, and then nothing, for as long as it lasts."""
+    GARBLES = "garbles"
+    """A byte of the file with a job's items is another one; no other answer has a digest that would tell."""
 
 
 class Gate(ThreadingHTTPServer):
@@ -89,9 +95,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif weather is Weather.HTML:
             self._answer(200, "text/html", b"<!DOCTYPE html><html><body>Welcome to nginx!</body></html>")
         else:
-            self._ask_node(body, loses=weather is Weather.LOSES)
+            self._ask_node(body, weather)
 
-    def _ask_node(self, body: bytes, *, loses: bool) -> None:
+    def _ask_node(self, body: bytes, weather: Weather) -> None:
         try:
             answer = self._forward(body)
             if self.command == "POST" and self.path == "/schedule.json" and self.server.takes_twice():
@@ -99,10 +105,18 @@ class _Handler(BaseHTTPRequestHandler):
         except (OSError, HTTPException):
             self.close_connection = True
             return
-        if loses:
-            self.close_connection = True
-        else:
-            self._answer(*answer)
+        status, kind, content = answer
+        middle = len(content) // 2
+        self.close_connection = weather in (Weather.LOSES, Weather.CUTS, Weather.STALLS)
+        if weather is Weather.GARBLES and self.path.endswith(".items") and content:
+            content = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+        if weather in (Weather.CUTS, Weather.STALLS):
+            self._answer(status, kind, content, sent=middle)
+        elif weather is not Weather.LOSES:
+            self._answer(status, kind, content)
+        if weather is Weather.STALLS:
+            self.wfile.flush()
+            self.server.hang()
 
     def _forward(self, body: bytes) -> tuple[int, str, bytes]:
         connection = HTTPConnection("127.0.0.1", self.server.node_port, timeout=30)
@@ -114,12 +128,13 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             connection.close()
 
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
+    def _answer(self, status: int, kind: str, body: bytes, *, sent: int | None = None) -> None:
+        """*sent*: bytes of *body* that really are, if not all."""
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body[:sent])
 
     def log_message(self, *args: Any) -> None:
         """Not to the test's output."""

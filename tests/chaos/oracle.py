@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence, Set
 from contextlib import closing
 from typing import Any
 
-from arena import INDEX_LINKS, Run, processes, wait_for
+from arena import INDEX_LINKS, OLDER, Run, processes, wait_for
 from local import canonical, local_items, read
 from market import make_property
 
@@ -28,13 +28,33 @@ def prove(run: Run, *, stood_still: bool = False, seconds: float = 60) -> None:
     run.finish(seconds)
     try:
         named = _balance(run, stood_still=stood_still)
-        found = read(run.fleet.project.merge(run.crawl, run.feeds))
+        found = _at_home(run) if run.home else read(run.fleet.project.merge(run.crawl, run.feeds))
         _items(run, canonical(found, run.site), named)
         if run.spider == "distr":
             _as_the_site_has_them(run, found)
         _leftovers(run)
+        if run.home:
+            _spool(run)
     except AssertionError as error:
         raise AssertionError(f"{error}\n{run.describe()}") from None
+
+
+def _at_home(run: Run) -> list[dict[str, Any]]:
+    """The items in the coordinator's own file, behind what was there before."""
+    before, text = OLDER if run.home == "-o" else "", run.output.read_text()
+    assert text.startswith(before), f"the lines that were there before are not: {text[:200]!r}"
+    assert text.endswith("\n"), f"its last line is cut off: {text[-200:]!r}"
+    return [json.loads(line) for line in text[len(before) :].splitlines()]
+
+
+def _spool(run: Run) -> None:
+    """Nothing is there but what counts, all of which is; and what was cut off a file to append to."""
+    with closing(LedgerReader(run.crawl.ledger)) as reader:
+        counts = set(reader.home_files(reader.runs()[-1].id))
+    found = {path.name for path in run.spool.iterdir()}
+    strange = {name for name in found - counts if not name.startswith("own-") and not name.endswith(".cut")}
+    assert not strange, f"left in the spool: {strange}"
+    assert counts <= found, f"not in the spool: {counts - found}"
 
 
 def _balance(run: Run, *, stood_still: bool) -> Named:
@@ -94,7 +114,10 @@ def _items(run: Run, found: Counter[str], named: Named) -> None:
     # Of several coordinators one may have lost what another had found.
     told = sum(named.own.values())
     assert failures == told or (failures < told and len(run.crawls) > 1), f"{failures} of the walk failed; {counts}"
-    _own_items(run, own, lost_pages)
+    if run.home:  # the walk that counts, and no other, has left its items there
+        assert not own - found, f"own items: {own - found} missing"
+    else:
+        _own_items(run, own, lost_pages)
 
 
 def _number(url: str) -> int:
@@ -142,7 +165,7 @@ def _is_right(item: dict[str, Any], expected: Any) -> bool:
 
 def _leftovers(run: Run) -> None:
     # SQLite leaves the last two where the last who looked was a reader, as the commands are.
-    usual = {"ledger.sqlite", "ledger.sqlite.lock", "ledger.sqlite-shm", "ledger.sqlite-wal"}
+    usual = {f"ledger.sqlite{end}" for end in ("", ".lock", "-shm", "-wal", ".items")}
     beside = [path for path in run.folder.glob("ledger.sqlite*") if path.name not in usual]
     unclosed = [path for path in run.folder.glob("*-wal") if path.stat().st_size]
     if not run.crawl.process.returncode:  # one that was killed when all was over had no time to tidy up

@@ -15,7 +15,7 @@ from typing import TypeVar
 from arena import Run, StruckNode, limit_files, slowness, strike
 from ftp_child import FtpChild
 from gate import Weather
-from launcher import POINTS
+from launcher import FEED_FULL, POINTS, POINTS_OF_ITEMS, SPOOL_FULL
 from places import Backup, Folder
 from trial import chaos
 
@@ -23,6 +23,7 @@ GRANTED = (
     chaos.KILL_MIDWAY, chaos.TERM_MIDWAY, chaos.KILL_STORED, chaos.TERM_STORING, chaos.STORE_REFUSED,
     chaos.STORE_CUT_OFF, chaos.OPEN_REFUSED, chaos.DISK_FULL,
 )  # fmt: skip
+GRANTED_AT_HOME = (chaos.KILL_MIDWAY, chaos.TERM_MIDWAY)  # there the workers have no feed that could fail
 T = TypeVar("T")
 AGAIN_SECONDS = 0.2  # a fault that finds nobody to strike tries again
 DEATH_POINTS = [point for point in POINTS if not point.endswith("-end")]
@@ -42,13 +43,13 @@ class Strike:
 class Storm:
     """The strikes that *seed* makes of it, and what is going on of them. ``blow`` brings *run* to its end."""
 
-    def __init__(self, run: Run, seed: int, *, strikes: int, pause: float) -> None:
-        """*pause*: seconds between two strikes, on average."""
+    def __init__(self, run: Run, seed: int, *, strikes: int, pause: float, without: Sequence[str] = ()) -> None:
+        """*pause*: seconds between two strikes, on average; *without* faults of these kinds."""
         self.run = run
         self.seed = seed
         self.hits: Counter[str] = Counter()
         rng = random.Random(seed)
-        kinds = list(self._kinds())
+        kinds = [kind for kind in self._kinds() if kind not in without]
         # Every kind comes before one comes again.
         drawn = list(itertools.chain.from_iterable(rng.sample(kinds, len(kinds)) for _ in range(1 + strikes // 10)))
         at = 1.0
@@ -56,7 +57,7 @@ class Storm:
         for kind in drawn[:strikes]:
             at += rng.uniform(0.5, 1.5) * pause
             self.plan.append(Strike(at=at, kind=kind, chance=rng.random(), seconds=rng.uniform(0.3, 6)))
-        for fault in rng.sample(GRANTED, 3):
+        for fault in GRANTED_AT_HOME if run.home else rng.sample(GRANTED, 3):
             run.grant(fault)
         node_count = len(run.fleet.nodes)
         # A node that is spoken to through its gate can have bad weather, one that is not can refuse connections.
@@ -135,6 +136,8 @@ class Storm:
 
     def _kinds_of_places(self) -> dict[str, Callable[[Strike], bool]]:
         """What can happen to feeds depends on where they go."""
+        if self.run.home:
+            return self._kinds_at_home()
         items, temp, server = self.run.items, self.run.temp, self.run.ftp
         kinds: dict[str, Callable[[Strike], bool]] = {}
         if self.run.uploads:
@@ -145,6 +148,17 @@ class Storm:
             kinds["ftp-gone"] = lambda strike: self._ftp_gone(strike, server)
             kinds["ftp-disk-full"] = lambda strike: self._ftp_disk_full(strike, server)
         return kinds
+
+    def _kinds_at_home(self) -> dict[str, Callable[[Strike], bool]]:
+        return {
+            "gate-cuts-answers": lambda strike: self._gate(strike, Weather.CUTS),
+            "gate-stalls": lambda strike: self._gate(strike, Weather.STALLS),
+            "gate-garbles": lambda strike: self._gate(strike, Weather.GARBLES),
+            "coordinator-int": lambda strike: self._coordinator(strike, signal.SIGINT),
+            "spool-full": lambda strike: self._full(strike, SPOOL_FULL),
+            "own-feed-full": lambda strike: self._full(strike, FEED_FULL),
+            "own-feed-refused": lambda strike: self._place(strike, self.run.place),
+        }
 
     # Whom it strikes
 
@@ -225,7 +239,8 @@ class Storm:
         if not self._coordinator(planned, signal.SIGKILL):
             return False
         self.run.crawl.process.wait()
-        self.run.begin(_one(planned, DEATH_POINTS), 1 + int(planned.seconds) % 3)
+        points = [*DEATH_POINTS, *(POINTS_OF_ITEMS if self.run.home else ())]
+        self.run.begin(_one(planned, points), 1 + int(planned.seconds) % 3)
         return True
 
     def _coordinator_disk_full(self, planned: Strike) -> bool:
@@ -273,6 +288,11 @@ class Storm:
     def _place(self, planned: Strike, folder: Folder) -> bool:
         folder.refuse()
         self._mend(planned.seconds, folder.open)
+        return True
+
+    def _full(self, planned: Strike, disk: str) -> bool:
+        self.run.switch(disk, on=True)
+        self._mend(planned.seconds, lambda: self.run.switch(disk, on=False))
         return True
 
     def _worker_disk_full(self, planned: Strike) -> bool:
