@@ -24,7 +24,7 @@ from twisted.internet.task import deferLater
 
 from scrapy_distributed.coordinator.home_pipelines import HomePipelines
 from scrapy_distributed.coordinator.own_pages import OwnPages
-from scrapy_distributed.errors import LedgerError, LedgerUnavailableError, NotSerializableError, WireError
+from scrapy_distributed.errors import LedgerError, LedgerUnavailableError, WireError
 from scrapy_distributed.feeds.appending import Appending
 from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.items.spool import OwnItems, Spool
@@ -263,13 +263,7 @@ class Homecoming:
         if item is self._current or self._own is None:
             return
         self._check_feeds()
-        try:
-            self._own.add(item, page=self.own_pages.page(response))
-        except (NotSerializableError, OSError) as error:
-            logger.warning(
-                "An item that was scraped here can't be kept for a later command (%s): one that takes this run up again"
-                " scrapes them all again; the next ones are not told", error, extra=self._extra,
-            )  # fmt: skip
+        self._own.keep(item, page=self.own_pages.page(response), spider=self.spider)
 
     @property
     def _extra(self) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from scrapy.settings import BaseSettings
 from scrapy.utils.defer import ensure_awaitable
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.errors import LedgerError, NotSerializableError, WireError
+from scrapy_distributed.dispatch.job_template import with_token
+from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.items.spool import OwnItems, Spool
 from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
-from scrapy_distributed.ledger.states import new_token
+from scrapy_distributed.ledger.states import job_id, new_token
 
 logger = logging.getLogger(__name__)
 
@@ -92,13 +93,7 @@ class OwnFeed:
     def _item_scraped(self, item: Any) -> None:
         if self._own is None:
             return
-        try:
-            self._own.add(item)
-        except (NotSerializableError, OSError) as error:
-            logger.warning(
-                "An item that was scraped here can't be kept for a later command (%s): one that takes this run up again"
-                " scrapes them all again; the next ones are not told", error, extra=self._extra,
-            )  # fmt: skip
+        self._own.keep(item, spider=self.spider)
         self._export(item)
 
     def _export(self, item: Any) -> None:
@@ -119,7 +114,7 @@ class OwnFeed:
     def _open(self) -> None:
         token = new_token()
         feeds = {
-            own_url(url, token=token, job=f"{self._run}-000000-1-{token}"): {**options, "store_empty": False}
+            own_url(url, token=token, job=job_id(self._run, 0, 1, token)): {**options, "store_empty": False}
             for url, options in self._wanted().items()
         }
         exporter = FeedExporter(_Crawler(self.crawler, feeds))  # type: ignore[arg-type]
@@ -154,6 +149,5 @@ class _Crawler:
 
 def own_url(feed: str, *, token: str, job: str) -> str:
     """The URL *feed*, a template of Scrapy's, as that of a job of a batch 0, with what only jobs have filled in."""
-    batch = "0" if "%(_job)s" in feed.replace("%%", "") else f"0-{token}"
-    known = {"%%": "%%", "%(batch)s": batch, "%(_job)s": job}
-    return re.sub(r"%%|%\(batch\)s|%\(_job\)s", lambda found: known[found[0]], feed)
+    known = {"%%": "%%", "%(batch)s": "0", "%(_job)s": job}
+    return re.sub(r"%%|%\(batch\)s|%\(_job\)s", lambda found: known[found[0]], with_token(feed, token))

@@ -20,11 +20,11 @@ from scrapy_distributed.items.spool import Spool, lines_of
 from scrapy_distributed.ledger.rules import Haul
 from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
 from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.wire.reasons import DUPLICATE
 from scrapy_distributed.wire.receipt import ItemsFile, Receipt
 from scrapy_distributed.wire.request import decode_requests
 
 TURN = 0.02  # seconds of CPU, after which a file leaves the event loop to others
-DUPLICATE = "duplicate"  # the reason of what the dupe filter of a worker has left out
 
 
 class Harvest:

@@ -3,6 +3,7 @@ coordinator has scraped itself. A file that has its name is whole, and survives 
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -11,8 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from scrapy_distributed.errors import WireError
+from scrapy import Spider
+
+from scrapy_distributed.errors import NotSerializableError, WireError
 from scrapy_distributed.items.lines import MAX_LINE, ItemReader, ItemWriter, Line, head
+
+logger = logging.getLogger(__name__)
 
 OWN = "own-"
 """How the names of files begin that have what the coordinator has scraped itself, one for each of its commands."""
@@ -124,6 +129,16 @@ class OwnItems:
             except BaseException:
                 self._whole = False
                 raise
+
+    def keep(self, item: Any, *, page: str = "", spider: Spider) -> None:
+        """``add``, and tell in the log of *spider* where that is not done."""
+        try:
+            self.add(item, page=page)
+        except (NotSerializableError, OSError) as error:
+            logger.warning(
+                "An item that was scraped here can't be kept for a later command (%s): one that takes this run up again"
+                " scrapes them all again; the next ones are not told", error, extra={"spider": spider},
+            )  # fmt: skip
 
     def sync(self) -> bool:
         """Whether all are there, and survive a power cut. It can be asked when it is closed, too."""

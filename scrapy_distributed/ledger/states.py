@@ -77,6 +77,11 @@ def label(batch: int, attempt: int) -> str:
     return str(batch) if attempt == 1 else f"{batch}.{attempt}"
 
 
+def job_id(run: str, batch: int, attempt: int, token: str) -> str:
+    """Scrapyd's job id: readable, sortable, safe as a file name."""
+    return f"{run}-{batch:06d}-{attempt}-{token}"
+
+
 def spool_name(batch: int, attempt: int, token: str) -> str:
     """Of what has come home from an attempt: sorted, these are in the order of the batches."""
     return f"{batch:06d}-{attempt}-{token}.jl"
@@ -105,8 +110,7 @@ class Attempt:
 
     @property
     def job(self) -> str:
-        """Scrapyd's job id: readable, sortable, safe as a file name."""
-        return f"{self.run}-{self.batch:06d}-{self.number}-{self.token}"
+        return job_id(self.run, self.batch, self.number, self.token)
 
     @property
     def label(self) -> str:

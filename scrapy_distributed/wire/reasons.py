@@ -9,6 +9,7 @@ from scrapy_distributed.errors import NodeRequestError
 from scrapy_distributed.wire.outcome import Outcome
 
 TO_A_NODE = "a node of the fleet"
+DUPLICATE = "duplicate"  # the dupe filter of a worker has left it out
 MAX_REASON = 200  # characters: it is stored with each of its requests, and names of exceptions have any length
 # Exceptions by the name of their class: it differs between download handlers and releases of Scrapy.
 REASONS = {

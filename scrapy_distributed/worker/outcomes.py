@@ -6,11 +6,10 @@ from collections import Counter
 
 from scrapy_distributed.wire.bitmap import bits
 from scrapy_distributed.wire.outcome import Outcome
-from scrapy_distributed.wire.reasons import MAX_REASON
+from scrapy_distributed.wire.reasons import DUPLICATE, MAX_REASON
 from scrapy_distributed.words import shortened
 
 LOST = "lost on the worker"
-DUPLICATE = "duplicate"
 
 
 class Outcomes:

@@ -36,11 +36,11 @@ from scrapy_distributed.items.lines import MAX_PAGE
 from scrapy_distributed.wire import receipt
 from scrapy_distributed.wire.job import check_job_id
 from scrapy_distributed.wire.outcome import Outcome
-from scrapy_distributed.wire.reasons import reason_of
+from scrapy_distributed.wire.reasons import DUPLICATE, reason_of
 from scrapy_distributed.wire.request import decode_requests
 from scrapy_distributed.wire.ticket import Ticket, Tickets, ticket_of
 from scrapy_distributed.worker.items_file import ItemsFileWriter
-from scrapy_distributed.worker.outcomes import DUPLICATE, Outcomes
+from scrapy_distributed.worker.outcomes import Outcomes
 from scrapy_distributed.worker.reporter import Reporter
 from scrapy_distributed.worker.targets import Targets
 

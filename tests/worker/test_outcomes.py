@@ -12,8 +12,8 @@ from twisted.internet import error as network
 
 from scrapy_distributed.wire.bitmap import bits
 from scrapy_distributed.wire.outcome import Outcome
-from scrapy_distributed.wire.reasons import reason_of
-from scrapy_distributed.worker.outcomes import DUPLICATE, LOST, Outcomes
+from scrapy_distributed.wire.reasons import DUPLICATE, reason_of
+from scrapy_distributed.worker.outcomes import LOST, Outcomes
 
 # Outcomes
 
