@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import compileall
 import gc
+import os
 import signal
 import socket
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from shutil import disk_usage, rmtree
+from tempfile import mkdtemp
 
 import pytest
 from crawling import Project, SiteChild, site, with_urls
@@ -43,11 +46,25 @@ PROCESS_EVENTS = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn",
 """What Python tells before it starts one, whoever asks for it."""
 
 
+MEMORY, ROOM = Path("/dev/shm"), 2 << 30
+"""A folder in memory, where a machine has one, and the bytes that must be free in it."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Once: where PYTHONDONTWRITEBYTECODE is set, each of a thousand processes would compile the package for itself."""
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(Path(scrapy_distributed.__file__).parent, quiet=2)
+        if config.option.basetemp is None:
+            config.option.basetemp = mkdtemp(prefix="scrapy_distributed-tests-", dir=quick_folder())
+            config.add_cleanup(lambda: rmtree(config.option.basetemp, ignore_errors=True))
     config.pluginmanager.register(ProcessGuard())
+
+
+def quick_folder() -> Path | None:
+    """Where files of tests are: in memory, as they are many and most are synced; None for the usual place."""
+    usable = "TMPDIR" not in os.environ and os.access(MEMORY, os.W_OK | os.X_OK)
+    return MEMORY if usable and disk_usage(MEMORY).free > ROOM else None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -72,7 +72,7 @@ def start(tmp_path: Path) -> Iterator[Started]:
 TARGET = '{"url":"http://a.example/%d/page.html","meta":{"depth":3,"link_text":"what it is"}}'
 
 
-def payloads(count: int, size: int = 5_000) -> tuple[str, ...]:
+def payloads(count: int, size: int = 2_000) -> tuple[str, ...]:
     return tuple(
         encode_payload([TARGET % number for number in range(start, min(start + size, count))])
         for start in range(0, count, size)
@@ -88,7 +88,7 @@ def find(coordinator: Coordinator, numbers: range) -> None:
 @pytest_twisted.ensureDeferred
 async def test_many_finds_leave_time_for_others(start: Started) -> None:
     """A node chooses how many there are; meanwhile others are looked at."""
-    count = 15_000
+    count = 6_000
     coordinator, taker = start(BATCH_SIZE=1000, clock=reactor)
     taker.room = 1
     find(coordinator, range(1000))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from scrapy_distributed.dispatch.flight import KILL_AFTER, Flight, Signal
 from scrapy_distributed.ledger.states import Attempt, AttemptState
@@ -168,4 +168,5 @@ class AnyNews(RuleBasedStateMachine):
         assert not (one.killed and one.signalled_at is None)
 
 
-TestAnyNews = AnyNews.TestCase
+def test_any_news_in_any_order() -> None:
+    run_state_machine_as_test(AnyNews)

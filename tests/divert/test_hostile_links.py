@@ -28,7 +28,7 @@ links = st.builds(
 )  # fmt: skip
 
 
-@settings(derandomize=True, max_examples=3 * settings.default.max_examples)
+@settings(derandomize=True)
 @given(
     url=links, method=texts | st.sampled_from(["GET\r\nX: y", ""]),
     headers=st.dictionaries(st.binary(max_size=6), st.lists(st.binary(max_size=6), max_size=2), max_size=2),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Any
 
 import pytest_twisted
 from answering import OLD, Server
 from scrapy import Request, Spider
 from scrapy.core.downloader.handlers.http11 import HTTP11DownloadHandler
+from scrapy.crawler import Crawler
 from scrapy.http import Response
 from scrapy.utils.misc import build_from_crawler
 from scrapy.utils.test import get_crawler
@@ -30,12 +32,21 @@ def asynchronous(test: Callable[..., Awaitable[None]]) -> Any:
     return pytest_twisted.ensureDeferred(run)
 
 
+def crawler_with(**settings: Any) -> Crawler:
+    crawler = get_crawler(Spider, settings)
+    crawler.spider = Spider(name="s")
+    return crawler
+
+
+shared_crawler = cache(crawler_with)
+"""Where nothing connects to its signals: making one takes longer than most answers."""
+
+
 class Both:
     """The two handlers, with the same settings."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.crawler = get_crawler(Spider, settings)
-        self.crawler.spider = Spider(name="s")
+    def __init__(self, crawler: Crawler | None = None, **settings: Any) -> None:
+        self.crawler = crawler or crawler_with(**settings)
         self.stock = build_from_crawler(HTTP11DownloadHandler, self.crawler)
         self.lean = build_from_crawler(HTTPDownloadHandler, self.crawler)
 
@@ -64,7 +75,7 @@ def alike(found: tuple[Any, ...]) -> tuple[Any, ...]:
 
 async def compare(server: Server, *requests: Request, **settings: Any) -> list[tuple[Any, ...]]:
     """The outcomes of *requests*, one after the other: the same of both handlers, and the server was asked the same."""
-    both = Both(**settings)
+    both = Both(shared_crawler(**settings))
     server.asked = []
     try:
         stock = [await outcome(both.stock, request.copy()) for request in requests]

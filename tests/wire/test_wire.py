@@ -320,8 +320,9 @@ def payloads_of(bodies: list[str]) -> list[str]:
         assert payload.isascii()
         assert "\0" not in payload
         assert len(f"{START_URL}={payload}".encode()) < ARGUMENT_LIMIT
-        assert len(decode_payload(payload)) == len(part) > 0
-        arrived += [json.dumps(element, separators=(",", ":")) for element in decode_payload(payload)]
+        elements = decode_payload(payload)
+        assert len(elements) == len(part) > 0
+        arrived += [json.dumps(element, separators=(",", ":")) for element in elements]
     assert arrived == bodies
     return [payload for _, payload in parts]
 
@@ -347,14 +348,15 @@ def test_no_argument_ever_has_the_size_that_wedges_a_node(bodies: list[str]) -> 
 
 def test_many_long_incompressible_urls_arrive_in_order() -> None:
     generator = random.Random(1)
-    paths = ["".join(generator.choices(string.ascii_letters + string.digits, k=1500)) for _ in range(1000)]
+    paths = ["".join(generator.choices(string.ascii_letters + string.digits, k=1500)) for _ in range(500)]
     requests = [Request(f"http://shop.example/{path}", headers={"X": path[:20]}) for path in paths]
     bodies = [encode_request(request, PLAIN) for request in requests]
-    assert sum(map(len, bodies)) > 10 * ARGUMENT_LIMIT
+    assert sum(map(len, bodies)) > 5 * ARGUMENT_LIMIT
     payloads = payloads_of(bodies)
-    assert len(payloads) > 10
-    assert max(len(decode_payload(payload)) for payload in payloads) > 50
-    arrived = [request for payload in payloads for request in decode_requests(payload, PLAIN)]
+    assert len(payloads) > 5
+    arrived_in = [decode_requests(payload, PLAIN) for payload in payloads]
+    assert max(map(len, arrived_in)) > 50
+    arrived = [request for requests in arrived_in for request in requests]
     assert [request.url for request in arrived] == [request.url for request in requests]
 
 
@@ -367,7 +369,7 @@ def test_sizes_at_the_edge(fill: int) -> None:
     """Incompressible texts around the ceiling: each is either sent whole or refused, never cut and never over."""
     generator = random.Random(fill)
     accepted = refused = 0
-    for size in range(MAX_VALUE_BYTES - 4000 - fill, MAX_VALUE_BYTES + 6000, 1111):
+    for size in range(MAX_VALUE_BYTES - 4000 - fill, MAX_VALUE_BYTES + 6000, 1999):
         body = json.dumps("".join(generator.choices(string.printable[:94], k=size * 13 // 16)))
         try:
             check_size(body)

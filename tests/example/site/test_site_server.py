@@ -11,7 +11,7 @@ from http_messages import Request
 from market import FACTORS, make_property, true_shifts
 from site_server import Site
 
-PROPERTIES = 50_000
+PROPERTIES = 20_000
 
 
 def shifts_of_properties() -> dict[str, float]:
