@@ -10,11 +10,9 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
-from inspect import iscoroutinefunction
+from collections.abc import Callable, Collection
 from typing import Any
 
-from pydispatch.dispatcher import getAllReceivers, liveReceivers
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
 from scrapy.extensions.feedexport import FeedExporter
@@ -23,6 +21,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.coordinator.home_pipelines import HomePipelines
+from scrapy_distributed.coordinator.item_signal import ItemSignal
 from scrapy_distributed.coordinator.own_pages import OwnPages
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError, WireError
 from scrapy_distributed.feeds.appending import Appending
@@ -35,7 +34,6 @@ from scrapy_distributed.password import without_password
 logger = logging.getLogger(__name__)
 
 TURN = 0.02  # seconds of CPU, after which items leave the event loop to others
-_KNOWN = ("scrapy", "scrapy_distributed")
 
 
 class Homecoming:
@@ -59,6 +57,7 @@ class Homecoming:
         self.ledger_failed = ledger_failed
         self.exporter: FeedExporter | None = crawler.get_extension(FeedExporter)
         self.feeds = Feeds(crawler)
+        self._signal = ItemSignal(crawler)
         self.appending = Appending(self.exporter) if self.exporter is not None else None
         self.pipelines: HomePipelines | None = None
         self.own_pages = OwnPages(crawler, ledger)
@@ -204,7 +203,7 @@ class Homecoming:
         self.changed()
 
     async def _export(self, name: str, *, is_new: bool) -> None:
-        tell = self._announcing() if is_new else self._export_again
+        tell = self._signal.send if is_new else self._export_again
         began = time.thread_time()
         try:
             for line in self.spool.lines(name):
@@ -223,22 +222,6 @@ class Homecoming:
                          extra=self._extra)  # fmt: skip
         finally:
             self._current = None
-
-    def _announcing(self) -> Callable[[Any], Awaitable[Any] | None]:
-        """Sends the signal of an item. Scrapy's way makes a task for each receiver, which costs as much as all the rest
-        together, and is of use where one of them waits for something."""
-        receivers = liveReceivers(getAllReceivers(self.crawler, signals.item_scraped))
-        if all(_is_plain(receiver) for receiver in receivers):
-            return self._announce_at_once
-        return self._announce
-
-    def _announce_at_once(self, item: Any) -> None:
-        self.crawler.signals.send_catch_log(signal=signals.item_scraped, item=item, response=None, spider=self.spider)
-
-    async def _announce(self, item: Any) -> None:
-        await self.crawler.signals.send_catch_log_async(
-            signal=signals.item_scraped, item=item, response=None, spider=self.spider
-        )
 
     def _export_again(self, item: Any) -> None:
         """An earlier command has told all others of it."""
@@ -268,8 +251,3 @@ class Homecoming:
     @property
     def _extra(self) -> dict[str, Any]:
         return {"spider": self.spider}
-
-
-def _is_plain(receiver: Any) -> bool:
-    """Whether it is known to wait for nothing."""
-    return receiver.__module__.partition(".")[0] in _KNOWN and not iscoroutinefunction(receiver)
