@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 OWN = "own-"
 """How the names of files begin that have what the coordinator has scraped itself, one for each of its commands."""
 BUFFER = 256 * 1024  # bytes
+AHEAD = 8 * 1024  # bytes of lines that are read before the first item of them is given
 
 
 class Draft:
@@ -100,9 +101,24 @@ class Spool:
         (self.folder / name).unlink(missing_ok=True)
 
     def lines(self, name: str) -> Iterator[Line]:
-        """The items in the file of that *name*, and where they are from. Raises ``WireError`` where it is damaged."""
+        """The items in the file of that *name*, and where they are from. Raises ``WireError`` where it is damaged.
+
+        Some are read ahead: one by one, in turn with what becomes of them, all of it costs a fifth more."""
+        ahead: list[Line] = []
+        size = 0
         with (self.folder / name).open("rb", buffering=BUFFER) as file:
-            yield from (line for _, line in lines_of(file, self.spider) if line is not None)
+            try:
+                for text, line in lines_of(file, self.spider):
+                    size += len(text)
+                    if line is not None:
+                        ahead.append(line)
+                    if size > AHEAD:
+                        yield from ahead
+                        ahead, size = [], 0
+            except WireError:
+                yield from ahead
+                raise
+            yield from ahead
 
     def forget(self, runs: Collection[str]) -> None:
         """Remove all that is here of these *runs*."""

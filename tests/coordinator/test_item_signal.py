@@ -153,8 +153,10 @@ async def test_receivers_of_all_senders_and_of_all_signals_are_told_and_those_of
     def named(name: str) -> Callable[..., None]:
         return plain(lambda item: hear(item, name))  # type: ignore[no-any-return]
 
-    places = {"all": (dispatcher.Any, dispatcher.Any), "sender": (crawler, dispatcher.Any),
-              "signal": (dispatcher.Any, signals.item_scraped), "other": (object(), signals.item_scraped)}  # fmt: skip
+    places = {
+        "sender": (crawler, dispatcher.Any), "signal": (dispatcher.Any, signals.item_scraped),
+        "all": (dispatcher.Any, dispatcher.Any), "other": (object(), signals.item_scraped),
+    }  # fmt: skip
     receivers = {name: named(name) for name in places}
     item_signal = ItemSignal(crawler)
     told = {}
@@ -167,8 +169,10 @@ async def test_receivers_of_all_senders_and_of_all_signals_are_told_and_those_of
     finally:
         for name, (sender, signal) in places.items():
             dispatcher.disconnect(receivers[name], signal, sender, weak=False)
-    assert told == {"all": ["all"], "sender": ["sender", "all"], "signal": ["sender", "signal", "all"],
-                    "other": ["sender", "signal", "all"]}  # fmt: skip
+    assert told == {
+        "sender": ["sender"], "signal": ["sender", "signal"], "all": ["sender", "signal", "all"],
+        "other": ["sender", "signal", "all"],
+    }  # fmt: skip
 
 
 @pytest_twisted.ensureDeferred

@@ -169,6 +169,17 @@ def test_a_damaged_file_is_refused(spool: Spool, data: bytes, words: str) -> Non
         numbers(spool, "a.jl")
 
 
+def test_items_before_the_damage_are_given_also_where_they_are_read_ahead(spool: Spool) -> None:
+    for last in range(1, 2_000, 300):
+        keep(spool, "a.jl", *range(last))
+        with (spool.folder / "a.jl").open("ab") as file:
+            file.write(b"rubbish\n")
+        found: list[Any] = []
+        with pytest.raises(WireError):
+            found.extend(line.item["n"] for line in spool.lines("a.jl"))
+        assert found == list(range(last))
+
+
 def test_a_line_without_an_end_does_not_fill_the_memory(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "MAX_LINE", 100)
     (spool.folder / "a.jl").write_bytes(b"[" * 1000)
