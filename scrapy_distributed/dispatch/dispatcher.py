@@ -147,6 +147,7 @@ class Dispatcher:
         members = [member for member in self.fleet.members if member.flights and not member.trust.silent]
         if seconds <= 0 or not members or self.ledger.account.settled():
             return
+        self.judge.hurry()
         looks = [self._spawn(self._look(member)) for member in members]
         all_looks = DeferredList(looks)
         timer = self.clock.callLater(seconds, all_looks.cancel)

@@ -14,6 +14,7 @@ from scrapy import Request, Spider
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.dispatch.carrier import Carrier
+from scrapy_distributed.dispatch.room import Room
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.items.lines import Line
 from scrapy_distributed.items.spool import Spool, lines_of
@@ -28,7 +29,8 @@ TURN = 0.02  # seconds of CPU, after which a file leaves the event loop to other
 
 
 class Harvest:
-    """Fills *spool*. *ledger*: what it knows of the run's pages; *fingerprint* gives the key of a request."""
+    """Fills *spool*, where there is *room*. *ledger*: what it knows of the run's pages; *fingerprint* gives the key of
+    a request."""
 
     def __init__(
         self, *, spool: Spool, ledger: Ledger, spider: Spider, fingerprint: Callable[[Request], bytes], clock: Any
@@ -38,13 +40,24 @@ class Harvest:
         self.spider = spider
         self.fingerprint = fingerprint
         self.clock = clock
+        self.room = Room(spider=spider, clock=clock)
 
     async def bring(self, carrier: Carrier, attempt: Attempt, receipt: Receipt, file: ItemsFile) -> Haul:
         """Those of the items in *file*, which lies beside the final *receipt*, that count if *attempt* does.
 
         The verdict is to follow at once: from the return on their pages are entered, and others leave them out. Raises
         ``NodeItemsError`` or ``WireError`` where what comes is not what the receipt says, another
-        ``NodeError`` where its node can't give it just now, and ``OSError`` where it can't be kept here."""
+        ``NodeError`` where its node can't give it just now, and ``OSError`` where it can't be kept here: *room* is told
+        of that."""
+        try:
+            haul = await self._bring(carrier, attempt, receipt, file)
+        except OSError as error:
+            self.room.refused(error)
+            raise
+        self.room.took()
+        return haul
+
+    async def _bring(self, carrier: Carrier, attempt: Attempt, receipt: Receipt, file: ItemsFile) -> Haul:
         with self.spool.draft() as fetched, self.spool.draft() as kept:
             await carrier.items(attempt, fetched.file, size=file.size, digest=file.digest)
             gleaning = await self._gleaned(attempt, receipt, file, fetched.file, kept.file)

@@ -26,8 +26,6 @@ from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
 
-TELL_SECONDS = 60.0  # between two lines on the same trouble
-
 
 class _Brings(NamedTuple):
     """What an attempt brings besides its receipt."""
@@ -57,7 +55,6 @@ class Judge:
         self.read_targets = read_targets
         self.harvest = harvest
         self.accepted = accepted
-        self._told_at: float | None = None  # that there is no room for items
         self._extra = {"spider": spider}
 
     async def final(self, member: Member, flight: Flight, receipt: Receipt, now: float, why_not: str = "") -> None:
@@ -66,8 +63,8 @@ class Judge:
         if not (flight.fenced or self._objection(flight, receipt)):  # to read what it brings may take long
             try:
                 brings = await self._brings(member, flight, receipt)
-            except OSError as error:
-                self._no_room(flight, error, now)
+            except OSError:
+                flight.evidence = now  # it is kept on its node until there is room here
                 return
         if flight.over or flight.fenced:  # also by an attempt that was accepted while this was read
             self._undo(flight, brings)
@@ -112,6 +109,11 @@ class Judge:
             self.ledger.verdicts.unsent(flight.attempt, reason)
         member.forget(flight)
 
+    def hurry(self) -> None:
+        """No later look follows: nothing waits for room any more."""
+        if self.harvest is not None:
+            self.harvest.room.hurry()
+
     def worked(self, member: Member, proof: Proof) -> None:
         """A node has shown *proof* that it works."""
         if member.worked(proof):
@@ -140,6 +142,8 @@ class Judge:
         """What it brings besides its receipt; or why that can't be read, and who is to blame. Raises ``NodeError``
         where its node can't give it just now, and ``OSError`` where there is no room for it here."""
         what = "targets that it reports"
+        if self.harvest is not None:
+            self.harvest.room.check()
         try:
             finds = await self.read_targets(receipt) if receipt.targets else []
             what = "its items"
@@ -165,14 +169,6 @@ class Judge:
     def _undo(self, flight: Flight, brings: _Brings | Objection) -> None:
         if self.harvest is not None and isinstance(brings, _Brings) and brings.haul is not None:
             self.harvest.undo(flight.attempt, brings.haul)
-
-    def _no_room(self, flight: Flight, error: OSError, now: float) -> None:
-        """It is kept on its node until there is."""
-        flight.evidence = now
-        if self._told_at is None or now - self._told_at >= TELL_SECONDS:
-            self._told_at = now
-            self._warn("Items can't be kept here (%s): what workers have done waits on its nodes until there is room;"
-                       " nothing is lost", error)  # fmt: skip
 
     def _settle(
         self, member: Member, flight: Flight, receipt: Receipt, brings: _Brings | Objection

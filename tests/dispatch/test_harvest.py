@@ -217,9 +217,10 @@ async def test_where_they_can_not_be_kept_nothing_is_left(home: Home, monkeypatc
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         await home.bring(Job(("a", 0, 40)), attempt)
-    assert (home.files(), home.entered(40)) == ([], [False])
+    assert (home.files(), home.entered(40), home.harvest.room.pause) == ([], [False], 2.0)
     monkeypatch.undo()
     assert await home.settle(Job(("a", 0, 40)), attempt) == ["a"]
+    assert home.harvest.room.pause == 0
 
 
 @pytest_twisted.ensureDeferred
