@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from scrapy import Spider, signals
@@ -14,6 +14,8 @@ from scrapy.utils.conf import feed_process_params_from_cli
 from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.items.spool import Spool
+from scrapy_distributed.ledger.spooled import lost_words
+from scrapy_distributed.wire.receipt import ItemsFile
 
 if TYPE_CHECKING:
     from scrapy_distributed.ledger.reader import LedgerReader
@@ -26,62 +28,90 @@ ALONE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def export(ledger: LedgerReader, run: RunRecord, output: str, settings: Settings) -> tuple[int, bool]:
+def export(ledger: LedgerReader, run: RunRecord, output: str, settings: Settings) -> tuple[int, str]:
     """Write all that has come home of *run* to *output* (``FILE`` or ``FILE:FORMAT``, as Scrapy has it). Returns the
-    number of items, and whether all of them are there. Raises ``LedgerError`` where the spool lacks something, or the
+    number of items, and what is wrong if not all of them are there. Raises ``LedgerError`` where none is, or the
     project has no such spider."""
-    spider = run.identity["spider"]
-    try:
-        kind = get_spider_loader(settings).load(spider)
-    except KeyError:
-        raise LedgerError(f"{ledger.path}: its spider {spider!r:.100} is none of the project in this folder") from None
-    spool = Spool(ledger.path, kind)
-    spool.folder = spool.beside / run.name
-    names = [*spool.own(), *ledger.home_files(run.id)]
-    missing = [name for name in names if not (spool.folder / name).exists()]
-    if missing or not names:
-        what = f"{len(missing)} files are missing, {missing[0]} first" if missing else "nothing is there"
+    spool, files = _spool(ledger, run, kind := _kind(ledger, run, settings)), ledger.spooled(run.id)
+    faults = {name: fault for name, file in files.items() if (fault := spool.fault(name, file))}
+    if len(faults) == len(files):
         raise LedgerError(
-            f"{spool.folder}: {what}, expected the items that came home. They are kept until the next run of this"
-            " spider ends; where workers have feeds of their own nothing comes home: see scrapy batches merge"
+            f"{spool.folder}: nothing is there, expected the items that came home. They are kept until the next run of"
+            " this spider ends; where workers have feeds of their own nothing comes home: see scrapy batches merge"
+            + (f". {lost_words(spool.folder, faults, ledger.path)}" if faults else "")
         )
     kind.update_settings(settings)
     feeds = feed_process_params_from_cli(settings, [], overwrite_output=[output])
     settings.setdict({**ALONE, "SPIDER_MIDDLEWARES": {_Watch: 100}, "FEEDS": feeds}, priority="cmdline")
     process = CrawlerProcess(settings)
     crawler = process.create_crawler(_Exporting)
-    process.crawl(crawler, spool=spool, names=names, name=kind.name)
+    whole = {name: file for name, file in files.items() if name not in faults}
+    process.crawl(crawler, spool=spool, files=whole, name=kind.name)
     process.start()
     done: Any = crawler.spider
-    return done.items, done.whole and done.stored
+    faults |= done.faults
+    if faults:
+        return done.items, lost_words(spool.folder, faults, ledger.path)
+    return done.items, "" if done.stored else "the lines above tell why"
+
+
+def lost(ledger: LedgerReader, run: RunRecord, settings: Settings) -> list[str]:
+    """The names of the files in the spool of *run* that are missing or damaged, or that the project can't read any
+    more. Raises ``LedgerError`` where it has no such spider."""
+    spool = _spool(ledger, run, _kind(ledger, run, settings))
+    return [
+        name
+        for name, file in ledger.spooled(run.id).items()
+        if spool.fault(name, file) or _unreadable(spool, name, file)
+    ]
+
+
+def _unreadable(spool: Spool, name: str, file: ItemsFile) -> bool:
+    try:
+        return sum(1 for _ in spool.lines(name, file)) != file.items
+    except (OSError, WireError):
+        return True
+
+
+def _kind(ledger: LedgerReader, run: RunRecord, settings: Settings) -> type[Spider]:
+    spider = run.identity["spider"]
+    try:
+        return get_spider_loader(settings).load(spider)
+    except KeyError:
+        raise LedgerError(f"{ledger.path}: its spider {spider!r:.100} is none of the project in this folder") from None
+
+
+def _spool(ledger: LedgerReader, run: RunRecord, kind: type[Spider]) -> Spool:
+    spool = Spool(ledger.path, kind)
+    spool.folder = spool.beside / run.name
+    return spool
 
 
 class _Exporting(Spider):
-    """Yields what is in the files called *names*. *items*: how many; *whole*: the last one is read; *stored*: and all
-    are in the feed."""
+    """Yields what is in *files*, name to file. *items*: how many; *faults*: what could not be read; *stored*: all that
+    was is in the feed."""
 
     name = "export"
 
-    def __init__(self, *, spool: Spool, names: Sequence[str], **kwargs: Any) -> None:
+    def __init__(self, *, spool: Spool, files: Mapping[str, ItemsFile], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.spool = spool
-        self.names = names
+        self.files = files
         self.feeds: Any = None
         self.items = 0
-        self.whole = self.stored = False
+        self.faults: dict[str, str] = {}
+        self.stored = False
 
     async def start(self) -> AsyncIterator[Any]:
-        for name in self.names:
+        for name, file in self.files.items():
             try:
-                for line in self.spool.lines(name):
+                for line in self.spool.lines(name, file):
                     if self.feeds.lacks_items:
                         return
                     self.items += 1
                     yield line.item
             except (OSError, WireError) as error:
-                self.logger.error("%s: %s", self.spool.folder / name, error)
-                return
-        self.whole = True
+                self.faults[name] = f"can't be read any more: {error}"
 
 
 class _Watch:

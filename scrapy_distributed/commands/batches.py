@@ -43,6 +43,7 @@ OPTIONS = {
     "strict": ("--strict", ("check",)),
     "reason": ("--reason", ("failed", "retry")),
     "state": ("--state", ("failed", "retry")),
+    "lost_items": ("--lost-items", ("retry",)),
     "output": ("-O", ("export", "merge")),
     "feeds": ("--feeds", ("merge",)),
     "partial": ("--partial", ("merge",)),
@@ -87,6 +88,9 @@ class Command(ScrapyCommand):
         )
         parser.add_argument("--reason", metavar="PATTERN", help="failed, retry: only these, for example 'http 5*'")
         parser.add_argument("--state", choices=STATES, help="failed, retry: only these")
+        parser.add_argument(
+            "--lost-items", action="store_true", help="retry: whose items came home, and are missing or damaged there"
+        )
         parser.add_argument(
             "-O",
             dest="output",
@@ -217,6 +221,8 @@ class Command(ScrapyCommand):
         from scrapy_distributed.ledger.sqlite import Ledger
 
         ((reader, run),) = runs  # so there is a ledger: Ledger would make one
+        if opts.lost_items:
+            return self._retry_lost_items(reader, run, opts)
         with closing(Ledger(reader.path)) as ledger:
             taken, left_out = ledger.control.retry(_Wanted(opts))
         spider = run.identity["spider"]
@@ -227,9 +233,28 @@ class Command(ScrapyCommand):
         if left_out:
             print("    left out: their callback had begun, so items of them may be in a feed")
         if taken:
-            command = f"scrapy crawl {escaped(spider)}, with its arguments"
-            print(f"  the command that began the run takes it up again: {command}")
+            print(_taken_up(run))
         return 0 if taken else 1
+
+    def _retry_lost_items(self, reader: LedgerReader, run: RunRecord, opts: argparse.Namespace) -> int:
+        from scrapy_distributed.commands.batch_export import lost
+        from scrapy_distributed.ledger.spooled import whose
+        from scrapy_distributed.ledger.sqlite import Ledger
+
+        assert self.settings is not None
+        with closing(Ledger(reader.path)) as ledger:  # before: a coordinator may be at it
+            names = lost(reader, run, self.settings)
+            taken = ledger.control.lose_items(names)
+        if opts.json:
+            print(json.dumps({"run": run.name, "spider": run.identity["spider"], "again": taken, "lost": names}))
+            return 0 if names else 1
+        print(title(reader, run))
+        for name in names:
+            print(f"  {name} is lost: {whose(name)} is crawled again")
+        print(f"  {counted(len(names), 'lost file')}, {counted(taken, 'request')} to be crawled again")
+        if names:
+            print(_taken_up(run))
+        return 0 if names else 1
 
     def _export(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         from scrapy_distributed.commands.batch_export import export
@@ -237,15 +262,15 @@ class Command(ScrapyCommand):
         ((ledger, run),) = runs
         assert self.settings is not None
         verdict = _verdict(run, ledger.balance(run.id))
-        items, whole = export(ledger, run, opts.output, self.settings)
+        items, fault = export(ledger, run, opts.output, self.settings)
         if opts.json:
-            print(json.dumps({"run": run.name, "items": items, "whole": whole, "verdict": verdict}))
+            print(json.dumps({"run": run.name, "items": items, "whole": not fault, "fault": fault, "verdict": verdict}))
         else:
             after = "" if verdict == "settled" else f", as far as the run is: it is {verdict}"
             print(f"{title(ledger, run)}\n  {counted(items, 'item')} in {escaped(opts.output)}{after}")
-            if not whole:
-                print("  NOT COMPLETE: the lines above tell why")
-        return 0 if whole else 1
+            if fault:
+                print(f"  NOT COMPLETE: {escaped(fault)}")
+        return 1 if fault else 0
 
     def _merge(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         from scrapy_distributed.results.formats import MAX_ITEM_BYTES
@@ -304,6 +329,11 @@ class _Wanted:
         return self.state in (None, state) and fnmatchcase(reason, self.reason)
 
 
+def _taken_up(run: RunRecord) -> str:
+    command = f"scrapy crawl {escaped(run.identity['spider'])}, with its arguments"
+    return f"  the command that began the run takes it up again: {command}"
+
+
 def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> None:
     """Raise ``UsageError`` for words and options that are not of this action."""
     wrong = ""
@@ -317,6 +347,10 @@ def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> Non
         wrong = f"{action}: expected -O FILE, the file to be written"
     elif action == "retry" and opts.state == Outcome.FILTERED:
         wrong = "retry: found --state filtered, expected failed or dead: what was filtered would be filtered again"
+    elif opts.lost_items and (opts.state or opts.reason):
+        wrong = (
+            "--lost-items: found --state or --reason as well, expected one of them: what is lost is all crawled again"
+        )
     for name, (option, actions) in OPTIONS.items():
         if not wrong and getattr(opts, name) and action not in actions:
             wrong = f"{option} is an option of {', '.join(actions)}, found {action}"

@@ -26,10 +26,13 @@ from scrapy_distributed.coordinator.own_pages import OwnPages
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError, WireError
 from scrapy_distributed.feeds.appending import Appending
 from scrapy_distributed.feeds.feeds import Feeds
+from scrapy_distributed.feeds.place import in_thread
 from scrapy_distributed.items.spool import OwnItems, Spool
+from scrapy_distributed.ledger.spooled import lost_words, next_own
 from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.password import without_password
+from scrapy_distributed.wire.receipt import ItemsFile
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,9 @@ class Homecoming:
         self.pipelines: HomePipelines | None = None
         self.own_pages = OwnPages(crawler, ledger)
         self._own: OwnItems | None = None
-        self._waiting: deque[tuple[str, bool]] = deque()  # names in the spool, and whether they are new
+        self._own_files: dict[str, ItemsFile] = {}  # of earlier commands
+        self._waiting: deque[tuple[str, ItemsFile, bool]] = deque()  # what is in the spool, and whether it is new
+        self._lost: dict[str, str] = {}  # names in the spool, and what is wrong with them
         self._current: Any = None  # the item that is told of just now
         self._exporting = False
         self._work: Deferred[None] = succeed(None)
@@ -85,29 +90,27 @@ class Homecoming:
         """What an earlier command of *run* has brought home goes into the feeds once more. *walk*: what the coordinator
         has scraped itself is scraped again. Raises ``LedgerError`` where it can't be found."""
         spool = self.spool
-        names = self.ledger.files()
+        if walk:
+            self.ledger.set_own_files({})
+        self._own_files = self.ledger.own_files()
+        files = self._own_files | self.ledger.files()
         try:
-            spool.begin(run, names, keep_own=not walk)
-            names = [*spool.own(), *names]
-            missing = [name for name in names if not (spool.folder / name).exists()]
-            if not missing:
-                self._enter_own_pages()
-                self._own = spool.begin_own()
+            spool.begin(run, files)
+            faults = {name: spool.fault(name, file, thorough=name in self._own_files) for name, file in files.items()}
+            if lost := {name: fault for name, fault in faults.items() if fault}:
+                raise LedgerError(lost_words(spool.folder, lost, spool.ledger))
+            self._enter_own_pages()
+            self._own = spool.begin_own(next_own(self._own_files))
         except OSError as error:
             raise LedgerError(f"{spool.folder}: can't keep the items that come home: {error}") from None
-        if missing:
-            raise LedgerError(
-                f"{spool.folder}: {len(missing)} files with items of this run are missing, {missing[0]} first, so its"
-                " feeds would not be whole; put them back, or begin a new run with -s DISTRIBUTED_RESUME=False"
-            )
         if self.names_of_pipelines:
             self.pipelines = HomePipelines(self.crawler, self.names_of_pipelines)
         if self.appending is not None:
             self.appending.before, self.appending.kept = self.ledger.appended(), spool.folder
             self.appending.note = self.ledger.appends_to
-        if names:
+        if files:
             self._warn_of_appending()
-            self._waiting += [(name, False) for name in names]
+            self._waiting += [(name, file, False) for name, file in files.items()]
             self._go_on()
 
     def _warn_of_appending(self) -> None:
@@ -120,7 +123,7 @@ class Homecoming:
 
     def _enter_own_pages(self) -> None:
         try:
-            self.ledger.know_pages(self.spool.own_pages())
+            self.ledger.know_pages(self.spool.own_pages(self._own_files))
         except (OSError, WireError) as error:
             raise LedgerError(f"{self.spool.folder}: can't read the items that have come home: {error}") from None
 
@@ -130,7 +133,7 @@ class Homecoming:
 
     def came(self, attempt: Attempt) -> None:
         """*attempt* counts: what it has brought is in the spool."""
-        self._waiting.append((attempt.spool_name, True))
+        self._waiting.append((attempt.spool_name, self.ledger.file(attempt), True))
         self._go_on()
 
     def takes(self, output: Any, response: Any) -> bool:
@@ -156,7 +159,11 @@ class Homecoming:
     def own_is_safe(self) -> bool:
         """Whether a later command has the coordinator's own items. If not, only the one that has scraped them has them,
         and its walk is not to be called done before the run is over."""
-        return self._own is not None and self._own.sync()
+        file = self._own.sync() if self._own is not None else None
+        if self._own is None or file is None:
+            return False
+        self.ledger.set_own_files(self._own_files | ({self._own.name: file} if file.items else {}))
+        return True
 
     async def finish(self) -> None:
         """Wait until it is ``idle``."""
@@ -168,8 +175,10 @@ class Homecoming:
         their place from earlier stays."""
         if self._own is not None:
             self._own.close()
+        if len(self._lost) > 1:
+            logger.error("%s", lost_words(self.spool.folder, self._lost, self.spool.ledger), extra=self._extra)
         if self.exporter is None:
-            return True
+            return not self._lost
         if self._own is None:
             for slot in self.exporter.slots:
                 slot.store_empty = False
@@ -181,7 +190,7 @@ class Homecoming:
         self.feeds.close()
         self.ledger.set_unexported(self.feeds.unexported)
         assert self.crawler.stats is not None
-        return self.feeds.stored(self.crawler.stats.get_stats())
+        return self.feeds.stored(self.crawler.stats.get_stats()) and not self._lost
 
     # One after the other
 
@@ -193,8 +202,8 @@ class Homecoming:
     async def _export_all(self) -> None:
         try:
             while self._waiting:
-                name, is_new = self._waiting.popleft()
-                await self._export(name, is_new=is_new)
+                name, file, is_new = self._waiting.popleft()
+                await self._export(name, file, is_new=is_new)
         except Exception:
             self.feeds.damaged = True
             logger.exception("Not all that has come home is in the feeds", extra=self._extra)
@@ -202,11 +211,14 @@ class Homecoming:
             self._exporting = False
         self.changed()
 
-    async def _export(self, name: str, *, is_new: bool) -> None:
+    async def _export(self, name: str, file: ItemsFile, *, is_new: bool) -> None:
+        if fault := await in_thread(self.spool.fault, name, file):  # before anything of it is in a feed
+            self._is_lost(name, fault)
+            return
         tell = self._signal.send if is_new else self._export_again
         began = time.thread_time()
         try:
-            for line in self.spool.lines(name):
+            for line in self.spool.lines(name, file):
                 item = line.item if self.pipelines is None else await self.pipelines.process(line.item)
                 if item is not None:
                     self._current = item
@@ -216,12 +228,15 @@ class Homecoming:
                 if time.thread_time() - began > TURN:
                     await maybe_deferred_to_future(deferLater(self.clock, 0))
                     began = time.thread_time()
-        except (OSError, WireError) as error:  # it was whole when it came
-            self.feeds.damaged = True
-            logger.error("%s: items of this run can't be read any more: %s", self.spool.folder / name, error,
-                         extra=self._extra)  # fmt: skip
+        except (OSError, WireError) as error:  # of a class that the project does not have any more, say
+            self._is_lost(name, f"can't be read any more: {error}")
         finally:
             self._current = None
+
+    def _is_lost(self, name: str, fault: str) -> None:
+        self._lost[name] = fault
+        if len(self._lost) == 1:  # all are told in the end
+            logger.error("%s", lost_words(self.spool.folder, self._lost, self.spool.ledger), extra=self._extra)
 
     def _export_again(self, item: Any) -> None:
         """An earlier command has told all others of it."""

@@ -17,8 +17,10 @@ from scrapy_distributed.dispatch.job_template import with_token
 from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.items.spool import OwnItems, Spool
+from scrapy_distributed.ledger.spooled import lost_words, next_own
 from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
 from scrapy_distributed.ledger.states import job_id, new_token
+from scrapy_distributed.wire.receipt import ItemsFile
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class OwnFeed:
         self.exporter: FeedExporter | None = None
         self.feeds: Feeds | None = None
         self._own: OwnItems | None = None
+        self._files: dict[str, ItemsFile] = {}  # of earlier commands
         self._names: list[str] = []  # in the spool, of what goes into the feed
         self._run = ""
         self._failed = self._stored = False
@@ -49,20 +52,32 @@ class OwnFeed:
         self._run = run
         if walk:
             self.ledger.forget_own()
+            self.ledger.set_own_files({})
+        self._files = self.ledger.own_files()
+        stored = self.ledger.own_stored()
+        left = {name: file for name, file in self._files.items() if name not in stored}
         try:
-            self.spool.begin(run, (), keep_own=not walk)
-            left = [name for name in self.spool.own() if name not in self.ledger.own_stored()]
-            self._own = self.spool.begin_own()
-            self._names = [*left, self.spool.own()[-1]]
-            for name in left:
-                for line in self.spool.lines(name):
+            self.spool.begin(run, self._files)
+            faults = {name: self.spool.fault(name, file) for name, file in left.items()}
+            if lost := {name: fault for name, fault in faults.items() if fault}:
+                raise LedgerError(lost_words(self.spool.folder, lost, self.spool.ledger))
+            self._own = self.spool.begin_own(next_own([*self._files, *stored]))
+            self._names = [*left, self._own.name]
+            for name, file in left.items():
+                for line in self.spool.lines(name, file):
                     self._export(line.item)
         except (OSError, WireError) as error:
             raise LedgerError(f"{self.spool.folder}: can't keep the items that are scraped here: {error}") from None
 
     def own_is_safe(self) -> bool:
         """As that of ``Homecoming``: they are in the spool, or in a feed that counts."""
-        return self._stored or (self._own is not None and self._own.sync())
+        if self._stored:
+            return True
+        file = self._own.sync() if self._own is not None else None
+        if self._own is None or file is None:
+            return False
+        self.ledger.set_own_files(self._files | ({self._own.name: file} if file.items else {}))
+        return True
 
     async def finish(self) -> None:
         """Nothing is on its way."""

@@ -58,8 +58,9 @@ def _tell_what_to_do(
         )  # fmt: skip
     elif not stored:
         logger.error(
-            "Run %s is not finished: a feed lacks items that have come home, the lines above tell why. They are kept;"
-            " the same command writes the feeds again, and crawls only what is not settled", ledger.run, extra=extra,
+            "Run %s is not finished: a feed lacks items that have come home, the lines above tell why, and what to do."
+            " All others are kept; then the same command writes the feeds again, and crawls only what is not settled",
+            ledger.run, extra=extra,
         )  # fmt: skip
     elif not over:
         logger.warning(

@@ -6,6 +6,7 @@ would have seen, and that several workers have come upon, brings its items once:
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from typing import IO, Any
@@ -68,7 +69,10 @@ class Harvest:
             except BaseException:
                 self.ledger.leave_pages(gleaning.pages)
                 raise
-        return Haul(items=gleaning.kept, twice=gleaning.twice, pages=gleaning.pages)
+        return Haul(
+            items=gleaning.kept, size=gleaning.size, digest=gleaning.digest.hexdigest(), twice=gleaning.twice,
+            pages=gleaning.pages,
+        )  # fmt: skip
 
     async def _gleaned(
         self, attempt: Attempt, receipt: Receipt, file: ItemsFile, fetched: IO[bytes], kept: IO[bytes]
@@ -90,10 +94,12 @@ class Harvest:
 
 class _Gleaning:
     """One file, gone through. In numbers of items: *found*, *kept*, left out as their page had brought them before
-    (*twice*). *pages*: keys of those that are new, none of which is entered yet: others are at work meanwhile."""
+    (*twice*). *size* and *digest* are those of what is kept. *pages*: keys of those that are new, none of which is
+    entered yet: others are at work meanwhile."""
 
     def __init__(self, harvest: Harvest, attempt: Attempt, receipt: Receipt) -> None:
-        self.found = self.kept = self.twice = 0
+        self.found = self.kept = self.twice = self.size = 0
+        self.digest = hashlib.sha256()
         self.pages: list[bytes] = []
         self._harvest = harvest
         self._attempt = attempt
@@ -107,6 +113,8 @@ class _Gleaning:
         for text, line in lines_of(fetched, type(self._harvest.spider)):
             if line is None or self._counts(line):
                 kept.write(text)
+                self.size += len(text)
+                self.digest.update(text)
             if time.thread_time() - began > TURN:
                 await deferLater(self._harvest.clock, 0)
                 began = time.thread_time()

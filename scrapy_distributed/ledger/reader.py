@@ -28,11 +28,12 @@ from scrapy_distributed.ledger.records import (
     check_counts,
     check_texts,
 )
+from scrapy_distributed.ledger.spooled import own_from_json, spool_name, spooled
 from scrapy_distributed.ledger.sqlite_schema import check_beside, check_format, check_tables, read_balance, read_losses
-from scrapy_distributed.ledger.states import Attempt, AttemptState, spool_name
+from scrapy_distributed.ledger.states import Attempt, AttemptState
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes
 from scrapy_distributed.wire.payload import decode_payload, loads, url_of
-from scrapy_distributed.wire.receipt import FeedFile
+from scrapy_distributed.wire.receipt import FeedFile, ItemsFile
 from scrapy_distributed.words import shortened
 
 PAGE = 1000  # rows
@@ -41,7 +42,7 @@ MAX_NESTED = 100  # lists and objects in the identity of a run, which has three
 
 RUNS = "SELECT id, name, identity, started, walked, ended FROM run ORDER BY id"
 BATCHES = """
-SELECT batch.number, parent, batch.state, size, avoid, crawled, failed, filtered, dead, moved, batch.attempts,
+SELECT batch.number, parent, batch.state, batch.size, avoid, crawled, failed, filtered, dead, moved, batch.attempts,
     last.node, last.state, last.reason,
     (SELECT sum(items) FROM attempt WHERE run = batch.run AND batch = batch.number AND attempt.state = 'accepted')
 FROM batch LEFT JOIN attempt AS last
@@ -60,9 +61,10 @@ WHERE run = :run AND (batch, position) > (:batch, :position) AND batch <= :last 
 """
 PAYLOAD = "SELECT payload FROM batch WHERE run = ? AND number = ?"
 OWN = "SELECT own FROM run WHERE id = ?"
+SPOOLED = "SELECT spooled FROM run WHERE id = ?"
 ACCEPTED = """
-SELECT batch, number, token, items, feeds, unexported, home FROM attempt WHERE run = ? AND state = 'accepted'
-ORDER BY batch, number
+SELECT batch, number, token, items, feeds, unexported, home, size, digest FROM attempt
+WHERE run = ? AND state = 'accepted' ORDER BY batch, number
 """
 
 
@@ -183,17 +185,24 @@ class LedgerReader:
                     feeds=_feeds(feeds),
                     unexported=unexported,
                     home=home,
+                    size=size,
+                    digest=digest,
                 )
-                for batch, number, token, items, feeds, unexported, home in self._db.execute(ACCEPTED, (run,))
+                for batch, number, token, items, feeds, unexported, home, size, digest in self._db.execute(
+                    ACCEPTED, (run,)
+                )
             ]
 
-    def home_files(self, run: int) -> list[str]:
-        """The names in the spool of what has come home from workers, by batch and attempt."""
-        return [
-            spool_name(attempt.batch, attempt.number, attempt.token)
-            for attempt in self.accepted(run)
-            if attempt.home is not None
-        ]
+    def spooled(self, run: int) -> dict[str, ItemsFile]:
+        """What should be in the spool, name to file: what the coordinator has scraped itself, then what has come home
+        from workers, by batch and attempt."""
+        with self._reading():
+            ((own,),) = self._db.execute(SPOOLED, (run,)).fetchall()
+            return own_from_json(own) | {
+                spool_name(one.batch, one.number, one.token): spooled(one.home, one.size, one.digest)
+                for one in self.accepted(run)
+                if one.home is not None
+            }
 
     def feeds(self, run: int) -> list[str]:
         """The URLs of the feeds that count, without passwords."""

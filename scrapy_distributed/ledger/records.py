@@ -135,8 +135,9 @@ class OutcomeRecord:
 @dataclass(frozen=True, kw_only=True)
 class AcceptedAttempt:
     """What an attempt that counts has brought: *items* that its job scraped, the files of its *feeds*, how many items
-    are missing in these (*unexported*), and how many are in the spool (*home*, ``None`` where they do not come home).
-    But for the last, and the *token* of the attempt, all are a worker's words."""
+    are missing in these (*unexported*), and how many are in the spool (*home*, ``None`` where they do not come home),
+    in a file of that *size* (bytes) and *digest*.
+    But for these, and the *token* of the attempt, all are a worker's words."""
 
     batch: int
     number: int
@@ -145,6 +146,8 @@ class AcceptedAttempt:
     feeds: tuple[FeedFile, ...]
     unexported: int = 0
     home: int | None = None
+    size: int | None = None
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         check_counts(self.batch, self.number, self.items, self.unexported, *_given(self.home))

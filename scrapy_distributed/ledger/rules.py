@@ -44,10 +44,13 @@ class Settlement:
 
 @dataclass(frozen=True, kw_only=True)
 class Haul:
-    """What of the items of an attempt comes home: *items*, in the spool already, and how many were left out since their
-    page had brought them before (*twice*). *pages*: keys of those that now have."""
+    """What of the items of an attempt comes home: *items*, in the spool already, in a file of that *size* (bytes) and
+    *digest* (SHA-256, hexadecimal), and how many were left out since their page had brought them before (*twice*).
+    *pages*: keys of those that now have."""
 
     items: int
+    size: int = 0
+    digest: str = ""
     twice: int = 0
     pages: Sequence[bytes] = ()
 

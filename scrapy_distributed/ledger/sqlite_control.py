@@ -2,78 +2,148 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
+from scrapy_distributed.ledger.spooled import own_from_json, spool_name
 from scrapy_distributed.ledger.sqlite_batches import Batches, as_text
 from scrapy_distributed.ledger.sqlite_store import Store
+from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes, bits
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.payload import decode_payload
 
 LAST_RUN = "SELECT id, name FROM run ORDER BY id DESC LIMIT 1"
 REOPEN_RUN = "UPDATE run SET ended = NULL WHERE id = ?"
+WALK_AGAIN = "UPDATE run SET walked = NULL WHERE id = ?"
 UNDONE = """
 SELECT batch, position, state, reason, again FROM outcome WHERE run = ? AND state IN ('failed', 'dead')
 ORDER BY batch, position
 """
+OUTCOMES = "SELECT position, state FROM outcome WHERE run = ? AND batch = ?"
 LARGEST = "SELECT max(size) FROM batch WHERE run = ?"
 DROP_OUTCOME = "DELETE FROM outcome WHERE run = ? AND batch = ? AND position = ?"
+DROP_LANDED = "DELETE FROM landed WHERE run = ? AND batch = ? AND position = ?"
+SETTLED_BY = "SELECT number, settled FROM attempt WHERE run = ? AND batch = ? AND state = 'accepted'"
+SET_SETTLED_BY = "UPDATE attempt SET settled = ? WHERE run = ? AND batch = ? AND number = ?"
+OWN_FILES = "SELECT spooled, own FROM run WHERE id = ?"
+AT_HOME = """
+SELECT batch, number, token, settled FROM attempt WHERE run = ? AND state = 'accepted' AND home IS NOT NULL
+ORDER BY batch, number
+"""
+LOSE_ITEMS = """
+UPDATE attempt SET state = 'rejected', reason = 'its items came home and were lost there'
+WHERE run = ? AND batch = ? AND number = ?
+"""
+DROP_PAGES = "DELETE FROM page WHERE run = ? AND batch = ? AND attempt = ?"
 
 OF_DAMAGE = (ValueError, TypeError, LookupError, OverflowError, RecursionError)  # what reading a damaged file makes
 
 
 class Control:
-    """For the commands that change something."""
+    """For the commands that change something: the last run of the ledger. What goes out again does so when the command
+    that began the run takes it up again.
+
+    Raises ``LedgerError`` if there is no run, or if the ledger is damaged; then nothing was changed."""
 
     def __init__(self, store: Store, batches: Batches) -> None:
         self._store = store
         self._batches = batches
 
     def retry(self, wanted: Callable[[str, str], bool]) -> tuple[int, int]:
-        """Put the dead and the failed requests of the last run for whose (state, reason) *wanted* is true into new
-        batches: the command that began the run then takes it up again.
+        """Put the dead and the failed requests for whose (state, reason) *wanted* is true into new batches.
 
-        Returns how many, and how many are left out since their callback had begun: items of them may be in a feed.
-        Raises ``LedgerError`` if there is no run, or if the ledger is damaged; then nothing was changed."""
+        Returns how many, and how many are left out since their callback had begun: items of them may be in a feed."""
+        with self._last_run():
+            chosen: dict[int, list[int]] = {}  # batch -> positions
+            left_out = 0
+            for batch, position, state, reason, again in self._store.db.execute(UNDONE, (self._store.run_id,)):
+                if wanted(state, reason):
+                    left_out += not again
+                    if again:
+                        chosen.setdefault(batch, []).append(position)
+            if chosen:
+                self._retry(chosen)
+        return sum(map(len, chosen.values())), left_out
+
+    def lose_items(self, names: Collection[str]) -> int:
+        """The files called *names* in the spool are lost: their attempts do not count any more, and what these had
+        settled goes out again. Where one is the coordinator's own its walk is to be done again.
+
+        Returns how many requests go out again."""
+        with self._last_run():
+            db, run = self._store.db, self._store.run_id
+            attempts = db.execute(AT_HOME, (run,)).fetchall()
+            lost = [(batch, number, settled) for batch, number, token, settled in attempts
+                    if spool_name(batch, number, token) in names]  # fmt: skip
+            spooled, own = self._store.row(OWN_FILES, (run,))
+            stored = {name for some, _ in json.loads(own) for name in some}
+            walk_again = bool((own_from_json(spooled).keys() & names) - stored)
+            taken = 0
+            with self._store.transaction(durable=True):
+                if lost or walk_again:
+                    db.execute(REOPEN_RUN, (run,))
+                if walk_again:
+                    db.execute(WALK_AGAIN, (run,))
+                for batch, number, settled in lost:
+                    bodies = self._take_out(batch, list(bits(bitmap_from_bytes(settled))))
+                    db.execute(LOSE_ITEMS, (run, batch, number))
+                    db.execute(DROP_PAGES, (run, batch, number))
+                    if bodies:
+                        self._batches.add(bodies, parent=batch)
+                    taken += len(bodies)
+        return taken
+
+    # Inside
+
+    @contextmanager
+    def _last_run(self) -> Iterator[None]:
         store = self._store
         try:
             last = store.db.execute(LAST_RUN).fetchone()
             if last is None:
                 raise LedgerError(f"{store.path}: no run in it, so there is nothing to try again")
             store.run_id, store.run_name = last
-            chosen: dict[int, list[tuple[int, str]]] = {}
-            left_out = 0
-            for batch, position, state, reason, again in store.db.execute(UNDONE, (store.run_id,)):
-                if wanted(state, reason):
-                    left_out += not again
-                    if again:
-                        chosen.setdefault(batch, []).append((position, state))
-            if chosen:
-                self._retry(chosen)
+            yield
         except (sqlite3.Error, LedgerUnavailableError, *OF_DAMAGE) as error:
             raise LedgerError(f"{store.path}: can't be used as ledger: {error}; nothing was changed") from None
-        return sum(map(len, chosen.values())), left_out
 
-    def _retry(self, chosen: dict[int, list[tuple[int, str]]]) -> None:
-        """*chosen*: batch -> (position, state), by position. The new batches are as large as those of the run were:
-        a worker for the few of each batch would cost too much."""
+    def _retry(self, chosen: dict[int, list[int]]) -> None:
+        """*chosen*: batch -> positions. The new batches are as large as those of the run were: a worker for the few of
+        each batch would cost too much."""
         db, run = self._store.db, self._store.run_id
         (size,) = db.execute(LARGEST, (run,)).fetchone()
         waiting: list[tuple[int, str]] = []
         with self._store.transaction(durable=True):
             db.execute(REOPEN_RUN, (run,))
-            for batch, outcomes in chosen.items():
-                settled = self._batches.get(batch).settled
-                elements = decode_payload(self._batches.payload(batch))
-                waiting += [(batch, as_text(elements[position])) for position, _ in outcomes]
-                db.executemany(DROP_OUTCOME, [(run, batch, position) for position, _ in outcomes])
-                dead = sum(state == Outcome.DEAD for _, state in outcomes)
-                self._batches.settle(batch, settled, moved=len(outcomes), dead=-dead, failed=dead - len(outcomes))
+            for batch, positions in chosen.items():
+                waiting += [(batch, body) for body in self._take_out(batch, positions)]
                 while len(waiting) >= size:
                     self._add(waiting[:size])
                     del waiting[:size]
             self._add(waiting)
+
+    def _take_out(self, batch: int, positions: Sequence[int]) -> list[str]:
+        """The requests at *positions* of *batch*, which are settled, are in other batches from now on: they have no
+        outcome there, and no attempt at it has settled them. Returns them as texts."""
+        db, where, taken = self._store.db, (self._store.run_id, batch), set(positions)
+        elements = decode_payload(self._batches.payload(batch))
+        bodies = [as_text(elements[position]) for position in positions]
+        states = [state for position, state in db.execute(OUTCOMES, where) if position in taken]
+        rows = [(*where, position) for position in positions]
+        db.executemany(DROP_OUTCOME, rows)
+        db.executemany(DROP_LANDED, rows)
+        for number, settled in db.execute(SETTLED_BY, where).fetchall():
+            left = bitmap_from_bytes(settled) & ~sum(1 << position for position in positions)
+            db.execute(SET_SETTLED_BY, (bitmap_to_bytes(left), *where, number))
+        failed, filtered, dead = (states.count(one) for one in (Outcome.FAILED, Outcome.FILTERED, Outcome.DEAD))
+        self._batches.settle(
+            batch, self._batches.get(batch).settled, moved=len(rows), failed=-failed, filtered=-filtered, dead=-dead,
+            crawled=len(states) - len(rows),
+        )  # fmt: skip
+        return bodies
 
     def _add(self, requests: list[tuple[int, str]]) -> None:
         """*requests*: (batch, body). Only those of one batch have a parent."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from scrapy_distributed.ledger.spooled import own_from_json, own_to_json, spool_name, spooled
 from scrapy_distributed.ledger.sqlite_batches import Batches, requests_at
 from scrapy_distributed.ledger.sqlite_store import Store, damage, while_available
-from scrapy_distributed.ledger.states import Attempt, spool_name
+from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.payload import encode_payload
-from scrapy_distributed.wire.receipt import FeedFile
+from scrapy_distributed.wire.receipt import FeedFile, ItemsFile
 
 HOME = """
-SELECT batch, number, token FROM attempt WHERE run = ? AND state = 'accepted' AND home IS NOT NULL
+SELECT batch, number, token, home, size, digest FROM attempt WHERE run = ? AND state = 'accepted' AND home IS NOT NULL
 ORDER BY batch, number
 """
 EARLIER = """
@@ -21,6 +22,9 @@ SELECT name FROM run WHERE id < :run AND ended IS NOT NULL
     AND identity = (SELECT identity FROM run WHERE id = :run) ORDER BY id
 """
 APPENDED = "SELECT appended FROM run WHERE id = ?"
+HOME_OF = "SELECT home, size, digest FROM attempt WHERE run = ? AND batch = ? AND number = ?"
+SPOOLED = "SELECT spooled FROM run WHERE id = ?"
+SET_SPOOLED = "UPDATE run SET spooled = ? WHERE id = ?"
 OWN = "SELECT own FROM run WHERE id = ?"
 SET_OWN = "UPDATE run SET own = ? WHERE id = ?"
 SET_UNEXPORTED = "UPDATE run SET unexported = ? WHERE id = ?"
@@ -70,10 +74,33 @@ class Harvest:
         return encode_payload(requests_at(self._batches.payload(attempt.batch), attempt.positions))
 
     @while_available
-    def files(self) -> list[str]:
-        """The names in the spool of all that has come home from workers, by batch and attempt."""
-        rows = self._store.db.execute(HOME, (self._store.run_id,))
-        return [spool_name(batch, number, token) for batch, number, token in rows]
+    def files(self) -> dict[str, ItemsFile]:
+        """All that has come home from workers, by batch and attempt: name in the spool to what is there."""
+        with damage("the items that have come home"):
+            return {
+                spool_name(batch, number, token): spooled(*file)
+                for batch, number, token, *file in self._store.db.execute(HOME, (self._store.run_id,))
+            }
+
+    @while_available
+    def file(self, attempt: Attempt) -> ItemsFile:
+        """What has come home from *attempt*, which counts."""
+        row = self._store.row(HOME_OF, (self._store.run_id, attempt.batch, attempt.number))
+        with damage("the items of an attempt"):
+            return spooled(*row)
+
+    @while_available
+    def own_files(self) -> dict[str, ItemsFile]:
+        """What the coordinator has scraped itself in earlier commands of the run, in their order: name in the spool to
+        what is needed of the file."""
+        (text,) = self._store.row(SPOOLED, (self._store.run_id,))
+        with damage("the items that were scraped here"):
+            return own_from_json(text)
+
+    @while_available
+    def set_own_files(self, files: Mapping[str, ItemsFile]) -> None:
+        """To be called before its walk is said to be done: from then on a later command needs them."""
+        self._store.db.execute(SET_SPOOLED, (own_to_json(files), self._store.run_id))
 
     @while_available
     def earlier_runs(self) -> list[str]:

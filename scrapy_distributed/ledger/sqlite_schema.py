@@ -5,9 +5,11 @@
             *lost*: what failed of that crawl, reason -> number of requests (or items), as JSON; *appended*: files
             that feeds of it append to -> the length that each had before, as JSON; *own*: stored feeds of what the
             coordinator has scraped itself, where workers have feeds: pairs of names in the spool and files, as JSON;
-            *unexported*: items that have come home and that the feeds here could not express
+            *unexported*: items that have come home and that the feeds here could not express; *spooled*: what the
+            coordinator has scraped itself and that a later command needs, name in the spool -> file, as JSON
 ``request`` the key of each diverted request, appended
-``page``    keys of pages whose items have come home and that are no request of the run: none of them brings any twice
+``page``    keys of pages whose items have come home and that are no request of the run: none of them brings any twice;
+            *batch* and *attempt* are those that have brought them
 ``queued``  requests whose batch is not closed: of the open batch, or (*avoid* set) to be tried on another node
 ``found``   targets in a receipt that was accepted, until those of them that are new are queued
 ``batch``   a closed batch. *settled*: bitmap of the positions that no later attempt has to do; of these *crawled*,
@@ -15,8 +17,9 @@
             or a retry. *avoid*: its requests failed on that node before; *last*: where it was, or part of it, last
 ``attempt`` one job; *positions*: bitmap of what it was sent; *token*: of no other attempt. Of one that counts also
             *unexported*: items that its feeds could not express; *home*: how many came home, *twice*: how many did not
-            since their page had brought them before; *followed*: requests that it has followed from those
-            of the batch and that failed, reason -> number, as JSON
+            since their page had brought them before; *size* (bytes) and *digest*: of the file in the spool; *settled*:
+            bitmap of the positions that it has settled and that are in no other batch; *followed*: requests that it has
+            followed from those of the batch and that failed, reason -> number, as JSON
 ``landed``  a request that was redirected: *key* is that which its last URL has as a request of its own
 ``outcome`` a request that failed, was filtered or is dead; *again*: nothing of it is in a feed that counts
 =========== ===========================================================================================================
@@ -37,7 +40,7 @@ from scrapy_distributed.ledger.balance import Balance, Losses
 from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.ledger.sums import sum_of_reasons
 
-FORMAT = 4
+FORMAT = 5
 APPLICATION = 0x53434450  # "SCDP", so that another program's file is not taken for a ledger
 
 SCHEMA = f"""
@@ -45,11 +48,11 @@ CREATE TABLE run (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, started REAL NOT NULL,
     walked REAL, ended REAL, duplicates INTEGER NOT NULL DEFAULT 0,
     batches INTEGER NOT NULL DEFAULT 0, lost TEXT NOT NULL DEFAULT '{{}}', appended TEXT NOT NULL DEFAULT '{{}}',
-    own TEXT NOT NULL DEFAULT '[]', unexported INTEGER NOT NULL DEFAULT 0
+    own TEXT NOT NULL DEFAULT '[]', unexported INTEGER NOT NULL DEFAULT 0, spooled TEXT NOT NULL DEFAULT '{{}}'
 );
 CREATE UNIQUE INDEX run_unfinished ON run (identity) WHERE ended IS NULL;
 CREATE TABLE request (run INTEGER NOT NULL, key BLOB NOT NULL);
-CREATE TABLE page (run INTEGER NOT NULL, key BLOB NOT NULL);
+CREATE TABLE page (run INTEGER NOT NULL, key BLOB NOT NULL, batch INTEGER NOT NULL, attempt INTEGER NOT NULL);
 CREATE TABLE queued (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL, size INTEGER NOT NULL CHECK (size > 0), bodies TEXT NOT NULL,
     avoid TEXT
@@ -77,7 +80,7 @@ CREATE TABLE attempt (
     state TEXT NOT NULL CHECK (state IN ({", ".join(repr(state.value) for state in AttemptState)})),
     positions BLOB NOT NULL, bound REAL NOT NULL, ended REAL, reason TEXT, items INTEGER, feeds TEXT, stats TEXT,
     unexported INTEGER NOT NULL DEFAULT 0, followed TEXT NOT NULL DEFAULT '{{}}',
-    home INTEGER, twice INTEGER NOT NULL DEFAULT 0,
+    home INTEGER, twice INTEGER NOT NULL DEFAULT 0, size INTEGER, digest TEXT, settled BLOB NOT NULL DEFAULT x'',
     PRIMARY KEY (run, batch, number)
 );
 CREATE UNIQUE INDEX attempt_current ON attempt (run, batch) WHERE state IN ('bound', 'sent');

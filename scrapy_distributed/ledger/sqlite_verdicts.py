@@ -11,7 +11,7 @@ from scrapy_distributed.ledger.rules import HALVED_AT, Haul, Objection, Settleme
 from scrapy_distributed.ledger.sqlite_batches import Batches, joined, requests_at
 from scrapy_distributed.ledger.sqlite_store import Store, while_available
 from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
-from scrapy_distributed.wire.bitmap import bits
+from scrapy_distributed.wire.bitmap import bitmap_to_bytes, bits
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.receipt import Receipt
 
@@ -20,12 +20,12 @@ LIVE_STATES = (AttemptState.BOUND, AttemptState.SENT, AttemptState.UNKNOWN)
 ATTEMPT_STATE = "SELECT state FROM attempt WHERE run = ? AND batch = ? AND number = ?"
 ACCEPT_ATTEMPT = """
 UPDATE attempt SET state = 'accepted', ended = ?, reason = ?, items = ?, feeds = ?, stats = ?, unexported = ?,
-    followed = ?, home = ?, twice = ?
+    followed = ?, home = ?, twice = ?, size = ?, digest = ?, settled = ?
 WHERE run = ? AND batch = ? AND number = ?
 """
 ADD_OUTCOME = "INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?)"
 ADD_LANDED = "INSERT OR REPLACE INTO landed VALUES (?, ?, ?, ?)"  # tried again, it may land elsewhere
-ADD_PAGE = "INSERT INTO page VALUES (?, ?)"
+ADD_PAGE = "INSERT INTO page VALUES (?, ?, ?, ?)"
 ADD_AGAIN = "INSERT INTO queued (run, size, bodies, avoid) VALUES (?, ?, ?, ?)"
 ADD_FOUND = "INSERT INTO found (run, size, packed) VALUES (?, ?, ?)"
 
@@ -143,9 +143,11 @@ class Verdicts:
         failed = sum(outcome is Outcome.FAILED for _, outcome, *_ in outcomes)
         row = (time.time(), receipt.finish_reason, receipt.items, json.dumps(receipt.feeds),
                json.dumps(dict(receipt.stats)), receipt.unexported, json.dumps(dict(receipt.followed)),
-               haul and haul.items, haul.twice if haul else 0)  # fmt: skip
+               *((haul.items, haul.twice, haul.size, haul.digest) if haul else (None, 0, None, None)),
+               bitmap_to_bytes(now_settled & ~moved))  # fmt: skip
         db.execute(ACCEPT_ATTEMPT, (*row, run, attempt.batch, attempt.number))
-        db.executemany(ADD_PAGE, [(run, key) for key in (haul.pages if haul else ())])
+        pages = haul.pages if haul else ()
+        db.executemany(ADD_PAGE, [(run, key, attempt.batch, attempt.number) for key in pages])
         self._add_outcomes(attempt.batch, outcomes)
         landed = [(own[position], key) for position, key in receipt.landed_keys() if now_settled >> own[position] & 1]
         db.executemany(ADD_LANDED, [(run, attempt.batch, *row) for row in landed])

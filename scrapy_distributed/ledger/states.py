@@ -15,6 +15,7 @@ An attempt::
     BOUND, SENT, UNKNOWN --unsent--> UNSENT
     BOUND, SENT, UNKNOWN --settle--> ACCEPTED
     BOUND, SENT, UNKNOWN --reject--> REJECTED
+    ACCEPTED             --lose_items--> REJECTED  what has come home is lost here, and an operator says so
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from enum import Enum
+
+from scrapy_distributed.ledger.spooled import spool_name
 
 
 class BatchState(Enum):
@@ -80,11 +83,6 @@ def label(batch: int, attempt: int) -> str:
 def job_id(run: str, batch: int, attempt: int, token: str) -> str:
     """Scrapyd's job id: readable, sortable, safe as a file name."""
     return f"{run}-{batch:06d}-{attempt}-{token}"
-
-
-def spool_name(batch: int, attempt: int, token: str) -> str:
-    """Of what has come home from an attempt: sorted, these are in the order of the batches."""
-    return f"{batch:06d}-{attempt}-{token}.jl"
 
 
 def new_token() -> str:

@@ -50,7 +50,7 @@ def _at_home(run: Run) -> list[dict[str, Any]]:
 def _spool(run: Run) -> None:
     """Nothing is there but what counts, all of which is; and what was cut off a file to append to."""
     with closing(LedgerReader(run.crawl.ledger)) as reader:
-        counts = set(reader.home_files(reader.runs()[-1].id))
+        counts = set(reader.spooled(reader.runs()[-1].id))
     found = {path.name for path in run.spool.iterdir()}
     strange = {name for name in found - counts if not name.startswith("own-") and not name.endswith(".cut")}
     assert not strange, f"left in the spool: {strange}"

@@ -18,6 +18,7 @@ from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.ledger.rules import Haul
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sqlite_schema import SCHEMA
+from scrapy_distributed.wire.receipt import ItemsFile
 
 TABLES = ("run", "queued", "found", "batch", "attempt", "outcome", "landed", "request", "page")
 VALUES = (1e300, float("inf"), -1, 2**63 - 1, 1.5, None, "x", b"\xff\x00", "\x1b]0;a\x07\n")
@@ -50,6 +51,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         haul = Haul(items=2, twice=1, pages=[b"p"])
         ledger.verdicts.settle(attempt, report, max_attempts=1, found=found, haul=haul)
         ledger.harvest.appends_to("/feeds/all.jl", 7)
+        ledger.harvest.set_own_files({"own-1.jl": ItemsFile(1, 20, "ab")})
         ledger.verdicts.reject(a_batch(ledger, 4, 5), "no receipt", counts=True, max_attempts=1)
         cut(ledger, divert(ledger, 6, 7))
         bind(ledger)

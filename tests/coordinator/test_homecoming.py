@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +64,18 @@ class Command:
     def bring(self, *numbers: Any, batch: int) -> Attempt:
         """An attempt counts that has these."""
         attempt = a_batch(self.ledger, batch)
+        self.keep(attempt, *numbers)
+        return attempt
+
+    def keep(self, attempt: Attempt, *numbers: Any) -> None:
         writer = ItemWriter()
+        data = b"".join(line for number in numbers for line in writer.lines({"n": number}, position=0))
         with self.spool.draft() as draft:
-            for number in numbers:
-                draft.file.writelines(writer.lines({"n": number}, position=0))
+            draft.file.write(data)
             draft.keep(attempt.spool_name)
-        haul = Haul(items=len(numbers))
+        haul = Haul(items=len(numbers), size=len(data), digest=sha256(data).hexdigest())
         self.ledger.verdicts.settle(attempt, receipt(attempt), max_attempts=1, haul=haul)
         self.homecoming.came(attempt)
-        return attempt
 
     def scrape(self, *numbers: Any) -> None:
         """The coordinator itself."""
@@ -152,7 +157,8 @@ async def test_what_an_earlier_command_has_told_of_is_written_again_and_not_told
     assert await second.end()
     assert sorted(second.written()) == [1, 2, 3, 5]
     assert second.heard == ([5] if walked else [1, 5])
-    assert second.spool.own() == (["own-1.jl", "own-2.jl"] if walked else ["own-1.jl"])
+    own = sorted(path.name for path in second.spool.folder.glob("own-*"))
+    assert own == (["own-1.jl", "own-2.jl"] if walked else ["own-1.jl"])
     third = start()
     await third.begin()
     assert await third.end()
@@ -168,8 +174,14 @@ async def test_files_of_the_run_that_are_missing_are_told_and_the_feed_is_left_a
     assert await first.end()
     second = start()
     second.spool.beside.joinpath(first.ledger.run, attempt.spool_name).unlink()
-    with pytest.raises(LedgerError, match=f"1 files with items of this run are missing, {attempt.spool_name} first"):
+    with pytest.raises(LedgerError) as refused:
         await second.begin()
+    folder = second.spool.folder
+    assert str(refused.value) == (
+        f"{folder / attempt.spool_name}: items that have come home are lost, those of batch 1: found no file, expected"
+        " 1 item in 14 bytes. Put back what is missing, or let it be crawled again: scrapy batches retry --lost-items"
+        f" --ledger {second.ledger.path}, then the same crawl command"
+    )
     await second.end()
     assert second.written() == [1]
 
@@ -220,17 +232,91 @@ async def test_a_feed_that_lacks_an_item_is_not_stored_and_the_next_command_writ
     assert second.written() == [1, 2]
 
 
-@pytest.mark.parametrize("damage", ["gone", "rubbish"])
+def change_a_digit(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"n":1', b'"n":7'))
+
+
+@pytest.mark.parametrize("feed", [True, False])
+@pytest.mark.parametrize("damage", [Path.unlink, change_a_digit])
 @pytest_twisted.ensureDeferred
-async def test_a_file_that_can_not_be_read_any_more_leaves_the_feed_unfinished(start: Start, damage: str) -> None:
+async def test_of_what_is_lost_nothing_is_written_and_it_is_crawled_again_when_that_is_wished(
+    start: Start, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None], feed: bool
+) -> None:
+    first = start(feed=feed)
+    await first.begin()
+    lost = [first.bring(1, batch=0), first.bring(2, 3, batch=1)][0]
+    await first.finish()
+    first.ledger.intake.walked()
+    damage(first.spool.folder / lost.spool_name)
+    first.homecoming.came(lost)
+    assert not await first.end()
+    assert caplog.text.count("lost, those of batch 1: found ") == 1
+    assert "retry --lost-items --ledger" in caplog.text
+    first.drop()
+    with closing(Ledger(first.ledger.path)) as ledger:  # as the command does
+        assert ledger.control.lose_items([lost.spool_name]) == 1
+    second = start(feed=feed)
+    await second.begin()
+    assert not second.ledger.account.settled()
+    (batch,) = [number for number, _ in second.ledger.bookings.ready()]
+    again = second.ledger.bookings.bind(batch, "n1", "http://n1")[0]
+    second.keep(again, 1)
+    assert await second.end()
+    assert second.ledger.account.end()
+    if feed:
+        assert sorted(second.written()) == [1, 2, 3]
+
+
+@pytest_twisted.ensureDeferred
+async def test_all_that_is_lost_is_told_in_the_end(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     command = start()
     await command.begin()
-    attempt = command.bring(1, batch=0)
-    await command.finish()
-    path = command.spool.folder / attempt.spool_name
-    path.unlink() if damage == "gone" else path.write_bytes(b"rubbish\n")
-    command.homecoming.came(attempt)
+    for batch in range(3):
+        attempt = command.bring(batch, batch=batch)
+        (command.spool.folder / attempt.spool_name).unlink()
+    command.bring(7, batch=7)
     assert not await command.end()
+    assert command.written() == [7]
+    assert "found no file, expected 1 item in 14 bytes (3 such files)." in caplog.text
+    assert len(caplog.messages) == 2
+
+
+@pytest.mark.parametrize("which", [1, 2])
+@pytest_twisted.ensureDeferred
+async def test_own_items_that_are_lost_are_told_also_the_last_ones_and_scraped_again(start: Start, which: int) -> None:
+    """A file in the middle leaves a gap in the numbers, and its name is not given again."""
+    for number in (1, 2):
+        command = start()
+        await command.begin()
+        command.scrape(number)
+        assert command.homecoming.own_is_safe()
+        command.ledger.intake.walked()
+    later = start()
+    (command.spool.folder / f"own-{which}.jl").unlink()
+    with pytest.raises(LedgerError, match=rf"own-{which}\.jl: .*, those of what the coordinator has scraped: found no"):
+        await later.begin()
+    assert later.ledger.control.lose_items([f"own-{which}.jl"]) == 0
+    again = start()
+    await again.begin()
+    again.scrape(1, 2)
+    assert again.homecoming.own_is_safe()
+    assert await again.end()
+    assert again.written() == [1, 2]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_killed_command_has_written_after_its_items_were_safe_is_no_damage(start: Start) -> None:
+    first = start()
+    await first.begin()
+    first.scrape(1)
+    assert first.homecoming.own_is_safe()
+    first.ledger.intake.walked()
+    with (first.spool.folder / "own-1.jl").open("ab") as torn:
+        torn.write(b'[null,0,{"n"')
+    second = start()
+    await second.begin()
+    assert await second.end()
+    assert second.written() == [1]
 
 
 @pytest_twisted.ensureDeferred
@@ -240,7 +326,8 @@ async def test_without_a_feed_they_are_told_and_stay_in_the_spool(start: Start) 
     attempt = command.bring(1, 2, batch=0)
     assert await command.end()
     assert command.heard == [1, 2]
-    assert [line.item["n"] for line in command.spool.lines(attempt.spool_name)] == [1, 2]
+    lines = command.spool.lines(attempt.spool_name, command.ledger.harvest.file(attempt))
+    assert [line.item["n"] for line in lines] == [1, 2]
 
 
 @pytest_twisted.ensureDeferred

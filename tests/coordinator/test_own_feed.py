@@ -18,6 +18,7 @@ from scrapy.utils.test import get_crawler
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.own_feed import OwnFeed, own_url
+from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.records import AcceptedAttempt
@@ -107,6 +108,27 @@ async def test_what_a_killed_command_had_not_stored_is_written_by_the_next(ledge
     await third.scrape(3)
     assert await third.close()
     assert [batch.items for batch in third.accepted()] == [2, 1]
+
+
+@pytest.mark.parametrize("which", [1, 2])
+@pytest_twisted.ensureDeferred
+async def test_what_is_lost_of_what_was_not_stored_is_told_and_scraped_again(
+    ledger: Ledger, tmp_path: Path, which: int
+) -> None:
+    for number in (1, 2):
+        command = Command(ledger, tmp_path / "items", walk=number == 1)
+        await command.scrape(number)
+        assert command.feed.own_is_safe()
+        command.leave()
+    ledger.intake.walked()
+    (tmp_path / "l.sqlite.items" / ledger.run / f"own-{which}.jl").unlink()
+    with pytest.raises(LedgerError, match=rf"own-{which}\.jl: .*found no file, expected 1 item.*retry --lost-items"):
+        Command(ledger, tmp_path / "items", walk=False)
+    ledger.control.lose_items([f"own-{which}.jl"])
+    again = Command(ledger, tmp_path / "items", walk=ledger.begin(IDENTITY, resume=True))
+    await again.scrape(1, 2)
+    assert await again.close()
+    assert [batch.items for batch in again.accepted()] == [2]
 
 
 @pytest_twisted.ensureDeferred

@@ -77,11 +77,15 @@ def test_an_item_of_no_response_is_of_no_page(own_pages: OwnPages) -> None:
 
 def test_a_later_command_knows_them_from_the_spool(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "ledger.sqlite", Spider)
-    for page in (key(URL).hex(), ""):
-        spool.begin("run", [], keep_own=True)
-        own = spool.begin_own()
+    files = {}
+    spool.begin("run", [])
+    for name, page in (("own-1.jl", key(URL).hex()), ("own-2.jl", "")):
+        own = spool.begin_own(name)
         for number in range(2):
             own.add({"number": number}, page=page)
+        file = own.sync()
+        assert file is not None
+        files[name] = file
         own.close()
-    assert list(spool.own_pages()) == [key(URL), key(URL)]
-    assert [line.item["number"] for name in spool.own() for line in spool.lines(name)] == [0, 1, 0, 1]
+    assert list(spool.own_pages(files)) == [key(URL), key(URL)]
+    assert [line.item["number"] for name, file in files.items() for line in spool.lines(name, file)] == [0, 1, 0, 1]

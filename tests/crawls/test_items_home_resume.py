@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -118,6 +119,29 @@ def test_a_walk_that_was_done_is_not_repeated_and_its_pages_are_known(
     again = home.crawl("back", "-O", str(folder / "out.jl"), folder=folder).wait()
     assert home.shop.visits["/list/0"] == asked
     assert content(folder / "out.jl") == truth["back"]["out.jl"], again.log
+
+
+@pytest.mark.parametrize("lost", ["000001-1-*.jl", "own-1.jl"])
+def test_items_that_are_lost_are_told_and_crawled_again_by_the_way_that_is_told(
+    home: Home, truth: dict[str, Any], tmp_path: Path, lost: str
+) -> None:
+    options = outputs("-O", folder := tmp_path / "fleet", "out.jl")
+    first = in_the_middle(home, "here", *options, folder=folder)
+    wait_for(lambda: first.run()["walked"])
+    kill(first)
+    (path,) = (folder / "ledger.sqlite.items").glob(f"*/{lost}")
+    path.unlink()
+    home.shop.release()
+    refused = home.crawl("here", *options, folder=folder).wait()
+    assert refused.process.returncode == 1
+    assert f"The crawl does not start: {path}: items that have come home are lost" in refused.log
+    words = re.findall("let it be crawled again: scrapy (.*), then the same crawl command", refused.log)[0].split()
+    assert home.project.scrapy(*words, folder=folder).wait().process.returncode == 0
+    again = home.crawl("here", *options, folder=folder).wait()
+    assert again.run()["name"] == first.run()["name"]
+    assert again.balance()["crawled"] == PRODUCTS
+    assert content(folder / "out.jl") == truth["here"]["out.jl"], again.log
+    assert complaints(again) == []
 
 
 def test_a_worker_is_killed(home: Home, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ class Home:
         self.ledger = Ledger(folder / "s.sqlite")
         self.ledger.begin(IDENTITY, resume=True)
         self.spool = Spool(self.ledger.path, Shop)
-        self.spool.begin(self.ledger.run, [], keep_own=False)
+        self.spool.begin(self.ledger.run, [])
         self.harvest = Harvest(
             spool=self.spool, ledger=self.ledger.harvest, spider=Shop(), fingerprint=key_of, clock=clock
         )
@@ -88,12 +88,15 @@ class Home:
         haul = await self.bring(job, attempt, **values)
         report = receipt(attempt, **values)
         assert isinstance(self.ledger.verdicts.settle(attempt, report, max_attempts=3, haul=haul), Settlement)
+        assert self.spool.fault(attempt.spool_name, self.ledger.harvest.file(attempt)) == ""
         kept = self.kept(attempt)
         assert haul.items == len(kept)
         return kept
 
     def kept(self, attempt: Attempt) -> list[Any]:
-        return [line.item["n"] for line in self.spool.lines(attempt.spool_name)]
+        data = (self.spool.folder / attempt.spool_name).read_bytes()
+        file = ItemsFile(0, len(data), "")
+        return [line.item["n"] for line in self.spool.lines(attempt.spool_name, file)]
 
     def entered(self, *numbers: int) -> list[bool]:
         """Whether the run knows these pages."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,13 @@ from scrapy_distributed.errors import NotSerializableError, WireError
 from scrapy_distributed.items import spool as spool_module
 from scrapy_distributed.items.lines import ItemWriter
 from scrapy_distributed.items.spool import OwnItems, Spool
+from scrapy_distributed.wire.receipt import ItemsFile
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
     spool = Spool(tmp_path / "s.sqlite", Spider)
-    spool.begin("r1", [], keep_own=False)
+    spool.begin("r1", [])
     return spool
 
 
@@ -35,16 +38,24 @@ def keep(spool: Spool, name: str, *numbers: int) -> None:
         draft.keep(name)
 
 
-def own(spool: Spool, *numbers: int) -> None:
-    items = spool.begin_own()
+def own(spool: Spool, *numbers: int, name: str = "own-1.jl") -> ItemsFile:
+    items = spool.begin_own(name)
     for number in numbers:
         items.add({"n": number})
-    assert items.sync()
+    file = items.sync()
     items.close()
+    assert file is not None
+    return file
+
+
+def whole(spool: Spool, name: str, items: int = 1) -> ItemsFile:
+    """What is to be found under that *name*: all that is there."""
+    data = (spool.folder / name).read_bytes()
+    return ItemsFile(items, len(data), hashlib.sha256(data).hexdigest())
 
 
 def numbers(spool: Spool, name: str) -> list[Any]:
-    return [line.item["n"] for line in spool.lines(name)]
+    return [line.item["n"] for line in spool.lines(name, whole(spool, name))]
 
 
 def test_it_is_beside_the_ledger_and_nobody_elses_business(spool: Spool, tmp_path: Path) -> None:
@@ -104,23 +115,59 @@ def test_what_does_not_count_is_removed_when_the_run_is_taken_up_again(spool: Sp
     for name in (".0123.part", "notes.txt", "cut-1-feed.jl.cut"):
         (spool.folder / name).write_bytes(b"x")
     later = Spool(spool.folder.parent.with_name("s.sqlite"), Spider)
-    later.begin("r1", ["000001-2-bb.jl", "000003-1-dd.jl"], keep_own=True)
+    later.begin("r1", ["000001-2-bb.jl", "000003-1-dd.jl", "own-1.jl"])
     assert later.folder == spool.folder
     assert files(later) == ["000001-2-bb.jl", "cut-1-feed.jl.cut", "notes.txt", "own-1.jl"]
-    later.begin("r1", ["000001-2-bb.jl"], keep_own=False)
+    later.begin("r1", ["000001-2-bb.jl"])
     assert files(later) == ["000001-2-bb.jl", "cut-1-feed.jl.cut", "notes.txt"]
 
 
-def test_own_items_are_in_a_file_for_each_command_in_their_order(spool: Spool) -> None:
-    for number in range(1, 12):
-        own(spool, number)
-    names = [f"own-{number}.jl" for number in range(1, 12)]
-    assert spool.own() == names
-    assert [numbers(spool, name) for name in names] == [[number] for number in range(1, 12)]
+def test_own_items_are_what_was_there_when_they_were_made_safe(spool: Spool) -> None:
+    items = spool.begin_own("own-1.jl")
+    items.add({"n": 1})
+    items.add({"n": 2})
+    file = items.sync()
+    assert file == whole(spool, "own-1.jl", 2)
+    items.add({"n": 3})
+    items.close()
+    with (spool.folder / "own-1.jl").open("ab") as torn:  # as a command that is killed leaves it
+        torn.write(b'[null,0,{"n"')
+    assert spool.fault("own-1.jl", file) == ""
+    assert [line.item["n"] for line in spool.lines("own-1.jl", file)] == [1, 2]
+    assert list(spool.own_pages({"own-1.jl": file})) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (lambda data: data.replace(b"8", b"9"), "found other bytes than were written"),
+        (lambda data: data[:-1], "found 27 bytes"),
+        (lambda data: b"", "found 0 bytes"),
+        (None, "found no file"),
+    ],
+)
+def test_what_is_damaged_is_told_with_what_was_expected(
+    spool: Spool, damage: Callable[[bytes], bytes] | None, found: str
+) -> None:
+    keep(spool, "000001-1-ab.jl", 7, 8)
+    file, path = whole(spool, "000001-1-ab.jl", 2), spool.folder / "000001-1-ab.jl"
+    assert spool.fault(path.name, file) == ""
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage(path.read_bytes()))
+    assert spool.fault(path.name, file) == f"{found}, expected 2 items in 28 bytes"
+    assert bool(spool.fault(path.name, file, thorough=False)) is (found != "found other bytes than were written")
+
+
+def test_what_can_not_be_read_is_told_as_well(spool: Spool) -> None:
+    (spool.folder / "a.jl").mkdir()
+    fault = spool.fault("a.jl", ItemsFile(1, 1, ""))
+    assert fault.startswith("can't be read: [Errno 21] Is a directory")
 
 
 def test_own_items_after_one_that_can_not_be_kept_are_of_no_use(spool: Spool) -> None:
-    items = spool.begin_own()
+    items = spool.begin_own("own-1.jl")
     items.add({"n": 1})
     assert items.sync()
     with pytest.raises(NotSerializableError):
@@ -135,7 +182,7 @@ def test_own_items_after_one_that_can_not_be_kept_are_of_no_use(spool: Spool) ->
 @pytest.mark.parametrize("when", ["add", "sync"])
 def test_own_items_on_a_full_disk_are_not_safe(spool: Spool, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     monkeypatch.setattr(spool_module, "BUFFER", 16 if when == "add" else 4096)
-    items = spool.begin_own()
+    items = spool.begin_own("own-1.jl")
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, items._file.fileno())
     os.close(full)
@@ -189,8 +236,8 @@ def test_a_line_without_an_end_does_not_fill_the_memory(spool: Spool, monkeypatc
 
 def test_what_earlier_runs_have_left_is_removed_and_nothing_else(spool: Spool) -> None:
     keep(spool, "000001-1-ab.jl", 1)
-    spool.begin("r2", [], keep_own=False)
+    spool.begin("r2", [])
     keep(spool, "000001-1-cd.jl", 1)
-    spool.begin("r3", [], keep_own=False)
+    spool.begin("r3", [])
     spool.forget(["r1", "r0"])
     assert sorted(path.name for path in spool.beside.iterdir()) == ["r2", "r3"]

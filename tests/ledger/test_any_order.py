@@ -28,7 +28,7 @@ ARROWS = {
     },
     "attempt": {
         "": {"bound"}, "bound": {"bound", "sent", "unknown"} | ENDS, "sent": {"sent", "unknown"} | ENDS,
-        "unknown": {"unknown"} | ENDS, **{end: {end} for end in ENDS},
+        "unknown": {"unknown"} | ENDS, **{end: {end} for end in ENDS}, "accepted": {"accepted", "rejected"},
     },
 }  # fmt: skip
 
@@ -48,7 +48,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.crawled: Counter[str] = Counter()
         self.tried_again: Counter[str] = Counter()
         self.pages: set[int] = set()  # of which items have come home
-        self.home: dict[tuple[int, int], str] = {}  # what has come home, by batch and attempt
+        # What has come home, by batch and attempt: its name in the spool, the requests crawled, the pages.
+        self.home: dict[tuple[int, int], tuple[str, list[str], set[int]]] = {}
         self.before: dict[tuple[str, ...], str] = {}  # batch or attempt -> state
 
     def teardown(self) -> None:
@@ -174,7 +175,8 @@ class AnyOrder(RuleBasedStateMachine):
         )  # fmt: skip
         self.pages |= brought
         if haul is not None:
-            self.home[attempt.batch, attempt.number] = attempt.spool_name
+            crawled = [elements[own[position]] for position in outcomes["crawled"]]
+            self.home[attempt.batch, attempt.number] = (attempt.spool_name, crawled, brought)
         new = [body for _, bodies in iter(self.ledger.intake.divert_found, None) for body in bodies]
         after = self.ledger.account.balance()
         self.check(settlement.fate, attempt, counted=attempt.state is not AttemptState.UNKNOWN and not settled)
@@ -207,6 +209,19 @@ class AnyOrder(RuleBasedStateMachine):
         after = self.ledger.account.balance()
         assert after.queued - before.queued == before.failed + before.dead - after.failed - after.dead == taken
         self.tried_again.clear()  # what a retry brings back may be tried elsewhere once more
+
+    @precondition(lambda self: self.home)
+    @rule(data=st.data())
+    def lose_items(self, data: st.DataObject) -> None:
+        name, crawled, pages = self.home.pop(data.draw(st.sampled_from(sorted(self.home))))
+        before = self.ledger.account.balance()
+        taken = self.ledger.control.lose_items([name])
+        after = self.ledger.account.balance()
+        assert before.crawled - after.crawled == len(crawled)
+        assert after.queued + after.in_flight - before.queued - before.in_flight == before.ended - after.ended == taken
+        self.crawled.subtract(crawled)
+        self.pages -= pages
+        self.restart()  # another process does this
 
     @precondition(lambda self: not self.open_batch and self.ledger.account.settled())
     @rule()
@@ -247,7 +262,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @invariant()
     def what_has_come_home_is_known(self) -> None:
-        assert self.ledger.harvest.files() == [self.home[where] for where in sorted(self.home)]
+        assert list(self.ledger.harvest.files()) == [self.home[where][0] for where in sorted(self.home)]
         kept = [found for (found,) in self.ledger.store.db.execute("SELECT key FROM page ORDER BY key")]
         assert kept == sorted(map(key, self.pages))
         assert all(not self.ledger.harvest.is_new_page(key(page)) for page in self.pages | self.keys)

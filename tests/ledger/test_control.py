@@ -6,14 +6,17 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ledgers import IDENTITY, a_batch, all_ready, cut, divert, outcomes, receipt
+from ledgers import IDENTITY, a_batch, all_ready, cut, divert, key, outcomes, receipt
 from ledgers import states as counts
 
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.reader import LedgerReader
+from scrapy_distributed.ledger.rules import Haul
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Fate
 from scrapy_distributed.wire.payload import decode_payload
+from scrapy_distributed.wire.reasons import DUPLICATE
+from scrapy_distributed.wire.receipt import ItemsFile
 
 
 def test_a_retry_reopens_the_run_with_the_dead_and_the_failed_alone(ledger: Ledger, path: Path) -> None:
@@ -94,3 +97,81 @@ def test_a_retry_works_while_the_batch_is_still_under_way(ledger: Ledger) -> Non
 def test_there_is_nothing_to_try_again_in_a_new_ledger(path: Path) -> None:
     with closing(Ledger(path)) as ledger, pytest.raises(LedgerError, match="no run in it"):
         ledger.control.retry(lambda state, reason: True)
+
+
+# What has come home and is lost
+
+
+def haul(*pages: int) -> Haul:
+    return Haul(items=1, size=7, digest="ab", pages=[key(page) for page in pages])
+
+
+def lose(path: Path, *names: str) -> int:
+    """As the command does."""
+    with closing(Ledger(path)) as ledger:
+        return ledger.control.lose_items(names)
+
+
+def test_all_that_an_attempt_had_settled_goes_out_again_and_its_pages_are_new(ledger: Ledger, path: Path) -> None:
+    first, other = a_batch(ledger, *range(5)), a_batch(ledger, 7)
+    report = receipt(first, 0b01111, failed={"http 404": [1]}, filtered={DUPLICATE: [2]}, finish_reason="shutdown",
+                     items=4, unexported=1, followed={"dns": 1}, landed=((0, "aa"),))  # fmt: skip
+    ledger.harvest.enter_pages([key(40)])
+    ledger.verdicts.settle(first, report, max_attempts=3, haul=haul(40))
+    ledger.harvest.enter_pages([key(41)])
+    ledger.verdicts.settle(other, receipt(other, landed=((0, "aa"),)), max_attempts=3, haul=haul(41))
+    rest = ledger.bookings.bind(first.batch, "n2", "http://n2")[0]
+    ledger.verdicts.settle(rest, receipt(rest), max_attempts=3, haul=haul())
+    ledger.intake.walked()
+    assert ledger.account.losses().twice == 1
+    assert ledger.account.end()
+    ledger.close()
+    assert lose(path, first.spool_name, "000009-1-ab.jl") == 4
+    with closing(Ledger(path)) as again:
+        assert not again.begin(IDENTITY, resume=True)
+        assert counts(again) == {"diverted": 6, "queued": 4, "crawled": 2}
+        assert list(again.harvest.files()) == [rest.spool_name, other.spool_name]
+        assert [again.harvest.is_new_page(key(page)) for page in (40, 41)] == [True, False]
+        assert again.account.losses().none
+        (number,) = [number for number, _ in all_ready(again)]
+        attempt, payload = again.bookings.bind(number, "n1", "http://n1")
+        assert decode_payload(payload) == [f"http://a/{one}" for one in range(4)]
+        report = receipt(attempt, filtered={DUPLICATE: [2]}, landed=((0, "aa"),))
+        again.verdicts.settle(attempt, report, max_attempts=3, haul=haul(40))
+        assert again.account.losses().twice == 1
+        assert again.account.end()
+    with closing(LedgerReader(path)) as reader:
+        (run,) = reader.runs()
+        lost = reader.attempts(run, 1)[0]
+        assert (lost.state, lost.reason) == ("rejected", "its items came home and were lost there")
+
+
+def test_what_was_tried_again_meanwhile_does_not_go_out_twice(ledger: Ledger, path: Path) -> None:
+    attempt = a_batch(ledger, 0, 1, 2)
+    report = receipt(attempt, failed={"dns": [0], "http 503": [1]}, again=0b11)
+    ledger.verdicts.settle(attempt, report, max_attempts=3, haul=haul(), again=0b10)  # 1 is moved at once
+    ledger.intake.walked()
+    ledger.close()
+    with closing(Ledger(path)) as retried:
+        assert retried.control.retry(lambda state, reason: True) == (1, 0)
+    assert lose(path, attempt.spool_name) == 1
+    assert lose(path, attempt.spool_name) == 0
+    with closing(Ledger(path)) as again:
+        again.begin(IDENTITY, resume=True)
+        assert counts(again) == {"diverted": 3, "queued": 3}
+        sent = [again.bookings.bind(number, "n1")[1] for number, _ in all_ready(again)]
+        assert sorted(url for payload in sent for url in decode_payload(payload)) == ["http://a/0", "http://a/2"]
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_own_items_are_scraped_again_unless_they_are_in_a_feed(ledger: Ledger, path: Path, stored: bool) -> None:
+    ledger.harvest.set_own_files({"own-1.jl": ItemsFile(1, 9, "ab")})
+    if stored:
+        ledger.harvest.store_own(["own-1.jl"], [])
+    ledger.intake.walked()
+    assert ledger.account.end()
+    ledger.close()
+    assert lose(path, "own-1.jl") == 0
+    with closing(Ledger(path)) as again:
+        assert again.begin(IDENTITY, resume=True)  # its walk is to be done: of this run, or of another one
+        assert (again.store.run_id == 1) is not stored

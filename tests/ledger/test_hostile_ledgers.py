@@ -59,6 +59,7 @@ def use(path: Path) -> None:
         with suppress(LedgerUnavailableError):  # from here on such an error closes the crawl, as ledger_failed
             ledger.bookings.live()
             ledger.harvest.files()
+            ledger.harvest.own_files()
             ledger.harvest.appended()
             ledger.harvest.own_stored()
             ledger.account.balance()

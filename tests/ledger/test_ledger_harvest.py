@@ -8,18 +8,19 @@ from pathlib import Path
 import pytest
 from ledgers import IDENTITY, a_batch, body, divert, dump, key, receipt
 
-from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.rules import Haul, Objection
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.payload import decode_payload
+from scrapy_distributed.wire.receipt import ItemsFile
 
 
 def bring(ledger: Ledger, attempt: Attempt, *pages: int, items: int = 1, twice: int = 0, settled: int = -1) -> None:
     settled = (1 << attempt.size) - 1 if settled < 0 else settled
     assert ledger.harvest.enter_pages([key(page) for page in pages])
-    haul = Haul(items=items, twice=twice, pages=[key(page) for page in pages])
+    haul = Haul(items=items, size=7 * items, digest="ab", twice=twice, pages=[key(page) for page in pages])
     ledger.verdicts.settle(attempt, receipt(attempt, settled), max_attempts=3, haul=haul)
 
 
@@ -66,7 +67,7 @@ def test_what_is_not_accepted_brings_nothing(ledger: Ledger) -> None:
     report = receipt(attempt, stored=False)
     assert isinstance(ledger.verdicts.settle(attempt, report, max_attempts=3, haul=haul), Objection)
     assert dump(ledger) == before
-    assert ledger.harvest.files() == []
+    assert ledger.harvest.files() == {}
 
 
 def test_the_files_are_those_of_accepted_attempts_that_brought_something_home(ledger: Ledger) -> None:
@@ -79,17 +80,30 @@ def test_the_files_are_those_of_accepted_attempts_that_brought_something_home(le
     rejected = a_batch(ledger, 4)
     ledger.verdicts.reject(rejected, "killed", counts=True, max_attempts=3)
     bring(ledger, again)
-    expected = [one.spool_name, again.spool_name, three.spool_name]
-    assert ledger.harvest.files() == expected == sorted(expected)
+    names = [one.spool_name, again.spool_name, three.spool_name]
+    expected = list(zip(names, [ItemsFile(1, 7, "ab"), ItemsFile(1, 7, "ab"), ItemsFile(0, 0, "ab")], strict=True))
+    assert list(ledger.harvest.files().items()) == expected == sorted(expected)
+    assert [ledger.harvest.file(attempt) for attempt in (one, again, three)] == [file for _, file in expected]
+    own = {"own-1.jl": ItemsFile(3, 30, "cd"), "own-3.jl": ItemsFile(1, 10, "ef")}
+    ledger.harvest.set_own_files(own)
+    assert ledger.harvest.own_files() == own
     with closing(LedgerReader(ledger.path)) as reader:
-        assert reader.home_files(1) == expected
+        assert list(reader.spooled(1).items()) == [*own.items(), *expected]
+
+
+def test_a_name_of_own_items_that_is_a_path_is_none(ledger: Ledger) -> None:
+    ledger.harvest.set_own_files({"../own-1.jl": ItemsFile(1, 10, "ef")})
+    with pytest.raises(LedgerUnavailableError, match="and the like"):
+        ledger.harvest.own_files()
+    with closing(LedgerReader(ledger.path)) as reader, pytest.raises(LedgerError, match="and the like"):
+        reader.spooled(1)
 
 
 def test_a_token_that_is_a_path_is_no_name_of_a_file(ledger: Ledger) -> None:
     bring(ledger, a_batch(ledger))
     ledger.store.db.execute("UPDATE attempt SET token = '../../x'")
     with closing(LedgerReader(ledger.path)) as reader, pytest.raises(LedgerError, match="letters and digits"):
-        reader.home_files(1)
+        reader.spooled(1)
 
 
 def test_how_many_came_home_is_shown(ledger: Ledger) -> None:
