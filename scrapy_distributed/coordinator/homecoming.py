@@ -187,6 +187,8 @@ class Homecoming:
         except Exception:
             logger.exception("Closing the feeds failed", extra=self._extra)
             return False
+        finally:
+            self._note_written()
         self.feeds.close()
         self.ledger.set_unexported(self.feeds.unexported)
         assert self.crawler.stats is not None
@@ -204,6 +206,7 @@ class Homecoming:
             while self._waiting:
                 name, file, is_new = self._waiting.popleft()
                 await self._export(name, file, is_new=is_new)
+                self._note_written()
         except Exception:
             self.feeds.damaged = True
             logger.exception("Not all that has come home is in the feeds", extra=self._extra)
@@ -232,6 +235,11 @@ class Homecoming:
             self._is_lost(name, f"can't be read any more: {error}")
         finally:
             self._current = None
+
+    def _note_written(self) -> None:
+        """What the run has written to files that it appends to is nobody else's."""
+        if self.appending is not None and (written := self.appending.written()):
+            self.ledger.has_appended(written)
 
     def _is_lost(self, name: str, fault: str) -> None:
         self._lost[name] = fault

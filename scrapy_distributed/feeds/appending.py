@@ -1,8 +1,11 @@
 """Feeds that append to a file, in a crawl that may be taken up again: what an earlier command of it has written there
-is written once more, so it is cut off before."""
+is written once more, so it is cut off before. Of that only what the run has written itself, byte for byte, is not
+kept."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import logging
 import os
 import secrets
@@ -24,41 +27,107 @@ MAX_NAME = 60  # characters of the name of a file in that of what was cut off fr
 class Appending:
     """Watches the files of *exporter*; to be made before that opens its feeds.
 
-    *before*: path to the bytes that were there before an earlier command, for those of which that is known; *note* is
-    told it of each that is new. What is cut off is kept in the folder *kept*, as nobody knows who has written it."""
+    *before*: path to the number of bytes that were there before the run, and the number and digest of those that its
+    last command has written behind them, as far as that has said. *note* is told the first of them of a path that is
+    new. What else is cut off is kept in the folder *kept*, as nobody knows who has written it."""
 
     def __init__(self, exporter: FeedExporter) -> None:
-        self.before: Mapping[str, int] = {}
+        self.before: Mapping[str, tuple[int, int, str]] = {}
         self.note: Callable[[str, int], None] = lambda path, size: None
         self.kept = Path()
-        self._opened: set[str] = set()
+        self._written: dict[str, _Written] = {}  # by this command
         storages: dict[str, Any] = exporter.storages
         storages.update({scheme: _Storages(own, self) for scheme, own in storages.items()})
 
-    def begins(self, storage: FileFeedStorage) -> None:
-        """*storage* is about to be opened. Raises ``OSError``."""
+    def written(self) -> dict[str, tuple[int, str]]:
+        """Path to the number of bytes that this command has written there so far, and their digest."""
+        return {path: (written.size, written.digest.hexdigest()) for path, written in self._written.items()}
+
+    def open(self, storage: FileFeedStorage, opened: Callable[[Spider], IO[bytes]], spider: Spider) -> IO[bytes]:
+        """What *opened*, that of *storage*, gives. Raises ``OSError``."""
+        if storage.write_mode != "ab":
+            return opened(spider)
         path = os.path.abspath(storage.path)
-        if storage.write_mode != "ab" or path in self._opened:
-            return
+        if path not in self._written:
+            self._begin(path)
+        file: Any = opened(spider)
+        return io.BufferedWriter(_Watched(file.detach(), self._written[path]))
+
+    def _begin(self, path: str) -> None:
         size = os.path.getsize(path) if os.path.exists(path) else 0
         if path not in self.before:
             self.note(path, size)
-        elif size > self.before[path]:
-            self._cut(path, self.before[path], size)
-        self._opened.add(path)
+        elif size > self.before[path][0]:
+            self._cut(path, *self.before[path], size)
+        self._written[path] = _Written()
 
-    def _cut(self, path: str, length: int, size: int) -> None:
+    def _cut(self, path: str, length: int, own: int, digest: str, size: int) -> None:
+        """*own* bytes of that *digest* behind *length* are the run's."""
+        kept = "nothing else was there"
         with open(path, "r+b") as file:
-            kept = self.kept / f"{os.path.basename(path)[:MAX_NAME]}-{secrets.token_hex(4)}.cut"
             file.seek(length)
-            with kept.open("xb") as copy:
-                shutil.copyfileobj(file, copy)
+            if _digest(file, own) != digest:
+                file.seek(length)
+            if file.tell() < size:
+                copy = self.kept / f"{os.path.basename(path)[:MAX_NAME]}-{secrets.token_hex(4)}.cut"
+                with copy.open("xb") as target:
+                    shutil.copyfileobj(file, target)
+                kept = f"what somebody else may have written is kept in {copy} until the next run"
             file.truncate(length)
         logger.info(
             "%s had %d bytes when this run began, and has %d: cut back, as all items of the run are written there now;"
-            " what was cut off is kept in %s until the next run",
-            path, length, size, kept,
+            " %s", path, length, size, kept,
         )  # fmt: skip
+
+
+def _digest(file: IO[bytes], size: int) -> str:
+    """Of the next *size* bytes of *file*."""
+    digest = hashlib.sha256()
+    while size and (data := file.read(min(size, 1 << 18))):
+        digest.update(data)
+        size -= len(data)
+    return digest.hexdigest()
+
+
+class _Written:
+    """What has gone to one file."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+
+class _Watched(io.RawIOBase):
+    """The file *own*, without a buffer; *written* notes what goes to it."""
+
+    def __init__(self, own: io.FileIO, written: _Written) -> None:
+        self._own = own
+        self._written = written
+        self.name = own.name
+
+    def write(self, data: Any) -> int | None:
+        count = self._own.write(data)
+        self._written.size += count or 0
+        self._written.digest.update(memoryview(data)[: count or 0])
+        return count
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._own.seek(offset, whence)
+
+    def fileno(self) -> int:
+        return self._own.fileno()
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self._own.close()
 
 
 class _Storages:
@@ -76,8 +145,7 @@ class _Storages:
         opened: Callable[[Spider], IO[bytes]] = storage.open
 
         def watched(spider: Spider) -> IO[bytes]:
-            self._appending.begins(storage)
-            return opened(spider)
+            return self._appending.open(storage, opened, spider)
 
         storage.open = watched  # type: ignore[method-assign]
         return storage

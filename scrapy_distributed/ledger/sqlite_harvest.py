@@ -108,19 +108,28 @@ class Harvest:
         return [name for (name,) in self._store.db.execute(EARLIER, {"run": self._store.run_id})]
 
     @while_available
-    def appended(self) -> dict[str, int]:
-        """The files that feeds of this run append to, and the bytes that were in each before."""
+    def appended(self) -> dict[str, tuple[int, int, str]]:
+        """The files that feeds of this run append to: the bytes that were in each before, and the number and digest of
+        those that the run has written behind them."""
         (text,) = self._store.row(APPENDED, (self._store.run_id,))
         with damage("the files that feeds append to"):
-            return dict(json.loads(text))
+            return {path: (before, size, digest) for path, (before, size, digest) in json.loads(text).items()}
 
     @while_available
     def appends_to(self, path: str, size: int) -> None:
         """A feed is about to append to *path*, which has *size* bytes. Survives a power cut. Of several times the first
         counts."""
         with self._store.transaction(durable=True):
-            text = json.dumps({path: size} | self.appended())
+            text = json.dumps({path: (size, 0, "")} | self.appended())
             self._store.db.execute(SET_APPENDED, (text, self._store.run_id))
+
+    @while_available
+    def has_appended(self, written: Mapping[str, tuple[int, str]]) -> None:
+        """Path to the number and the digest of the bytes that this command has written there so far."""
+        files = self.appended()
+        now = {path: (before, *written.get(path, own)) for path, (before, *own) in files.items()}
+        if now != files:
+            self._store.db.execute(SET_APPENDED, (json.dumps(now), self._store.run_id))
 
     @while_available
     def set_unexported(self, number: int) -> None:

@@ -3,8 +3,9 @@
 =========== ===========================================================================================================
 ``run``     one crawl of a coordinator, with all its interruptions; *walked*: its own crawl had found everything;
             *lost*: what failed of that crawl, reason -> number of requests (or items), as JSON; *appended*: files
-            that feeds of it append to -> the length that each had before, as JSON; *own*: stored feeds of what the
-            coordinator has scraped itself, where workers have feeds: pairs of names in the spool and files, as JSON;
+            that feeds of it append to -> the length that each had before, and length and digest of what the run has
+            written there, as JSON; *own*: stored feeds of what the coordinator has scraped itself, where workers have
+            feeds: pairs of names in the spool and files, as JSON;
             *unexported*: items that have come home and that the feeds here could not express; *spooled*: what the
             coordinator has scraped itself and that a later command needs, name in the spool -> file, as JSON
 ``request`` the key of each diverted request, appended

@@ -167,6 +167,24 @@ async def test_what_an_earlier_command_has_told_of_is_written_again_and_not_told
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_file_that_is_appended_to_leaves_no_copy_of_what_the_run_has_written(start: Start) -> None:
+    """Also where it was killed: what it had written by then is known after each file of the spool."""
+    left = b'{"n": 77}\n'
+    for batch in range(3):
+        command = start(overwrite=False)
+        command.out.write_bytes(left)  # a command that is killed does not close its file
+        await command.begin()
+        command.bring(*range(1000 * batch, 1000 * batch + 1000), batch=batch)
+        await command.finish()
+        left = command.out.read_bytes()
+        assert len(left) > 8000 * (batch + 1)
+        assert list(command.spool.folder.glob("*.cut")) == []
+    assert await command.end()
+    assert command.written()[0] == 77
+    assert sorted(command.written()[1:]) == list(range(3000))
+
+
+@pytest_twisted.ensureDeferred
 async def test_files_of_the_run_that_are_missing_are_told_and_the_feed_is_left_alone(start: Start) -> None:
     first = start()
     await first.begin()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,17 @@ class Project(FileFeedStorage):
 
 
 class Writing:
-    """A command that writes the feeds *options*; *before*: what the ledger knows of them."""
+    """A command that writes the feeds *options*; *before*: what the ledger knows of them, as far as it does not know
+    what was written there."""
 
-    def __init__(self, folder: Path, options: dict[str, Any], before: dict[str, int], **settings: Any) -> None:
+    def __init__(self, folder: Path, options: dict[str, Any], before: dict[str, Any], **settings: Any) -> None:
         self.crawler = get_crawler(Spider, {"FEEDS": options, **settings})
         self.crawler.spider = Spider(name="s")
         self.exporter = FeedExporter.from_crawler(self.crawler)
         self.noted: dict[str, int] = {}
-        appending = Appending(self.exporter)
-        appending.before, appending.kept, appending.note = before, folder, self.noted.__setitem__
+        self.appending = appending = Appending(self.exporter)
+        appending.before = {path: (one, 0, "") if isinstance(one, int) else one for path, one in before.items()}
+        appending.kept, appending.note = folder, self.noted.__setitem__
         self.exporter.open_spider(self.crawler.spider)
 
     async def write(self, *items: int) -> None:
@@ -89,6 +92,56 @@ async def test_what_an_earlier_command_has_written_is_cut_off_and_kept(
     assert str(kept[0]) in caplog.text or str(kept[1]) in caplog.text
 
 
+@pytest.mark.parametrize("name", ["out.jl", "out.csv", "out.json", "out.xml", "out.pickle", "out.jl.gz"])
+@pytest_twisted.ensureDeferred
+async def test_of_what_the_run_has_written_itself_no_copy_is_kept(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    out, kind = tmp_path / name, name.split(".")[1]
+    options: dict[str, Any] = {"format": kind}
+    if name.endswith(".gz"):
+        options["postprocessing"] = ["scrapy.extensions.postprocessing.GzipPlugin"]
+    out.write_text(lines(1))
+    writing = Writing(folder, {str(out): options}, {})
+    await writing.write(2, 3)
+    for _ in range(3):
+        assert out.stat().st_size > len(lines(1))
+        known = {
+            path: (before, *writing.appending.written()[path]) for path, before in {str(out): len(lines(1))}.items()
+        }
+        writing = Writing(folder, {str(out): options}, known)
+        await writing.write(2, 3, 4)
+    assert list(folder.iterdir()) == []
+    assert caplog.text.count("nothing else was there") == 3
+    if kind == "jl" and name == "out.jl":
+        assert out.read_text() == lines(1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        (lambda own: own + lines(77), [lines(77)]),  # somebody else's, or of a command that was killed
+        (lambda own: lines(77) + own, [lines(77, 2, 3)]),
+        (lambda own: own.replace("2", "7"), [lines(7, 3)]),
+        (lambda own: own[:-3], [lines(2, 3)[:-3]]),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_what_may_be_somebody_elses_is_kept(
+    tmp_path: Path, folder: Path, change: Callable[[str], str], kept: list[str]
+) -> None:
+    out = tmp_path / "out.jl"
+    out.write_text(lines(1))
+    writing = Writing(folder, {str(out): {"format": "jl"}}, {})
+    await writing.write(2, 3)
+    out.write_text(lines(1) + change(lines(2, 3)))
+    known = {str(out): (len(lines(1)), *writing.appending.written()[str(out)])}
+    await Writing(folder, {str(out): {"format": "jl"}}, known).write(2, 3)
+    assert out.read_text() == lines(1, 2, 3)
+    assert [path.read_text() for path in folder.iterdir()] == kept
+
+
 @pytest.mark.parametrize("there", [0, 1, None])
 @pytest_twisted.ensureDeferred
 async def test_where_nothing_more_is_there_nothing_is_cut(tmp_path: Path, folder: Path, there: int | None) -> None:
@@ -136,7 +189,7 @@ async def test_a_path_has_one_name(tmp_path: Path, folder: Path, monkeypatch: py
     writing = Writing(folder, {"file://" + str(tmp_path / "out.jl"): {"format": "jl"}}, {})
     await writing.write(3)
     assert writing.noted == {str(tmp_path / "out.jl"): len(lines(1, 2))}
-    again = Writing(folder, {"out.jl": {"format": "jl"}}, writing.noted)
+    again = Writing(folder, {"out.jl": {"format": "jl"}}, dict(writing.noted))
     await again.write(3)
     assert (tmp_path / "out.jl").read_text() == lines(1, 2, 3)
 

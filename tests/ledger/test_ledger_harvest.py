@@ -133,7 +133,10 @@ def test_of_a_file_that_is_appended_to_the_first_length_counts(ledger: Ledger, p
     with closing(Ledger(path)) as again:
         again.begin(IDENTITY, resume=True)
         again.harvest.appends_to("/a.jl", 900)
-        assert again.harvest.appended() == {"/a.jl": 7, "/b.jl": 0}
+        assert again.harvest.appended() == {"/a.jl": (7, 0, ""), "/b.jl": (0, 0, "")}
+        again.harvest.has_appended({"/a.jl": (30, "ab"), "/unknown.jl": (1, "ef")})
+        again.harvest.appends_to("/a.jl", 900)
+        assert again.harvest.appended() == {"/a.jl": (7, 30, "ab"), "/b.jl": (0, 0, "")}
     with closing(Ledger(path)) as other:
         other.begin(IDENTITY, resume=False)
         assert other.harvest.appended() == {}
