@@ -18,6 +18,7 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.errors import LedgerUnavailableError
+from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import Ledger
 
 Start = Callable[..., Stopped]
@@ -234,3 +235,97 @@ async def test_the_ledger_is_closed_whatever_fails(
         await stopped.coordinator.ending.shut_down("finished")
     assert closed == [True]
     assert ("can't be written: disk is full" in caplog.text) == began
+
+
+# With items that are to be stored
+
+
+class Keeper:
+    """In place of what keeps items. *told*: what it was asked to do."""
+
+    def __init__(self) -> None:
+        self.idle = self.safe = self.stores = True
+        self.told: list[str] = []
+
+    def own_is_safe(self) -> bool:
+        return self.safe
+
+    async def finish(self) -> None:
+        self.told.append("finish")
+
+    async def close(self) -> bool:
+        self.told.append("close")
+        return self.stores
+
+    def ended(self) -> None:
+        self.told.append("ended")
+
+
+@pytest.fixture
+def keeping(start: Start) -> tuple[Stopped, Keeper]:
+    """A coordinator whose run has begun, without a request for the fleet."""
+    stopped, keeper = start(), Keeper()
+    stopped.begin()
+    drained: Any = Drained(stopped)
+    stopped.coordinator.dispatcher = stopped.coordinator.ending.dispatcher = drained
+    stopped.coordinator.ending.keeper = keeper  # type: ignore[assignment]
+    return stopped, keeper
+
+
+def walked(stopped: Stopped) -> bool:
+    with closing(LedgerReader(stopped.ledger.path)) as reader:
+        return reader.runs()[-1].walked is not None
+
+
+def test_it_stays_open_while_items_are_on_their_way_into_the_feeds(keeping: tuple[Stopped, Keeper]) -> None:
+    stopped, keeper = keeping
+    keeper.idle = False
+    with pytest.raises(DontCloseSpider):
+        stopped.coordinator.ending.idle()
+    keeper.idle = True
+    stopped.coordinator.ending.idle()
+
+
+@pytest.mark.parametrize("stores", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_a_run_whose_feeds_are_not_stored_is_not_over(
+    keeping: tuple[Stopped, Keeper], caplog: pytest.LogCaptureFixture, stores: bool
+) -> None:
+    stopped, keeper = keeping
+    keeper.stores = stores
+    stopped.coordinator.ending.idle()
+    await stopped.coordinator.ending.shut_down("finished")
+    assert keeper.told == ["finish", "close", "ended"][: 3 if stores else 2]
+    assert ("is not finished: a feed lacks items" in caplog.text) is not stores
+    with closing(LedgerReader(stopped.ledger.path)) as reader:
+        assert (reader.runs()[-1].ended is not None) is stores
+
+
+@pytest.mark.parametrize("stores", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_own_items_that_are_not_safe_keep_the_walk_from_being_done(
+    keeping: tuple[Stopped, Keeper], stores: bool
+) -> None:
+    """Where the run is over all the same, nobody needs them any more."""
+    stopped, keeper = keeping
+    keeper.safe, keeper.stores = False, stores
+    stopped.coordinator.ending.idle()
+    assert stopped.coordinator.walk.done
+    assert not walked(stopped)
+    await stopped.coordinator.ending.shut_down("finished")
+    assert walked(stopped) is stores
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_looking_after_the_run_fails_what_has_come_home_is_stored_all_the_same(
+    keeping: tuple[Stopped, Keeper], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped, keeper = keeping
+
+    async def fail(seconds: float) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(stopped.coordinator.ending.dispatcher, "drain", fail)
+    await stopped.coordinator.ending.shut_down("shutdown")
+    assert keeper.told[:2] == ["finish", "close"]
+    assert "Looking after the run failed at its end" in caplog.text

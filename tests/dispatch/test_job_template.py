@@ -152,6 +152,24 @@ def test_feeds_travel_in_place_of_those_of_the_project() -> None:
     }
 
 
+@pytest.mark.parametrize(("items_go", "told"), [(ItemsGo.HOME, "home"), (ItemsGo.NOWHERE, "none")])
+def test_where_items_come_home_or_go_nowhere_a_job_writes_no_feed_of_the_projects(items_go: ItemsGo, told: str) -> None:
+    job = template(items_go=items_go, worker_settings={"FEED_URI": "x.jl", "FEEDS": '{"y.jl": {}}'})
+    settings = job.settings_of("[]", "ab")
+    assert (settings["DISTRIBUTED_ITEMS"], settings["FEEDS"], settings["FEED_URI"]) == (told, "{}", "")
+    assert "DISTRIBUTED_ITEMS" not in template(target_feed_url="ftp://h/%(batch)s.jl").settings
+
+
+def test_a_job_is_told_what_it_is_to_remove_where_items_come_home_alone() -> None:
+    home = template(items_go=ItemsGo.HOME)
+    told = home.with_done(["r-1-1-ab", "r-2-1-cd"])
+    assert told.settings == home.settings | {"DISTRIBUTED_DONE_JOBS": "r-1-1-ab,r-2-1-cd"}
+    assert "DISTRIBUTED_DONE_JOBS" not in home.settings
+    assert home.with_done([]) == home
+    for items_go in (ItemsGo.NOWHERE, ItemsGo.FEEDS):
+        assert template(items_go=items_go).with_done(["r-1-1-ab"]) == template(items_go=items_go)
+
+
 def test_where_nobody_waits_for_receipts_workers_follow_what_they_find() -> None:
     assert template(wait=False).settings["DISTRIBUTED_WORKER_TARGETS"] == "follow"
     assert template(wait=True).settings["DISTRIBUTED_WORKER_TARGETS"] == "report"
