@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any
 
 from scrapy import Request, signals
@@ -68,6 +69,7 @@ class Homecoming:
         self._own_files: dict[str, ItemsFile] = {}  # of earlier commands
         self._waiting: deque[tuple[str, ItemsFile, bool]] = deque()  # what is in the spool, and whether it is new
         self._lost: dict[str, str] = {}  # names in the spool, and what is wrong with them
+        self._missed = False  # what has come home is not on its way into the feeds
         self._current: Any = None  # the item that is told of just now
         self._exporting = False
         self._work: Deferred[None] = succeed(None)
@@ -133,7 +135,12 @@ class Homecoming:
 
     def came(self, attempt: Attempt) -> None:
         """*attempt* counts: what it has brought is in the spool."""
-        self._waiting.append((attempt.spool_name, self.ledger.file(attempt), True))
+        try:
+            file = self.ledger.file(attempt)
+        except LedgerUnavailableError:
+            self._missed = True  # else the run could end without it
+            raise
+        self._waiting.append((attempt.spool_name, file, True))
         self._go_on()
 
     def takes(self, output: Any, response: Any) -> bool:
@@ -178,7 +185,7 @@ class Homecoming:
         if len(self._lost) > 1:
             logger.error("%s", lost_words(self.spool.folder, self._lost, self.spool.ledger), extra=self._extra)
         if self.exporter is None:
-            return not self._lost
+            return not (self._lost or self._missed)
         if self._own is None:
             for slot in self.exporter.slots:
                 slot.store_empty = False
@@ -192,7 +199,7 @@ class Homecoming:
         self.feeds.close()
         self.ledger.set_unexported(self.feeds.unexported)
         assert self.crawler.stats is not None
-        return self.feeds.stored(self.crawler.stats.get_stats()) and not self._lost
+        return self.feeds.stored(self.crawler.stats.get_stats()) and not (self._lost or self._missed)
 
     # One after the other
 
@@ -239,7 +246,8 @@ class Homecoming:
     def _note_written(self) -> None:
         """What the run has written to files that it appends to is nobody else's."""
         if self.appending is not None and (written := self.appending.written()):
-            self.ledger.has_appended(written)
+            with suppress(LedgerUnavailableError):  # then a copy of it is kept, if it is cut off
+                self.ledger.has_appended(written)
 
     def _is_lost(self, name: str, fault: str) -> None:
         self._lost[name] = fault

@@ -19,7 +19,7 @@ from scrapy.utils.test import get_crawler
 from twisted.internet import reactor
 
 from scrapy_distributed.coordinator.homecoming import Homecoming
-from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.items.lines import ItemWriter
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.rules import Haul
@@ -283,6 +283,38 @@ async def test_of_what_is_lost_nothing_is_written_and_it_is_crawled_again_when_t
     assert second.ledger.account.end()
     if feed:
         assert sorted(second.written()) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("feed", [True, False])
+@pytest_twisted.ensureDeferred
+async def test_a_run_does_not_end_without_what_a_ledger_that_can_not_be_read_has_kept_from_the_feeds(
+    start: Start, monkeypatch: pytest.MonkeyPatch, feed: bool
+) -> None:
+    def fail(attempt: Attempt) -> None:
+        raise LedgerUnavailableError("disk I/O error")
+
+    command = start(feed=feed)
+    await command.begin()
+    monkeypatch.setattr(command.ledger.harvest, "file", fail)
+    with pytest.raises(LedgerUnavailableError):
+        command.bring(1, batch=0)
+    assert not await command.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_ledger_that_can_not_note_what_was_appended_is_no_harm_to_the_feed(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(written: Any) -> None:
+        raise LedgerUnavailableError("disk is full")
+
+    command = start(overwrite=False)
+    await command.begin()
+    monkeypatch.setattr(command.ledger.harvest, "has_appended", fail)
+    command.bring(1, batch=0)
+    command.bring(2, batch=1)
+    assert await command.end()
+    assert command.written() == [1, 2]
 
 
 @pytest_twisted.ensureDeferred
