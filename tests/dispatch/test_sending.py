@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from fake_scrapyd import FakeJob, FakeScrapyd, Fault
-from rig import LEASE, POLL, Rig
+from rig import DEADLINE, LEASE, POLL, Rig, until
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -288,14 +288,6 @@ async def test_what_is_ready_is_sent_before_the_end_and_nothing_after_it(rig: Ri
     assert not rig.clock.getDelayedCalls()
 
 
-async def drained(rig: Rig, seconds: float) -> None:
-    """The end, for which there are *seconds*; a node that does not answer takes all of them."""
-    draining = Deferred.fromCoroutine(rig.dispatcher.drain(seconds))
-    while not draining.called:
-        rig.clock.advance(0.5)
-        await deferLater(reactor, 0.001)
-
-
 @pytest_twisted.ensureDeferred
 async def test_what_has_ended_by_the_end_is_taken_and_the_rest_is_left(rig: Rig) -> None:
     rig.batches(1, 1)
@@ -305,7 +297,7 @@ async def test_what_has_ended_by_the_end_is_taken_and_the_rest_is_left(rig: Rig)
     (done,), (running,) = (fake.start_pending() for fake in rig.fakes)
     rig.report(0, done)
     rig.report(1, running, sequence=1, final=False, settled=0, activity=1)
-    await drained(rig, 20)
+    await rig.dispatcher.drain(20)
     assert (rig.attempts(1), rig.attempts(2)) == ([("n0", "accepted")], [("n1", "sent")])
     assert (hurried, rig.errors) == ([True], [])
 
@@ -319,15 +311,18 @@ async def test_the_last_look_waits_for_no_node(make_rig: Callable[..., Rig], why
     (job,) = rig.fakes[0].start_pending()
     rig.report(0, job)
     if why == "it is silent":
-        rig.members[0].trust.silent = True
-        rig.members[0].trust.again_at = float("inf")
+        rig.members[0].trust.silent = True  # since a while
     elif why == "it does not answer":
         rig.fakes[0].faults = {"*": Fault.HANG}
+        carrier: Any = rig.members[0].carrier
+        carrier.node._deadline_seconds = 2 * DEADLINE
     rig.fakes[0].requests.clear()
-    began = rig.clock.seconds()
-    await drained(rig, 0 if why == "no time" else 20)
+    draining = Deferred.fromCoroutine(rig.dispatcher.drain(0 if why == "no time" else 20))
+    if why == "it does not answer":
+        await until(lambda: rig.fakes[0].requests)
+        rig.clock.advance(LAST_LOOK_SECONDS)
+    await until(lambda: draining.called)
     assert rig.attempts() == [("n0", "sent")]
-    assert rig.clock.seconds() - began <= LAST_LOOK_SECONDS + 1
     assert (rig.fakes[0].requests == []) is (why != "it does not answer")
 
 
