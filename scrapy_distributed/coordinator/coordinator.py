@@ -25,6 +25,7 @@ from scrapy_distributed.coordinator.diversion import Diversion
 from scrapy_distributed.coordinator.ending import Ending
 from scrapy_distributed.coordinator.homecoming import Homecoming
 from scrapy_distributed.coordinator.identity import file_name, identity_of
+from scrapy_distributed.coordinator.keeper import Keeper
 from scrapy_distributed.coordinator.own_feed import OwnFeed
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
@@ -76,7 +77,7 @@ class Coordinator:
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
         self.spool = Spool(self.ledger.path, type(self.spider))
         self.homecoming = self._receiving_side() if items_go is ItemsGo.HOME else None
-        self.keeper = self.homecoming or self._own_feed()
+        self.keeper: Keeper | None = self.homecoming or self._own_feed()
         self.dispatcher = self._sending_side()
         self.cutter = Cutter(
             intake=self.ledger.intake, bookings=self.ledger.bookings, fleet=self.fleet, config=config, walk=self.walk,

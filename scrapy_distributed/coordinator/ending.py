@@ -17,8 +17,7 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
 from scrapy_distributed.coordinator.diversion import Diversion
-from scrapy_distributed.coordinator.homecoming import Homecoming
-from scrapy_distributed.coordinator.own_feed import OwnFeed
+from scrapy_distributed.coordinator.keeper import Keeper
 from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
@@ -43,7 +42,7 @@ class Ending:
         cutter: Cutter,
         discoveries: Discoveries,
         dispatcher: Dispatcher,
-        keeper: Homecoming | OwnFeed | None,
+        keeper: Keeper | None,
     ) -> None:
         self.crawler = crawler
         self.spider = crawler.spider

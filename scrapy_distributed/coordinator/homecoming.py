@@ -23,13 +23,14 @@ from twisted.internet.task import deferLater
 
 from scrapy_distributed.coordinator.home_pipelines import HomePipelines
 from scrapy_distributed.coordinator.item_signal import ItemSignal
+from scrapy_distributed.coordinator.keeper import OwnSpooled
 from scrapy_distributed.coordinator.own_pages import OwnPages
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError, WireError
 from scrapy_distributed.feeds.appending import Appending
 from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.feeds.place import in_thread
-from scrapy_distributed.items.spool import OwnItems, Spool
-from scrapy_distributed.ledger.spooled import lost_words, next_own
+from scrapy_distributed.items.spool import Spool
+from scrapy_distributed.ledger.spooled import lost_words
 from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.password import without_password
@@ -65,8 +66,7 @@ class Homecoming:
         self.appending = Appending(self.exporter) if self.exporter is not None else None
         self.pipelines: HomePipelines | None = None
         self.own_pages = OwnPages(crawler, ledger)
-        self._own: OwnItems | None = None
-        self._own_files: dict[str, ItemsFile] = {}  # of earlier commands
+        self.own = OwnSpooled(spool=spool, ledger=ledger, spider=self.spider)
         self._waiting: deque[tuple[str, ItemsFile, bool]] = deque()  # what is in the spool, and whether it is new
         self._lost: dict[str, str] = {}  # names in the spool, and what is wrong with them
         self._missed = False  # what has come home is not on its way into the feeds
@@ -89,26 +89,15 @@ class Homecoming:
         await self.feeds.try_places(f"probe-{secrets.token_hex(4)}", thorough=False)
 
     def begin(self, run: str, *, walk: bool) -> None:
-        """What an earlier command of *run* has brought home goes into the feeds once more. *walk*: what the coordinator
-        has scraped itself is scraped again. Raises ``LedgerError`` where it can't be found."""
-        spool = self.spool
-        if walk:
-            self.ledger.set_own_files({})
-        self._own_files = self.ledger.own_files()
-        files = self._own_files | self.ledger.files()
-        try:
-            spool.begin(run, files)
-            faults = {name: spool.fault(name, file, thorough=name in self._own_files) for name, file in files.items()}
-            if lost := {name: fault for name, fault in faults.items() if fault}:
-                raise LedgerError(lost_words(spool.folder, lost, spool.ledger))
-            self._enter_own_pages()
-            self._own = spool.begin_own(next_own(self._own_files))
-        except OSError as error:
-            raise LedgerError(f"{spool.folder}: can't keep the items that come home: {error}") from None
+        """As that of a ``Keeper``: all of it goes into the feeds once more."""
+        home = self.ledger.files()
+        self.own.begin(run, walk=walk, home=home)
+        self._enter_own_pages()
+        files = self.own.earlier | home
         if self.names_of_pipelines:
             self.pipelines = HomePipelines(self.crawler, self.names_of_pipelines)
         if self.appending is not None:
-            self.appending.before, self.appending.kept = self.ledger.appended(), spool.folder
+            self.appending.before, self.appending.kept = self.ledger.appended(), self.spool.folder
             self.appending.note = self.ledger.appends_to
         if files:
             self._warn_of_appending()
@@ -125,12 +114,12 @@ class Homecoming:
 
     def _enter_own_pages(self) -> None:
         try:
-            self.ledger.know_pages(self.spool.own_pages(self._own_files))
+            self.ledger.know_pages(self.spool.own_pages(self.own.earlier))
         except (OSError, WireError) as error:
             raise LedgerError(f"{self.spool.folder}: can't read the items that have come home: {error}") from None
 
     def ended(self) -> None:
-        """The run is over: what earlier ones have left is of no use any more."""
+        """As that of a ``Keeper``."""
         self.spool.forget(self.ledger.earlier_runs())
 
     def came(self, attempt: Attempt) -> None:
@@ -146,7 +135,7 @@ class Homecoming:
     def takes(self, output: Any, response: Any) -> bool:
         """Whether *output* of the coordinator's own page goes on: no item of a page that a worker has brought items
         of."""
-        if output is None or isinstance(output, Request) or self._own is None:
+        if output is None or isinstance(output, Request) or not self.own.begun:
             return True
         try:
             welcome = self.own_pages.is_welcome(response)
@@ -164,13 +153,8 @@ class Homecoming:
         return not self._exporting
 
     def own_is_safe(self) -> bool:
-        """Whether a later command has the coordinator's own items. If not, only the one that has scraped them has them,
-        and its walk is not to be called done before the run is over."""
-        file = self._own.sync() if self._own is not None else None
-        if self._own is None or file is None:
-            return False
-        self.ledger.set_own_files(self._own_files | ({self._own.name: file} if file.items else {}))
-        return True
+        """As that of a ``Keeper``."""
+        return self.own.is_safe()
 
     async def finish(self) -> None:
         """Wait until it is ``idle``."""
@@ -178,15 +162,13 @@ class Homecoming:
             await maybe_deferred_to_future(self._work)
 
     async def close(self) -> bool:
-        """Store the feeds. Returns whether each has all that it could hold. Where the run has not begun, what is in
-        their place from earlier stays."""
-        if self._own is not None:
-            self._own.close()
+        """As that of a ``Keeper``. Where the run has not begun, what is in the place of a feed from earlier stays."""
+        self.own.close()
         if len(self._lost) > 1:
             logger.error("%s", lost_words(self.spool.folder, self._lost, self.spool.ledger), extra=self._extra)
         if self.exporter is None:
             return not (self._lost or self._missed)
-        if self._own is None:
+        if not self.own.begun:
             for slot in self.exporter.slots:
                 slot.store_empty = False
         try:
@@ -274,10 +256,10 @@ class Homecoming:
             )  # fmt: skip
 
     def _item_scraped(self, item: Any, response: Any) -> None:
-        if item is self._current or self._own is None:
+        if item is self._current or not self.own.begun:
             return
         self._check_feeds()
-        self._own.keep(item, page=self.own_pages.page(response), spider=self.spider)
+        self.own.keep(item, page=self.own_pages.page(response))
 
     @property
     def _extra(self) -> dict[str, Any]:

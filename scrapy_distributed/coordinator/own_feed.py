@@ -13,14 +13,14 @@ from scrapy.settings import BaseSettings
 from scrapy.utils.defer import ensure_awaitable
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.coordinator.keeper import OwnSpooled
 from scrapy_distributed.dispatch.job_template import with_token
 from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.feeds.feeds import Feeds
-from scrapy_distributed.items.spool import OwnItems, Spool
-from scrapy_distributed.ledger.spooled import lost_words, next_own
+from scrapy_distributed.items.spool import Spool
+from scrapy_distributed.ledger.spooled import lost_words
 from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
 from scrapy_distributed.ledger.states import job_id, new_token
-from scrapy_distributed.wire.receipt import ItemsFile
 
 logger = logging.getLogger(__name__)
 
@@ -39,53 +39,37 @@ class OwnFeed:
         self.ledger = ledger
         self.exporter: FeedExporter | None = None
         self.feeds: Feeds | None = None
-        self._own: OwnItems | None = None
-        self._files: dict[str, ItemsFile] = {}  # of earlier commands
+        self.own = OwnSpooled(spool=spool, ledger=ledger, spider=self.spider)
         self._names: list[str] = []  # in the spool, of what goes into the feed
         self._run = ""
         self._failed = self._stored = False
         crawler.signals.connect(self._item_scraped, signals.item_scraped)
 
     def begin(self, run: str, *, walk: bool) -> None:
-        """What an earlier command of *run* could not store is stored with what comes. *walk*: it is scraped again.
-        Raises ``LedgerError`` where it can't be kept."""
+        """As that of a ``Keeper``: what could not be stored before."""
         self._run = run
         if walk:
             self.ledger.forget_own()
-            self.ledger.set_own_files({})
-        self._files = self.ledger.own_files()
-        stored = self.ledger.own_stored()
-        left = {name: file for name, file in self._files.items() if name not in stored}
-        try:
-            self.spool.begin(run, self._files)
-            faults = {name: self.spool.fault(name, file) for name, file in left.items()}
-            if lost := {name: fault for name, fault in faults.items() if fault}:
-                raise LedgerError(lost_words(self.spool.folder, lost, self.spool.ledger))
-            self._own = self.spool.begin_own(next_own([*self._files, *stored]))
-            self._names = [*left, self._own.name]
-            for name, file in left.items():
+        own = self.own.begin(run, walk=walk, home={})
+        self._names = [*self.own.earlier, own]
+        for name, file in self.own.earlier.items():
+            try:
                 for line in self.spool.lines(name, file):
                     self._export(line.item)
-        except (OSError, WireError) as error:
-            raise LedgerError(f"{self.spool.folder}: can't keep the items that are scraped here: {error}") from None
+            except (OSError, WireError) as error:
+                lost = {name: f"can't be read any more: {error}"}
+                raise LedgerError(lost_words(self.spool.folder, lost, self.spool.ledger)) from None
 
     def own_is_safe(self) -> bool:
-        """As that of ``Homecoming``: they are in the spool, or in a feed that counts."""
-        if self._stored:
-            return True
-        file = self._own.sync() if self._own is not None else None
-        if self._own is None or file is None:
-            return False
-        self.ledger.set_own_files(self._files | ({self._own.name: file} if file.items else {}))
-        return True
+        """As that of a ``Keeper``: it is in the spool, or in a feed that counts."""
+        return self._stored or self.own.is_safe()
 
     async def finish(self) -> None:
         """Nothing is on its way."""
 
     async def close(self) -> bool:
-        """Store the feed. Returns whether it has all that it could hold."""
-        if self._own is not None:
-            self._own.close()
+        """As that of a ``Keeper``."""
+        self.own.close()
         if self.exporter is None or self.feeds is None:
             return not self._failed
         try:
@@ -102,14 +86,13 @@ class OwnFeed:
         return True
 
     def ended(self) -> None:
-        """As that of ``Homecoming``."""
+        """As that of a ``Keeper``."""
         self.spool.forget(self.ledger.earlier_runs())
 
     def _item_scraped(self, item: Any) -> None:
-        if self._own is None:
-            return
-        self._own.keep(item, spider=self.spider)
-        self._export(item)
+        if self.own.begun:
+            self.own.keep(item)
+            self._export(item)
 
     def _export(self, item: Any) -> None:
         if self._failed:

@@ -268,7 +268,7 @@ def keeping(start: Start) -> tuple[Stopped, Keeper]:
     stopped.begin()
     drained: Any = Drained(stopped)
     stopped.coordinator.dispatcher = stopped.coordinator.ending.dispatcher = drained
-    stopped.coordinator.ending.keeper = keeper  # type: ignore[assignment]
+    stopped.coordinator.ending.keeper = keeper
     return stopped, keeper
 
 

@@ -56,8 +56,7 @@ class Command:
     def leave(self) -> None:
         """As when it is killed."""
         assert self.feed.exporter is not None
-        assert self.feed._own is not None
-        self.feed._own.close()
+        self.feed.own.close()
         for slot in self.feed.exporter.slots:
             slot.file.close()
 

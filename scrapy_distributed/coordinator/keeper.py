@@ -1,0 +1,91 @@
+"""What the two have in common that store items: ``Homecoming`` and ``OwnFeed``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.items.spool import OwnItems, Spool
+from scrapy_distributed.ledger.spooled import lost_words, next_own
+from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
+from scrapy_distributed.wire.receipt import ItemsFile
+
+
+class Keeper(Protocol):
+    """Has items to be stored before a run is over. *idle*: nothing is on its way."""
+
+    @property
+    def idle(self) -> bool: ...
+
+    def begin(self, run: str, *, walk: bool) -> None:
+        """What earlier commands of *run* have kept is stored with what comes. *walk*: what the coordinator has scraped
+        itself is scraped again. Raises ``LedgerError`` where it can't be found, or nothing can be kept."""
+
+    def own_is_safe(self) -> bool:
+        """Whether a later command has what the coordinator has scraped itself. If not, only the one that has scraped it
+        has it, and its walk is not to be called done before the run is over."""
+
+    async def finish(self) -> None:
+        """Wait until it is ``idle``."""
+
+    async def close(self) -> bool:
+        """Store the feeds. Returns whether each has all that it could hold."""
+
+    def ended(self) -> None:
+        """The run is over: what earlier ones have left is of no use any more."""
+
+
+class OwnSpooled:
+    """What the coordinator of *spider* scrapes itself, in a file of *spool* for each of its commands. *ledger* knows
+    those of earlier ones; *earlier*: those of them that are in no feed of their own."""
+
+    def __init__(self, *, spool: Spool, ledger: Ledger, spider: Any) -> None:
+        self.spool = spool
+        self.ledger = ledger
+        self.spider = spider
+        self.earlier: dict[str, ItemsFile] = {}
+        self._files: dict[str, ItemsFile] = {}
+        self._items: OwnItems | None = None
+
+    @property
+    def begun(self) -> bool:
+        return self._items is not None
+
+    def begin(self, run: str, *, walk: bool, home: Mapping[str, ItemsFile]) -> str:
+        """As that of a ``Keeper``. *home*: what else should be in the spool of *run*. Returns the name of the file of
+        this command."""
+        if walk:
+            self.ledger.set_own_files({})
+        stored = self.ledger.own_stored()
+        self._files = self.ledger.own_files()
+        self.earlier = {name: file for name, file in self._files.items() if name not in stored}
+        needed = {**self.earlier, **home}
+        try:
+            self.spool.begin(run, {**self._files, **home})
+            faults = {
+                name: self.spool.fault(name, file, thorough=name in self.earlier) for name, file in needed.items()
+            }
+            if lost := {name: fault for name, fault in faults.items() if fault}:
+                raise LedgerError(lost_words(self.spool.folder, lost, self.spool.ledger))
+            self._items = self.spool.begin_own(next_own([*self._files, *stored]))
+        except OSError as error:
+            raise LedgerError(f"{self.spool.folder}: can't keep the items of this run: {error}") from None
+        return self._items.name
+
+    def keep(self, item: Any, *, page: str = "") -> None:
+        """*item* of the *page* of that key, as ``OwnItems`` has it."""
+        if self._items is not None:
+            self._items.keep(item, page=page, spider=self.spider)
+
+    def is_safe(self) -> bool:
+        """As ``own_is_safe`` of a ``Keeper``."""
+        file = self._items.sync() if self._items is not None else None
+        if self._items is None or file is None:
+            return False
+        self.ledger.set_own_files(self._files | ({self._items.name: file} if file.items else {}))
+        return True
+
+    def close(self) -> None:
+        if self._items is not None:
+            self._items.close()
