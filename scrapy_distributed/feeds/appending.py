@@ -5,12 +5,12 @@ kept."""
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,17 +41,16 @@ class Appending:
 
     def written(self) -> dict[str, tuple[int, str]]:
         """Path to the number of bytes that this command has written there so far, and their digest."""
-        return {path: (written.size, written.digest.hexdigest()) for path, written in self._written.items()}
+        return {path: written.known() for path, written in self._written.items()}
 
-    def open(self, storage: FileFeedStorage, opened: Callable[[Spider], IO[bytes]], spider: Spider) -> IO[bytes]:
+    def open(self, storage: FileFeedStorage, opened: Callable[[Spider], IO[bytes]], spider: Spider) -> Any:
         """What *opened*, that of *storage*, gives. Raises ``OSError``."""
         if storage.write_mode != "ab":
             return opened(spider)
         path = os.path.abspath(storage.path)
         if path not in self._written:
             self._begin(path)
-        file: Any = opened(spider)
-        return io.BufferedWriter(_Watched(file.detach(), self._written[path]))
+        return _Watched(opened(spider), self._written[path])
 
     def _begin(self, path: str) -> None:
         size = os.path.getsize(path) if os.path.exists(path) else 0
@@ -90,44 +89,46 @@ def _digest(file: IO[bytes], size: int) -> str:
 
 
 class _Written:
-    """What has gone to one file."""
+    """What has gone to one file, through one *file* after the other."""
 
     def __init__(self) -> None:
-        self.size = 0
-        self.digest = hashlib.sha256()
+        self.file: Any = None
+        self._size = 0
+        self._digest = hashlib.sha256()
+        self._known = (0, self._digest.hexdigest())
+
+    def add(self, data: Any) -> None:
+        self._size += len(data)
+        self._digest.update(data)
+
+    def known(self) -> tuple[int, str]:
+        """How many bytes are there for sure, and their digest."""
+        with suppress(OSError):  # of a full disk; that is told to who writes more, or closes it
+            if self.file is not None and not self.file.closed:
+                self.file.flush()
+            self._known = (self._size, self._digest.hexdigest())
+        return self._known
 
 
-class _Watched(io.RawIOBase):
-    """The file *own*, without a buffer; *written* notes what goes to it."""
+class _Watched:
+    """The file *own*; *written* notes what goes to it."""
 
-    def __init__(self, own: io.FileIO, written: _Written) -> None:
+    def __init__(self, own: Any, written: _Written) -> None:
         self._own = own
         self._written = written
-        self.name = own.name
+        written.file = own
 
-    def write(self, data: Any) -> int | None:
+    def write(self, data: Any) -> Any:
         count = self._own.write(data)
-        self._written.size += count or 0
-        self._written.digest.update(memoryview(data)[: count or 0])
+        self._written.add(data)
         return count
 
-    def writable(self) -> bool:
-        return True
+    def writelines(self, lines: Iterable[Any]) -> None:
+        for line in lines:
+            self.write(line)
 
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._own.seek(offset, whence)
-
-    def fileno(self) -> int:
-        return self._own.fileno()
-
-    def close(self) -> None:
-        try:
-            super().close()
-        finally:
-            self._own.close()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
 
 
 class _Storages:
@@ -144,7 +145,7 @@ class _Storages:
             return storage
         opened: Callable[[Spider], IO[bytes]] = storage.open
 
-        def watched(spider: Spider) -> IO[bytes]:
+        def watched(spider: Spider) -> Any:
             return self._appending.open(storage, opened, spider)
 
         storage.open = watched  # type: ignore[method-assign]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,24 @@ async def test_what_can_not_be_kept_is_not_cut_off(
     with pytest.raises(OSError, match="No space left"):
         writing.exporter.item_scraped({"n": 2}, writing.crawler.spider)  # type: ignore[arg-type]
     assert out.read_text() == lines(1, 2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_a_full_disk_has_not_taken_is_not_known(tmp_path: Path, folder: Path) -> None:
+    """It is tried again when the file is closed."""
+    out = tmp_path / "out.jl"
+    writing = Writing(folder, {str(out): {"format": "jl"}}, {})
+    writing.exporter.item_scraped({"n": 1}, writing.crawler.spider)  # type: ignore[arg-type]
+    known = writing.appending.written()
+    assert out.read_text() == lines(1)
+    file: Any = writing.exporter.slots[0].file
+    full, kept = os.open("/dev/full", os.O_WRONLY), os.dup(file.fileno())
+    os.dup2(full, file.fileno())
+    writing.exporter.item_scraped({"n": 2}, writing.crawler.spider)  # type: ignore[arg-type]
+    assert writing.appending.written() == known
+    os.dup2(kept, file.fileno())
+    os.close(full)
+    os.close(kept)
+    await writing.write()
+    assert out.read_text() == lines(1, 2)
+    assert writing.appending.written()[str(out)][0] == len(lines(1, 2))
