@@ -68,7 +68,7 @@ class Spool:
         """From now on it is that of *run*, with no items in it but those in files called one of *names*: parts are left
         of a command that was killed, and attempts that do not count."""
         self.folder = self.beside / run
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # items may be nobody else's business
+        self._make_folder()
         for path in self.folder.iterdir():
             if path.name not in names and path.suffix in (".jl", ".part"):
                 path.unlink()
@@ -86,8 +86,12 @@ class Spool:
         """A file of that *name* for these."""
         return OwnItems(self.folder / name)
 
+    def _make_folder(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # items may be nobody else's business
+
     @contextmanager
     def draft(self) -> Iterator[Draft]:
+        self._make_folder()  # who has removed it has not ended the run
         draft = Draft(self.folder / f".{secrets.token_hex(8)}.part")
         try:
             yield draft

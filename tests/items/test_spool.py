@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -86,6 +87,14 @@ def test_what_is_kept_is_whole_and_what_is_not_is_gone(spool: Spool, monkeypatch
     spool.remove("000001-1-ab.jl")
     spool.remove("000001-1-ab.jl")
     assert files(spool) == []
+
+
+def test_a_folder_that_somebody_has_removed_is_made_again(spool: Spool) -> None:
+    keep(spool, "000001-1-ab.jl", 1)
+    shutil.rmtree(spool.beside)
+    keep(spool, "000002-1-ab.jl", 2)
+    assert files(spool) == ["000002-1-ab.jl"]
+    assert spool.folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_what_breaks_off_leaves_nothing(spool: Spool) -> None:
