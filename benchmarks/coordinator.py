@@ -104,7 +104,7 @@ def crawl(urls: int, hosts: str) -> None:
         }  # fmt: skip
         process = AsyncCrawlerProcess(settings)
         crawler = process.create_crawler(PagesSpider)
-        process.crawl(crawler, urls=urls)
+        process.crawl(crawler, urls=str(urls))
         before, start = time.process_time(), time.monotonic()
         process.start()
         stats = crawler.stats.get_stats()

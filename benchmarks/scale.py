@@ -97,7 +97,7 @@ def crawl(urls: int, hosts: str, pages: bool) -> None:
             "DISTRIBUTED_FLEET_TIMEOUT": 3600,
         })  # fmt: skip
         crawler = process.create_crawler(Watched)
-        process.crawl(crawler, urls=urls)
+        process.crawl(crawler, urls=str(urls))
         process.start()
         settled = time.monotonic()
         cpu, wall = time.process_time() - watch[0].cpu, settled - watch[0].began

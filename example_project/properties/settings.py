@@ -23,5 +23,3 @@ DISTRIBUTED_TARGET_HOSTS = ["scrapyd1", "scrapyd2", "scrapyd3"]
 DISTRIBUTED_TARGET_FEED_URL = f"file://{Path.cwd()}/items/%(batch)s_%(name)s_%(time)s.jl"
 # A file there is whole, or not there: whoever reads the folder meanwhile sees no parts.
 FEED_STORAGES = dict.fromkeys(["", "file"], "scrapy_distributed.results.whole_file.WholeFileStorage")
-# Spider arguments that workers need too.
-DISTRIBUTED_WORKER_ARGS = ["site"]

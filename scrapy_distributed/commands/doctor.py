@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from tempfile import TemporaryFile
-from types import SimpleNamespace
 from typing import Any
 
 from scrapy import Spider
@@ -25,6 +24,7 @@ from twisted.internet.task import deferLater
 from scrapy_distributed import __version__
 from scrapy_distributed.addon import Addon
 from scrapy_distributed.config.advice import unknown
+from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import where_items_go
 from scrapy_distributed.dispatch.job_template import JobTemplate
@@ -36,7 +36,7 @@ from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
 from scrapy_distributed.fleet.preflight import CHECKS, OPEN, Check, Finding, Survey, Verdict
 from scrapy_distributed.ledger.states import new_token
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
-from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES, check_job
+from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES
 from scrapy_distributed.wire.payload import MAX_VALUE_BYTES
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import listed, shortened
@@ -69,7 +69,7 @@ _ACTIVATION: dict[str, tuple[type | str, ...]] = {
 _REMEDIES = (
     (r"No module named '?scrapy_distributed", "install scrapy-distributed-batches on this node"),
     (r"ModuleNotFoundError|ImportError", "install on this node what the project imports"),
-    (r"missing \d+ required", "name the argument in DISTRIBUTED_WORKER_ARGS, and give it with -a NAME=VALUE"),
+    (r"missing \d+ required", "give the argument with -a NAME=VALUE"),
     (r"ADDONS", "then deploy again: scrapy fleet deploy"),
 )
 
@@ -113,21 +113,14 @@ def _settings_of(kind: type[Spider], settings: BaseSettings) -> BaseSettings:
 
 
 def job_of(
-    subject: Subject, config: Config, project: str, given: Mapping[str, str], nodes: Iterable[NodeAddress] = ()
+    subject: Subject, config: Config, project: str, command: CommandLine, nodes: Iterable[NodeAddress] = ()
 ) -> JobTemplate:
-    """What a job of this spider gets, also beside the longest batch. *given* are the spider arguments of a crawl; what
-    is named in ``DISTRIBUTED_WORKER_ARGS`` and not known without a running spider is left out. Raises ``ConfigError``.
-    """
-    known = {name: getattr(subject.kind, name) for name in config.worker_args if hasattr(subject.kind, name)}
-    spider: Any = SimpleNamespace(**{**known, **given, "name": subject.name})
-    config = replace(config, worker_args=tuple(name for name in config.worker_args if hasattr(spider, name)))
+    """What a job of this spider gets. *command*: what would start the crawl. Raises ``ConfigError``."""
     rules = target_rules(config, rules_of(subject.kind))
-    job = JobTemplate.from_config(
-        config, spider, settings=subject.settings, project=project, rules=rules, version="",
-        items_go=where_items_go(config, subject.settings), nodes=nodes,
+    return JobTemplate.from_config(
+        config, spider=subject.name, command=command, settings=subject.settings, project=project, rules=rules,
+        version="", items_go=where_items_go(config, subject.settings), nodes=nodes,
     )  # fmt: skip
-    check_job("job", job.settings_of("x" * MAX_VALUE_BYTES, new_token()), job.args)
-    return job
 
 
 def probe_of(job: JobTemplate, config: Config) -> JobTemplate:
@@ -137,9 +130,9 @@ def probe_of(job: JobTemplate, config: Config) -> JobTemplate:
     return replace(job, settings={**job.settings, **PROBE_SETTINGS, "FEEDS": json.dumps(feeds)})
 
 
-def found_here(subject: Subject, job: JobTemplate | ConfigError, config: Config) -> list[Finding]:
+def found_here(subject: Subject, command: CommandLine, job: JobTemplate | ConfigError) -> list[Finding]:
     """What can be told without a node."""
-    return [_plugin(subject), *_settings(subject), _spider(subject), _job(job, config)]
+    return [_plugin(subject), *_settings(subject), _spider(subject), *_command(command), _job(job)]
 
 
 def _plugin(subject: Subject) -> Finding:
@@ -159,13 +152,17 @@ def _spider(subject: Subject) -> Finding:
     return _here("spider", Verdict.OK if subject.kind else Verdict.FAIL, f"{subject.name}{subject.note}")
 
 
-def _job(job: JobTemplate | ConfigError, config: Config) -> Finding:
+def _command(command: CommandLine) -> list[Finding]:
+    told = [_here("command line", Verdict.OK, command.summary)] if command.summary else []
+    return told + [_here("command line", Verdict.WARN, warning) for warning in command.warnings]
+
+
+def _job(job: JobTemplate | ConfigError) -> Finding:
     if isinstance(job, ConfigError):
         return _here("job", Verdict.FAIL, str(job), job)
     used = sum(len(f"{name}={value}".encode()) for name, value in [*job.settings.items(), *job.args.items()])
     words = f"settings and arguments of {used:,} bytes, at most {MAX_ARGUMENTS_BYTES - MAX_VALUE_BYTES:,} travel"
-    missing = [f"-a {name}=VALUE" for name in config.worker_args if name not in job.args]
-    return _here("job", Verdict.OK, words + (f"; not given: {' '.join(missing)}" if missing else ""))
+    return _here("job", Verdict.OK, words)
 
 
 def _here(check: str, verdict: Verdict, words: str, error: ConfigError | None = None) -> Finding:

@@ -165,6 +165,7 @@ class Command(ScrapyCommand):
     def _doctor(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.doctor import all_well, as_json, found_here, job_of, plain, probe_of, subject
         from scrapy_distributed.config.advice import check_feeds
+        from scrapy_distributed.config.command_line import CommandLine
         from scrapy_distributed.config.config import Config
         from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
@@ -179,11 +180,13 @@ class Command(ScrapyCommand):
         project = opts.project or project_of(targets, patient.settings)
         version, feed = opts.version or config.version, bool(config.feed_urls)
         survey = Survey(project=project, spider=patient.name, version=version, feed=feed)
+        arguments, command = _spider_arguments(opts.a or ()), CommandLine()
         try:
-            job: JobTemplate | ConfigError = job_of(patient, config, project, _spider_arguments(opts.a or ()), where)
+            command = CommandLine.read(patient.settings, config, arguments)
+            job: JobTemplate | ConfigError = job_of(patient, config, project, command, where)
         except ConfigError as error:
             job = error
-        found = found_here(patient, job, config)
+        found = found_here(patient, command, job)
         to_send = probe_of(job, config) if not isinstance(job, ConfigError) else None
         examined = run_in_reactor(lambda: _examined(where, survey, to_send, config.timeout, opts.timeout))
         found += examined or []

@@ -97,7 +97,7 @@ SETTINGS = (
         boolean,
         "The jobs get a preset that makes them cheaper, with the same results; False: not.",
     ),
-    _setting("worker_args", (), names, "Names of spider arguments that every job gets as the coordinator has them."),
+    _setting("worker_args", (), names, "Spider arguments that jobs get although their names look like secrets."),
     _setting(
         "worker_targets",
         "report",

@@ -17,8 +17,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
 from scrapy_distributed.config.advice import check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
+from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo, tell_where_items_go, where_items_go
+from scrapy_distributed.coordinator.arguments import arguments_of
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
 from scrapy_distributed.coordinator.diversion import Diversion
@@ -56,12 +58,14 @@ class Coordinator:
     coordinator holds the ledger, or no node can be used."""
 
     def __init__(
-        self, crawler: Crawler, *, config: Config, project: str, nodes: list[Node], items_go: ItemsGo, clock: Any
+        self, crawler: Crawler, *, config: Config, command: CommandLine, project: str, nodes: list[Node],
+        items_go: ItemsGo, clock: Any,
     ) -> None:  # fmt: skip
         self.crawler = crawler
         assert crawler.spider is not None
         stats: Any = crawler.stats
         self.config = config
+        self.command = command
         self.spider: Spider = crawler.spider
         self.project = project
         self.clock = clock
@@ -156,6 +160,7 @@ class Coordinator:
         warn_lease(config)
         warn_passwords(config)
         warn_wait(config)
+        command = CommandLine.read(settings, config, arguments_of(crawler))
         if not settings.getbool("TWISTED_REACTOR_ENABLED", True):
             raise ConfigError(
                 "TWISTED_REACTOR_ENABLED: found False, expected True on the coordinator; workers may go without"
@@ -173,12 +178,13 @@ class Coordinator:
         from twisted.internet import reactor
 
         coordinator = cls(
-            crawler, config=config, project=project_of(targets, settings), nodes=nodes,
+            crawler, config=config, command=command, project=project_of(targets, settings), nodes=nodes,
             items_go=where_items_go(config, settings), clock=reactor,
         )  # fmt: skip
         coordinator._job_template(version="")  # what can't travel is refused before a node is asked
         if coordinator.homecoming is not None:
             coordinator.homecoming.check()
+        command.tell()
         if config.fast_workers:
             logger.info(preset.NOTICE, preset.ADDON, extra=coordinator._extra)
         crawler.signals.connect(coordinator.ending.idle, signals.spider_idle)
@@ -240,8 +246,8 @@ class Coordinator:
 
     def _begin_run(self, version: str) -> bool:
         identity = identity_of(
-            self.spider, self.project, rules=self.diverter.rules, callbacks=self.diverter.callbacks,
-            items=self.items_go.value,
+            self.spider.name, self.project, args=self.command.args, rules=self.diverter.rules,
+            callbacks=self.diverter.callbacks, items=self.items_go.value,
         )  # fmt: skip
         to_walk = self.ledger.begin(identity, resume=self.config.resume, wait=self.config.wait)
         if self.keeper is not None:
@@ -250,8 +256,8 @@ class Coordinator:
         self.walk.lost.update({} if to_walk else self.ledger.account.losses().own)  # what is walked again counts again
         if others := self.ledger.others():
             logger.warning(
-                "Unfinished in the same ledger, of other spider arguments or targets, or of a spider whose attributes"
-                " (text or number) have another value: %s. Only the command that began a run takes it up again",
+                "Unfinished in the same ledger, of other spider arguments or targets: %s. Only the command that began a"
+                " run takes it up again",
                 shortened(", ".join(others)), extra=self._extra,
             )  # fmt: skip
         logger.info(
@@ -281,7 +287,8 @@ class Coordinator:
     def _job_template(self, *, version: str) -> JobTemplate:
         return JobTemplate.from_config(
             self.config,
-            self.spider,
+            spider=self.spider.name,
+            command=self.command,
             settings=self.crawler.settings,
             project=self.project,
             rules=self.diverter.rules,

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
-
-from scrapy import Spider
 
 
 def identity_of(
-    spider: Spider, project: str, *, rules: Iterable[int], callbacks: Iterable[str], items: str
+    spider: str, project: str, *, args: Mapping[str, str], rules: Iterable[int], callbacks: Iterable[str], items: str
 ) -> dict[str, Any]:  # fmt: skip
-    """What makes two crawls the same run; *items*: where its items go. Spider arguments only as a digest: they may hold
-    a password."""
-    arguments = {
-        name: value for name, value in vars(spider).items() if isinstance(value, str | int) and not name.startswith("_")
-    }
-    digest = hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:16]
+    """What makes two crawls the same run; *items*: where its items go; *args*: the spider arguments of its jobs, of
+    which only a digest is kept: they may hold a password. One that looks like a secret is not among them, and does not
+    count: it says who asks and not what for, and a run goes on with a token that has been renewed."""
+    digest = hashlib.sha256(json.dumps(dict(args), sort_keys=True).encode()).hexdigest()[:16]
     targets = [sorted(rules), sorted(callbacks)]
-    return {"project": project, "spider": spider.name, "arguments": digest, "targets": targets, "items": items}
+    return {"project": project, "spider": spider, "arguments": digest, "targets": targets, "items": items}
 
 
 def file_name(spider: str) -> str:

@@ -8,17 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from scrapy import Spider
 from scrapy.settings import BaseSettings
 
+from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo, pipelines_of_workers
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fast import preset
 from scrapy_distributed.guard import guard
-from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.ledger.states import Attempt, new_token
 from scrapy_distributed.wire.job import check_job, check_project, check_spider
-from scrapy_distributed.wire.payload import START_URL
+from scrapy_distributed.wire.payload import MAX_VALUE_BYTES, START_URL
 
 if TYPE_CHECKING:
     from scrapy_distributed.fleet.node import NodeAddress
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class JobTemplate:
     """The same for all jobs of a run: *version* of the egg ('' without one), settings and spider arguments.
 
-    Raises ``ConfigError`` for what can't travel."""
+    Raises ``ConfigError`` for what can't travel, also beside the longest batch."""
 
     project: str
     spider: str
@@ -39,18 +39,20 @@ class JobTemplate:
     def __post_init__(self) -> None:
         check_project(self.project)
         check_spider(self.spider)
-        check_job("job", self.settings, self.args)
+        check_job("job", self.settings_of("x" * MAX_VALUE_BYTES, new_token()), self.args)
 
     @classmethod
     def from_config(
-        cls, config: Config, spider: Spider, *, settings: BaseSettings, project: str, rules: tuple[int, ...],
-        version: str, items_go: ItemsGo, nodes: Iterable[NodeAddress] = (),
+        cls, config: Config, *, spider: str, command: CommandLine, settings: BaseSettings, project: str,
+        rules: tuple[int, ...], version: str, items_go: ItemsGo, nodes: Iterable[NodeAddress] = (),
     ) -> JobTemplate:  # fmt: skip
-        """*settings*: those of the crawl; *rules*: the rules of *spider* whose requests are the fleet's;
-        *items_go*: where its items go; *nodes*: where no request of a job may go."""
+        """*spider*: its name; *command*: what started the crawl; *settings*: those of the crawl; *rules*: the rules of
+        the spider whose requests are the fleet's; *items_go*: where its items go; *nodes*: where no request of a job
+        may go."""
         _check_worker_settings(config.worker_settings)
         # Without the plugin a job would crawl the whole site, from the spider's own start.
-        sent = {"ADDONS": _with_ours(settings, with_preset=config.fast_workers)}
+        addons = {"ADDONS": _with_ours(settings, with_preset=config.fast_workers)}
+        sent = {**addons}
         if config.fast_workers:
             sent.update(preset.job_settings(settings))
         if told := guard.told(nodes):
@@ -58,6 +60,7 @@ class JobTemplate:
         if settings.getpriority("DISTRIBUTED_ALLOW_NODE_REQUESTS") is not None:  # by -s, say
             sent["DISTRIBUTED_ALLOW_NODE_REQUESTS"] = str(config.allow_node_requests)
         sent.update(config.worker_settings)
+        sent.update({**command.settings, **(addons if "ADDONS" in command.settings else {})})
         # A folder of the project's settings would be that of every job of a node: one queue, one list of seen pages.
         sent["JOBDIR"] = ""
         if rules:
@@ -72,12 +75,8 @@ class JobTemplate:
         sent["DISTRIBUTED_FAILED_FOLLOW_UPS"] = config.failed_follow_ups
         # Where nobody waits for receipts, what a worker finds must not be left in one.
         sent["DISTRIBUTED_WORKER_TARGETS"] = config.worker_targets if config.wait else "follow"
-        missing = [name for name in config.worker_args if not hasattr(spider, name)]
-        if missing:
-            raise ConfigError(f"DISTRIBUTED_WORKER_ARGS: the spider has no {', '.join(missing)}; give it with -a")
-        args = {name: _text(getattr(spider, name)) for name in config.worker_args}
         sent = {_text(name): _text(value) for name, value in sent.items()}
-        return cls(project=project, spider=spider.name, version=version, settings=sent, args=args)
+        return cls(project=project, spider=spider, version=version, settings=sent, args=command.args)
 
     def with_done(self, jobs: Sequence[str]) -> JobTemplate:
         """For a job that is to remove the items of *jobs*, which have come home or do not count."""

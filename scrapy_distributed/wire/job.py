@@ -22,7 +22,7 @@ MAX_SPIDER_BYTES = 255 - len(".receipts")
 #: Bytes of a project's name: Scrapyd has a database of that name, and SQLite a journal beside it. A longer one is worse
 #: than useless: Scrapyd 1.6 makes the folder first, and from then on can't open that database at any deploy or start.
 MAX_PROJECT_BYTES = 255 - len(".db-journal")
-_SHORTEN = "shorten DISTRIBUTED_WORKER_SETTINGS and the values of DISTRIBUTED_WORKER_ARGS"
+_SHORTEN = "shorten what -a and -s give, and DISTRIBUTED_WORKER_SETTINGS"
 _JOB_ID = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
@@ -102,7 +102,8 @@ def check_job(jobid: str, settings: Mapping[str, str], args: Mapping[str, str]) 
             total += _argument_bytes(kind, key, value)
     if total > MAX_ARGUMENTS_BYTES:
         raise ConfigError(
-            f"settings and arguments of a job: {total} bytes, at most {MAX_ARGUMENTS_BYTES} travel: {_SHORTEN}"
+            f"settings and arguments of a job, its batch among them: {total} bytes, at most {MAX_ARGUMENTS_BYTES} can"
+            f" travel: {_SHORTEN}"
         )
 
 

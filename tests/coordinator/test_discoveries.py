@@ -21,6 +21,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, LoopingCall, deferLater
 
+from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo
 from scrapy_distributed.coordinator.coordinator import Coordinator
@@ -55,7 +56,7 @@ def start(tmp_path: Path) -> Iterator[Started]:
         )
         node = Node(address=NodeAddress(name="n1", url="http://n1:6800"), client=HTTPClient(None), clock=Clock())
         coordinator = Coordinator(
-            crawler, config=Config.from_settings(crawler.settings), project="p", nodes=[node],
+            crawler, command=CommandLine(), config=Config.from_settings(crawler.settings), project="p", nodes=[node],
             items_go=ItemsGo.FEEDS, clock=clock or Clock(),
         )  # fmt: skip
         coordinators.append(coordinator)

@@ -311,11 +311,12 @@ REFUSALS: dict[str, tuple[str, Mapping[str, Any], str]] = {
         {"DISTRIBUTED_WORKER_SETTINGS": '{"JOBDIR": "x"}'},
         "DISTRIBUTED_WORKER_SETTINGS: has JOBDIR",
     ),
-    "no such argument": (
+    "too long": (
         "distr",
-        {"DISTRIBUTED_WORKER_ARGS": "site,towns"},
-        "DISTRIBUTED_WORKER_ARGS: the spider has no towns; give it with -a",
+        {f"OWN_{number}": "x" * 125_000 for number in range(7)},
+        " bytes, at most 1000000 can travel: shorten what -a and -s give, and DISTRIBUTED_WORKER_SETTINGS",
     ),
+    "a batch of one's own": ("distr", {}, "spider argument 'batch': found one of yours"),
 }
 
 
@@ -334,7 +335,8 @@ def refused(project: Project, small_site: SiteChild, tmp_path_factory: pytest.Te
     crawls = {}
     for case, (spider, settings, _) in REFUSALS.items():
         folder = tmp_path_factory.mktemp("refused")
-        crawls[case] = project.crawl(spider, folder=folder, args={"site": small_site.url}, settings=settings)
+        args = {"site": small_site.url, **({"batch": "7"} if case == "a batch of one's own" else {})}
+        crawls[case] = project.crawl(spider, folder=folder, args=args, settings=settings)
     for crawl in crawls.values():
         crawl.wait()
     new.unlink()

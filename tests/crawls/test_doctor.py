@@ -28,6 +28,7 @@ from until import until
 
 from scrapy_distributed.addon import Addon
 from scrapy_distributed.commands.doctor import Probe, Subject, all_well, examine, found_here, job_of, probe_of, subject
+from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.errors import ConfigError
@@ -253,42 +254,54 @@ async def test_no_job_is_sent_where_its_receipt_can_not_come_home(fake: FakeScra
 
 class Sited(Spider):
     name = "sited"
-    town = "x"
-    custom_settings = {"DISTRIBUTED_WORKER_ARGS": ["site", "town"], "DISTRIBUTED_TARGET_CALLBACKS": ["parse"]}
+    custom_settings = {"DISTRIBUTED_TARGET_CALLBACKS": ["parse"]}
 
 
-def here(settings: dict[str, Any], given: dict[str, str] | None = None) -> tuple[list[Finding], Any]:
-    """What is found without a node, and the job."""
-    own = Settings({"ADDONS": {"scrapy_distributed.Addon": 500}, **settings})
+def here(settings: dict[str, Any], given: dict[str, str] | None = None, **options: str) -> tuple[list[Finding], Any]:
+    """What is found without a node, and the job; *settings*: those of the project, *options*: those of ``-s``."""
+    own = Settings()
+    own.setdict({"ADDONS": {"scrapy_distributed.Addon": 500}, **settings}, priority="addon")
+    own.setdict(options, priority="cmdline")
     Sited.update_settings(own)
-    about, config = Subject(name="sited", kind=Sited, settings=own), Config.from_settings(own)
+    about, config, command = Subject(name="sited", kind=Sited, settings=own), Config.from_settings(own), CommandLine()
     try:
-        job: Any = job_of(about, config, "p", given or {})
+        command = CommandLine.read(own, config, given or {})
+        job: Any = job_of(about, config, "p", command)
     except ConfigError as error:
         job = error
-    return found_here(about, job, config), job
+    return found_here(about, command, job), job
 
 
 def test_the_job_is_that_of_a_crawl() -> None:
     findings, job = here({"DISTRIBUTED_TARGET_FEED_URL": "file:///%(batch)s.jl"}, {"site": "s", "other": "o"})
     assert {finding.verdict for finding in findings} == {Verdict.OK}
-    assert job.args == {"site": "s", "town": "x"}
+    assert job.args == {"site": "s", "other": "o"}
     assert job.settings["DISTRIBUTED_TARGET_CALLBACKS"] == "parse"
     assert job.settings["FEED_URI"] == "file:///%(batch)s.jl"
 
 
-def test_an_argument_that_only_a_crawl_knows_is_named() -> None:
-    findings, job = here({})
-    assert findings[-1].verdict is Verdict.OK
-    assert findings[-1].words.endswith("; not given: -a site=VALUE")
-    assert job.args == {"town": "x"}
+def test_what_goes_with_the_jobs_and_what_does_not_is_told() -> None:
+    findings, job = here({}, {"site": "s", "api_key": "s3cret"}, USER_AGENT="me", LOG_LEVEL="INFO")
+    told, warning = (finding for finding in findings if finding.check == "command line")
+    assert told.verdict is Verdict.OK
+    assert told.words == "for each job: -a site, -s USER_AGENT; for this crawl alone: -s LOG_LEVEL"
+    assert (warning.verdict, warning.words[:30]) == (Verdict.WARN, "-a api_key: not sent to the no")
+    assert (job.args, job.settings["USER_AGENT"]) == ({"site": "s"}, "me")
+    assert "s3cret" not in f"{findings}{job}"
+
+
+def test_what_a_crawl_refuses_the_doctor_does() -> None:
+    findings, job = here({}, {"batch": "7"})
+    assert isinstance(job, ConfigError)
+    assert findings[-1].verdict is Verdict.FAIL
+    assert findings[-1].words.startswith("spider argument 'batch': found one of yours")
 
 
 @pytest.mark.parametrize("settings", [{"A": "x" * 131_071}, {f"A{n}": "x" * 100_000 for n in range(9)}])
 def test_settings_that_leave_no_room_for_a_batch(settings: dict[str, str]) -> None:
     findings, _ = here({"DISTRIBUTED_WORKER_SETTINGS": settings})
     assert findings[-1].verdict is Verdict.FAIL
-    assert "shorten DISTRIBUTED_WORKER_SETTINGS" in findings[-1].words
+    assert "shorten what -a and -s give, and DISTRIBUTED_WORKER_SETTINGS" in findings[-1].words
 
 
 @pytest.mark.parametrize(
@@ -303,8 +316,8 @@ def test_names_that_a_node_can_not_run(spider: str, project: str, words: str) ->
     own = Settings({"ADDONS": {"scrapy_distributed.Addon": 500}})
     about, config = Subject(name=spider, kind=Sited, settings=own), Config.from_settings(own)
     with pytest.raises(ConfigError) as caught:
-        job_of(about, config, project, {})
-    finding = found_here(about, caught.value, config)[-1]
+        job_of(about, config, project, CommandLine())
+    finding = found_here(about, CommandLine(), caught.value)[-1]
     assert (finding.check, finding.verdict, finding.words[: len(words)]) == ("job", Verdict.FAIL, words)
     assert "shorten" not in finding.words
 
@@ -374,7 +387,7 @@ def test_the_spider_is_the_first_that_is_distributed(tmp_path: Path, monkeypatch
     assert (subject(settings, "a").name, subject(settings, "a").note) == ("a", "")
     strange = subject(settings, "nope")
     assert strange.kind is None
-    finding = found_here(strange, ConfigError("x"), Config.from_settings(settings))[1]
+    finding = found_here(strange, CommandLine(), ConfigError("x"))[1]
     assert (finding.check, finding.verdict) == ("spider", Verdict.FAIL)
     assert finding.words == "nope is not in the project of this folder (it has a, b, c)"
     with pytest.raises(ConfigError, match="no spider: expected one"):

@@ -431,7 +431,7 @@ class Attack:
         given = {
             "TARGET_HOSTS": "scrapyd1", "LEDGER": self._folder / "ledger.sqlite", "RESUME": False,
             "TARGET_FEED_URL": f"file://{self._folder}/items/%(batch)s_%(time)s.jl",
-            "WORKER_ARGS": "urls,place,site,domains", **settings,
+            **settings,
         }  # fmt: skip
         options = [part for name, value in given.items() for part in ("-s", f"DISTRIBUTED_{name}={value}")]
         arguments = {"urls": " ".join(urls), "place": place, "site": self.site.url, "domains": domains}

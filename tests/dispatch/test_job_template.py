@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scrapy import Spider
 from scrapy.settings import Settings
 
+from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo
 from scrapy_distributed.dispatch.job_template import JobTemplate, with_token
@@ -27,14 +27,15 @@ KIND = "scrapy_distributed.dispatch.job_template.JobTemplate"
 
 
 def template(
-    spider: Spider | None = None, rules: tuple[int, ...] = (), *, items_go: ItemsGo = ItemsGo.FEEDS, **settings: Any
+    rules: tuple[int, ...] = (), *, items_go: ItemsGo = ItemsGo.FEEDS, command: CommandLine | None = None,
+    **settings: Any,
 ) -> JobTemplate:  # fmt: skip
     given = {f"DISTRIBUTED_{name.upper()}": value for name, value in settings.items()}
     config = Config.from_settings(Settings(given))
     settings_of_crawl = Settings({"ADDONS": {"shop.addons.Own": 7}})
     return JobTemplate.from_config(
-        config, spider or Spider(name="s"), settings=settings_of_crawl, project="p", rules=rules, version="r1",
-        items_go=items_go,
+        config, spider="s", command=command or CommandLine(), settings=settings_of_crawl, project="p", rules=rules,
+        version="r1", items_go=items_go,
     )  # fmt: skip
 
 
@@ -90,10 +91,8 @@ class Level(str, enum.Enum):
 
 
 def test_a_member_of_an_enum_travels_as_its_text() -> None:
-    job = template(Spider(name="s", level=Level.INFO), worker_settings={"LOG_LEVEL": Level.INFO}, worker_args="level")
-    sent = (job.settings["LOG_LEVEL"], job.args["level"])
-    assert sent == ("INFO", "INFO")
-    assert [f"{text}" for text in sent] == ["INFO", "INFO"]  # formatted, a member shows its name
+    sent = template(worker_settings={"LOG_LEVEL": Level.INFO}).settings["LOG_LEVEL"]
+    assert (sent, f"{sent}") == ("INFO", "INFO")  # formatted, a member shows its name
 
 
 def test_the_label_of_an_attempt_travels_as_argument() -> None:
@@ -175,14 +174,38 @@ def test_where_nobody_waits_for_receipts_workers_follow_what_they_find() -> None
     assert template(wait=True).settings["DISTRIBUTED_WORKER_TARGETS"] == "report"
 
 
-def test_named_spider_arguments_travel_as_text() -> None:
-    spider = Spider(name="s", site="x", pages=3, secret="no")
-    assert template(spider, worker_args="site, pages").args == {"site": "x", "pages": "3"}
+def test_the_command_line_travels_and_wins_over_the_preset_and_the_settings_for_workers() -> None:
+    settings = {"ASYNCIO_EVENT_LOOP": "a.Loop", "DOWNLOAD_DELAY": "2", "ADDONS": "{}"}
+    command = CommandLine(args={"category": "tea"}, settings=settings)
+    of_workers = {"DOWNLOAD_DELAY": 1, "ASYNCIO_EVENT_LOOP": "b.Loop", "ADDONS": {"another.Addon": 1}, "A": "1"}
+    job = template(command=command, worker_settings=of_workers)
+    assert job.args == {"category": "tea"}
+    assert {name: job.settings[name] for name in of_workers} == {
+        "ASYNCIO_EVENT_LOOP": "a.Loop", "DOWNLOAD_DELAY": "2", "ADDONS": FAST_ADDONS, "A": "1"
+    }  # fmt: skip
 
 
-def test_a_spider_argument_that_is_not_there_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"DISTRIBUTED_WORKER_ARGS: the spider has no site, page; give it with -a"):
-        template(worker_args="site,page,name")
+def test_the_command_line_does_not_win_over_what_is_the_jobs_own() -> None:
+    own = {"JOBDIR": "x", "FEEDS": "x", "FEED_URI": "x", "ITEM_PIPELINES": "x"}
+    command = CommandLine(settings=own)
+    job = template(command=command, items_go=ItemsGo.HOME)
+    assert {name: job.settings[name] for name in own} == {
+        "JOBDIR": "", "FEEDS": "{}", "FEED_URI": "", "ITEM_PIPELINES": "x"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["name", "project", "self", "a=b"])
+def test_an_argument_whose_name_scrapyd_can_not_take_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"spider argument '{name}'"):
+        template(command=CommandLine(args={name: "x"}))
+
+
+def test_a_command_line_that_leaves_no_room_for_a_batch_is_refused_with_its_size() -> None:
+    args = {f"a{number}": "x" * 100_000 for number in range(9)}
+    with pytest.raises(ConfigError, match=r"its batch among them: 103\d{4} bytes, at most 1000000 can travel: shorten"):
+        template(command=CommandLine(args=args))
+    del args["a0"]
+    assert template(command=CommandLine(args=args)).args == args
 
 
 @pytest.mark.parametrize(

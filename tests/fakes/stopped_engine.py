@@ -13,6 +13,7 @@ from taker import Taker
 from treq.client import HTTPClient
 from twisted.internet.task import Clock
 
+from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo
 from scrapy_distributed.coordinator.coordinator import Coordinator
@@ -40,8 +41,8 @@ class Stopped:
         self.clock = Clock()
         node = Node(address=NodeAddress(name="n1", url="http://n1:6800"), client=HTTPClient(None), clock=self.clock)
         self.coordinator = Coordinator(
-            self.crawler, config=Config.from_settings(self.crawler.settings), project="p", nodes=[node],
-            items_go=items_go, clock=self.clock,
+            self.crawler, command=CommandLine(), config=Config.from_settings(self.crawler.settings), project="p",
+            nodes=[node], items_go=items_go, clock=self.clock,
         )  # fmt: skip
         self.ledger = self.coordinator.ledger
 

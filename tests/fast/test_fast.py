@@ -8,13 +8,14 @@ import logging
 from typing import Any
 
 import pytest
-from scrapy import Request, Spider
+from scrapy import Request
 from scrapy.downloadermiddlewares import redirect
 from scrapy.http import HtmlResponse
 from scrapy.settings import Settings
 from scrapy.utils.misc import load_object
 from scrapy.utils.test import get_crawler
 
+from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo
 from scrapy_distributed.dispatch.job_template import JobTemplate
@@ -178,8 +179,9 @@ def job(**given: Any) -> JobTemplate:
     settings = Settings({f"DISTRIBUTED_{name.upper()}": value for name, value in given.items()})
     config = Config.from_settings(settings)
     return JobTemplate.from_config(
-        config, Spider(name="s"), settings=settings, project="p", rules=(), version="", items_go=ItemsGo.HOME
-    )
+        config, spider="s", command=CommandLine.read(settings, config, {}), settings=settings, project="p", rules=(),
+        version="", items_go=ItemsGo.HOME,
+    )  # fmt: skip
 
 
 def test_one_line_switches_it_off() -> None:

@@ -296,7 +296,7 @@ async def test_nothing_is_sent_that_would_wedge_the_node(fake: FakeScrapyd, node
         ("j", {}, {"a": "\ud800"}, "spider argument 'a': its value can't be encoded"),
         ("j", {"": "x"}, {}, "must not be empty"),
         ("j", {}, {"a=b": "x"}, "no '='"),
-        ("j", {chr(65 + n): "x" * 131_000 for n in range(8)}, {}, "at most 1000000 travel"),
+        ("j", {chr(65 + n): "x" * 131_000 for n in range(8)}, {}, "at most 1000000 can travel"),
     ],
 )
 def test_refused_jobs(jobid: str, settings: dict[str, str], args: dict[str, str], words: str) -> None:

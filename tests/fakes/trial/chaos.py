@@ -165,7 +165,6 @@ class LeadingSpider(TrialSpider):
     name = "leading"
     custom_settings = {
         "DISTRIBUTED_TARGET_CALLBACKS": ["parse"],
-        "DISTRIBUTED_WORKER_ARGS": ["site", "order"],
         "CONCURRENT_REQUESTS": 2,
     }
 
@@ -191,7 +190,7 @@ class ShopSpider(TrialSpider):
     item, and leads to pages that have one as well."""
 
     name = "shop"
-    custom_settings = {"DISTRIBUTED_TARGET_CALLBACKS": ["parse_property"], "DISTRIBUTED_WORKER_ARGS": ["site"]}
+    custom_settings = {"DISTRIBUTED_TARGET_CALLBACKS": ["parse_property"]}
 
     def parse(self, response: Any) -> Iterator[Any]:
         yield {"kind": "list", "url": response.url}

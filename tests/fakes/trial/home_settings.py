@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 BOT_NAME = "home"
-SPIDER_MODULES = ["trial.home.kinds", "trial.home.pages", "trial.home.troubles"]
+SPIDER_MODULES = ["trial.home.kinds", "trial.home.pages", "trial.home.troubles", "trial.home.told"]
 SPIDER_MODULES += ["trial.home.models"] if find_spec("pydantic") else []
 TELNETCONSOLE_ENABLED = False
 RETRY_ENABLED = False
@@ -12,7 +12,6 @@ FEED_STORAGES = {"kept": "trial.home.parts.KeptStorage", "full": "trial.storage.
 
 ADDONS = {"scrapy_distributed.Addon": 500}
 DISTRIBUTED_TARGET_HOSTS = ["scrapyd2", "scrapyd3"]  # those that start workers warm
-DISTRIBUTED_WORKER_ARGS = ["site"]
 DISTRIBUTED_BATCH_SIZE = 6
 DISTRIBUTED_POLL_INTERVAL = 0.2
 DISTRIBUTED_RECEIPT_INTERVAL = 0.2

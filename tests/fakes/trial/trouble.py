@@ -20,7 +20,7 @@ from trial.spiders import MARK, TrialSpider
 class TroubleSpider(TrialSpider):
     """*count* properties; *trouble* are the numbers of those that make it."""
 
-    custom_settings = {"DISTRIBUTED_WORKER_ARGS": ["trouble", "marks"], "CONCURRENT_REQUESTS": 2}
+    custom_settings = {"CONCURRENT_REQUESTS": 2}
 
     def __init__(self, site: str = "", count: str = "0", trouble: str = "", marks: str = "", **kwargs: Any) -> None:
         super().__init__(site, **kwargs)
@@ -119,7 +119,7 @@ class DeepSpider(TroubleSpider):
     """Each page leads to two others and back to the first, so most are found on workers."""
 
     name = "deep"
-    custom_settings = {"DISTRIBUTED_TARGET_CALLBACKS": ["parse"], "DISTRIBUTED_WORKER_ARGS": ["site", "count"]}
+    custom_settings = {"DISTRIBUTED_TARGET_CALLBACKS": ["parse"]}
 
     async def start(self) -> AsyncIterator[Any]:
         yield Request(f"{self.site}/property_000000.html")

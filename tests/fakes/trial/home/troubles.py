@@ -60,7 +60,6 @@ class Killed(ShopSpider):
     name = "killed"
     custom_settings = {
         **TARGETS,
-        "DISTRIBUTED_WORKER_ARGS": ["site", "mark"],
         "CONCURRENT_REQUESTS": 1,
         "DISTRIBUTED_BATCH_SIZE": 6,
     }
