@@ -37,6 +37,7 @@ from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.divert.diverter import Diverter, check_targets
+from scrapy_distributed.divert.duplicates import are_filtered, warn_of_others
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import ConfigError, DistributedError, LedgerUnavailableError
@@ -77,6 +78,7 @@ class Coordinator:
         self.diverter = Diverter(
             config=config, spider=self.spider, stats=stats, offsite=Offsite(crawler),
             fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.intake.occurrence,
+            filters=are_filtered(crawler.settings),
         )  # fmt: skip
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
         self.spool = Spool(self.ledger.path, type(self.spider))
@@ -160,6 +162,7 @@ class Coordinator:
         warn_lease(config)
         warn_passwords(config)
         warn_wait(config)
+        warn_of_others(settings)
         command = CommandLine.read(settings, config, arguments_of(crawler))
         if not settings.getbool("TWISTED_REACTOR_ENABLED", True):
             raise ConfigError(

@@ -10,6 +10,7 @@ from scrapy.crawler import Crawler
 from scrapy.http import Response
 
 from scrapy_distributed.coordinator.walk import TRIED
+from scrapy_distributed.divert.duplicates import are_filtered
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.items.lines import MAX_PAGE
 from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
@@ -23,13 +24,18 @@ class OwnPages:
     def __init__(self, crawler: Crawler, ledger: Ledger) -> None:
         self.crawler = crawler
         self.ledger = ledger
+        self.filters = are_filtered(crawler.settings)
         self._welcome: WeakKeyDictionary[Response, bool] = WeakKeyDictionary()
 
     def page(self, response: Any) -> str:
         """The key of the request that gave *response*, in hexadecimal digits; '' where there is none, or where no dupe
         filter looks at it."""
         request = getattr(response, "request", None)
-        if request is None or (request.dont_filter and not any(name in request.meta for name in _RETRIED)):
+        if (
+            request is None
+            or not self.filters
+            or (request.dont_filter and not any(name in request.meta for name in _RETRIED))
+        ):
             return ""
         key = fingerprinter_of(self.crawler)(request).hex()
         return key if len(key) <= MAX_PAGE else ""

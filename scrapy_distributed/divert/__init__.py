@@ -1,5 +1,5 @@
 """Is a request the fleet's? The same on both sides.
 
 diverter: rule, callback or meta; key and text of what is. finds: what a worker may report. offsite: the project's own
-rule. fingerprint: the project's own, and quicker.
+rule. fingerprint: the project's own, and quicker. duplicates: whether there are any.
 """

@@ -32,7 +32,8 @@ Entry = tuple[bytes, str]  # key, encoded request: what the ledger gets
 class Diverter:
     """Tells the targets of *config* among the requests of *spider*, and makes ledger entries of them.
 
-    *fingerprint* is the crawl's own; *occurrence* counts the calls for one key.
+    *fingerprint* is the crawl's own; *occurrence* counts the calls for one key; *filters*: whether the crawl has a dupe
+    filter.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Diverter:
         offsite: Offsite,
         fingerprint: Callable[[Request], bytes],
         occurrence: Callable[[bytes], int],
+        filters: bool,
     ) -> None:
         self.spider = spider
         self.rules = target_rules(config, rules_of(spider))
@@ -53,6 +55,7 @@ class Diverter:
         self.offsite = offsite
         self.fingerprint = fingerprint
         self.occurrence = occurrence
+        self.filters = filters
         self._logged: set[str] = set()
 
     def is_target(self, request: Request) -> bool:
@@ -130,13 +133,17 @@ class Diverter:
         check_size(body)
         return self._key(request, source), body
 
+    def can_be_duplicate(self, request: Request) -> bool:
+        return self.filters and not request.dont_filter
+
     def _key(self, request: Request, source: bytes) -> bytes:
         """The fingerprint; for a request that is not to be filtered with the number of its occurrence in its source, so
         that a walk that runs again finds its own again."""
         key = self.fingerprint(request)
-        if request.dont_filter:
-            key += source
-        return key + self.occurrence(key).to_bytes(4, "big") if request.dont_filter else key
+        if self.can_be_duplicate(request):
+            return key
+        key += source
+        return key + self.occurrence(key).to_bytes(4, "big")
 
     def _log_once(self, kind: str, message: str, *values: object) -> None:
         if kind not in self._logged:

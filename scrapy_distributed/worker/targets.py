@@ -15,6 +15,7 @@ from scrapy.crawler import Crawler
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.diverter import Diverter
+from scrapy_distributed.divert.duplicates import are_filtered
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.wire.payload import encode_payload, values_in
@@ -50,7 +51,7 @@ class Targets:
         self._seen: set[bytes] | None = None
         self._diverter = Diverter(
             config=config, spider=crawler.spider, stats=crawler.stats, offsite=offsite,
-            fingerprint=fingerprinter_of(crawler), occurrence=self._occurrence,
+            fingerprint=fingerprinter_of(crawler), occurrence=self._occurrence, filters=are_filtered(crawler.settings),
         )  # fmt: skip
         self.is_target = self._diverter.is_target
 
@@ -71,10 +72,10 @@ class Targets:
                 self.stats.inc_value("distributed/local/receipt_full")
                 return request
             self._count += 1
-            if request.dont_filter:
-                self._unfiltered.append((position, body))
-            else:
+            if self._diverter.can_be_duplicate(request):
                 self._add(body)
+            else:
+                self._unfiltered.append((position, body))
             self.stats.inc_value("distributed/targets_reported")
         return here[0] if here else None
 
@@ -127,7 +128,7 @@ class Targets:
     def _keys_of_own(self) -> Iterator[bytes]:
         """The coordinator would drop these as well. One that is not to be filtered has another key there."""
         for request in self.own:
-            if not request.dont_filter:
+            if self._diverter.can_be_duplicate(request):
                 with contextlib.suppress(Exception):  # a fingerprinter of the project: Scrapy reports what it raises
                     yield self._diverter.fingerprint(request)
 

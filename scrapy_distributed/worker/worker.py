@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.diverter import is_crawl_spider
+from scrapy_distributed.divert.duplicates import are_filtered
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import ConfigError, NotSerializableError
@@ -75,6 +76,7 @@ class Worker:
             crawler, file=receipt_file, interval=config.receipt_interval, outcomes=self.outcomes, feeds=feeds,
             targets=self.targets, with_items=self.items_home, done_jobs=config.done_jobs,
         )  # fmt: skip
+        self.filters = are_filtered(crawler.settings)
         self._unfiltered: set[int] = set()  # serials of requests that no dupe filter looks at
         self._told = False  # that an item can't come home
         self._ending = False
@@ -122,7 +124,7 @@ class Worker:
             extra=self._extra,
         )
         for position, request in enumerate(self.requests):
-            if request.dont_filter:
+            if request.dont_filter or not self.filters:
                 self._unfiltered.add(position)
             yield self.tickets.put(self.tickets.without(request), self.outcomes.start(position))
 
@@ -212,7 +214,7 @@ class Worker:
                     return None
                 request = here
             follow_up = self.outcomes.follow(ticket[0])
-            if request.dont_filter:
+            if request.dont_filter or not self.filters:
                 self._unfiltered.add(follow_up[1])
             return self.tickets.put(request, follow_up)
         if output is not None:

@@ -70,6 +70,13 @@ def test_what_no_dupe_filter_looks_at_is_of_no_page(
     assert own_pages.is_welcome(response) is not filtered
 
 
+def test_where_nothing_filters_no_response_has_a_page(ledger: Ledger) -> None:
+    crawler = get_crawler(Spider, {"DUPEFILTER_CLASS": "scrapy.dupefilters.BaseDupeFilter"})
+    crawler.request_fingerprinter = RequestFingerprinter(crawler)
+    pages = OwnPages(crawler, ledger.harvest)
+    assert [pages.page(answer(meta=meta)) for meta in ({}, {"retry_times": 1})] == ["", ""]
+
+
 def test_an_item_of_no_response_is_of_no_page(own_pages: OwnPages) -> None:
     assert own_pages.page(None) == ""
     assert own_pages.is_welcome(None)

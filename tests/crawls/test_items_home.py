@@ -30,6 +30,7 @@ CASES = {
     "stuck": Case("stuck"),
     "shared": Case("shared"),
     "unfiltered": Case("unfiltered"),
+    "each_time": Case("each_time"),
     "redirects": Case("redirects"),
     "refreshes": Case("refreshes"),
     "groups": Case("groups"),

@@ -131,6 +131,15 @@ def test_requests_that_are_not_to_be_filtered_have_keys_of_their_own() -> None:
     assert again == keys  # a resumed walk finds its own again
 
 
+def test_where_nothing_filters_all_requests_have_keys_of_their_own() -> None:
+    requests = [Request("http://a.example/", dont_filter=dont) for dont in (True, False, False)]
+    keys = [key for key, _ in diverter(Plain(), filters=False).entries(requests)[0]]
+    assert len(set(keys)) == 3
+    assert [key for key, _ in diverter(Plain(), filters=False).entries(requests)[0]] == keys
+    finds = [diverter(Plain(), filters=False).found(requests[1:2], source)[0][0] for source in (b"a", b"b")]
+    assert finds[0] != finds[1]
+
+
 class Ruled(Spider):
     """Its rules are its own affair."""
 

@@ -29,8 +29,9 @@ class Plain(Spider):
 
 
 def diverter(
-    spider: Spider, *, offsite: type[OffsiteMiddleware] | None = OffsiteMiddleware, **settings: Any
-) -> Diverter:
+    spider: Spider, *, offsite: type[OffsiteMiddleware] | None = OffsiteMiddleware, filters: bool = True,
+    **settings: Any,
+) -> Diverter:  # fmt: skip
     stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
     crawler = SimpleNamespace(spider=spider, stats=stats)
     rule = None
@@ -48,5 +49,5 @@ def diverter(
     config = Config.from_settings(Settings({f"DISTRIBUTED_{name.upper()}": value for name, value in settings.items()}))
     return Diverter(
         config=config, spider=spider, stats=stats, offsite=Offsite(crawler),  # type: ignore[arg-type]
-        fingerprint=quick_fingerprint, occurrence=occurrence,
+        fingerprint=quick_fingerprint, occurrence=occurrence, filters=filters,
     )  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scrapy import Request, Spider
+from scrapy.dupefilters import BaseDupeFilter, RFPDupeFilter
 from scrapy.settings import Settings
 from scrapy.statscollectors import MemoryStatsCollector
 
@@ -34,11 +35,12 @@ class Fingerprinter:
         return quick_fingerprint(request)
 
 
-def targets_of(*own: Request) -> Targets:
+def targets_of(*own: Request, dupe_filter: type = RFPDupeFilter) -> Targets:
     stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
     crawler: Any = SimpleNamespace(
-        spider=Plain(), stats=stats, request_fingerprinter=Fingerprinter(), get_downloader_middleware=lambda cls: None
-    )
+        spider=Plain(), stats=stats, settings=Settings({"DUPEFILTER_CLASS": dupe_filter}),
+        request_fingerprinter=Fingerprinter(), get_downloader_middleware=lambda cls: None,
+    )  # fmt: skip
     return Targets(crawler, config=Config.from_settings(Settings()), own=own, offsite=Offsite(crawler))
 
 
@@ -66,6 +68,14 @@ def test_what_is_not_to_be_filtered_is_reported_each_time() -> None:
         targets.take(Request("http://a/", dont_filter=dont_filter), 0)
     assert [isinstance(element, dict) for element in found(targets)] == [False, True, True]
     assert counted(targets) == (3, 1)
+
+
+def test_where_nothing_filters_each_is_reported_each_time_of_settled_requests() -> None:
+    targets = targets_of(Request("http://a/"), dupe_filter=BaseDupeFilter)
+    for position in (0, 1, 0):
+        targets.take(Request("http://a/"), position)
+    assert found(targets) == ["http://a/", "http://a/"]
+    assert counted(targets) == (3, 0)
 
 
 def test_those_of_its_own_batch_are_not_reported() -> None:

@@ -189,6 +189,27 @@ class Unfiltered(Shared):
         yield from response.follow_all(css="a.maker", callback=self.parse_maker, dont_filter=True)
 
 
+class EachTime(Shared):
+    """Nothing filters any: two links to each product, found on lists, and more to some, found on products."""
+
+    name = "each_time"
+    custom_settings = {**Shared.custom_settings, "DUPEFILTER_CLASS": "scrapy.dupefilters.BaseDupeFilter"}
+
+    def parse(self, response: Any) -> Iterator[Any]:
+        for _ in range(2):
+            yield from response.follow_all(css="a.product", callback=self.parse_product, cb_kwargs={"first": True})
+        yield from response.follow_all(css="a.next")
+
+    def parse_product(self, response: Any, first: bool = False) -> Iterator[Any]:
+        yield from super().parse_product(response)
+        if first and number_of(response) % 5 == 0:
+            yield response.follow("/p/1", self.parse_product)
+            yield response.follow("/list/1", self.parse_list)
+
+    def parse_list(self, response: Any) -> Iterator[Any]:
+        yield {"maker": "list", "number": number_of(response), "name": response.css("h1::text").get()}
+
+
 class Redirects(ShopSpider):
     """Targets that are redirected: to another target, to none, two to the same; and by way of each other."""
 
