@@ -69,7 +69,7 @@ class JobTemplate:
             sent["DISTRIBUTED_TARGET_CALLBACKS"] = ",".join(config.target_callbacks)
         if config.found_meta:
             sent["DISTRIBUTED_FOUND_META"] = ",".join(config.found_meta)
-        sent.update(_feed_settings(config, items_go))
+        sent.update(_feed_settings(config, items_go, command))
         if config.pipelines_at_home:
             sent["ITEM_PIPELINES"] = json.dumps(pipelines_of_workers(config, settings))
         sent["DISTRIBUTED_FAILED_FOLLOW_UPS"] = config.failed_follow_ups
@@ -116,12 +116,20 @@ def _check_worker_settings(given: Mapping[str, str]) -> None:
         )
 
 
-def _feed_settings(config: Config, items_go: ItemsGo) -> dict[str, str]:
+def _feed_settings(config: Config, items_go: ItemsGo, command: CommandLine) -> dict[str, str]:
     """Both of Scrapy's ways to name feeds: what one does not say the project may say by the other."""
     if items_go is ItemsGo.FEEDS:
         if config.target_feed_url:
             return {"FEED_URI": config.target_feed_url, "FEEDS": "{}"}
-        return {"FEEDS": json.dumps(dict(config.target_feeds)), "FEED_URI": ""} if config.target_feeds else {}
+        if config.target_feeds:
+            return {"FEEDS": json.dumps(dict(config.target_feeds)), "FEED_URI": ""}
+        if {"FEEDS", "FEED_URI"} & set(command.stay):
+            raise ConfigError(
+                "FEEDS, FEED_URI: found one of the command with %(batch)s or %(_job)s in it, and feeds of the command"
+                " are written here alone (-o, -O); expected DISTRIBUTED_TARGET_FEED_URL or DISTRIBUTED_TARGET_FEEDS for"
+                " those that jobs write"
+            )
+        return {}
     items = "home" if items_go is ItemsGo.HOME else "none"
     return {"DISTRIBUTED_ITEMS": items, "FEEDS": "{}", "FEED_URI": ""}
 

@@ -194,6 +194,18 @@ def test_the_command_line_does_not_win_over_what_is_the_jobs_own() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["FEEDS", "FEED_URI"])
+def test_a_feed_of_a_job_on_the_command_line_is_refused(name: str) -> None:
+    """The nodes do not have it, and would write nothing."""
+    command = CommandLine(stay=(name,))
+    with pytest.raises(
+        ConfigError, match=r"found one of the command with %\(batch\)s .* expected DISTRIBUTED_TARGET_F"
+    ):
+        template(command=command)
+    template(command=command, items_go=ItemsGo.HOME)
+    template(command=command, target_feed_url="file:///%(batch)s.jl")
+
+
 @pytest.mark.parametrize("name", ["name", "project", "self", "a=b"])
 def test_an_argument_whose_name_scrapyd_can_not_take_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"spider argument '{name}'"):
