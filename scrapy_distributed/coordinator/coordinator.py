@@ -75,11 +75,7 @@ class Coordinator:
         carriers = [ScrapydCarrier(node, **self._wanted_of_nodes) for node in nodes]
         self.fleet = Fleet([Member(carrier=carrier, fixed_backlog=config.node_backlog) for carrier in carriers])
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
-        self.diverter = Diverter(
-            config=config, spider=self.spider, stats=stats, offsite=Offsite(crawler),
-            fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.intake.occurrence,
-            filters=are_filtered(crawler.settings),
-        )  # fmt: skip
+        self.diverter = self._diverting_side()
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
         self.spool = Spool(self.ledger.path, type(self.spider))
         self.homecoming = self._receiving_side() if items_go is ItemsGo.HOME else None
@@ -100,6 +96,14 @@ class Coordinator:
         )  # fmt: skip
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
+
+    def _diverting_side(self) -> Diverter:
+        crawler = self.crawler
+        return Diverter(
+            config=self.config, spider=self.spider, stats=crawler.stats, offsite=Offsite(crawler),
+            fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.intake.occurrence,
+            filters=are_filtered(crawler.settings),
+        )  # fmt: skip
 
     def _finding_side(self) -> Discoveries:
         return Discoveries(

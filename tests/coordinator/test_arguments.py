@@ -88,6 +88,16 @@ async def test_arguments_without_a_name_are_refused() -> None:
         await crawl("Crawler", Forgetting, "tea")
 
 
+class Runner:
+    def crawl(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return arguments_of(Crawler(Keeping, SETTINGS))
+
+
+def test_a_call_of_another_says_nothing() -> None:
+    with pytest.raises(ConfigError, match="nobody knows those of this crawl"):
+        Runner().crawl(category="tea")
+
+
 def test_without_a_call_nobody_knows_them() -> None:
     with pytest.raises(ConfigError, match="nobody knows those of this crawl"):
         arguments_of(Crawler(Keeping, SETTINGS))
