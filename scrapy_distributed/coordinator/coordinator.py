@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from inspect import isasyncgen
 from typing import Any
 
-from scrapy import Spider, signals
+from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
@@ -49,6 +49,7 @@ from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.receipt import Receipt
+from scrapy_distributed.wire.request import IS_START
 from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
@@ -196,6 +197,7 @@ class Coordinator:
             logger.info(preset.NOTICE, preset.ADDON, extra=coordinator._extra)
         crawler.signals.connect(coordinator.ending.idle, signals.spider_idle)
         crawler.signals.connect(coordinator.ending.request_scheduled, signals.request_scheduled)
+        crawler.signals.connect(coordinator.diversion.request_scheduled, signals.request_scheduled)
         crawler.signals.connect(coordinator._spider_closed, signals.spider_closed)
         return coordinator
 
@@ -278,6 +280,8 @@ class Coordinator:
             return
         try:
             async for output in start:
+                if isinstance(output, Request):
+                    output.meta.setdefault(IS_START, True)  # Scrapy's middleware does not see what is diverted
                 if not self.diversion.takes(output):
                     yield output
                 elif self.diversion.full:

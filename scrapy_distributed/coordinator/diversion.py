@@ -7,10 +7,11 @@ from typing import Any
 
 from scrapy import Request
 from scrapy.crawler import Crawler
+from scrapy.exceptions import IgnoreRequest
 
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.walk import Walk
-from scrapy_distributed.divert.diverter import Diverter
+from scrapy_distributed.divert.diverter import HERE, Diverter
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.sqlite_intake import Intake
 
@@ -83,7 +84,15 @@ class Diversion:
         except Exception:
             self.walk.failed = True
             raise
+        for request in here:
+            request.meta[HERE] = True
         return here
+
+    def request_scheduled(self, request: Request) -> None:
+        """A target that no page has yielded, but a spider or a component gives to the engine, is for the fleet as well.
+        Raises ``IgnoreRequest`` then: it is diverted when the crawl is idle, or with those of a page."""
+        if not request.meta.get(HERE) and self.takes(request):
+            raise IgnoreRequest("it is diverted")
 
     def divert_and_crawl(self) -> None:
         """The same between pages."""

@@ -26,6 +26,7 @@ from scrapy_distributed.words import shortened
 logger = logging.getLogger(__name__)
 
 MARK = "distributed"  # meta: True for a request that is the fleet's; it does not travel
+HERE = "distributed_here"  # meta: True for a target that is crawled on the coordinator; it does not travel
 Entry = tuple[bytes, str]  # key, encoded request: what the ledger gets
 
 
@@ -129,6 +130,7 @@ class Diverter:
 
     def _entry(self, request: Request, source: bytes = b"") -> Entry:
         request.meta.pop(MARK, None)
+        request.meta.pop(HERE, None)
         body = encode_request(request, self.spider)
         check_size(body)
         return self._key(request, source), body

@@ -23,6 +23,7 @@ from scrapy_distributed.wire.ticket import ERRBACK, TICKET
 MAX_HOST = 300  # characters of a host that is not ASCII: the time to encode one grows with the square of its length
 _dumps = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode
 _DEFAULTS = {"method": "GET", "encoding": "utf-8"}  # those of all others are empty or zero
+IS_START = "is_start_request"  # meta: Scrapy's, True in what ``start()`` yields
 _HANDLED = {"url", "callback", "errback", "headers", "meta"}
 _SLOW_ENCODINGS = {"idna", "punycode"}  # a query of 100 kB takes them minutes
 _OURS = {TICKET, ERRBACK}  # in ``meta``, on a worker alone

@@ -87,6 +87,14 @@ class Outcomes:
             if not self._open[ticket[0]]:
                 self.settled |= 1 << ticket[0]
 
+    def is_open(self, ticket: tuple[int, int]) -> bool:
+        return ticket[1] in self._live
+
+    @property
+    def open(self) -> bool:
+        """Whether a request is under way, or went astray."""
+        return bool(self._live)
+
     def lose_open(self) -> None:
         """The crawl has finished with nothing to do: what is still open went astray, e.g. in another middleware."""
         for position in bits(((1 << self.size) - 1) & ~self.settled):

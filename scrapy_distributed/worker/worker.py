@@ -38,17 +38,15 @@ from scrapy_distributed.wire import receipt
 from scrapy_distributed.wire.job import check_job_id
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import DUPLICATE, reason_of
-from scrapy_distributed.wire.request import decode_requests
+from scrapy_distributed.wire.request import IS_START, decode_requests
 from scrapy_distributed.wire.ticket import Ticket, Tickets, ticket_of
 from scrapy_distributed.worker.items_file import ItemsFileWriter
 from scrapy_distributed.worker.outcomes import Outcomes
 from scrapy_distributed.worker.reporter import Reporter
+from scrapy_distributed.worker.strays import Strays
 from scrapy_distributed.worker.targets import Targets
 
 logger = logging.getLogger(__name__)
-
-# Stats of Scrapy that grow while a worker does something.
-ACTIVITY = ("downloader/request_count", "response_received_count", "item_scraped_count", "item_dropped_count")
 
 
 class Worker:
@@ -77,6 +75,7 @@ class Worker:
             targets=self.targets, with_items=self.items_home, done_jobs=config.done_jobs,
         )  # fmt: skip
         self.filters = are_filtered(crawler.settings)
+        self.strays = Strays(crawler, self.outcomes, self._passed)
         self._unfiltered: set[int] = set()  # serials of requests that no dupe filter looks at
         self._told = False  # that an item can't come home
         self._ending = False
@@ -102,6 +101,7 @@ class Worker:
         connect = crawler.signals.connect
         connect(worker._spider_opened, signals.spider_opened)
         connect(worker._request_scheduled, signals.request_scheduled)
+        connect(worker._spider_idle, signals.spider_idle)
         connect(worker._request_dropped, signals.request_dropped)
         connect(worker._request_reached_downloader, signals.request_reached_downloader)
         connect(worker._item_scraped, signals.item_scraped)
@@ -126,6 +126,7 @@ class Worker:
         for position, request in enumerate(self.requests):
             if request.dont_filter or not self.filters:
                 self._unfiltered.add(position)
+            request.meta.setdefault(IS_START, False)  # else Scrapy says that it is one
             yield self.tickets.put(self.tickets.without(request), self.outcomes.start(position))
 
     async def _feeds_can_be_written(self) -> bool:
@@ -144,6 +145,13 @@ class Worker:
         for scheme, trial in trials if thorough else ():
             self.crawler.stats.inc_value(f"distributed/probe/{trial.value}/{scheme}")
         return True
+
+    def process_spider_input(self, response: Response) -> None:
+        ticket = ticket_of(response)
+        if ticket is not None:
+            if response.meta.get(IS_START) is False:
+                del response.meta[IS_START]
+            self.strays.parsing(ticket)
 
     # Twice: see ``scrapy_distributed.middleware``.
 
@@ -234,6 +242,7 @@ class Worker:
         if own is None:
             self.outcomes.end(ticket)
             return failure
+        self.strays.parsing(ticket)
         try:
             output = own(failure)
         except Exception:
@@ -278,7 +287,9 @@ class Worker:
 
     def _request_scheduled(self, request: Request) -> None:
         ticket = ticket_of(request)
-        if ticket is not None and self.offsite.filters(request):
+        if ticket is None:
+            self.strays.scheduled(request)
+        elif self.offsite.filters(request):
             self.outcomes.note(ticket, Outcome.FILTERED, "offsite")
             self.outcomes.end(ticket)
 
@@ -337,6 +348,12 @@ class Worker:
         if not self.requests and own_is_open():  # the doctor's probe, which nobody waits for
             self.crawler.stats.set_value("distributed/open_scrapyd", 1)
         self.reporter.started()
+
+    def _spider_idle(self) -> None:
+        if self.strays.idle():
+            logger.info("Every request of the batch has an outcome: this job ends, though a handler of spider_idle"
+                        " would go on", extra=self._extra)  # fmt: skip
+            self._end_early("finished")
 
     def _spider_closed(self, reason: str) -> None:
         if reason == "finished":

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ledgers import IDENTITY, states
 from scrapy import Request, Spider
+from scrapy.exceptions import IgnoreRequest
 from scrapy.utils.test import get_crawler
 
 from scrapy_distributed.config.config import Config
@@ -146,3 +147,41 @@ def test_any_other_error_makes_the_next_run_walk_again(rig: Rig, monkeypatch: py
     with pytest.raises(RuntimeError, match="a slip"):
         rig.diversion.divert()
     assert rig.walk.failed
+
+
+# Past the pages
+
+
+def scheduled(rig: Rig, request: Request) -> bool:
+    """Whether *request*, which was given to the engine, goes to the scheduler."""
+    try:
+        rig.diversion.request_scheduled(request)
+    except IgnoreRequest:
+        return False
+    return True
+
+
+def test_a_target_that_is_given_to_the_engine_is_diverted(rig: Rig) -> None:
+    assert scheduled(rig, Request("http://a/list"))
+    assert not scheduled(rig, Request("http://a/1", meta={"distributed": True}))
+    rig.diversion.divert_and_crawl()
+    assert states(rig.ledger) == {"diverted": 1, "queued": 1}
+    assert rig.crawled == []
+
+
+def test_one_that_can_not_travel_is_crawled_here_and_comes_back_once(rig: Rig) -> None:
+    assert not scheduled(rig, Request("http://a/1", meta={"distributed": True, "x": object()}))
+    rig.diversion.divert_and_crawl()
+    (here,) = rig.crawled
+    assert scheduled(rig, here)
+    assert scheduled(rig, here.replace(dont_filter=True))  # tried again, or redirected
+    assert rig.counted("local/not_serializable") == 1
+
+
+def test_what_a_copy_of_its_meta_is_for_is_diverted_all_the_same(rig: Rig) -> None:
+    rig.diversion.taken.append(Request("http://a/1", meta={"distributed": True, "x": object()}))
+    (here,) = rig.diversion.divert()
+    copy = Request("http://a/2", meta={**here.meta, "x": 1, "distributed": True})
+    assert rig.passed(copy) == []
+    rig.diversion.divert()
+    assert states(rig.ledger) == {"diverted": 1, "queued": 1}
