@@ -2,7 +2,7 @@
 
 A line is JSON in ASCII, and ends in a newline. One for an item holds the position of its start request in the batch
 (null: it has none), the fingerprint of the request whose page it is of (left out for the page of the start request
-itself), the number of its class (0: a dict) and what it is made of (``items.values``)::
+itself), the number of its class (0: a dict) and what it is made of (``wire.values``)::
 
     [12,0,{"name":"tea","price":3}]
     ["class",1,"shop.items","Book"]
@@ -20,10 +20,10 @@ from collections import Counter, OrderedDict, defaultdict
 from typing import Any, NamedTuple
 
 from scrapy_distributed.errors import NotSerializableError, WireError
-from scrapy_distributed.items.classes import Shape, find, shape_of
-from scrapy_distributed.items.leaves import MAX_DIGITS, StuckError
-from scrapy_distributed.items.values import MAX_DEPTH, MAX_VALUES, PLAIN, TAG, TEXTS, Decoder, Encoder
+from scrapy_distributed.wire.classes import Shape, find, shape_of
+from scrapy_distributed.wire.leaves import MAX_DIGITS, StuckError
 from scrapy_distributed.wire.payload import found_text
+from scrapy_distributed.wire.values import MAX_DEPTH, MAX_VALUES, PLAIN, TAG, TEXTS, Decoder, Encoder
 from scrapy_distributed.words import shortened
 
 MAX_LINE = 16 * 1024 * 1024  # bytes, with the newline

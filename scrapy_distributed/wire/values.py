@@ -22,8 +22,8 @@ from typing import Any
 
 from lxml.etree import _ElementUnicodeResult  # type: ignore[import-untyped]
 
-from scrapy_distributed.items.classes import Shape
-from scrapy_distributed.items.leaves import LEAVES, MAX_DIGITS, StuckError
+from scrapy_distributed.wire.classes import Shape
+from scrapy_distributed.wire.leaves import LEAVES, MAX_DIGITS, StuckError
 
 TAG = "~"
 MAX_DEPTH = 200

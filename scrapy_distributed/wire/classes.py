@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from scrapy import Item
 
-from scrapy_distributed.items.leaves import StuckError
+from scrapy_distributed.wire.leaves import StuckError
 
 _HEAP_TYPE = 1 << 9  # in ``type.__flags__``: made by a class statement
 _CACHED_HASH = "_attrs_cached_hash"  # attrs' ``cache_hash=True``; its ``__init__`` sets it to None
