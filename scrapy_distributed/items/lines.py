@@ -20,7 +20,7 @@ from collections import Counter, OrderedDict, defaultdict
 from typing import Any, NamedTuple
 
 from scrapy_distributed.errors import NotSerializableError, WireError
-from scrapy_distributed.wire.classes import Shape, find, shape_of
+from scrapy_distributed.wire.classes import Classes, Shapes
 from scrapy_distributed.wire.leaves import MAX_DIGITS, StuckError
 from scrapy_distributed.wire.payload import found_text
 from scrapy_distributed.wire.values import MAX_DEPTH, MAX_VALUES, PLAIN, TAG, TEXTS, Decoder, Encoder
@@ -51,8 +51,8 @@ class ItemWriter:
     """Makes the lines of one file."""
 
     def __init__(self) -> None:
-        self._classes: dict[type, tuple[int, Shape]] = {}
-        self._encoder = Encoder(self._class)
+        self._classes = Classes()
+        self._encoder = Encoder(self._classes.of)
 
     def lines(self, item: Any, *, position: int | None, page: str = "") -> list[bytes]:
         """The lines of *item*: one, and before it one for each class that the file has not named. All of them must be
@@ -65,22 +65,22 @@ class ItemWriter:
             body = self._flat(item) or self._nested(item)
             start = "null" if position is None else str(position)
             line = f'[{start},"{page}",{body}]\n' if page else f"[{start},{body}]\n"
-            lines = [_class_line(number, kind) for kind, (number, _) in list(self._classes.items())[named:]]
+            lines = [_class_line(number, kind) for number, kind in enumerate(self._classes, 1) if number > named]
             lines.append(line.encode("ascii"))
             for one in lines:
                 _check(one)
         except StuckError as stuck:
-            self._forget(named)
+            self._classes.forget(named)
             where = shortened(".".join(reversed(stuck.names)), _MAX_NAME)
             raise NotSerializableError(f"{where} {stuck.words}".strip()) from None
         except ValueError as error:
-            self._forget(named)
+            self._classes.forget(named)
             raise NotSerializableError(f"{type(item).__name__} with {error}") from None
         except RecursionError:
-            self._forget(named)
+            self._classes.forget(named)
             raise NotSerializableError(f"{type(item).__name__} nested too deep") from None
         except Exception as error:  # an item may be of a class that does as it likes
-            self._forget(named)
+            self._classes.forget(named)
             raise NotSerializableError(f"{type(item).__name__} ({found_text(repr(error))})") from error
         return lines
 
@@ -91,7 +91,7 @@ class ItemWriter:
         if kind is not dict:
             if kind not in self._classes:
                 return ""
-            number, shape = self._classes[kind]
+            number, shape = self._classes.of(kind)
             if not shape.is_item:
                 return ""
             fields, *more = shape.parts(item)
@@ -109,28 +109,11 @@ class ItemWriter:
         kind = type(item)
         number, parts = 0, [item]
         if kind not in _DICTS:
-            number, shape = self._class(kind)
+            number, shape = self._classes.of(kind)
             if not shape.is_item:
                 raise StuckError(kind.__name__)
             parts = shape.parts(item)
         return _dumps([number, *self._encoder.encode_parts(parts)])[1:-1]
-
-    def _class(self, kind: type) -> tuple[int, Shape]:
-        known = self._classes.get(kind)
-        if known is None:
-            shape = shape_of(kind)
-            try:
-                found: type | None = find(kind.__module__, kind.__qualname__)
-            except LookupError:
-                found = None
-            if found is not kind:
-                raise StuckError(f"{kind.__name__} that can't be found by its name")
-            known = self._classes[kind] = len(self._classes) + 1, shape
-        return known
-
-    def _forget(self, named: int) -> None:
-        for kind in list(self._classes)[named:]:
-            del self._classes[kind]
 
 
 class ItemReader:
@@ -139,10 +122,8 @@ class ItemReader:
 
     def __init__(self, spider: type | str) -> None:
         module = spider if isinstance(spider, str) else spider.__module__
-        self._package = module.split(".")[0]
-        self._shapes: list[Shape] = []
-        self._kinds: set[type] = set()
-        self._decoder = Decoder(self._shape)
+        self._shapes = Shapes(module.split(".")[0])
+        self._decoder = Decoder(self._shapes.of)
 
     def read(self, line: bytes) -> Line | None:
         """The item of a line, None for one that names a class. No code of its class runs, but for what tells the
@@ -174,25 +155,16 @@ class ItemReader:
             if type(item) not in _DICTS:
                 raise TypeError(f"found {type(item).__name__}, expected a dict")
         else:
-            shape = self._shape(number)
+            shape = self._shapes.of(number)
             if not shape.is_item:
                 raise TypeError("expected the class of an item")
             item = shape.made(*rest)
         return Line(position, page, item)
 
     def _name(self, number: Any, module: Any, qualname: Any) -> None:
-        if (type(number), type(module), type(qualname)) != (int, str, str) or number != len(self._shapes) + 1:
-            raise TypeError("expected the next number and the name of a class")
-        kind = find(module, qualname, self._package)
-        if kind in self._kinds:
-            raise ValueError("a class that has been named")
-        self._shapes.append(shape_of(kind))
-        self._kinds.add(kind)
-
-    def _shape(self, number: Any) -> Shape:
-        if type(number) is not int or not 1 <= number <= len(self._shapes):
-            raise ValueError("expected the number of a class")
-        return self._shapes[number - 1]
+        if type(number) is not int or number != len(self._shapes) + 1:
+            raise TypeError("expected the next number of a class")
+        self._shapes.name(module, qualname)
 
 
 def head(line: bytes) -> tuple[int | None, str] | None:

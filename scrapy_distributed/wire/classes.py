@@ -7,6 +7,7 @@ nothing of it is called: no ``__init__``, ``__setattr__``, property or metaclass
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import fields as dataclass_fields
 from enum import Enum, Flag, IntFlag
 from importlib import import_module
@@ -83,6 +84,69 @@ def shape_of(kind: type) -> Shape:
     if isinstance(of_attrs, tuple):
         return _AttributesShape(kind, [field.name for field in of_attrs])
     raise StuckError(kind.__name__)
+
+
+class Classes:
+    """The classes of the objects in one text, in the order in which they are met, and counted from 1."""
+
+    def __init__(self) -> None:
+        self._known: dict[type, tuple[int, Shape]] = {}
+
+    def __contains__(self, kind: type) -> bool:
+        return kind in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __iter__(self) -> Iterator[type]:
+        return iter(self._known)
+
+    def of(self, kind: type) -> tuple[int, Shape]:
+        """The number and the shape of *kind*. Raises ``StuckError`` where its objects can't travel."""
+        known = self._known.get(kind)
+        if known is None:
+            shape = shape_of(kind)
+            try:
+                found: type | None = find(kind.__module__, kind.__qualname__)
+            except LookupError:
+                found = None
+            if found is not kind:
+                raise StuckError(f"{kind.__name__} that can't be found by its name")
+            known = self._known[kind] = len(self._known) + 1, shape
+        return known
+
+    def forget(self, number: int) -> None:
+        """All but the first *number*."""
+        for kind in list(self._known)[number:]:
+            del self._known[kind]
+
+
+class Shapes:
+    """The shapes of the classes that a text has named, for a spider of the top-level *package*."""
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+        self._shapes: list[Shape] = []
+        self._kinds: set[type] = set()
+
+    def name(self, module: Any, qualname: Any) -> None:
+        """The next class has that name. Raises anything for what is forged."""
+        if (type(module), type(qualname)) != (str, str):
+            raise TypeError("expected the name of a class")
+        kind = find(module, qualname, self._package)
+        if kind in self._kinds:
+            raise ValueError("a class that has been named")
+        self._shapes.append(shape_of(kind))
+        self._kinds.add(kind)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def of(self, number: Any) -> Shape:
+        """The shape of the class *number*. Raises ``ValueError`` where there is none."""
+        if type(number) is not int or not 1 <= number <= len(self._shapes):
+            raise ValueError("expected the number of a class")
+        return self._shapes[number - 1]
 
 
 def _solid_base(kind: type) -> Any:
