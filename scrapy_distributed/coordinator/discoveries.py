@@ -54,7 +54,7 @@ class Discoveries:
                 if time.thread_time() - began > TURN:
                     await deferLater(self.clock, 0)
                     began = time.thread_time()
-                requests = decode_requests([element], self.spider, longest=MAX_URL)
+                requests = decode_requests([element], self.spider, longest=MAX_URL, data_only=True)
                 entries += self.diverter.found(requests, f"{receipt.job}/{number}".encode())
             if entries:
                 finds.append(Finds.of(entries))

@@ -9,6 +9,7 @@ from typing import Any
 from scrapy.crawler import Crawler
 
 from scrapy_distributed.coordinator.batch_size import BatchSize
+from scrapy_distributed.divert.diverter import STAYED
 from scrapy_distributed.ledger.balance import Balance, Losses
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sums import MOST_STATS
@@ -37,7 +38,14 @@ def report(
     log = logger.info if balance.holds else logger.critical
     log("Run %s: %s", ledger.run, balance, extra=extra)
     _report_losses(crawler, ledger.account.losses())
-    if over and not balance.diverted:
+    stayed = _stayed_here(crawler)
+    if stayed:
+        logger.warning(
+            "%d requests matched, and were crawled here as they could not travel (%s); the log names the first of each"
+            " kind, and why", sum(stayed.values()), ", ".join(f"{kind}: {count}" for kind, count in stayed.items()),
+            extra=extra,
+        )  # fmt: skip
+    elif over and not balance.diverted:
         logger.warning("Nothing was diverted: no request matched %s", targets, extra=extra)
     _tell_what_to_do(ledger, balance, reason, over=over, wait=wait, stored=stored, extra=extra)
     return over
@@ -68,6 +76,14 @@ def _tell_what_to_do(
             " again", ledger.run, reason, balance.queued, balance.in_flight,
             "nothing is lost" if balance.holds else "THE BALANCE DOES NOT HOLD", extra=extra,
         )  # fmt: skip
+
+
+def _stayed_here(crawler: Crawler) -> dict[str, int]:
+    """By kind, how many requests for the fleet this process has crawled itself."""
+    assert crawler.stats is not None
+    return {
+        name.removeprefix(STAYED): count for name, count in crawler.stats.get_stats().items() if name.startswith(STAYED)
+    }
 
 
 def _report_worker_stats(crawler: Crawler, worker_stats: Mapping[str, float], left_out: int) -> None:

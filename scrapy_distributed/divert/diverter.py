@@ -10,6 +10,7 @@ from scrapy import Request, Spider
 from scrapy.spiders import CrawlSpider
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.divert.callbacks import TargetCallbacks
 from scrapy_distributed.divert.finds import FindRule
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import (
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 MARK = "distributed"  # meta: True for a request that is the fleet's; it does not travel
 HERE = "distributed_here"  # meta: True for a target that is crawled on the coordinator; it does not travel
+STAYED = "distributed/local/"  # stats: how many of a kind were not diverted, and crawled where they were found
 Entry = tuple[bytes, str]  # key, encoded request: what the ledger gets
 
 
@@ -50,8 +52,9 @@ class Diverter:
     ) -> None:
         self.spider = spider
         self.rules = target_rules(config, rules_of(spider))
-        self.callbacks = frozenset(config.target_callbacks)
-        self.find_rule = FindRule(spider, rules=self.rules, callbacks=self.callbacks, passing=config.found_meta)
+        self._target_callbacks = TargetCallbacks(config.target_callbacks, spider)
+        self.callbacks = self._target_callbacks.names
+        self.find_rule = FindRule(spider, rules=self.rules, callbacks=self._target_callbacks, passing=config.found_meta)
         self.stats = stats
         self.offsite = offsite
         self.fingerprint = fingerprint
@@ -63,10 +66,11 @@ class Diverter:
         meta = request.meta
         if meta.get("rule") in self.rules or meta.get(MARK) is True:
             return True
-        return bool(self.callbacks) and getattr(request.callback, "__name__", "parse") in self.callbacks
+        return bool(self.callbacks) and request.callback in self._target_callbacks
 
-    def entries(self, requests: Iterable[Request]) -> tuple[list[Entry], list[Request]]:
-        """For targets in *requests*: their entries, and those to be crawled here, for they can't travel.
+    def entries(self, requests: Iterable[Request], *, data_only: bool = False) -> tuple[list[Entry], list[Request]]:
+        """For targets in *requests*: their entries, and those to be crawled here, for they can't travel. *data_only*:
+        nor can objects of classes that are not built in.
 
         What a worker could never fetch or must not is in neither: it is counted, the first of a kind logged.
         """
@@ -80,14 +84,14 @@ class Diverter:
                 if self.offsite.filter(request):
                     self.stats.inc_value("distributed/offsite")
                     continue
-                entries.append(self._entry(request))
+                entries.append(self._entry(request, data_only=data_only))
             except Exception as error:
                 kind = "error"  # a request or a component that fails in Scrapy as well: there this request alone fails
                 if isinstance(error, NotSerializableError):
                     kind = "not_serializable"
                 elif isinstance(error, TooLargeError):
                     kind = "too_large"
-                self.stats.inc_value(f"distributed/local/{kind}")
+                self.stats.inc_value(f"{STAYED}{kind}")
                 self._log_once(kind, "Crawled here, it can't travel: %s: %s", request, error)
                 here.append(request)
         return entries, here
@@ -99,7 +103,7 @@ class Diverter:
             objection = "it is off-site"
         request.meta.pop(MARK, None)
         if not (objection and request.url.startswith(("http://", "https://"))):
-            return self.entries([request])
+            return self.entries([request], data_only=True)
         self.stats.inc_value("distributed/local/not_reportable")
         self._log_once("find", "Crawled here, it may not be reported: %s: %s", request, objection)
         return [], [request]
@@ -128,10 +132,10 @@ class Diverter:
                 raise WireError(f"{shortened(str(request))}: {shortened(str(error))}") from None
         return entries
 
-    def _entry(self, request: Request, source: bytes = b"") -> Entry:
+    def _entry(self, request: Request, source: bytes = b"", *, data_only: bool = False) -> Entry:
         request.meta.pop(MARK, None)
         request.meta.pop(HERE, None)
-        body = encode_request(request, self.spider)
+        body = encode_request(request, self.spider, data_only=data_only)
         check_size(body)
         return self._key(request, source), body
 

@@ -15,6 +15,8 @@ from typing import Any
 from scrapy import Request, Spider
 from scrapy.utils.httpobj import urlparse_cached
 
+from scrapy_distributed.divert.callbacks import TargetCallbacks
+
 MAX_URL = 32 * 1024  # characters: a fingerprint of one takes up to a tenth of a second
 MOST_RETRIES = 10  # of ``max_retry_times``: more would keep a worker busy for ever
 LARGEST = 2**31
@@ -68,10 +70,10 @@ class FindRule:
     patterns of further ``meta`` keys that finds may carry."""
 
     def __init__(
-        self, spider: Spider, *, rules: Iterable[int], callbacks: Iterable[str], passing: Iterable[str]
+        self, spider: Spider, *, rules: Iterable[int], callbacks: TargetCallbacks, passing: Iterable[str]
     ) -> None:
         self.rules = tuple(rules)
-        self.callbacks = frozenset(callbacks)
+        self.callbacks = callbacks
         self.passing = tuple(passing)
         self._of_rules = getattr(spider, "_callback", None)  # CrawlSpider's own, which looks up that of the rule
         self._known: dict[str, bool] = {}  # key -> whether it passes with any value
@@ -96,7 +98,7 @@ class FindRule:
 
     def _is_target(self, request: Request) -> bool:
         """Of a project that names neither rules nor callbacks only the spider's code knows its targets."""
-        if getattr(request.callback, "__name__", "parse") in self.callbacks:
+        if request.callback in self.callbacks:
             return True
         if self.rules:
             return request.meta.get("rule") in self.rules and request.callback == self._of_rules

@@ -1,11 +1,11 @@
-"""The values of items <-> JSON.
+"""The values of items and of requests <-> JSON.
 
 What JSON would change is an object with the one name ``~``, and a list: a name and what the value is made of::
 
     {"~": ["datetime", "2026-11-28T10:00:00"]}    {"~": ["tuple", 1, 2]}    {"~": ["float", "nan"]}
     {"~": ["dict", [1, "a"], ["~", "b"]]}         a dict with a key that is no text, or that is "~"
     {"~": ["str", "\\ud83d", "\\ude00"]}            a text that JSON would join
-    {"~": ["class", 1, {"name": "tea"}]}          an object of the first class that the file names
+    {"~": ["class", 1, {"name": "tea"}]}          an object of the first class that is named
 
 A set arrives with its elements in an order of its own, as in every process. A ``default_factory`` that is no built-in
 class stays behind.
@@ -42,10 +42,12 @@ _joins = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
 
 
 class Encoder:
-    """Makes what JSON knows of values. *shape_of* gives the number and the shape of a class."""
+    """Makes what JSON knows of values, up to *depth* of them in one another. *shape_of* gives the number and the shape
+    of a class."""
 
-    def __init__(self, shape_of: Callable[[type], tuple[int, Shape]]) -> None:
+    def __init__(self, shape_of: Callable[[type], tuple[int, Shape]], *, depth: int = MAX_DEPTH) -> None:
         self._shape_of = shape_of
+        self._depth = depth
         self._open: set[int] = set()
         self._left = MAX_VALUES
 
@@ -64,7 +66,7 @@ class Encoder:
             return {TAG: [kind.__name__, *(self.encode(part) for part in leaf.write(value))]}
         if id(value) in self._open:
             raise StuckError(f"{kind.__name__} that holds itself")
-        if len(self._open) >= MAX_DEPTH:
+        if len(self._open) >= self._depth:
             raise StuckError(f"{kind.__name__} nested too deep")
         self._open.add(id(value))
         self._left -= len(value) if kind in _CONTAINERS else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.diverter import check_targets, rules_of
 from scrapy_distributed.divert.fingerprint import quick_fingerprint
 from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.wire.request import decode_requests
 
 
 class Crawling(CrawlSpider):
@@ -105,7 +107,7 @@ def test_without_the_middleware_everything_is_on_site() -> None:
 
 def test_what_can_not_travel_is_crawled_here_and_counted() -> None:
     targets = diverter(Plain())
-    odd = Request("http://a.example/1", meta={"key": (1, 2)})
+    odd = Request("http://a.example/1", meta={"key": object()})
     entries, here = targets.entries([odd, Request("http://a.example/2")])
     assert (len(entries), here) == (1, [odd])
     assert targets.stats.get_value("distributed/local/not_serializable") == 1
@@ -209,3 +211,61 @@ def test_refusals(spider: type[Spider], settings: dict[str, Any], message: str) 
     config = Config.from_settings(Settings({f"DISTRIBUTED_{name.upper()}": value for name, value in settings.items()}))
     with pytest.raises(ConfigError, match=message):
         check_targets(config, spider())
+
+
+# A callback by another name
+
+
+def undecorated_name(function: Any) -> Any:
+    def wrapper(self: Any, response: Any, **values: Any) -> Any:
+        return function(self, response, **values)
+
+    return wrapper
+
+
+class Named(Plain):
+    @undecorated_name
+    def parse_decorated(self, response: Any) -> None:
+        """Called ``wrapper``."""
+
+    def __parse_private(self, response: Any) -> None:
+        """Called ``_Named__parse_private``."""
+
+    def of_each_kind(self) -> list[Any]:
+        return [
+            self.parse_decorated, self.__parse_private, partial(self.parse_page, x=1),
+            partial(partial(self.parse_decorated, x=1), y=2),
+        ]  # fmt: skip
+
+
+NAMES = ["parse_page", "parse_decorated", "_Named__parse_private"]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_callback_by_another_name_is_a_targets_and_travels(number: int) -> None:
+    spider = Named()
+    targets = diverter(spider, target_callbacks=NAMES)
+    callback = spider.of_each_kind()[number]
+    request = Request("http://a.example/", callback, cb_kwargs={"z": 3})
+    assert targets.is_target(request)
+    ((_, body),), here = targets.entries([request])
+    (arrived,) = decode_requests(f"[{body}]", spider)
+    method = callback.func if isinstance(callback, partial) else callback
+    assert (arrived.callback, here) == (method, [])
+    assert arrived.cb_kwargs == {**getattr(callback, "keywords", {}), "z": 3}
+
+
+def test_a_partial_of_another_callback_is_no_targets() -> None:
+    spider = Named()
+    targets = diverter(spider, target_callbacks=["parse_page"])
+    for callback in (partial(spider.parse), spider.parse_decorated, lambda response: None):
+        assert not targets.is_target(Request("http://a.example/", callback))
+
+
+def test_a_partial_with_a_value_in_front_stays_here() -> None:
+    spider = Named()
+    targets = diverter(spider, target_callbacks=["parse_page"])
+    request = Request("http://a.example/", partial(spider.parse_page, "first"))
+    assert targets.is_target(request)
+    assert targets.entries([request]) == ([], [request])
+    assert targets.stats.get_value("distributed/local/not_serializable") == 1

@@ -222,7 +222,7 @@ class Endings(scrapy.Spider):
         yield response.follow("/target?own", callback=self.target)
         yield Request("http://elsewhere.invalid/target", callback=self.target)
         yield Request("ftp://127.0.0.1/target", callback=self.target)
-        yield response.follow("/target?tuple", callback=self.target, meta={"rule": 1, "key": (1, 2)})
+        yield response.follow("/target?stuck", callback=self.target, meta={"rule": 1, "key": object()})
 
     def targets_by_copies(self, response):
         yield response.request.replace(url=response.urljoin("/target?copy"), callback=self.target)

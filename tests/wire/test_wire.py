@@ -217,8 +217,7 @@ CIRCLE.append(CIRCLE)
 
 @pytest.mark.parametrize(
     "value",
-    [(1,), b"1", {1}, {1: 1}, {None: 1}, {(1,): 1}, float("nan"), float("inf"), object(), {"a": [{"b": (1,)}]},
-     1j, CIRCLE, 10**5000, bytearray(), range(1)],
+    [object(), {"a": [{"b": object()}]}, CIRCLE, 10**5000, Text("a"), open, Text, {Text("a"): 1}],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_what_would_not_arrive_as_it_left_does_not_travel(value: Any) -> None:
@@ -261,12 +260,11 @@ class Own(dict[str, Any]):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"cb_kwargs": {"kind": Kind.SALE}}, {"meta": {"kind": Kind.SALE}}, {"meta": {"kinds": [{"a": Kind.NONE}]}},
-        {"meta": {Kind.SALE: 1}}, {"cb_kwargs": {Text("kind"): 1}}, {"meta": {"a": {Text("b"): 1}}},
+        {"cb_kwargs": {Text("kind"): 1}}, {"meta": {"a": {Text("b"): 1}}},
         {"cookies": {"a": Kind.SALE}}, {"cookies": {Kind.SALE: "a"}}, {"cookies": [{"name": Text("a"), "value": "b"}]},
         {"cookies": Own(a="b")}, {"meta": {"own": Own()}}, {"flags": [Kind.SALE]}, {"flags": [Text("a")]},
         {"encoding": Kind.CODE}, {"encoding": Text("latin-1")}, {"priority": Number.ONE}, {"priority": Number.NONE},
-        {"meta": {"number": Number.ONE}}, {"meta": {"number": type("Price", (float,), {})(1.5)}},
+        {"meta": {"number": type("Price", (float,), {})(1.5)}},
         {"body": type("Body", (bytes,), {})(b"a")},
     ],
     ids=str,

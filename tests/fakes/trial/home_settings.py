@@ -4,6 +4,7 @@ from importlib.util import find_spec
 
 BOT_NAME = "home"
 SPIDER_MODULES = ["trial.home.kinds", "trial.home.pages", "trial.home.troubles", "trial.home.told", "trial.home.handlers"]
+SPIDER_MODULES += ["trial.home.travellers"]
 SPIDER_MODULES += ["trial.home.models"] if find_spec("pydantic") else []
 TELNETCONSOLE_ENABLED = False
 RETRY_ENABLED = False

@@ -79,10 +79,10 @@ def test_targets_that_it_finds_are_reported_and_not_crawled(tmp_path: Path, site
     check_that_targets_are_as_the_spider_meant_them(receipt, site)
     asked = sorted(path for path in site.asked if path.startswith("/target"))
     # The second can't travel. Of the first nobody but the worker says that it is a target: its callback is not named.
-    assert asked == ["/target?meta", "/target?own", "/target?tuple"]
+    assert asked == ["/target?meta", "/target?own", "/target?stuck"]
     items = [item for item in crawl.items if "target" in item]
     urls = sorted(item["target"].removeprefix(site.url) for item in items)
-    assert urls == ["/ok?redirected", "/target?own", "/target?tuple"]
+    assert urls == ["/ok?redirected", "/target?own", "/target?stuck"]
 
     failed, refused = "failed: http 404", "failed: refused"
     assert outcome_of(receipt) == [*["crawled"] * 6, failed, failed, refused, refused, "crawled", "failed: http 500"]
@@ -119,7 +119,7 @@ def test_targets_that_it_finds_are_crawled(tmp_path: Path, site: Site, job: str,
     crawl = Running(tmp_path, site, target_requests(site), job=job, **TARGETS, **settings).end()
     asked = {path for path in site.asked if path.startswith("/target")}
     pages = ["1", "2", "3", "4", "404", "404_async", "again", "copied_meta", "copy", "meta", "own", "refused",
-             "refused_async", "rule", "tuple"]  # fmt: skip
+             "refused_async", "rule", "stuck"]  # fmt: skip
     assert asked == {f"/target?{page}" for page in pages}
     assert len([item for item in crawl.items if "target" in item]) >= len(asked)
     if job:

@@ -1,0 +1,36 @@
+"""What requests hold arrives as it left, so a crawl of the fleet gives the items of a local one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from homing import Case, Compared, Home, complaints
+
+CASES = {
+    name: Case(name, ["jl"], {"DISTRIBUTED_BATCH_SIZE": 4})
+    for name in ("meta_item", "typed", "other_names", "found_values")
+}
+
+
+@pytest.fixture(scope="module")
+def compared(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compared]:
+    with Compared(home, CASES, tmp_path_factory.mktemp("values")) as compared:
+        yield compared
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_items_of_a_local_crawl(compared: Compared, name: str) -> None:
+    fleet, local = compared.files(name)
+    crawl = compared.crawl(name)
+    assert len(local["out.jl"]) > 5
+    assert fleet == local, crawl.log
+    assert complaints(crawl) == []
+    assert crawl.stat("distributed/local/not_serializable") is None
+    assert crawl.process.returncode == 0
+
+
+def test_a_worker_crawls_what_it_may_not_report(compared: Compared) -> None:
+    crawl = compared.crawl("found_values")
+    assert crawl.stat("distributed/found_by_workers") > 0
+    assert crawl.stat("distributed/workers/distributed/local/not_serializable") > 0
