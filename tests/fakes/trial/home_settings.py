@@ -3,9 +3,8 @@
 from importlib.util import find_spec
 
 BOT_NAME = "home"
-SPIDER_MODULES = ["trial.home.kinds", "trial.home.pages", "trial.home.troubles", "trial.home.told", "trial.home.handlers"]
-SPIDER_MODULES += ["trial.home.travellers"]
-SPIDER_MODULES += ["trial.home.models"] if find_spec("pydantic") else []
+NAMES = ("kinds", "pages", "troubles", "told", "handlers", "travellers", *(["models"] if find_spec("pydantic") else []))
+SPIDER_MODULES = [f"trial.home.{name}" for name in NAMES]
 TELNETCONSOLE_ENABLED = False
 RETRY_ENABLED = False
 LOG_LEVEL = "INFO"
