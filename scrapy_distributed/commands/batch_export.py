@@ -32,13 +32,14 @@ def export(ledger: LedgerReader, run: RunRecord, output: str, settings: Settings
     """Write all that has come home of *run* to *output* (``FILE`` or ``FILE:FORMAT``, as Scrapy has it). Returns the
     number of items, and what is wrong if not all of them are there. Raises ``LedgerError`` where none is, or the
     project has no such spider."""
-    spool, files = _spool(ledger, run, kind := _kind(ledger, run, settings)), ledger.spooled(run.id)
+    kind = _kind(ledger, run, settings)
+    spool, files = _spool(ledger, run, kind), ledger.spooled(run.id)
     faults = {name: fault for name, file in files.items() if (fault := spool.fault(name, file))}
     if len(faults) == len(files):
         raise LedgerError(
-            f"{spool.folder}: nothing is there, expected the items that came home. They are kept until the next run of"
-            " this spider ends; where workers have feeds of their own nothing comes home: see scrapy batches merge"
-            + (f". {lost_words(spool.folder, faults, ledger.path)}" if faults else "")
+            f"{spool.folder}: found nothing that can be exported, expected the items that came home. They are kept"
+            " until the next run of this spider ends; where workers have feeds of their own nothing comes home: see"
+            " scrapy batches merge" + (f". {lost_words(spool.folder, faults, ledger.path)}" if faults else "")
         )
     kind.update_settings(settings)
     feeds = feed_process_params_from_cli(settings, [], overwrite_output=[output])

@@ -25,7 +25,7 @@ from scrapy_distributed.coordinator.home_pipelines import HomePipelines
 from scrapy_distributed.coordinator.item_signal import ItemSignal
 from scrapy_distributed.coordinator.keeper import OwnSpooled
 from scrapy_distributed.coordinator.own_pages import OwnPages
-from scrapy_distributed.errors import LedgerError, LedgerUnavailableError, WireError
+from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.feeds.appending import Appending
 from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.feeds.place import in_thread
@@ -92,7 +92,6 @@ class Homecoming:
         """As that of a ``Keeper``: all of it goes into the feeds once more."""
         home = self.ledger.files()
         self.own.begin(run, walk=walk, home=home)
-        self._enter_own_pages()
         files = self.own.earlier | home
         if self.names_of_pipelines:
             self.pipelines = HomePipelines(self.crawler, self.names_of_pipelines)
@@ -111,12 +110,6 @@ class Homecoming:
                     "%s is appended to, and all items of the run are written there again: those of an earlier command"
                     " may be there already", without_password(slot.uri), extra=self._extra,
                 )  # fmt: skip
-
-    def _enter_own_pages(self) -> None:
-        try:
-            self.ledger.know_pages(self.spool.own_pages(self.own.earlier))
-        except (OSError, WireError) as error:
-            raise LedgerError(f"{self.spool.folder}: can't read the items that have come home: {error}") from None
 
     def ended(self) -> None:
         """As that of a ``Keeper``."""

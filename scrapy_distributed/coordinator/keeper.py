@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.items.spool import OwnItems, Spool
 from scrapy_distributed.ledger.spooled import lost_words, next_own
 from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
@@ -68,8 +68,9 @@ class OwnSpooled:
             }
             if lost := {name: fault for name, fault in faults.items() if fault}:
                 raise LedgerError(lost_words(self.spool.folder, lost, self.spool.ledger))
+            self.ledger.know_pages(self.spool.own_pages(self.earlier))
             self._items = self.spool.begin_own(next_own([*self._files, *stored]))
-        except OSError as error:
+        except (OSError, WireError) as error:
             raise LedgerError(f"{self.spool.folder}: can't keep the items of this run: {error}") from None
         return self._items.name
 

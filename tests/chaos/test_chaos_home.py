@@ -139,9 +139,10 @@ def served(child: SiteChild) -> int:
 
 
 def test_the_disk_of_the_spool_is_full_while_it_walks(struck: Fleet, tmp_path: Path) -> None:
-    """Its own items are in its file alone, then. Interrupted before all is over, it has to walk again."""
-    with site(100, latency=0.02) as child:
-        run = Run(struck, child, tmp_path, properties=100, spider="shop", settings=SMALL, home="-O", workers=WORKERS)
+    """Its own items are in its file alone, then. Interrupted before all is over, it has to walk again. There is more to
+    do than what waits on its nodes when there is room again."""
+    with site(300, latency=0.1) as child:
+        run = Run(struck, child, tmp_path, properties=300, spider="shop", settings=SMALL, home="-O", workers=WORKERS)
         run.switch(SPOOL_FULL, on=True)
         crawl = run.begin()
         run.wait_for(lambda: "can't be kept for a later command" in crawl.log)

@@ -101,7 +101,7 @@ def test_what_is_not_there_any_more_is_named(project: Path) -> None:
         path.unlink()
     done = export(project, "-O", "out.jl")
     assert (done.returncode, (project / "out.jl").exists()) == (2, True)
-    assert "nothing is there, expected the items that came home" in done.stderr
+    assert "found nothing that can be exported, expected the items that came home" in done.stderr
     assert "(2 such files)" in done.stderr
 
 
