@@ -1,8 +1,8 @@
 """The add-on, and what it changes. ``DISTRIBUTED_FAST_WORKERS = True`` gives each job of a run this add-on.
 
 It decides on the node, where the packages and all settings of the job are known. It changes only what nobody has set:
-the project, the spider, another add-on and ``DISTRIBUTED_WORKER_SETTINGS`` win. One line in the job's log says what it
-has changed, and one what it has left and why.
+the project, the spider, another add-on, the command line and ``DISTRIBUTED_WORKER_SETTINGS`` win. One line in the job's
+log says what it has changed, and one what it has left and why.
 """
 
 from __future__ import annotations
