@@ -1,7 +1,8 @@
 """Batch <-> setting value, and the byte ceiling.
 
-A batch is a JSON array of requests (``wire.request``). As a setting value it is plain JSON while it is short, else
-``zb85:`` and base85 of the zlib-compressed JSON.
+A batch is a JSON array of requests (``wire.request``), or, where any has a session, an object: ``requests`` is that
+array, and ``sessions`` has each of their sessions once (``wire.session``), by its id. As a setting value it is plain
+JSON while it is short, else ``zb85:`` and base85 of the zlib-compressed JSON.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import base64
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from scrapy_distributed.errors import TooLargeError, WireError
+from scrapy_distributed.wire.session import MAX_SESSION, sessions_of
 from scrapy_distributed.words import escaped
 
 START_URL = "DISTRIBUTED_START_URL"
@@ -25,11 +28,16 @@ PLAIN_BYTES = 2_048
 MAX_JSON_BYTES = 16 * 1024 * 1024  # of one batch, unpacked: parsed, it may take 25 times as much memory
 MAX_FOUND = 200  # characters of what was found, in a message
 PREFIX = "zb85:"
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
-def encode_payload(bodies: Sequence[str]) -> str:
-    """The setting value of a batch of encoded requests. ASCII, without NUL; its length in bytes is its length."""
+def encode_payload(bodies: Sequence[str], sessions: Mapping[str, str] = _NONE) -> str:
+    """The setting value of a batch of encoded requests, and of their encoded *sessions* by id. ASCII, without NUL; its
+    length in bytes is its length."""
     text = f"[{','.join(bodies)}]"
+    if sessions:
+        named = ",".join([f'"{session}":{text}' for session, text in sessions.items()])
+        text = f'{{"requests":{text},"sessions":{{{named}}}}}'
     if len(text) <= PLAIN_BYTES:
         return text
     return PREFIX + base64.b85encode(zlib.compress(text.encode("ascii"))).decode("ascii")
@@ -37,11 +45,27 @@ def encode_payload(bodies: Sequence[str]) -> str:
 
 def decode_payload(value: Any) -> list[Any]:
     """The elements of a batch. Raises ``WireError``."""
+    return decode_batch(value)[0]
+
+
+def decode_batch(value: Any) -> tuple[list[Any], dict[str, Any]]:
+    """The elements of a batch, and the parsed JSON of their sessions by id. Raises ``WireError``."""
     if isinstance(value, list | tuple):
-        return list(value)  # set in Python, by hand
+        return list(value), {}  # set in Python, by hand
     if not isinstance(value, str):
         raise WireError(f"{START_URL}: found {type(value).__name__}, expected a JSON list of URLs or requests")
-    return elements_of(unpacked(value))
+    text = unpacked(value)
+    if not text.startswith("{"):
+        return elements_of(text), {}
+    try:
+        batch = loads(text)
+    except (ValueError, RecursionError):
+        batch = {}
+    elements, sessions = batch.get("requests"), batch.get("sessions")
+    if len(batch) != 2 or not isinstance(elements, list) or not isinstance(sessions, dict):
+        # What was found is not shown: there are cookies in it.
+        raise WireError(f"{START_URL}: found an object that is no batch, expected its requests and their sessions")
+    return elements, sessions
 
 
 def unpacked(value: str) -> str:
@@ -81,29 +105,34 @@ def fits(value: str) -> bool:
     return len(value) <= MAX_VALUE_BYTES
 
 
-def check_size(body: str) -> None:
-    """Raises ``TooLargeError`` for an encoded request that is over the ceiling even alone in its batch."""
-    if len(body) + 2 > MAX_VALUE_BYTES and (len(body) + 2 > MAX_JSON_BYTES or not fits(encode_payload([body]))):
-        raise TooLargeError(f"a request of {len(body):,} bytes; alone in a batch it may have {MAX_VALUE_BYTES:,}")
+def check_size(body: str, *, session: bool = False) -> None:
+    """Raises ``TooLargeError`` for an encoded request that is over the ceiling even alone in its batch, or with the
+    longest *session*: which one it has is decided when its batch is cut."""
+    room = MAX_VALUE_BYTES - (2 * MAX_SESSION if session else 0)  # compressed or not, none takes more
+    length = len(body) + 2
+    if length > room and (length > MAX_JSON_BYTES or len(encode_payload([body])) > room):
+        raise TooLargeError(f"a request of {len(body):,} bytes; alone in a batch it may have {room:,}")
 
 
-def split(bodies: Sequence[str]) -> Iterator[tuple[Sequence[str], str]]:
+def split(bodies: Sequence[str], sessions: Mapping[str, str] = _NONE) -> Iterator[tuple[Sequence[str], str]]:
     """Cut *bodies* into runs whose payload is under the ceiling; yields (bodies, payload), none of them empty.
 
-    Every one of *bodies* must have passed ``check_size``.
+    *sessions*: all that they have, by id. Every one of *bodies* must have passed ``check_size``.
     """
     if not bodies:
         return
-    if len(bodies) == 1 or sum(map(len, bodies)) + len(bodies) < MAX_JSON_BYTES:
-        payload = encode_payload(bodies)
+    own = {session: sessions[session] for session in sessions_of(bodies)} if sessions else _NONE
+    length = sum(map(len, bodies)) + len(bodies) + sum(len(session) + 32 for session in own.values())
+    if len(bodies) == 1 or length < MAX_JSON_BYTES:
+        payload = encode_payload(bodies, own)
         if fits(payload):
             yield bodies, payload
             return
     middle = len(bodies) // 2
     if not middle:
         raise TooLargeError(f"a request of {len(bodies[0]):,} bytes")
-    yield from split(bodies[:middle])
-    yield from split(bodies[middle:])
+    yield from split(bodies[:middle], sessions)
+    yield from split(bodies[middle:], sessions)
 
 
 def url_of(element: Any) -> str:

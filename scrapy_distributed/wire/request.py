@@ -23,6 +23,7 @@ from scrapy_distributed.errors import NotSerializableError, WireError
 from scrapy_distributed.wire.classes import Classes, Shapes
 from scrapy_distributed.wire.leaves import StuckError
 from scrapy_distributed.wire.payload import START_URL, decode_payload, found_text, loads
+from scrapy_distributed.wire.session import SESSION
 from scrapy_distributed.wire.ticket import ERRBACK, TICKET
 from scrapy_distributed.wire.values import Decoder, Encoder
 from scrapy_distributed.words import shortened
@@ -312,6 +313,7 @@ def _decode_request(element: dict[str, Any], spider: Spider, *, data_only: bool 
         raise TypeError(f"found {type(element).__name__}, expected a URL or an object")
     data = dict(element)
     kind = _request_class(data.pop("_class", None))
+    data.pop(SESSION, None)  # of the batch, not of the request
     if "_classes" in data:
         _decode_values(data, spider, data_only=data_only)
     unknown = set(data) - set(kind.attributes)
