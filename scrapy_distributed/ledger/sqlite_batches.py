@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from scrapy_distributed.ledger.rules import Batch
-from scrapy_distributed.ledger.sqlite_store import Store
+from scrapy_distributed.ledger.sqlite_store import Store, damage
 from scrapy_distributed.ledger.states import Attempt, AttemptState, BatchState
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes, bits
-from scrapy_distributed.wire.payload import decode_payload, split
+from scrapy_distributed.wire.payload import decode_payload, encode_payload, split
+from scrapy_distributed.wire.session import Session, sessions_of
 
 NEXT_BATCH = "UPDATE run SET batches = batches + 1 WHERE id = ? RETURNING batches"
 ADD_BATCH = """
 INSERT INTO batch (run, number, size, payload, state, parent, avoid, last, failures)
 VALUES (?, ?, ?, ?, 'ready', ?, ?, ?, ?)
 """
+ADD_SESSION = "INSERT OR IGNORE INTO session VALUES (?, ?, ?)"
+SESSION = "SELECT text FROM session WHERE run = ? AND id = ?"
 BATCH = "SELECT size, settled, attempts, failures, state, avoid FROM batch WHERE run = ? AND number = ?"
 PAYLOAD = "SELECT payload FROM batch WHERE run = ? AND number = ?"
 RELEASE_BATCH = """
@@ -64,11 +67,34 @@ class Batches:
     ) -> int:  # fmt: skip
         """Ready batches of *bodies*, split where a payload is over the ceiling; returns their number."""
         db, run = self._store.db, self._store.run_id
-        parts = list(split(bodies))
+        parts = list(split(bodies, self._sessions(bodies)))
         for part, payload in parts:
             (number,) = self._store.row(NEXT_BATCH, (run,))
             db.execute(ADD_BATCH, (run, number, len(part), payload, parent, avoid, last, failures))
         return len(parts)
+
+    def keep_sessions(self, sessions: Iterable[Session]) -> None:
+        """For requests that name them."""
+        self._store.db.executemany(ADD_SESSION, [(self._store.run_id, *session) for session in sessions])
+
+    def part(self, payload: str, positions: int) -> str:
+        """The payload of the requests at *positions*, a bitmap, of the batch in *payload*."""
+        bodies = requests_at(payload, positions)
+        return encode_payload(bodies, self._sessions(bodies))
+
+    def jars(self, attempt: Attempt) -> dict[str, Any]:
+        """The keys of the jars of the sessions of *attempt*, by their ids."""
+        sessions = self._sessions(requests_at(self.payload(attempt.batch), attempt.positions))
+        return {session: json.loads(text)[0] for session, text in sessions.items()}
+
+    def _sessions(self, bodies: Sequence[str]) -> dict[str, str]:
+        """Those of *bodies*, by their ids."""
+        sessions = {}
+        for session in sessions_of(bodies):
+            (sessions[session],) = self._store.row(SESSION, (self._store.run_id, session))
+            with damage("cookies that go with requests"):
+                json.loads(sessions[session])
+        return sessions
 
     def release(self, number: int, *, counts: bool) -> None:
         """Ready again, if no attempt is under way. *counts*: as its failure."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 
-from scrapy_distributed.ledger.sqlite_batches import Batches, requests_at
+from scrapy_distributed.ledger.sqlite_batches import Batches
 from scrapy_distributed.ledger.sqlite_store import Store, while_available
 from scrapy_distributed.ledger.states import Attempt, AttemptState, new_token
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes
-from scrapy_distributed.wire.payload import encode_payload
 
 # SQLite uses a partial index only where its condition is repeated: without it this walks through all batches of a run.
 # It goes from each node where a ready batch was last to the next: as many steps as there are such nodes.
@@ -63,7 +62,7 @@ class Bookings:
             row = (run, batch, number, token, node, url, bitmap_to_bytes(positions), time.time())
             db.execute(ADD_ATTEMPT, row)
         if found.settled:
-            payload = encode_payload(requests_at(payload, positions))
+            payload = self._batches.part(payload, positions)
         return self._attempt(batch, number, token, node, url, AttemptState.BOUND.value, positions), payload
 
     @while_available

@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from scrapy_distributed.ledger.spooled import own_from_json, own_to_json, spool_name, spooled
-from scrapy_distributed.ledger.sqlite_batches import Batches, requests_at
+from scrapy_distributed.ledger.sqlite_batches import Batches
 from scrapy_distributed.ledger.sqlite_store import Store, damage, while_available
 from scrapy_distributed.ledger.states import Attempt
-from scrapy_distributed.wire.payload import encode_payload
 from scrapy_distributed.wire.receipt import FeedFile, ItemsFile
 
 HOME = """
@@ -71,7 +70,7 @@ class Harvest:
     @while_available
     def payload(self, attempt: Attempt) -> str:
         """What *attempt* was sent."""
-        return encode_payload(requests_at(self._batches.payload(attempt.batch), attempt.positions))
+        return self._batches.part(self._batches.payload(attempt.batch), attempt.positions)
 
     @while_available
     def files(self) -> dict[str, ItemsFile]:

@@ -6,14 +6,17 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
+from typing import Any
 
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.ledger.sqlite_batches import Batches, joined, separated
 from scrapy_distributed.ledger.sqlite_store import Store, usable, while_available
+from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.wire.session import Session, in_session, session_of, sessions_of
 
 ADD_REQUEST = "INSERT INTO request VALUES (?, ?)"
 COUNT_DUPLICATES = "UPDATE run SET duplicates = duplicates + ? WHERE id = ?"
@@ -29,6 +32,7 @@ FOUND = "SELECT id, packed FROM found WHERE run = ? ORDER BY id LIMIT 1"
 CLEAR_FOUND = "DELETE FROM found WHERE id = ?"
 WALKED = "UPDATE run SET walked = coalesce(walked, ?) WHERE id = ?"
 WALK_ON = "UPDATE run SET walked = NULL WHERE id = ?"
+NO_SESSIONS: Mapping[str, Session] = {}
 SET_LOST = "UPDATE run SET lost = ? WHERE id = ?"
 
 
@@ -40,10 +44,14 @@ class Intake:
         self._batches = batches
 
     @while_available
-    def divert(self, requests: Iterable[tuple[bytes, str]]) -> list[str]:
-        """Enter (key, encoded request) pairs; returns the requests whose key is new to the run, in order."""
+    def divert(self, requests: Iterable[tuple[bytes, str]], sessions: Mapping[str, Session] = NO_SESSIONS) -> list[str]:
+        """Enter (key, encoded request) pairs; returns the requests whose key is new to the run, in order. *sessions*:
+        those of them, by id."""
         with self._unseen(requests) as unseen, self._store.transaction():
-            return self._divert(*unseen)
+            new = self._divert(*unseen)
+            if sessions:
+                self._batches.keep_sessions(sessions[session] for session in sessions_of(new))
+            return new
 
     @while_available
     def divert_found(self) -> tuple[int, list[str]] | None:
@@ -59,6 +67,11 @@ class Intake:
         with self._unseen(entries) as unseen, self._store.transaction():
             self._store.db.execute(CLEAR_FOUND, (row[0],))
             return len(entries), self._divert(*unseen)
+
+    @while_available
+    def jars_of(self, attempt: Attempt) -> dict[str, Any]:
+        """The keys of the jars of the sessions that *attempt* was sent, by their ids."""
+        return self._batches.jars(attempt)
 
     @while_available
     def occurrence(self, key: bytes) -> int:
@@ -82,11 +95,14 @@ class Intake:
         return self._store.db.execute(HAS_QUEUED, (self._store.run_id,)).fetchone() is not None
 
     @while_available
-    def cut(self, sizes: Sequence[int]) -> tuple[int, int]:
+    def cut(
+        self, sizes: Sequence[int], renewed: Callable[[str], Session | None] = lambda session: None
+    ) -> tuple[int, int]:
         """Make ready batches of the first requests of the open batch, as many in each as *sizes* says, split where a
-        payload is over the ceiling. Returns the number of batches, and the characters of the texts in them."""
+        payload is over the ceiling. *renewed*: what has become of a session, by its id, if anything. Returns the number
+        of batches, and the characters of the texts in them."""
         with self._store.transaction():
-            bodies = self._take(sum(sizes))
+            bodies = self._renewed(self._take(sum(sizes)), renewed)
             ends = accumulate(sizes)
             made = sum(self._batches.add(bodies[end - size : end]) for size, end in zip(sizes, ends, strict=True))
         return made, sum(map(len, bodies))
@@ -170,6 +186,14 @@ class Intake:
             raise LedgerUnavailableError(f"{count - len(bodies)} requests of the open batch are not queued")
         db.execute(CLEAR_OPEN, (run, first_left))
         return bodies[:count]
+
+    def _renewed(self, bodies: list[str], renewed: Callable[[str], Session | None]) -> list[str]:
+        new = {session: now for session in sessions_of(bodies) if (now := renewed(session)) is not None}
+        if not new:
+            return bodies
+        self._batches.keep_sessions(new.values())
+        named = ((body, new.get(session_of(body) or "")) for body in bodies)
+        return [body if session is None else in_session(body, session.id) for body, session in named]
 
 
 def _undamaged(text: str, size: int) -> list[str]:

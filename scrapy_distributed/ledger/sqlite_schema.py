@@ -12,6 +12,7 @@
 ``page``    keys of pages whose items have come home and that are no request of the run: none of them brings any twice;
             *batch* and *attempt* are those that have brought them
 ``queued``  requests whose batch is not closed: of the open batch, or (*avoid* set) to be tried on another node
+``session`` the cookies that go with requests, as they are sent: what has a session names it
 ``found``   targets in a receipt that was accepted, until those of them that are new are queued
 ``batch``   a closed batch. *settled*: bitmap of the positions that no later attempt has to do; of these *crawled*,
             *failed*, *filtered*, *dead* have that outcome, and *moved* are in another batch: a half, for another node,
@@ -58,6 +59,7 @@ CREATE TABLE queued (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL, size INTEGER NOT NULL CHECK (size > 0), bodies TEXT NOT NULL,
     avoid TEXT
 );
+CREATE TABLE session (run INTEGER NOT NULL, id TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (run, id)) WITHOUT ROWID;
 CREATE TABLE found (
     id INTEGER PRIMARY KEY, run INTEGER NOT NULL, size INTEGER NOT NULL CHECK (size > 0), packed BLOB NOT NULL
 );
