@@ -34,6 +34,7 @@ divert               to take a target away from the crawl and enter it into the 
 cut                  to close a batch: from then on it has a number, and its requests a position
 batch, attempt, job  requests that are sent together; one try at them; what Scrapyd calls the same
 bound, flight        an attempt has its node from before its POST; it is a flight as long as it is looked after
+session              the cookies that the coordinator would send with a request; they go with it
 receipt              what a worker says of its job: running ones are signs of life, only the final one counts
 settled              of a request: an accepted attempt says what has become of it. *Landed*: where a redirect led it
 lease, stall         how long an attempt may be without a sign of life; and without doing anything

@@ -29,6 +29,7 @@ from scrapy_distributed.coordinator.homecoming import Homecoming
 from scrapy_distributed.coordinator.identity import file_name, identity_of
 from scrapy_distributed.coordinator.keeper import Keeper
 from scrapy_distributed.coordinator.own_feed import OwnFeed
+from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.dispatch.harvest import Harvest
@@ -39,6 +40,7 @@ from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.divert.diverter import Diverter, check_targets
 from scrapy_distributed.divert.duplicates import are_filtered, warn_of_others
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
+from scrapy_distributed.divert.jars import Jars
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import ConfigError, DistributedError, LedgerUnavailableError
 from scrapy_distributed.fast import preset
@@ -76,6 +78,7 @@ class Coordinator:
         carriers = [ScrapydCarrier(node, **self._wanted_of_nodes) for node in nodes]
         self.fleet = Fleet([Member(carrier=carrier, fixed_backlog=config.node_backlog) for carrier in carriers])
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
+        self.sessions = Sessions(Jars(crawler))
         self.diverter = self._diverting_side()
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
         self.spool = Spool(self.ledger.path, type(self.spider))
@@ -85,11 +88,13 @@ class Coordinator:
         self.cutter = Cutter(
             intake=self.ledger.intake, bookings=self.ledger.bookings, fleet=self.fleet, config=config, walk=self.walk,
             stats=stats, clock=clock, idle=lambda: self.dispatcher.idle, send=lambda: self.dispatcher.send_ready(),
+            renewed=self.sessions.renewed,
         )  # fmt: skip
         self.discoveries = self._finding_side()
         self.diversion = Diversion(
             crawler, intake=self.ledger.intake, diverter=self.diverter, cutter=self.cutter, walk=self.walk,
-            begun=lambda: self.dispatcher.started, ledger_failed=lambda error: self.ending.ledger_failed(error),
+            sessions=self.sessions, begun=lambda: self.dispatcher.started,
+            ledger_failed=lambda error: self.ending.ledger_failed(error),
         )  # fmt: skip
         self.ending = Ending(
             crawler, config=config, ledger=self.ledger, walk=self.walk, diversion=self.diversion, cutter=self.cutter,
@@ -103,7 +108,7 @@ class Coordinator:
         return Diverter(
             config=self.config, spider=self.spider, stats=crawler.stats, offsite=Offsite(crawler),
             fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.intake.occurrence,
-            filters=are_filtered(crawler.settings),
+            filters=are_filtered(crawler.settings), session_of=self.sessions.of,
         )  # fmt: skip
 
     def _finding_side(self) -> Discoveries:
@@ -140,7 +145,7 @@ class Coordinator:
             config=self.config,
             spider=self.spider,
             stats=stats,
-            read_targets=lambda receipt: self.discoveries.read(receipt),
+            read_targets=lambda attempt, receipt: self.discoveries.read(attempt, receipt),
             harvest=self._harvest() if self.homecoming is not None else None,
             accepted=self._accepted,
         )
@@ -241,6 +246,7 @@ class Coordinator:
         to_walk = self._begin_run(version)
         for fault in faults.values():
             self.dispatcher.leave_out(fault)
+        self.sessions.jars.warn()
         self.cutter.start()
         # Before a batch is cut: it knows what is under way.
         self.dispatcher.start(self._job_template(version=version))

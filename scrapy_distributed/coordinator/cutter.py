@@ -16,6 +16,7 @@ from scrapy_distributed.dispatch.members import Fleet
 from scrapy_distributed.ledger.sqlite_bookings import Bookings
 from scrapy_distributed.ledger.sqlite_intake import Intake
 from scrapy_distributed.wire.payload import MAX_JSON_BYTES
+from scrapy_distributed.wire.session import Session
 
 UNMEASURED = 2  # jobs that a node may hold and has not started, while no job has told how long it took
 
@@ -23,13 +24,15 @@ UNMEASURED = 2  # jobs that a node may hold and has not started, while no job ha
 class Cutter:
     """Cuts the requests of *intake* that are in no batch yet into batches, which are then in *bookings*.
 
-    *idle* tells whether a node of *fleet* has nothing to do; *send* gives what is ready to nodes with room. Whatever
+    *idle* tells whether a node of *fleet* has nothing to do; *send* gives what is ready to nodes with room; *renewed*
+    tells what has become of a session. Whatever
     cuts raises ``LedgerUnavailableError`` where the ledger can't be written; what is not cut then stays open.
     """
 
     def __init__(
         self, *, intake: Intake, bookings: Bookings, fleet: Fleet, config: Config, walk: Walk, stats: StatsCollector,
         clock: Any, idle: Callable[[], bool], send: Callable[[], None],
+        renewed: Callable[[str], Session | None] = lambda session: None,
     ) -> None:  # fmt: skip
         self.intake = intake
         self.bookings = bookings
@@ -39,6 +42,7 @@ class Cutter:
         self.clock = clock
         self.idle = idle
         self.send = send
+        self.renewed = renewed
         # Where nobody waits for receipts nothing is ever measured.
         self.size = BatchSize(FIRST if config.batch_size == AUTO and not config.wait else config.batch_size)
         self.open_batch = OpenBatch(size=self.size.fixed, max_bytes=MAX_JSON_BYTES // 4, max_age=config.batch_max_age)
@@ -152,7 +156,7 @@ class Cutter:
     def _cut(self, sizes: list[int]) -> None:
         if not sizes:
             return
-        made, length = self.intake.cut(sizes)
+        made, length = self.intake.cut(sizes, self.renewed)
         self.open_batch.leave(sum(sizes), length)
         self.stats.inc_value("distributed/batches", made)
         self.send()

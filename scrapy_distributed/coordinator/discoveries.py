@@ -13,11 +13,13 @@ from twisted.internet.task import deferLater
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.divert.diverter import Diverter, Entry
 from scrapy_distributed.divert.finds import MAX_URL
-from scrapy_distributed.errors import LedgerUnavailableError
+from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.ledger.sqlite_intake import Intake
+from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.request import decode_requests
+from scrapy_distributed.wire.session import SESSION
 
 TURN = 0.05  # seconds of CPU, after which what a receipt holds leaves the event loop to others
 
@@ -43,10 +45,11 @@ class Discoveries:
         self._stopped = False
         self._rest: Any = None  # the call that is to divert it
 
-    async def read(self, receipt: Receipt) -> list[Finds]:
-        """The targets in *receipt*, by the same rules as for the coordinator's own and by that for finds. Nothing is
-        done with them. Raises ``WireError``."""
+    async def read(self, attempt: Attempt, receipt: Receipt) -> list[Finds]:
+        """The targets in *receipt* of *attempt*, by the same rules as for the coordinator's own and by that for finds.
+        Nothing is done with them. Raises ``WireError``."""
         finds: list[Finds] = []
+        jars: dict[str, Any] | None = None  # of the sessions that it was sent
         began = time.thread_time()
         for number, elements in enumerate(receipt.found()):
             entries: list[Entry] = []
@@ -55,7 +58,14 @@ class Discoveries:
                     await deferLater(self.clock, 0)
                     began = time.thread_time()
                 requests = decode_requests([element], self.spider, longest=MAX_URL, data_only=True)
-                entries += self.diverter.found(requests, f"{receipt.job}/{number}".encode())
+                session = element.get(SESSION) if isinstance(element, dict) else None
+                if session is not None:
+                    jars = self.intake.jars_of(attempt) if jars is None else jars
+                    if not isinstance(session, str) or session not in jars:
+                        raise WireError("cookies that its batch does not have")
+                    if jars[session] != requests[0].meta.get("cookiejar"):
+                        raise WireError("cookies of another jar than its own")
+                entries += self.diverter.found(requests, f"{receipt.job}/{number}".encode(), session)
             if entries:
                 finds.append(Finds.of(entries))
         return finds

@@ -10,6 +10,7 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import IgnoreRequest
 
 from scrapy_distributed.coordinator.cutter import Cutter
+from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.divert.diverter import HERE, Diverter
 from scrapy_distributed.errors import LedgerUnavailableError
@@ -32,6 +33,7 @@ class Diversion:
         diverter: Diverter,
         cutter: Cutter,
         walk: Walk,
+        sessions: Sessions,
         begun: Callable[[], bool],
         ledger_failed: Callable[[LedgerUnavailableError], None],
     ) -> None:
@@ -40,6 +42,7 @@ class Diversion:
         self.diverter = diverter
         self.cutter = cutter
         self.walk = walk
+        self.sessions = sessions
         self.begun = begun
         self.ledger_failed = ledger_failed
         self.taken: list[Request] = []
@@ -73,7 +76,7 @@ class Diversion:
         assert stats is not None
         try:
             entries, here = self.diverter.entries(taken)
-            new = self.intake.divert(entries)
+            new = self.intake.divert(entries, self.sessions.taken())
             self.cutter.add(new)
             stats.inc_value("distributed/diverted", len(new))
             if len(new) < len(entries):

@@ -37,15 +37,15 @@ class _Brings(NamedTuple):
 class Judge:
     """Enters into *ledger* what has become of attempts. Each method is told of a flight that its member still has.
 
-    *read_targets* checks the targets in a receipt (raises ``WireError``); it may take many turns of the event loop, and
-    nothing of them is acted on before the attempt is accepted. *harvest*: what brings items home, if they come.
-    *accepted* is told of each attempt that is, with the name of its node; then the targets are in the ledger, to be
-    diverted, and the items in the spool.
+    *read_targets* checks the targets in the receipt of an attempt (raises ``WireError``); it may take many turns of the
+    event loop, and nothing of them is acted on before the attempt is accepted. *harvest*: what brings items home, if
+    they come. *accepted* is told of each attempt that is, with the name of its node; then the targets are in the
+    ledger, to be diverted, and the items in the spool.
     """
 
     def __init__(
         self, *, ledger: Ledger, fleet: Fleet, config: Config, spider: Spider, stats: StatsCollector,
-        read_targets: Callable[[Receipt], Awaitable[list[Finds]]], harvest: Harvest | None,
+        read_targets: Callable[[Attempt, Receipt], Awaitable[list[Finds]]], harvest: Harvest | None,
         accepted: Callable[[str, Attempt, Receipt], None],
     ) -> None:  # fmt: skip
         self.ledger = ledger
@@ -145,7 +145,7 @@ class Judge:
         if self.harvest is not None:
             self.harvest.room.check()
         try:
-            finds = await self.read_targets(receipt) if receipt.targets else []
+            finds = await self.read_targets(flight.attempt, receipt) if receipt.targets else []
             what = "its items"
             return _Brings(finds, None if flight.over else await self._haul(member, flight, receipt))
         except (CancelledError, LedgerUnavailableError, OSError):

@@ -22,6 +22,7 @@ from scrapy_distributed.errors import (
 )
 from scrapy_distributed.wire.payload import check_size
 from scrapy_distributed.wire.request import encode_request
+from scrapy_distributed.wire.session import with_session
 from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Diverter:
     """Tells the targets of *config* among the requests of *spider*, and makes ledger entries of them.
 
     *fingerprint* is the crawl's own; *occurrence* counts the calls for one key; *filters*: whether the crawl has a dupe
-    filter.
+    filter; *session_of* gives the id of the session that goes with a request, if any.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Diverter:
         fingerprint: Callable[[Request], bytes],
         occurrence: Callable[[bytes], int],
         filters: bool,
+        session_of: Callable[[Request], str | None] = lambda request: None,
     ) -> None:
         self.spider = spider
         self.rules = target_rules(config, rules_of(spider))
@@ -60,6 +62,7 @@ class Diverter:
         self.fingerprint = fingerprint
         self.occurrence = occurrence
         self.filters = filters
+        self.session_of = session_of
         self._logged: set[str] = set()
 
     def is_target(self, request: Request) -> bool:
@@ -84,7 +87,7 @@ class Diverter:
                 if self.offsite.filter(request):
                     self.stats.inc_value("distributed/offsite")
                     continue
-                entries.append(self._entry(request, data_only=data_only))
+                entries.append(self._entry(request, self.session_of(request), data_only=data_only))
             except Exception as error:
                 kind = "error"  # a request or a component that fails in Scrapy as well: there this request alone fails
                 if isinstance(error, NotSerializableError):
@@ -108,8 +111,9 @@ class Diverter:
         self._log_once("find", "Crawled here, it may not be reported: %s: %s", request, objection)
         return [], [request]
 
-    def found(self, requests: Iterable[Request], source: bytes) -> list[Entry]:
-        """The entries of *requests*, which stand in a receipt: *source* tells which, for each is read once.
+    def found(self, requests: Iterable[Request], source: bytes, session: str | None = None) -> list[Entry]:
+        """The entries of *requests*, which stand in a receipt, all of one *session*: *source* tells which, for each is
+        read once.
 
         Nothing of them is ever crawled here. The worker has asked the same of each before it was reported, so one that
         does not pass was not written by it: raises ``WireError``. One that is off-site is left out and counted,
@@ -125,19 +129,19 @@ class Diverter:
                     self.stats.inc_value("distributed/offsite")
                     self._log_once("found_offsite", "Found by a worker, and off-site here: %s", request)
                     continue
-                entries.append(self._entry(request, source))
+                entries.append(self._entry(request, session, source))
             except LedgerUnavailableError:
                 raise
             except Exception as error:
                 raise WireError(f"{shortened(str(request))}: {shortened(str(error))}") from None
         return entries
 
-    def _entry(self, request: Request, source: bytes = b"", *, data_only: bool = False) -> Entry:
+    def _entry(self, request: Request, session: str | None, source: bytes = b"", *, data_only: bool = False) -> Entry:
         request.meta.pop(MARK, None)
         request.meta.pop(HERE, None)
         body = encode_request(request, self.spider, data_only=data_only)
-        check_size(body)
-        return self._key(request, source), body
+        check_size(body, session=session is not None)
+        return self._key(request, source), body if session is None else with_session(body, session)
 
     def can_be_duplicate(self, request: Request) -> bool:
         return self.filters and not request.dont_filter

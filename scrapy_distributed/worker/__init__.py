@@ -1,6 +1,6 @@
 """The same spider, one batch. Neither treq nor SQLite is imported here.
 
-worker: Scrapy's hooks. reporter: claim, heartbeat, final receipt. outcomes: what has become of its requests. targets:
-what it finds for the fleet. items_file: the items that come home. strays: requests
-that no page has yielded. process_age: since when it runs.
+worker: Scrapy's hooks. sessions: the cookies that its batch has. reporter: claim, heartbeat, final receipt. outcomes:
+what has become of its requests. targets: what it finds for the fleet. items_file: the items that come home. strays:
+requests that no page has yielded. process_age: since when it runs.
 """

@@ -20,6 +20,7 @@ from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.wire.payload import encode_payload, values_in
 from scrapy_distributed.wire.receipt import MAX_PAYLOAD_TARGETS, MAX_PAYLOAD_VALUES, MAX_TARGETS
+from scrapy_distributed.worker.sessions import Sessions
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +37,14 @@ class Targets:
     """The targets that have left the pages of a worker whose batch is *own*; encoded, in the order found, and packed as
     soon as they fill a payload."""
 
-    def __init__(self, crawler: Crawler, *, config: Config, own: Sequence[Request], offsite: Offsite) -> None:
+    def __init__(
+        self, crawler: Crawler, *, config: Config, own: Sequence[Request], offsite: Offsite, sessions: Sessions
+    ) -> None:  # fmt: skip
         assert crawler.spider is not None
         self.stats = crawler.stats
         self.own = own
+        self.sessions = sessions
+        self._position = 0  # of the start request that has led to what is taken
         self._unfiltered: list[tuple[int, str]] = []  # with the position of the start request
         self._open: list[str] = []
         self._open_bytes = self._open_values = 0
@@ -52,6 +57,7 @@ class Targets:
         self._diverter = Diverter(
             config=config, spider=crawler.spider, stats=crawler.stats, offsite=offsite,
             fingerprint=fingerprinter_of(crawler), occurrence=self._occurrence, filters=are_filtered(crawler.settings),
+            session_of=lambda request: self.sessions.passed_on(self._position, request),
         )  # fmt: skip
         self.is_target = self._diverter.is_target
 
@@ -61,6 +67,7 @@ class Targets:
         assert self.stats is not None
         if self._seen is None:  # not earlier: most workers find none
             self._seen = set(self._keys_of_own())
+        self._position = position
         entries, here = self._diverter.find(request)
         for key, body in entries:
             if key in self._seen:

@@ -28,6 +28,7 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.diverter import is_crawl_spider
 from scrapy_distributed.divert.duplicates import are_filtered
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
+from scrapy_distributed.divert.jars import Jars
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import ConfigError, NotSerializableError
 from scrapy_distributed.feeds.feeds import Feeds
@@ -37,12 +38,14 @@ from scrapy_distributed.items.lines import MAX_PAGE
 from scrapy_distributed.wire import receipt
 from scrapy_distributed.wire.job import check_job_id
 from scrapy_distributed.wire.outcome import Outcome
+from scrapy_distributed.wire.payload import decode_batch
 from scrapy_distributed.wire.reasons import DUPLICATE, reason_of
 from scrapy_distributed.wire.request import IS_START, decode_requests
 from scrapy_distributed.wire.ticket import Ticket, Tickets, ticket_of
 from scrapy_distributed.worker.items_file import ItemsFileWriter
 from scrapy_distributed.worker.outcomes import Outcomes
 from scrapy_distributed.worker.reporter import Reporter
+from scrapy_distributed.worker.sessions import Sessions
 from scrapy_distributed.worker.strays import Strays
 from scrapy_distributed.worker.targets import Targets
 
@@ -55,11 +58,13 @@ class Worker:
     can't be written."""
 
     def __init__(
-        self, crawler: Crawler, *, requests: list[Request], feeds: Feeds, receipt_file: Path | None, config: Config
-    ) -> None:
+        self, crawler: Crawler, *, requests: list[Request], sessions: Sessions, feeds: Feeds,
+        receipt_file: Path | None, config: Config,
+    ) -> None:  # fmt: skip
         self.crawler = crawler
         self.spider: Any = crawler.spider
         self.requests = requests
+        self.sessions = sessions
         self.outcomes = Outcomes(len(requests), follow_up_fails=config.failed_follow_ups == "fail")
         self.feeds = feeds
         self.tickets = Tickets(self.spider, self._errback)
@@ -67,7 +72,7 @@ class Worker:
         self.fingerprint = fingerprinter_of(crawler)
         self.targets: Targets | None = None  # a batch that is tried by hand has nobody to report to
         if config.worker_targets == "report" and receipt_file is not None:
-            self.targets = Targets(crawler, config=config, own=requests, offsite=self.offsite)
+            self.targets = Targets(crawler, config=config, own=requests, offsite=self.offsite, sessions=sessions)
         # A batch that is tried by hand shows its items, and what else has no receipt has nobody who fetches them.
         self.items_home = config.items == "home" and receipt_file is not None
         self.reporter = Reporter(
@@ -88,7 +93,8 @@ class Worker:
         assert spider is not None
         rule = config.target_rule[0] if config.target_rule and is_crawl_spider(spider) else None  # of a bare URL
         callback = config.target_callbacks[0] if config.target_callbacks else None
-        requests = decode_requests(config.start_url, spider, rule=rule, callback=callback)
+        elements, found = decode_batch(config.start_url)
+        requests = decode_requests(elements, spider, rule=rule, callback=callback)
         feeds = Feeds(crawler)
         feeds.check(crawler)
         _check_stats(crawler, len(requests))
@@ -96,7 +102,8 @@ class Worker:
         file = receipt.receipt_path(log_file, job) if log_file and job else None
         for done in config.done_jobs:
             check_job_id(done)  # a file is removed by its name
-        worker = cls(crawler, requests=requests, feeds=feeds, receipt_file=file, config=config)
+        sessions = Sessions(elements, found)
+        worker = cls(crawler, requests=requests, sessions=sessions, feeds=feeds, receipt_file=file, config=config)
         worker.reporter.claim()  # before the first signal: a second worker must touch neither receipt nor feed
         connect = crawler.signals.connect
         connect(worker._spider_opened, signals.spider_opened)
@@ -123,6 +130,7 @@ class Worker:
             {"batch": getattr(self.spider, "batch", "(by hand)"), "count": len(self.requests)},
             extra=self._extra,
         )
+        self.sessions.put(Jars(self.crawler))
         for position, request in enumerate(self.requests):
             if request.dont_filter or not self.filters:
                 self._unfiltered.add(position)

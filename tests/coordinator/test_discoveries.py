@@ -3,8 +3,10 @@ told to; the ledger is a real one."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
+from http.cookiejar import Cookie
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +32,7 @@ from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.wire.payload import encode_payload
 from scrapy_distributed.wire.request import decode_requests
+from scrapy_distributed.wire.session import encode_session, with_session
 
 
 class Plain(Spider):
@@ -97,7 +100,7 @@ async def test_many_finds_leave_time_for_others(start: Started) -> None:
     turns = [time.process_time()]
     looker = LoopingCall(lambda: turns.append(time.process_time()))
     looking = looker.start(0)
-    finds = await coordinator.discoveries.read(final)
+    finds = await coordinator.discoveries.read(taker.attempts[0], final)
     assert len(queued(coordinator.ledger)) == 0  # nothing of it counts yet
     coordinator.ledger.verdicts.settle(taker.attempts[0], final, max_attempts=1, found=finds)
     coordinator._accepted("n1", taker.attempts[0], final)
@@ -146,10 +149,56 @@ async def test_nothing_is_taken_of_a_receipt_whose_last_target_is_bad(start: Sta
     bad = '[{"url":"http://a.example/","meta":{"proxy":"http://b"}}]'
     stats = {"distributed/startup_seconds": 1, "distributed/job_seconds": 2}
     reading = Deferred.fromCoroutine(
-        coordinator.discoveries.read(receipt(taker.attempts[0], targets=(*payloads(5), bad), stats=stats))
+        coordinator.discoveries.read(
+            taker.attempts[0], receipt(taker.attempts[0], targets=(*payloads(5), bad), stats=stats)
+        )
     )
     coordinator.clock.advance(0)
     with pytest.raises(WireError, match=r"<GET http://a.example/>: meta\['proxy'\]"):
         await reading
     assert states(coordinator.ledger) == {"diverted": 10, "in_flight": 10}
     assert not coordinator.cutter.size.measured
+
+
+COOKIE = Cookie(0, "a", "1", None, False, "a.example", False, False, "/", True, False, None, True, None, None, {})
+SESSIONS = {session.id: session for session in (encode_session(jar, [COOKIE]) for jar in (None, "b"))}
+MINE, OTHER = SESSIONS
+
+
+def found(session: Any, **values: Any) -> str:
+    return json.dumps([{"url": "http://a.example/1", **values, "_session": session}])
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_found_keeps_the_cookies_of_its_batch(start: Started) -> None:
+    coordinator, taker = start(BATCH_SIZE=1)
+    taker.room = 1
+    coordinator.ledger.intake.divert([(b"a", with_session('"http://a.example/0"', MINE))], SESSIONS)
+    coordinator.cutter.start()
+    coordinator.cutter.cut()
+    (attempt,) = taker.attempts
+    (finds,) = await coordinator.discoveries.read(attempt, receipt(attempt, targets=(found(MINE),)))
+    ((_, text),) = Finds.unpacked(finds.packed)
+    assert text == with_session('"http://a.example/1"', MINE)
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        (found("0" * 16), "cookies that its batch does not have"), (found(1), "cookies that its batch does not have"),
+        (found([MINE]), "cookies that its batch does not have"), (found(OTHER), "cookies that its batch does not have"),
+        (found(MINE, meta={"cookiejar": "b"}), "cookies of another jar than its own"),
+    ],
+)  # fmt: skip
+@pytest_twisted.ensureDeferred
+async def test_a_node_chooses_no_cookies(start: Started, target: str, why: str) -> None:
+    """Those of another batch are in the ledger as well."""
+    coordinator, taker = start(BATCH_SIZE=1, FOUND_META="cookiejar")
+    taker.room = 1
+    bodies = [with_session('"http://a.example/0"', session) for session in SESSIONS]
+    coordinator.ledger.intake.divert([(one.encode(), one) for one in bodies], SESSIONS)
+    coordinator.cutter.start()
+    coordinator.cutter.cut()
+    (attempt,) = taker.attempts
+    with pytest.raises(WireError, match=why):
+        await coordinator.discoveries.read(attempt, receipt(attempt, targets=(target,)))

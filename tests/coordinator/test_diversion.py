@@ -15,8 +15,10 @@ from scrapy.utils.test import get_crawler
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.diversion import BUFFER, Diversion
+from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.divert.diverter import Diverter
 from scrapy_distributed.divert.fingerprint import quick_fingerprint
+from scrapy_distributed.divert.jars import Jars
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -52,7 +54,8 @@ class Rig:
         cutter: Any = SimpleNamespace(add=self.queued.extend, cut=lambda: None)
         walk: Any = self.walk
         self.diversion = Diversion(
-            crawler, intake=self.ledger.intake, diverter=diverter, cutter=cutter, walk=walk, begun=lambda: self.begun,
+            crawler, intake=self.ledger.intake, diverter=diverter, cutter=cutter, walk=walk,
+            sessions=Sessions(Jars(crawler)), begun=lambda: self.begun,
             ledger_failed=self.failures.append,
         )  # fmt: skip
 

@@ -10,6 +10,7 @@ from court import Court
 from hostile import is_fit_to_print
 
 from scrapy_distributed.errors import LedgerUnavailableError
+from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.receipt import Receipt
 
 
@@ -22,7 +23,7 @@ def test_a_receipt_that_can_not_be_settled_is_rejected(
     court.batch(0, 1)
     flight = court.send(court.members[0])
 
-    async def fail(report: Receipt) -> Any:
+    async def fail(attempt: Attempt, report: Receipt) -> Any:
         raise error
 
     court.judge.read_targets = fail

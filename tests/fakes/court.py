@@ -47,7 +47,7 @@ class Court:
             accepted=self.accepted,
         )  # fmt: skip
 
-    async def read_targets(self, report: Receipt) -> list[Finds]:
+    async def read_targets(self, attempt: Attempt, report: Receipt) -> list[Finds]:
         if self.reading is not None:
             await self.reading
         if "rubbish" in report.targets:

@@ -66,7 +66,7 @@ class Rig:
         self.errors: list[LedgerUnavailableError] = []
         spider, fleet = Spider(name="s"), Fleet(self.members)
 
-        async def read_targets(receipt: Receipt) -> list[Finds]:
+        async def read_targets(attempt: Attempt, receipt: Receipt) -> list[Finds]:
             return []
 
         judge = Judge(

@@ -9,6 +9,7 @@
 ``/to?u=/p/1``         a redirect; ``/refresh?u=`` by a meta tag
 ``/group/0`` ...       links to five products and to two groups below; seven there are
 ``/none``              a page without anything
+``/members`` ...       what needs a log-in: see ``members``
 =====================  ===============================================================================================
 """
 
@@ -21,6 +22,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import members
 
 PRODUCTS = 12
 ON_A_LIST = 6
@@ -126,14 +129,25 @@ def shop() -> Iterator[Shop]:
             child.asked(self.path)
             split = urlsplit(self.path)
             query = parse_qs(split.query)
+            if split.path.startswith("/members"):
+                self.answer(*members.page(split.path, self.headers.get("Cookie", "")))
+                return
             body, status = page(split.path, query), 200
             if split.path == "/to":
                 body, status = "", 302
             elif body is None:
                 body, status = "Not there", 404
+            self.answer(status, body, {"Location": query["u"][0]} if status == 302 else {})
+
+        def do_POST(self) -> None:
+            child.asked(self.path)
+            form = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            self.answer(*members.log_in(parse_qs(form), self.headers.get("Cookie", "")))
+
+        def answer(self, status: int, body: str, headers: Any) -> None:
             self.send_response(status)
-            if status == 302:
-                self.send_header("Location", query["u"][0])
+            for name, value in headers.items() if isinstance(headers, dict) else headers:
+                self.send_header(name, value)
             content = f"<!DOCTYPE html><html>{body}</html>".encode()
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(content)))

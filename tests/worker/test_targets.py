@@ -19,6 +19,7 @@ from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES, MAX_JSON_BYTES, decode_payload, url_of
 from scrapy_distributed.wire.receipt import MAX_BYTES, MAX_PAYLOAD, MAX_PAYLOAD_VALUES, MAX_TARGETS_BYTES, Receipt
 from scrapy_distributed.worker import targets as module
+from scrapy_distributed.worker.sessions import Sessions
 from scrapy_distributed.worker.targets import Targets
 
 
@@ -41,7 +42,9 @@ def targets_of(*own: Request, dupe_filter: type = RFPDupeFilter) -> Targets:
         spider=Plain(), stats=stats, settings=Settings({"DUPEFILTER_CLASS": dupe_filter}),
         request_fingerprinter=Fingerprinter(), get_downloader_middleware=lambda cls: None,
     )  # fmt: skip
-    return Targets(crawler, config=Config.from_settings(Settings()), own=own, offsite=Offsite(crawler))
+    return Targets(
+        crawler, config=Config.from_settings(Settings()), own=own, offsite=Offsite(crawler), sessions=Sessions(own, {})
+    )
 
 
 def counted(targets: Targets) -> tuple[int, int]:

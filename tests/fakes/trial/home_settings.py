@@ -3,8 +3,8 @@
 from importlib.util import find_spec
 
 BOT_NAME = "home"
-NAMES = ("kinds", "pages", "troubles", "told", "handlers", "travellers", *(["models"] if find_spec("pydantic") else []))
-SPIDER_MODULES = [f"trial.home.{name}" for name in NAMES]
+NAMES = ("kinds", "pages", "troubles", "told", "handlers", "travellers", "members")
+SPIDER_MODULES = [f"trial.home.{name}" for name in (*NAMES, *(["models"] if find_spec("pydantic") else []))]
 TELNETCONSOLE_ENABLED = False
 RETRY_ENABLED = False
 LOG_LEVEL = "INFO"
