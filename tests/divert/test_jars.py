@@ -100,10 +100,12 @@ def test_those_that_are_asked_for_once_are_those_of_each(paths: list[str]) -> No
 
 def test_what_a_jar_has_decided_holds_until_it_is_forgotten(middleware: CookiesMiddleware) -> None:
     found = jars(middleware)
+    assert found.sent(Request(SITE)) == ()
     for value in ("1", "2"):
+        visit(middleware, f"a={value}; Path=/", "b=3; Path=/b")
         found.forget()
-        visit(middleware, f"a={value}; Path=/")
-        assert [cookie.value for cookie in found.sent(Request(f"{SITE}/{value}"))] == [value]
+        for path, values in (("/x", [value]), ("/b", [value, "3"]), ("/y", [value])):
+            assert sorted(cookie.value for cookie in found.sent(Request(SITE + path))) == values
     processed = middleware.jars[None].processed
     assert len({found.sent(Request(f"{SITE}/{number}")) for number in range(9)}) == 1
     assert middleware.jars[None].processed == processed

@@ -149,12 +149,12 @@ def test_a_batch_is_split_with_the_sessions_of_each_part() -> None:
     assert len(arrived) == 200
 
 
-NOISE = "".join(random.Random(3).choices([chr(code) for code in range(35, 91)], k=MAX_VALUE_BYTES))
+NOISE = "".join(random.Random(3).choices([chr(code) for code in range(35, 91)], k=2 * MAX_VALUE_BYTES))
 
 
 def test_a_request_that_passes_alone_passes_with_any_session() -> None:
-    session = Session("0" * 16, json.dumps([None, [{"value": NOISE[-MAX_SESSION + 30 :]}]]))
-    assert len(session.text) <= MAX_SESSION
+    session = Session("0" * 16, json.dumps([None, [{"value": NOISE[-MAX_SESSION + 60 :].replace("\\", "")}]]))
+    assert MAX_SESSION - 1000 < len(session.text) <= MAX_SESSION
     passes, too_long = 1, len(NOISE)
     while too_long - passes > 1:
         middle = (passes + too_long) // 2
@@ -165,6 +165,7 @@ def test_a_request_that_passes_alone_passes_with_any_session() -> None:
             too_long = middle
     ((_, payload),) = split([with_session(f'"{NOISE[:passes]}"', session.id)], {session.id: session.text})
     assert fits(payload)
+    assert passes < too_long < len(NOISE)
     check_size(f'"{NOISE[:too_long]}"')
 
 
