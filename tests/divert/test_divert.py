@@ -15,8 +15,9 @@ from scrapy.spiders import CrawlSpider, Rule
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.diverter import check_targets, rules_of
 from scrapy_distributed.divert.fingerprint import quick_fingerprint
-from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.errors import ConfigError, TooLargeError
 from scrapy_distributed.wire.request import decode_requests
+from scrapy_distributed.wire.session import session_of
 
 
 class Crawling(CrawlSpider):
@@ -269,3 +270,26 @@ def test_a_partial_with_a_value_in_front_stays_here() -> None:
     assert targets.is_target(request)
     assert targets.entries([request]) == ([], [request])
     assert targets.stats.get_value("distributed/local/not_serializable") == 1
+
+
+# Cookies that go with it
+
+
+def test_an_entry_names_its_session() -> None:
+    targets = diverter(Plain())
+    targets.session_of = lambda request: "0123456789abcdef" if "cookies" in request.url else None
+    entries, here = targets.entries([Request("http://a.example/cookies"), Request("http://a.example/none")])
+    assert [session_of(body) for _, body in entries] == ["0123456789abcdef", None]
+    assert entries[1][1] == '"http://a.example/none"'
+    assert here == []
+
+
+def test_what_has_too_many_cookies_is_crawled_here() -> None:
+    def too_many(request: Request) -> str:
+        raise TooLargeError("cookies of 20,000 bytes")
+
+    targets = diverter(Plain())
+    targets.session_of = too_many
+    request = Request("http://a.example/")
+    assert targets.entries([request]) == ([], [request])
+    assert targets.stats.get_value("distributed/local/too_large") == 1
