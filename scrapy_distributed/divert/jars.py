@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
+import time
 from collections.abc import Iterable, MutableMapping, Sequence
 from http.cookiejar import Cookie, CookiePolicy, DefaultCookiePolicy
+from itertools import islice
 from typing import Any
 
 from scrapy import Request
@@ -14,6 +17,9 @@ from scrapy.downloadermiddlewares.cookies import CookiesMiddleware
 from scrapy.http.cookies import CookieJar
 
 logger = logging.getLogger(__name__)
+
+FEW = 100  # cookies of a jar, which are compared to see whether they have changed
+MOST_SENT = 1_000  # decisions of a jar that are kept
 
 # Site and path of a URL that is written as ``http.cookiejar`` writes it.
 _URL = re.compile(r"([a-z]+://[^/?#]*)(/[A-Za-z0-9/._~-]*)(?:[?#]|$)")
@@ -32,40 +38,51 @@ class Jars:
         self.crawler = crawler
         self._jars: MutableMapping[Any, CookieJar] | None = None
         self._looked = False
-        self._full: dict[Any, Any] | None = None  # jars with cookies
-        self._paths: dict[tuple[Any, str], list[str]] = {}  # jar and site -> paths of cookies
-        self._sent: dict[tuple[Any, ...], tuple[Cookie, ...]] = {}  # jar, site, and which of these a request is below
+        self._empty: bool | None = None  # whether no jar has a cookie
+        self._known: dict[Any, _Known] = {}  # by key of the jar
+        self._valid: dict[Any, _Known] = {}  # of these, what holds until ``forget`` is called
 
     def sent(self, request: Request) -> tuple[Cookie, ...]:
         """The cookies that *request* would be sent with now, as its jar decides. What it has decided holds until
         ``forget`` is called."""
-        if self._full is None:
-            jars: dict[Any, Any] = dict(self._find() or {})
-            self._full = {key: jar for key, jar in jars.items() if jar.jar._cookies}
-        if not self._full or request.meta.get("dont_merge_cookies", False):
+        jars: Any = self._find() if self._empty is None else self._jars
+        if self._empty is None:
+            self._empty = not any(jar.jar._cookies for jar in (jars or {}).values())
+        if self._empty or request.meta.get("dont_merge_cookies", False):
             return ()
         key = request.meta.get("cookiejar")
-        jar = self._full.get(key)
+        jar = jars.get(key)
         if jar is None:
             return ()
         named = _URL.match(request.url)
         if named is None or type(jar.jar._policy) is not DefaultCookiePolicy:
             return self._ask(jar, request)[0]  # it may look at all of the URL
-        site, path = (key, named[1]), named[2]
-        paths = self._paths.get(site)
-        sent = None if paths is None else self._sent.get((site, *_below(path, paths)))
+        site, path = named[1], named[2]
+        known = self._valid.get(key)
+        if known is None:
+            known = self._valid[key] = self._still_known(key, jar)
+        paths = known.paths.get(site)
+        sent = None if paths is None else known.sent.get((site, *_below(path, paths)))
         if sent is None:
             sent, asked = self._ask(jar, request)
-            self._paths[site] = [one for one in asked if one != "/"]
-            group = (site, *_below(path, self._paths[site]))
-            self._sent[group] = sent
+            paths = known.paths[site] = [one for one in asked if one != "/"]
+            group = (site, *_below(path, paths))
+            known.sent[group] = sent
         return sent
 
     def forget(self) -> None:
-        """A jar may have changed, or time have passed."""
-        self._full = None
-        self._paths.clear()
-        self._sent.clear()
+        """Jars may have changed, or time have passed."""
+        self._empty = None
+        self._valid.clear()
+
+    def _still_known(self, key: Any, jar: Iterable[Cookie]) -> _Known:
+        """What *jar* has decided holds as long as it has the very same cookies, if none has expired."""
+        cookies = tuple(islice(jar, FEW + 1))
+        known = self._known.get(key)
+        same = known is not None and known.cookies == cookies and known.ends > time.time()
+        if known is None or not same or len(cookies) > FEW or len(known.sent) > MOST_SENT:
+            known = self._known[key] = _Known(cookies)
+        return known
 
     def _ask(self, jar: Any, request: Request) -> tuple[tuple[Cookie, ...], list[str]]:
         """What *jar* would send with *request*, and for which paths it has cookies of that site."""
@@ -113,6 +130,17 @@ class Jars:
 def _below(path: str, paths: Sequence[str]) -> list[bool]:
     """Whether *path* is below each of *paths*, as ``DefaultCookiePolicy`` has it, and RFC 6265 in 5.1.4."""
     return [path.startswith(one) and (one.endswith("/") or path[len(one) : len(one) + 1] in ("", "/")) for one in paths]
+
+
+class _Known:
+    """What a jar with *cookies* has decided: *paths* for which a site has cookies, by site, and what is *sent*, by site
+    and which of its paths a request is below."""
+
+    def __init__(self, cookies: tuple[Cookie, ...]) -> None:
+        self.cookies = cookies  # equal by identity: a jar replaces what is set anew
+        self.ends = min((cookie.expires for cookie in cookies if cookie.expires is not None), default=math.inf)
+        self.paths: dict[str, list[str]] = {}
+        self.sent: dict[tuple[Any, ...], tuple[Cookie, ...]] = {}
 
 
 class _Asked(CookiePolicy):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from http.cookiejar import DefaultCookiePolicy
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from scrapy.http import Response
 from scrapy.http.cookies import CookieJar
 from scrapy.settings import Settings
 
+from scrapy_distributed.divert import jars as module
 from scrapy_distributed.divert.jars import Jars
 
 SITE = "https://www.a.example"
@@ -65,9 +67,34 @@ def test_path_domain_secure_and_expiry_decide(middleware: CookiesMiddleware) -> 
     assert names(found, "http://www.a.example/") == ["a=1", "d=4", "e=5"]
     assert names(found, "http://other.a.example/") == ["d=4"]
     assert names(found, "http://b.example/") == []
-    for cookie in middleware.jars[None]:
-        cookie.expires = 1
-    assert names(found, f"{SITE}/deep/x") == []
+
+
+def test_what_is_known_of_a_jar_ends_with_the_first_of_its_cookies(
+    middleware: CookiesMiddleware, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit(middleware, "a=1; Max-Age=50; Path=/", "b=2; Max-Age=1000; Path=/")
+    found, now = jars(middleware), time.time()
+    assert names(found, f"{SITE}/") == ["a=1", "b=2"]
+    processed = middleware.jars[None].processed
+    assert names(found, f"{SITE}/") == ["a=1", "b=2"]
+    assert middleware.jars[None].processed == processed
+    monkeypatch.setattr(time, "time", lambda: now + 60)
+    assert names(found, f"{SITE}/") == ["b=2"]
+    visit(middleware, "b=3; Path=/")
+    assert names(found, f"{SITE}/") == ["b=3"]
+
+
+@pytest.mark.parametrize("limit", ["FEW", "MOST_SENT"])
+def test_of_large_jars_and_many_sites_nothing_is_known(
+    middleware: CookiesMiddleware, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(module, limit, 0)
+    visit(middleware, *(f"a{number}=1; Path=/" for number in range(3)))
+    found = jars(middleware)
+    for _ in range(3):
+        before = middleware.jars[None].processed
+        assert len(names(found, f"{SITE}/")) == 3
+        assert middleware.jars[None].processed > before
 
 
 @pytest.mark.parametrize(
@@ -128,9 +155,13 @@ def test_each_jar_has_its_own(middleware: CookiesMiddleware) -> None:
     found = jars(middleware)
     assert names(found, SITE, cookiejar="one") == ["a=1"]
     assert names(found, SITE, cookiejar=2) == ["a=2"]
-    assert names(found, SITE) == names(found, SITE, cookiejar="three") == []
+    assert names(found, f"{SITE}/") == names(found, SITE, cookiejar="three") == []
     assert names(found, SITE, cookiejar=2, dont_merge_cookies=True) == []
     assert "three" not in middleware.jars
+    visit(middleware, "a=3")
+    found.forget()
+    asked = [found.sent(Request(f"{SITE}/", meta=meta)) for meta in ({}, {"cookiejar": "one"}, {"cookiejar": 2})]
+    assert [cookie.value for (cookie,) in asked] == ["3", "1", "2"]
 
 
 @pytest.mark.parametrize("headers", [{}, {"Cookie": "own=1"}])
