@@ -364,6 +364,7 @@ class Coordinator:
         self.cutter.size.job_ended(receipt.stats, receipt.settled.bit_count(), self.cutter.elapsed, node)
         if receipt.targets:
             self.discoveries.divert()
+        self.ending.job_counts(node, receipt, items_come_home=self.homecoming is not None)
 
     # The end: see ``ending``
 

@@ -23,6 +23,7 @@ from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.errors import DistributedError, FleetUnusableError, LedgerUnavailableError
 from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.wire.receipt import Receipt
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Ending:
         self.keeper = keeper
         self.closing = False
         self._wound_up = self._unwritten = False
+        self._items_elsewhere = 0  # in the feeds of jobs that count
         self._says_walked = False  # the ledger says that the walk is done, and has not been told yet that it goes on
         self._failing: Callable[[], None] | None = None
 
@@ -144,6 +146,16 @@ class Ending:
             extra=self._extra,
         )  # fmt: skip
         self.close("fleet_unusable")
+
+    def job_counts(self, node: str, receipt: Receipt, *, items_come_home: bool) -> None:
+        """Close where the spider has closed itself in a job, or the fleet has as many items as the crawl may have: of
+        those that come home Scrapy's own extension knows."""
+        self._items_elsewhere += 0 if items_come_home else receipt.items
+        if receipt.stats.get("distributed/closed_itself"):
+            logger.info("The spider has closed itself on %s: %s", node, receipt.finish_reason, extra=self._extra)
+            self.close(receipt.finish_reason)
+        elif 0 < self.crawler.settings.getint("CLOSESPIDER_ITEMCOUNT") <= self._items_elsewhere:
+            self.close("closespider_itemcount")
 
     def close(self, reason: str) -> None:
         if not self.closing and self.crawler.engine is not None:

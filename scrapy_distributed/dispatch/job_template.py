@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from scrapy.settings import BaseSettings
+from scrapy.settings import BaseSettings, default_settings
 
 from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
@@ -22,6 +22,9 @@ from scrapy_distributed.wire.payload import MAX_VALUE_BYTES, START_URL
 
 if TYPE_CHECKING:
     from scrapy_distributed.fleet.node import NodeAddress
+
+
+LIMITS = tuple(name for name in dir(default_settings) if name.startswith("CLOSESPIDER_"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,7 @@ class JobTemplate:
             sent["DISTRIBUTED_NODES"] = told
         if settings.getpriority("DISTRIBUTED_ALLOW_NODE_REQUESTS") is not None:  # by -s, say
             sent["DISTRIBUTED_ALLOW_NODE_REQUESTS"] = str(config.allow_node_requests)
+        sent.update(_limits(settings))
         sent.update(config.worker_settings)
         sent.update({**command.settings, **(addons if "ADDONS" in command.settings else {})})
         # A folder of the project's settings would be that of every job of a node: one queue, one list of seen pages.
@@ -114,6 +118,12 @@ def _check_worker_settings(given: Mapping[str, str]) -> None:
             "DISTRIBUTED_WORKER_SETTINGS: has JOBDIR, and the jobs of a node would share one queue there and leave out"
             " what others have seen: remove it, the ledger keeps what a crawl would lose"
         )
+
+
+def _limits(settings: BaseSettings) -> dict[str, str]:
+    """Of the limits that end a crawl, which are the fleet's: a job has the number of items as its own bound, and none
+    of the others, as it would end early again and again."""
+    return {name: settings[name] if name == "CLOSESPIDER_ITEMCOUNT" else "0" for name in LIMITS if settings[name]}
 
 
 def _feed_settings(config: Config, items_go: ItemsGo, command: CommandLine) -> dict[str, str]:

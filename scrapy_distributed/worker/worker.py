@@ -189,7 +189,9 @@ class Worker:
     def process_spider_exception(self, response: Response, exception: Exception) -> None:
         ticket = ticket_of(response)
         if ticket is not None:
-            if not isinstance(exception, CloseSpider):  # asked for by the spider: its page is done
+            if isinstance(exception, CloseSpider):  # asked for by the spider: its page is done
+                self.crawler.stats.set_value("distributed/closed_itself", 1)
+            else:
                 kind = reason_of(exception) if isinstance(exception, HttpError) else None
                 self.outcomes.note(ticket, *(kind or (Outcome.FAILED, f"callback {type(exception).__name__}")))
             self.outcomes.end(ticket)

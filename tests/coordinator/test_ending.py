@@ -49,6 +49,42 @@ def find(stopped: Stopped, *numbers: int) -> None:
         assert stopped.coordinator.diversion.takes(target(number))
 
 
+# What jobs say
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(("at_home", "reasons"), [(False, ["closespider_itemcount"]), (True, [])])
+async def test_items_in_feeds_of_jobs_count_for_the_limit_of_the_crawl(
+    start: Start, at_home: bool, reasons: list[str]
+) -> None:
+    stopped = start()
+    stopped.crawler.settings.frozen = False
+    stopped.crawler.settings.set("CLOSESPIDER_ITEMCOUNT", 5)
+    taker = stopped.begin()
+    taker.room = 1
+    find(stopped, 1)
+    stopped.coordinator.diversion.divert()
+    stopped.coordinator.cutter.cut_all()
+    for _ in range(2):
+        assert await told(stopped) == []
+        report = receipt(taker.attempts[0], items=3)
+        stopped.coordinator.ending.job_counts("n1", report, items_come_home=at_home)
+    assert await told(stopped) == reasons
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_spider_that_has_closed_itself_in_a_job_closes_the_crawl(start: Start) -> None:
+    stopped = start()
+    taker = stopped.begin()
+    taker.room = 1
+    find(stopped, 1)
+    stopped.coordinator.diversion.divert()
+    stopped.coordinator.cutter.cut_all()
+    report = receipt(taker.attempts[0], finish_reason="seen enough", stats={"distributed/closed_itself": 1})
+    stopped.coordinator.ending.job_counts("n1", report, items_come_home=True)
+    assert await told(stopped) == ["seen enough"]
+
+
 # When all is done
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import DontCloseSpider
+from scrapy.exceptions import CloseSpider, DontCloseSpider
 from scrapy.http import Response
 from typing_extensions import Self
 
@@ -162,3 +162,14 @@ class Starts(ShopSpider):
     def meta_of(self, response: Response) -> dict[str, Any]:
         start = {key: value for key, value in response.meta.items() if "start" in key}
         return {"path": response.url.removeprefix(self.site), **start}
+
+
+class Enough(ShopSpider):
+    """It closes itself when it has seen the third product."""
+
+    name = "enough"
+
+    def parse_product(self, response: Any) -> Iterator[Any]:
+        yield product(response)
+        if number_of(response) == 2:
+            raise CloseSpider("seen enough")
