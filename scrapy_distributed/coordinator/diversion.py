@@ -13,6 +13,7 @@ from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.divert.diverter import HERE, Diverter
+from scrapy_distributed.divert.shared import Shared
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.sqlite_intake import Intake
 
@@ -46,6 +47,7 @@ class Diversion:
         self.begun = begun
         self.ledger_failed = ledger_failed
         self.taken: list[Request] = []
+        self._shared = Shared(diverter.spider)
 
     def passed(self, output: Any) -> Iterable[Any]:
         """What goes on now that a page has yielded *output*: that, if it is not for the fleet; else nothing, or what
@@ -71,6 +73,7 @@ class Diversion:
         if not self.taken or not self.begun():  # the run has not begun, and a component has asked for pages
             return []
         taken, self.taken = self.taken, []
+        self._shared.look(taken)
         here: list[Request] = []
         stats = self.crawler.stats
         assert stats is not None

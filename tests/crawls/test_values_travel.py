@@ -25,7 +25,7 @@ def test_the_items_of_a_local_crawl(compared: Compared, name: str) -> None:
     crawl = compared.crawl(name)
     assert len(local["out.jl"]) > 5
     assert fleet == local, crawl.log
-    assert complaints(crawl) == []
+    assert ["share an object" in line for line in complaints(crawl)] == [True] * (name == "typed")
     assert crawl.stat("distributed/local/not_serializable") is None
     assert crawl.process.returncode == 0
 
