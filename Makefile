@@ -1,6 +1,6 @@
 # make demo   a real-estate site, three Scrapyd nodes, one crawl spread over them, and a report of what it found
 # make test   the whole suite
-# make unit   the part of it that starts no processes, in about a minute and a half
+# make unit   the part of it that starts no processes, in about a minute
 # make oldest the whole suite with the oldest Scrapy that is tried (constraints-oldest.txt); make oldest
 #             ONLY=--without-nodes: the part of it that starts no Scrapyd, in four minutes
 # make chaos  workers, nodes, disks, FTP servers and the site fail at random: three quarters of an hour; before it the
@@ -17,8 +17,8 @@ NODES = 3
 LATENCY = 0
 BATCH = 250
 
-# Tests at the same time: most of them wait for processes.
-AT_ONCE = 2
+# Tests at the same time: most of them wait for processes, more than there are cores.
+AT_ONCE = 3
 
 # Else pytest rewrites and compiles every test file anew in each of its processes, for 6 s.
 unexport PYTHONDONTWRITEBYTECODE

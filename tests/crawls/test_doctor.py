@@ -435,11 +435,13 @@ def test_all_is_well(project: Path, tmp_path: Path) -> None:
         assert [(line[0], line[2]) for line in lines] == expected + [(p, check) for p in places for check in checks]
         assert {line[1] for line in lines if line[2] != "credentials:"} == {"ok"}
         assert {line[1] for line in lines if line[2] == "credentials:"} == {"risk"}  # nobody is asked for a password
-        told = scrapy(project, "fleet", "doctor", *places, "--json", "--spider", "waiting", "--timeout", "8")
+        told = scrapy(project, "fleet", "doctor", *places, "--json", "--spider", "waiting", "--timeout", "4")
         answer = json.loads(told.stdout)
     probes = [line[3] for line in lines if line[2] == "probe:"]
     assert all(words.endswith("; a file was written where its feed goes, and removed (file)") for words in probes)
-    assert told.returncode == 1  # a spider that waits for ever when it is idle
+    assert (
+        told.returncode == 1
+    )  # a spider that wants to wait for ever: its job ends when it is idle for the second time, after 5 s
     assert (answer["project"], answer["spider"], answer["version"], answer["well"]) == ("tiny", "waiting", "r1", False)
     assert [check["node"] for check in answer["checks"] if check["verdict"] == "fail"] == places
     assert not (project / "items").exists()

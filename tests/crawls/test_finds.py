@@ -171,8 +171,15 @@ def test_a_find_has_a_url_that_is_read_in_no_time() -> None:
 
 
 @pytest.mark.parametrize("key", [1, None, ("a",)])
-def test_a_key_of_meta_that_can_not_travel_is_no_error_of_the_page(key: Any) -> None:
-    request = named(meta={key: 1})
+def test_a_key_of_meta_may_be_any_plain_value(key: Any) -> None:
+    (entry,), here = BY_NAME.find(named(meta={key: 1}))
+    (request,) = decode_requests(f"[{entry[1]}]", BY_NAME.spider, data_only=True)
+    assert (request.meta, here) == ({key: 1}, [])
+    assert len(BY_NAME.found([request], b"job")) == 1
+
+
+def test_a_key_of_meta_that_can_not_travel_is_no_error_of_the_page() -> None:
+    request = named(meta={object(): 1})
     assert BY_NAME.find(request) == ([], [request])
 
 
@@ -244,7 +251,7 @@ def forged_targets(third: str) -> list[tuple[list[str], str]]:
     post = {"url": f"{third}/addversion.json", "method": "POST", "body": "x", "headers": {"A": ["b"]}}
     deep = json.dumps([page(0, **post, meta={"a": 0})])
     return [
-        ([deep.replace('"a": 0', f'"a": {nested(250)}')], "meta is nested too deep"),
+        ([deep.replace('"a": 0', f'"a": {nested(250)}')], "nested too deep"),
         (alone(**post, meta={"proxy": third}), r"meta\['proxy'\] does not go"),
         (alone(**(post | {"callback": "wipe"})), "the callback wipe is no target's"),
         (alone(**post, meta={"distributed_errback": "wipe"}), "which are a worker's own"),

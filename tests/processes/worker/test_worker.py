@@ -131,7 +131,8 @@ def test_a_killed_worker_leaves_a_receipt_that_is_not_final(tmp_path: Path, site
 
 
 def test_a_spider_that_closes_itself_leaves_the_rest(tmp_path: Path, site: Site) -> None:
-    requests = [{"url": f"{site.url}/ok?0", "priority": 1}, {"url": f"{site.url}/ok?1", "callback": "closes"},
+    requests = [{"url": f"{site.url}/ok?0", "priority": 2},
+                {"url": f"{site.url}/ok?1", "priority": 1, "callback": "closes"},
                 *(f"{site.url}/hold?{n}" for n in range(4))]  # fmt: skip
     running = Running(tmp_path, site, requests, CONCURRENT_REQUESTS="1", DISTRIBUTED_RECEIPT_INTERVAL="0.05")
     running.when(lambda receipt: "Closing spider (enough)" in running.log.read_text())
