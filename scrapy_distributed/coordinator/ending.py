@@ -119,6 +119,8 @@ class Ending:
         )
         raised = [answer.value for _, answer in answers if isinstance(answer, Failure)]
         if not any(isinstance(error, DontCloseSpider) for error in raised):
+            if not (engine.spider_is_idle() and self.walk.done and self.done):
+                return  # a handler has given the engine more to do
             asked = next((error.reason for error in raised if isinstance(error, CloseSpider)), None)
             self.close(asked or "finished")
 
@@ -153,7 +155,7 @@ class Ending:
         self._items_elsewhere += 0 if items_come_home else receipt.items
         if receipt.stats.get("distributed/closed_itself"):
             logger.info("The spider has closed itself on %s: %s", node, receipt.finish_reason, extra=self._extra)
-            self.close(receipt.finish_reason)
+            self.close(receipt.finish_reason if receipt.finish_reason != "finished" else "closed_itself")
         elif 0 < self.crawler.settings.getint("CLOSESPIDER_ITEMCOUNT") <= self._items_elsewhere:
             self.close("closespider_itemcount")
 
@@ -181,7 +183,8 @@ class Ending:
             if self._says_walked:
                 self._walk_on()
             if self.dispatcher.started:
-                self.diversion.divert()
+                if self.diversion.divert():  # what can't travel, and nobody crawls any more
+                    self.walk.failed = True
                 self.cutter.cut_all()
                 self.cutter.size.idle(False, self.cutter.elapsed)
                 drain = self.dispatcher.drain(self.config.shutdown_timeout)

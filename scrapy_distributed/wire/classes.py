@@ -7,9 +7,10 @@ nothing of it is called: no ``__init__``, ``__setattr__``, property or metaclass
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import fields as dataclass_fields
 from enum import Enum, Flag, IntFlag
+from functools import cached_property
 from importlib import import_module
 from inspect import getattr_static
 from types import MemberDescriptorType, ModuleType
@@ -35,6 +36,9 @@ class Shape(Protocol):
 
     def made(self, *parts: Any) -> Any:
         """The object that is made of *parts*, which may be forged. Raises anything."""
+
+    def left_behind(self, value: Any) -> Collection[str]:
+        """The names of what *value* holds besides its parts."""
 
 
 def find(module: str, qualname: str, package: str = "") -> type:
@@ -87,9 +91,11 @@ def shape_of(kind: type) -> Shape:
 
 
 class Classes:
-    """The classes of the objects in one text, in the order in which they are met, and counted from 1."""
+    """The classes of the objects in one text, in the order in which they are met, and counted from 1. With *package*
+    only those that a process has which has imported no more than the modules of that top-level package name."""
 
-    def __init__(self) -> None:
+    def __init__(self, package: str = "") -> None:
+        self._package = package
         self._known: dict[type, tuple[int, Shape]] = {}
 
     def __contains__(self, kind: type) -> bool:
@@ -112,6 +118,8 @@ class Classes:
                 found = None
             if found is not kind:
                 raise StuckError(f"{kind.__name__} that can't be found by its name")
+            if self._package and not _is_named_by(self._package, kind):
+                raise StuckError(f"{kind.__name__} of {kind.__module__}, which no module of {self._package} names")
             known = self._known[kind] = len(self._known) + 1, shape
         return known
 
@@ -119,6 +127,21 @@ class Classes:
         """All but the first *number*."""
         for kind in list(self._known)[number:]:
             del self._known[kind]
+
+
+_named: set[tuple[str, type]] = set()
+
+
+def _is_named_by(package: str, kind: type) -> bool:
+    """Whether *kind* is of the top-level *package*, or a module of it has the class or its module as a name."""
+    if kind.__module__.split(".")[0] == package or (package, kind) in _named:
+        return True
+    wanted = {id(kind), id(sys.modules.get(kind.__module__))}
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == package and any(id(value) in wanted for value in list(vars(module).values())):
+            _named.add((package, kind))
+            return True
+    return False
 
 
 class Shapes:
@@ -165,7 +188,14 @@ def _known(found: Any, names: frozenset[str]) -> dict[str, Any]:
     return found
 
 
-class _ItemShape:
+class _WholeShape:
+    """Its parts are all that there is."""
+
+    def left_behind(self, value: Any) -> Collection[str]:
+        return ()
+
+
+class _ItemShape(_WholeShape):
     """Of a ``scrapy.Item``."""
 
     is_item = True
@@ -218,6 +248,11 @@ class _AttributesShape:
                 continue
         return [there]
 
+    def left_behind(self, value: Any) -> Collection[str]:
+        """But for what is made anew when it is asked for."""
+        others = getattr(value, "__dict__", {}).keys() - self._known - {_CACHED_HASH}
+        return [name for name in others if not isinstance(getattr_static(self._kind, name, None), cached_property)]
+
     def made(self, fields: Any) -> Any:
         item = object.__new__(self._kind)
         _known(fields, self._known)
@@ -234,7 +269,7 @@ class _AttributesShape:
         return item
 
 
-class _ModelShape:
+class _ModelShape(_WholeShape):
     """Of a pydantic model (version 2): its fields; then what is not as usual: which of them were set, extra ones, and
     private attributes."""
 
@@ -279,7 +314,7 @@ class _ModelShape:
         return item
 
 
-class _TupleShape:
+class _TupleShape(_WholeShape):
     """Of a named tuple."""
 
     is_item = False
@@ -299,7 +334,7 @@ class _TupleShape:
         return tuple.__new__(self._kind, values)
 
 
-class _EnumShape:
+class _EnumShape(_WholeShape):
     """Of an Enum: a member's name, or the value of several flags."""
 
     is_item = False

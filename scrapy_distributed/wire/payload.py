@@ -110,7 +110,8 @@ def check_size(body: str, *, session: bool = False) -> None:
     longest *session*: which one it has is decided when its batch is cut."""
     room = MAX_VALUE_BYTES - (2 * MAX_SESSION if session else 0)  # compressed or not, none takes more
     length = len(body) + 2
-    if length > room and (length > MAX_JSON_BYTES or len(encode_payload([body])) > room):
+    most = MAX_JSON_BYTES - (2 * MAX_SESSION if session else 0)
+    if length > room and (length > most or len(encode_payload([body])) > room):
         raise TooLargeError(f"a request of {len(body):,} bytes; alone in a batch it may have {room:,}")
 
 

@@ -72,7 +72,8 @@ def encode_request(request: Request, spider: Spider, *, data_only: bool = False)
             for name, values in dict.items(request.headers)  # without Headers' own, which copies every list
         }
     callback, cb_kwargs = _callback_of(request)
-    _encode_values({"meta": _meta_to_send(request), "cb_kwargs": cb_kwargs}, data, data_only=data_only)
+    values = {"meta": _meta_to_send(request), "cb_kwargs": cb_kwargs}
+    _encode_values(values, data, package=_package_of(spider), data_only=data_only)
     kind: Any = type(request)
     if kind is not Request:
         data["_class"] = f"{kind.__module__}.{kind.__qualname__}"
@@ -123,17 +124,21 @@ def decode_requests(
     return requests
 
 
-def _encode_values(values: dict[str, dict[str, Any]], data: dict[str, Any], *, data_only: bool) -> None:
+def _package_of(spider: Spider) -> str:
+    return type(spider).__module__.split(".")[0]
+
+
+def _encode_values(values: dict[str, dict[str, Any]], data: dict[str, Any], *, package: str, data_only: bool) -> None:
     try:
         data.update({name: _faithful(value, name) for name, value in values.items() if value})
     except NotSerializableError:
-        data.update(_typed(values, data_only=data_only))
+        data.update(_typed(values, package=package, data_only=data_only))
 
 
-def _typed(values: dict[str, dict[str, Any]], *, data_only: bool) -> dict[str, Any]:
+def _typed(values: dict[str, dict[str, Any]], *, package: str, data_only: bool) -> dict[str, Any]:
     """What *values* are written as with all that items may hold. Raises ``NotSerializableError``."""
-    classes = Classes()
-    encoder = Encoder(classes.of, depth=MAX_TYPED_DEPTH)
+    classes = Classes(package)
+    encoder = Encoder(classes.of, depth=MAX_TYPED_DEPTH, whole=True)
     found: dict[str, Any] = {}
     for name, value in values.items():
         try:
@@ -154,7 +159,7 @@ def _decode_values(data: dict[str, Any], spider: Spider, *, data_only: bool) -> 
     names = data.pop("_classes")
     if data_only and names:
         raise ValueError("found objects of classes, expected data alone")
-    shapes = Shapes(type(spider).__module__.split(".")[0])
+    shapes = Shapes(_package_of(spider))
     for module, qualname in names:
         shapes.name(module, qualname)
     decoder = Decoder(shapes.of)

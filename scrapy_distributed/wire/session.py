@@ -14,6 +14,8 @@ from hashlib import blake2b
 from http.cookiejar import Cookie
 from typing import Any, NamedTuple
 
+from lxml.etree import _ElementUnicodeResult  # type: ignore[import-untyped]
+
 from scrapy_distributed.errors import NotSerializableError, TooLargeError, WireError
 
 SESSION = "_session"
@@ -30,6 +32,7 @@ _ATTRIBUTES: dict[str, tuple[Any, tuple[type, ...]]] = {
     "comment_url": (None, _OPTIONAL), "rfc2109": (False, _FLAG), "rest": ({}, (dict,)),
 }  # fmt: skip
 _KEYS = (str, int, float, bool, type(None))
+_TEXTS = (str, _ElementUnicodeResult)  # the text of a link is lxml's own kind, and nothing more than a text
 _NAMED = re.compile(rf',"{SESSION}":"([0-9a-f]{{16}})"}}$')  # what is quoted in a text has a backslash before it
 
 
@@ -43,7 +46,7 @@ class Session(NamedTuple):
 def encode_session(jar: Any, cookies: Iterable[Cookie]) -> Session:
     """The session of *cookies* in the jar with the key *jar*. Raises ``NotSerializableError`` for a key that JSON would
     change, and ``TooLargeError``."""
-    if type(jar) not in _KEYS:
+    if type(jar) not in (*_KEYS, *_TEXTS):
         raise NotSerializableError(f"meta['cookiejar'] is a {type(jar).__name__}; only what JSON knows can travel")
     try:
         text = _dumps([jar, [_told(cookie) for cookie in cookies]])

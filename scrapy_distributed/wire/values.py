@@ -43,11 +43,14 @@ _joins = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")
 
 class Encoder:
     """Makes what JSON knows of values, up to *depth* of them in one another. *shape_of* gives the number and the shape
-    of a class."""
+    of a class. *whole*: an object with attributes that are no fields, which stay behind, can't travel."""
 
-    def __init__(self, shape_of: Callable[[type], tuple[int, Shape]], *, depth: int = MAX_DEPTH) -> None:
+    def __init__(
+        self, shape_of: Callable[[type], tuple[int, Shape]], *, depth: int = MAX_DEPTH, whole: bool = False
+    ) -> None:
         self._shape_of = shape_of
         self._depth = depth
+        self._whole = whole
         self._open: set[int] = set()
         self._left = MAX_VALUES
 
@@ -122,6 +125,8 @@ class Encoder:
 
     def _classed(self, value: Any) -> Any:
         number, shape = self._shape_of(type(value))
+        if self._whole and (others := shape.left_behind(value)):
+            raise StuckError(f"{type(value).__name__} with {min(others)}, which is no field of it")
         found: list[Any] = ["class", number]
         for part in shape.parts(value):
             found.append(self._dict(part) if type(part) is dict else self.encode(part))

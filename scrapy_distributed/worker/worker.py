@@ -20,6 +20,7 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider
 from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
+from scrapy.utils.asyncgen import as_async_generator
 from scrapy.utils.defer import deferred_from_coro
 from scrapy.utils.spider import iterate_spider_output
 from twisted.python.failure import Failure
@@ -190,11 +191,23 @@ class Worker:
         ticket = ticket_of(response)
         if ticket is not None:
             if isinstance(exception, CloseSpider):  # asked for by the spider: its page is done
-                self.crawler.stats.set_value("distributed/closed_itself", 1)
+                self._closes_itself()
             else:
                 kind = reason_of(exception) if isinstance(exception, HttpError) else None
                 self.outcomes.note(ticket, *(kind or (Outcome.FAILED, f"callback {type(exception).__name__}")))
             self.outcomes.end(ticket)
+
+    def _closes_itself(self) -> None:
+        self.crawler.stats.set_value("distributed/closed_itself", 1)
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """While an errback runs: what it raises may pass no spider middleware."""
+        try:
+            yield
+        except CloseSpider:
+            self._closes_itself()
+            raise
 
     @contextmanager
     def _output(self, response: Any, ticket: Ticket) -> Iterator[None]:
@@ -254,7 +267,8 @@ class Worker:
             return failure
         self.strays.parsing(ticket)
         try:
-            output = own(failure)
+            with self._closing():
+                output = own(failure)
         except Exception:
             self.outcomes.end(ticket)
             raise
@@ -270,21 +284,23 @@ class Worker:
             yield from output
             return
         try:  # a failed download: Scrapy takes this output past the spider middlewares
-            for element in output:
-                if (passed := self._passed(element, ticket)) is not None:
-                    yield passed
+            with self._closing():
+                for element in output:
+                    if (passed := self._passed(element, ticket)) is not None:
+                        yield passed
         finally:
             self.outcomes.end(ticket)
 
     async def _errback_output_async(self, output: Any, ticket: Ticket) -> AsyncIterator[Any]:
         in_chain = ticket[1] in self._in_chain
         try:
-            if isawaitable(output):
-                output = iterate_spider_output(await output)
-            async for element in output if isasyncgen(output) else _aiter(output):
-                passed = element if in_chain else self._passed(element, ticket)
-                if passed is not None:
-                    yield passed
+            with self._closing():
+                if isawaitable(output):
+                    output = iterate_spider_output(await output)
+                async for element in as_async_generator(output):
+                    passed = element if in_chain else self._passed(element, ticket)
+                    if passed is not None:
+                        yield passed
         finally:
             if not in_chain:
                 self.outcomes.end(ticket)
@@ -299,7 +315,8 @@ class Worker:
         ticket = ticket_of(request)
         if ticket is None:
             self.strays.scheduled(request)
-        elif self.offsite.filters(request):
+            ticket = ticket_of(request)
+        if ticket is not None and self.offsite.filters(request):
             self.outcomes.note(ticket, Outcome.FILTERED, "offsite")
             self.outcomes.end(ticket)
 
@@ -371,11 +388,6 @@ class Worker:
         elif self.items_home:
             self.outcomes.reopen_duplicates()
         self.reporter.ended(reason)
-
-
-async def _aiter(output: Iterable[Any]) -> AsyncIterator[Any]:
-    for element in output:
-        yield element
 
 
 def _check_stats(crawler: Crawler, requests: int) -> None:

@@ -73,16 +73,17 @@ async def test_items_in_feeds_of_jobs_count_for_the_limit_of_the_crawl(
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_spider_that_has_closed_itself_in_a_job_closes_the_crawl(start: Start) -> None:
+@pytest.mark.parametrize(("said", "reason"), [("seen enough", "seen enough"), ("finished", "closed_itself")])
+async def test_a_spider_that_has_closed_itself_in_a_job_closes_the_crawl(start: Start, said: str, reason: str) -> None:
     stopped = start()
     taker = stopped.begin()
     taker.room = 1
     find(stopped, 1)
     stopped.coordinator.diversion.divert()
     stopped.coordinator.cutter.cut_all()
-    report = receipt(taker.attempts[0], finish_reason="seen enough", stats={"distributed/closed_itself": 1})
+    report = receipt(taker.attempts[0], finish_reason=said, stats={"distributed/closed_itself": 1})
     stopped.coordinator.ending.job_counts("n1", report, items_come_home=True)
-    assert await told(stopped) == ["seen enough"]
+    assert await told(stopped) == [reason]
 
 
 # When all is done
@@ -175,11 +176,11 @@ def test_it_stays_open_for_a_page_that_is_to_be_tried_again(start: Start) -> Non
 
 @pytest.mark.parametrize(
     ("answer", "reasons"),
-    [(None, ["finished"]), (DontCloseSpider(), []), (CloseSpider("enough"), ["enough"])],
+    [(None, ["finished"]), (DontCloseSpider(), []), (CloseSpider("enough"), ["enough"]), ("more to crawl", [])],
 )
 @pytest_twisted.ensureDeferred
 async def test_with_the_last_receipt_it_closes_at_once_if_nobody_objects(
-    start: Start, answer: Exception | None, reasons: list[str]
+    start: Start, answer: Exception | str | None, reasons: list[str]
 ) -> None:
     stopped = start()
     taker = stopped.begin()
@@ -189,7 +190,8 @@ async def test_with_the_last_receipt_it_closes_at_once_if_nobody_objects(
         stopped.coordinator.ending.idle()
 
     def asked() -> None:
-        if answer is not None:
+        stopped.idle = not isinstance(answer, str)
+        if isinstance(answer, Exception):
             raise answer
 
     stopped.crawler.signals.connect(asked, signals.spider_idle)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scrapy import Request, Spider
+from scrapy import Request, Selector, Spider
 
 from scrapy_distributed.errors import NotSerializableError, TooLargeError, WireError
 from scrapy_distributed.wire.payload import (
@@ -207,3 +207,12 @@ def test_any_text_in_the_place_of_a_session_is_left_alone() -> None:
     """It is of the batch: the request has no such attribute."""
     (request,) = decode_requests([{"url": "http://a/", "_session": ["x"]}], SPIDER)
     assert request.to_dict() == Request("http://a/").to_dict()
+
+
+def test_the_key_of_a_jar_may_be_the_text_of_a_link() -> None:
+    key = Selector(text="<a>one</a>").xpath("//a/text()").getall()[0]
+    raw = Selector(text="<a>one</a>").root.xpath("//a/text()")[0]
+    for text in (key, raw):
+        session = encode_session(text, [cookie()])
+        assert session == encode_session("one", [cookie()])
+        assert decode_session(json.loads(session.text))[0] == "one"

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter, OrderedDict, defaultdict, deque
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
+from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import attrs
 import pytest
-from hostile import TRAP
-from scrapy import Field, Item, Request
+from scrapy import Field, Item, Request, Spider
 
 from scrapy_distributed.errors import NotSerializableError, WireError
 from scrapy_distributed.wire.request import decode_requests, encode_request
@@ -51,6 +53,13 @@ class Point(NamedTuple):
     y: int
 
 
+class Own(Spider):
+    """Of the same top-level package as these classes."""
+
+    name = "own"
+
+
+SPIDER = Own()
 VALUES: list[Any] = [
     datetime(2026, 11, 28, 10, 30, tzinfo=timezone(timedelta(hours=1))), date(2026, 11, 28), time(10, 30, 0, 5),
     timedelta(days=1, seconds=2), Decimal("10.50"), (1, "a", (2,)), {1, 2}, frozenset({"a"}), b"\0\xff",
@@ -62,9 +71,9 @@ VALUES: list[Any] = [
 
 
 def travelled(request: Request, **options: Any) -> Request:
-    body = encode_request(request, TRAP)
+    body = encode_request(request, SPIDER)
     assert body.isascii()
-    (arrived,) = decode_requests(f"[{body}]", TRAP, **options)
+    (arrived,) = decode_requests(f"[{body}]", SPIDER, **options)
     return arrived
 
 
@@ -81,13 +90,13 @@ def test_both_name_their_classes_in_one_list() -> None:
     request = Request("http://a/", meta={"cup": Cup(Decimal(1)), "tea": Tea("a")}, cb_kwargs={"tea": Tea("b"), "~": 1})
     arrived = travelled(request)
     assert (arrived.meta, arrived.cb_kwargs) == (request.meta, request.cb_kwargs)
-    classes = json.loads(encode_request(request, TRAP))["_classes"]
+    classes = json.loads(encode_request(request, SPIDER))["_classes"]
     assert [qualname for _, qualname in classes] == ["Cup", "Tea"]
 
 
 def test_what_json_knows_is_written_as_before() -> None:
     request = Request("http://a/", meta={"~": ["tuple", 1]}, cb_kwargs={"a": {"b": [1.5, None]}})
-    body = json.loads(encode_request(request, TRAP))
+    body = json.loads(encode_request(request, SPIDER))
     assert body == {"url": "http://a/", "meta": {"~": ["tuple", 1]}, "cb_kwargs": {"a": {"b": [1.5, None]}}}
     assert travelled(request).meta == request.meta
 
@@ -106,7 +115,7 @@ def test_what_can_not_travel_is_named() -> None:
         (Local(title="a"), r"meta\['key'\] holds what can't travel: Local that can't be found by its name"),
     ):
         with pytest.raises(NotSerializableError, match=words):
-            encode_request(Request("http://a/", meta={"key": value}), TRAP)
+            encode_request(Request("http://a/", meta={"key": value}), SPIDER)
 
 
 def test_what_is_nested_too_deep_does_not_travel() -> None:
@@ -117,7 +126,45 @@ def test_what_is_nested_too_deep_does_not_travel() -> None:
     for _ in range(40):
         value = [value]
     with pytest.raises(NotSerializableError, match="nested too deep"):
-        encode_request(Request("http://a/", meta={"key": value}), TRAP)
+        encode_request(Request("http://a/", meta={"key": value}), SPIDER)
+
+
+@dataclass
+class Counted:
+    """It holds more than its fields."""
+
+    name: str
+
+    def __post_init__(self) -> None:
+        self._seen = 1
+
+    @cached_property
+    def length(self) -> int:
+        return len(self.name)
+
+
+def test_an_object_with_more_than_its_fields_does_not_travel_but_for_what_is_made_anew() -> None:
+    with pytest.raises(NotSerializableError, match="Counted with _seen, which is no field of it"):
+        encode_request(Request("http://a/", cb_kwargs={"key": [Counted("a")]}), SPIDER)
+    whole = Counted("abc")
+    del whole._seen
+    assert whole.length == 3
+    assert travelled(Request("http://a/", cb_kwargs={"key": whole})).cb_kwargs["key"].length == 3
+
+
+def test_a_class_that_the_project_does_not_name_does_not_travel() -> None:
+    """A worker has imported no more than what the project's modules import."""
+    unnamed, named = ModuleType("elsewhere"), ModuleType("others")
+    for module in (unnamed, named):
+        exec("from enum import Enum\nclass Shade(Enum):\n    RED = 1\n", vars(module))
+    package = SPIDER.__module__.split(".")[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "elsewhere", unnamed)
+        patch.setitem(sys.modules, "others", named)
+        patch.setattr(sys.modules[package], "others", named, raising=False)
+        assert travelled(Request("http://a/", meta={"key": named.Shade.RED})).meta["key"] is named.Shade.RED
+        with pytest.raises(NotSerializableError, match=f"Shade of elsewhere, which no module of {package} names"):
+            encode_request(Request("http://a/", meta={"key": unnamed.Shade.RED}), SPIDER)
 
 
 # From a worker
@@ -127,15 +174,15 @@ def test_what_is_nested_too_deep_does_not_travel() -> None:
 def test_objects_of_classes_do_not_go_from_a_worker_to_the_fleet(value: Any) -> None:
     request = Request("http://a/", cb_kwargs={"key": [value]})
     with pytest.raises(NotSerializableError, match=f"objects of {type(value).__name__}"):
-        encode_request(request, TRAP, data_only=True)
+        encode_request(request, SPIDER, data_only=True)
     with pytest.raises(WireError, match="found objects of classes"):
-        decode_requests(f"[{encode_request(request, TRAP)}]", TRAP, data_only=True)
+        decode_requests(f"[{encode_request(request, SPIDER)}]", SPIDER, data_only=True)
 
 
 def test_data_do() -> None:
     request = Request("http://a/", cb_kwargs={"when": date(2026, 1, 1), "where": (1, 2)})
-    body = encode_request(request, TRAP, data_only=True)
-    (arrived,) = decode_requests(f"[{body}]", TRAP, data_only=True)
+    body = encode_request(request, SPIDER, data_only=True)
+    (arrived,) = decode_requests(f"[{body}]", SPIDER, data_only=True)
     assert arrived.cb_kwargs == request.cb_kwargs
 
 
@@ -155,7 +202,7 @@ def test_data_do() -> None:
 def test_what_is_forged_is_refused(changed: dict[str, Any]) -> None:
     element = {"url": "http://a/", "meta": {}, "cb_kwargs": {}, "_classes": []} | changed
     with pytest.raises(WireError, match="DISTRIBUTED_START_URL"):
-        decode_requests(json.dumps([element]), TRAP)
+        decode_requests(json.dumps([element]), SPIDER)
 
 
 # Requests of the project's own class
@@ -172,4 +219,4 @@ def test_what_a_request_holds_besides_its_attributes_is_seen() -> None:
     assert type(travelled(request)) is Paged
     request.page = 5
     with pytest.raises(NotSerializableError, match="page of a Paged would change"):
-        encode_request(request, TRAP)
+        encode_request(request, SPIDER)

@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 from hostile import TRAP, Trap, element, forged
+from scrapy import Request
+from scrapy.exceptions import CloseSpider
 from scrapy.utils.test import get_crawler
+from twisted.internet.error import DNSLookupError
+from twisted.python.failure import Failure
 
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
@@ -24,6 +28,21 @@ def test_a_batch_that_is_refused_starts_no_crawl() -> None:
         crawler.spider = TRAP
         with pytest.raises(ValueError, match="DISTRIBUTED_START_URL"):  # NotConfigured would be a crawl without us
             DistributedSpiderMiddleware.from_crawler(crawler)
+
+
+def test_an_errback_that_closes_the_spider_is_told(tmp_path: Path) -> None:
+    """Scrapy takes what the errback of a failed download raises past the spider middlewares."""
+    worker = a_worker(tmp_path)
+
+    def gives_up(failure: Any) -> None:
+        raise CloseSpider("banned")
+
+    failure = Failure(DNSLookupError())
+    request = Request("http://a/", errback=gives_up)
+    failure.request = worker.tickets.put(request, worker.outcomes.start(0))  # type: ignore[attr-defined]
+    with pytest.raises(CloseSpider):
+        worker._errback(worker.spider, failure)
+    assert worker.crawler.stats.get_value("distributed/closed_itself") == 1
 
 
 # An honest worker, whatever its project does
