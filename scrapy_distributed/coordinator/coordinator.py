@@ -10,6 +10,7 @@ from typing import Any
 from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.http import Response
+from scrapy.settings import BaseSettings
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.project import data_path
@@ -67,7 +68,6 @@ class Coordinator:
     ) -> None:  # fmt: skip
         self.crawler = crawler
         assert crawler.spider is not None
-        stats: Any = crawler.stats
         self.config = config
         self.command = command
         self.spider: Spider = crawler.spider
@@ -87,8 +87,8 @@ class Coordinator:
         self.dispatcher = self._sending_side()
         self.cutter = Cutter(
             intake=self.ledger.intake, bookings=self.ledger.bookings, fleet=self.fleet, config=config, walk=self.walk,
-            stats=stats, clock=clock, idle=lambda: self.dispatcher.idle, send=lambda: self.dispatcher.send_ready(),
-            renewed=self.sessions.renewed,
+            stats=crawler.stats, idle=lambda: self.dispatcher.idle, send=lambda: self.dispatcher.send_ready(),
+            renewed=self.sessions.renewed, clock=clock,
         )  # fmt: skip
         self.discoveries = self._finding_side()
         self.diversion = Diversion(
@@ -174,16 +174,7 @@ class Coordinator:
         warn_wait(config)
         warn_of_others(settings)
         command = CommandLine.read(settings, config, arguments_of(crawler))
-        if not settings.getbool("TWISTED_REACTOR_ENABLED", True):
-            raise ConfigError(
-                "TWISTED_REACTOR_ENABLED: found False, expected True on the coordinator; workers may go without"
-            )
-        if settings.get("JOBDIR"):
-            raise ConfigError(
-                "JOBDIR: a coordinator keeps its state in its ledger, and JOBDIR would skip pages that an interrupted"
-                " run had seen and not fetched; leave it out (-s JOBDIR= where the project sets it), the same command"
-                " resumes the run"
-            )
+        _check_settings(settings)
         _check(config, spider)
         targets = targets_from_cfg()
         nodes = [Node(address=address, deadline_seconds=config.timeout)
@@ -376,6 +367,19 @@ class Coordinator:
     @property
     def _extra(self) -> dict[str, Any]:
         return {"spider": self.spider}
+
+
+def _check_settings(settings: BaseSettings) -> None:
+    if not settings.getbool("TWISTED_REACTOR_ENABLED", True):
+        raise ConfigError(
+            "TWISTED_REACTOR_ENABLED: found False, expected True on the coordinator; workers may go without"
+        )
+    if settings.get("JOBDIR"):
+        raise ConfigError(
+            "JOBDIR: a coordinator keeps its state in its ledger, and JOBDIR would skip pages that an interrupted"
+            " run had seen and not fetched; leave it out (-s JOBDIR= where the project sets it), the same command"
+            " resumes the run"
+        )
 
 
 def _check(config: Config, spider: Spider) -> None:

@@ -11,18 +11,16 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
-from inspect import isasyncgen, isawaitable
+from inspect import isasyncgen
 from pathlib import Path
 from typing import Any
 
-from scrapy import Request, Spider, signals
+from scrapy import Request, signals
 from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider
 from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
-from scrapy.utils.asyncgen import as_async_generator
 from scrapy.utils.defer import deferred_from_coro
-from scrapy.utils.spider import iterate_spider_output
 from twisted.python.failure import Failure
 
 from scrapy_distributed.config.config import Config
@@ -42,7 +40,8 @@ from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.payload import decode_batch
 from scrapy_distributed.wire.reasons import DUPLICATE, reason_of
 from scrapy_distributed.wire.request import IS_START, decode_requests
-from scrapy_distributed.wire.ticket import Ticket, Tickets, ticket_of
+from scrapy_distributed.wire.ticket import Ticket, ticket_of
+from scrapy_distributed.worker.errbacks import Errbacks
 from scrapy_distributed.worker.items_file import ItemsFileWriter
 from scrapy_distributed.worker.outcomes import Outcomes
 from scrapy_distributed.worker.reporter import Reporter
@@ -68,7 +67,9 @@ class Worker:
         self.sessions = sessions
         self.outcomes = Outcomes(len(requests), follow_up_fails=config.failed_follow_ups == "fail")
         self.feeds = feeds
-        self.tickets = Tickets(self.spider, self._errback)
+        self.strays = Strays(crawler, self.outcomes, self._passed)
+        self.errbacks = Errbacks(crawler, outcomes=self.outcomes, passed=self._passed, parsing=self.strays.parsing)
+        self.tickets = self.errbacks.tickets
         self.offsite = Offsite(crawler)
         self.fingerprint = fingerprinter_of(crawler)
         self.targets: Targets | None = None  # a batch that is tried by hand has nobody to report to
@@ -81,11 +82,9 @@ class Worker:
             targets=self.targets, with_items=self.items_home, done_jobs=config.done_jobs,
         )  # fmt: skip
         self.filters = are_filtered(crawler.settings)
-        self.strays = Strays(crawler, self.outcomes, self._passed)
         self._unfiltered: set[int] = set()  # serials of requests that no dupe filter looks at
         self._told = False  # that an item can't come home
         self._ending = False
-        self._in_chain: set[int] = set()  # serials whose output runs through the spider middlewares just now
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> Worker:
@@ -191,34 +190,22 @@ class Worker:
         ticket = ticket_of(response)
         if ticket is not None:
             if isinstance(exception, CloseSpider):  # asked for by the spider: its page is done
-                self._closes_itself()
+                self.errbacks.closes_itself()
             else:
                 kind = reason_of(exception) if isinstance(exception, HttpError) else None
                 self.outcomes.note(ticket, *(kind or (Outcome.FAILED, f"callback {type(exception).__name__}")))
             self.outcomes.end(ticket)
 
-    def _closes_itself(self) -> None:
-        self.crawler.stats.set_value("distributed/closed_itself", 1)
-
-    @contextmanager
-    def _closing(self) -> Iterator[None]:
-        """While an errback runs: what it raises may pass no spider middleware."""
-        try:
-            yield
-        except CloseSpider:
-            self._closes_itself()
-            raise
-
     @contextmanager
     def _output(self, response: Any, ticket: Ticket) -> Iterator[None]:
         """While the output of *response* runs. If it breaks off, its *ticket* is for those to end who see the error."""
-        self._in_chain.add(ticket[1])
+        self.errbacks.in_chain.add(ticket[1])
         self._note_landing(response, ticket)
         try:
             yield
             self.outcomes.end(ticket)
         finally:
-            self._in_chain.discard(ticket[1])
+            self.errbacks.in_chain.discard(ticket[1])
 
     def _note_landing(self, response: Any, ticket: Ticket) -> None:
         """A start request that was redirected has come to a page that may be a request of the run by itself: within
@@ -251,59 +238,6 @@ class Worker:
         if output is not None:
             self.outcomes.item(ticket[0])
         return output
-
-    # Failures: Scrapy tells them to the errback alone
-
-    def _errback(self, spider: Spider, failure: Failure) -> Any:
-        """Note the failure, and go on as Scrapy would with the request's own errback, or without one."""
-        request: Request = failure.request  # type: ignore[attr-defined]
-        ticket = ticket_of(request)
-        own = self.tickets.own_errback(request)
-        if ticket is None:
-            return own(failure) if own else failure
-        self.outcomes.note(ticket, *reason_of(failure.value), early=True)  # type: ignore[arg-type]
-        if own is None:
-            self.outcomes.end(ticket)
-            return failure
-        self.strays.parsing(ticket)
-        try:
-            with self._closing():
-                output = own(failure)
-        except Exception:
-            self.outcomes.end(ticket)
-            raise
-        if isinstance(output, Failure) or output is None:
-            self.outcomes.end(ticket)
-            return output
-        if isasyncgen(output) or isawaitable(output):
-            return self._errback_output_async(output, ticket)
-        return self._errback_output(iterate_spider_output(output), ticket)
-
-    def _errback_output(self, output: Iterable[Any], ticket: Ticket) -> Iterable[Any]:
-        if ticket[1] in self._in_chain:  # a failed input (e.g. HttpError): process_spider_output sees this output
-            yield from output
-            return
-        try:  # a failed download: Scrapy takes this output past the spider middlewares
-            with self._closing():
-                for element in output:
-                    if (passed := self._passed(element, ticket)) is not None:
-                        yield passed
-        finally:
-            self.outcomes.end(ticket)
-
-    async def _errback_output_async(self, output: Any, ticket: Ticket) -> AsyncIterator[Any]:
-        in_chain = ticket[1] in self._in_chain
-        try:
-            with self._closing():
-                if isawaitable(output):
-                    output = iterate_spider_output(await output)
-                async for element in as_async_generator(output):
-                    passed = element if in_chain else self._passed(element, ticket)
-                    if passed is not None:
-                        yield passed
-        finally:
-            if not in_chain:
-                self.outcomes.end(ticket)
 
     @property
     def _extra(self) -> dict[str, Any]:

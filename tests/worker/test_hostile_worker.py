@@ -41,7 +41,7 @@ def test_an_errback_that_closes_the_spider_is_told(tmp_path: Path) -> None:
     request = Request("http://a/", errback=gives_up)
     failure.request = worker.tickets.put(request, worker.outcomes.start(0))  # type: ignore[attr-defined]
     with pytest.raises(CloseSpider):
-        worker._errback(worker.spider, failure)
+        worker.errbacks.called(worker.spider, failure)
     assert worker.crawler.stats.get_value("distributed/closed_itself") == 1
 
 
