@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from crawling import Project, with_urls
-from homing import Home
+from homing import Compared, Home
 from scrapyd_child import ScrapydChild
 from shop import Shop, shop
 
@@ -38,3 +38,12 @@ def own_shop() -> Iterator[Shop]:
 @pytest.fixture(scope="module")
 def home(home_project: Project, shop_child: Shop) -> Home:
     return Home(home_project, shop_child)
+
+
+@pytest.fixture(scope="module")
+def compared(
+    request: pytest.FixtureRequest, home: Home, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Compared]:
+    """The ``CASES`` of the test's module."""
+    with Compared(home, request.module.CASES, tmp_path_factory.mktemp("compared")) as compared:
+        yield compared

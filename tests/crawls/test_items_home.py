@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
@@ -43,12 +42,6 @@ COMPLAINS = {
     "redirects": ["See why: scrapy batches failed"],
 }
 """Of requests that can't travel the first is told, and at the end how many; and once that pages are not there."""
-
-
-@pytest.fixture(scope="module")
-def compared(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compared]:
-    with Compared(home, CASES, tmp_path_factory.mktemp("home")) as compared:
-        yield compared
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -52,12 +51,6 @@ CASES = {
     "locked": Case("locked", ["jl"]),
 }  # fmt: skip
 EQUAL = sorted(CASES.keys() - {"in batches"})
-
-
-@pytest.fixture(scope="module")
-def compared(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compared]:
-    with Compared(home, CASES, tmp_path_factory.mktemp("feeds")) as compared:
-        yield compared
 
 
 @pytest.mark.parametrize("name", EQUAL)

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from homing import Case, Compared, Home, complaints
+from homing import Case, Compared, complaints
 
 CASES = {
     name: Case(name, ["jl"], {"DISTRIBUTED_BATCH_SIZE": 3})
     for name in ("idle_targets", "idle_pages", "opened", "waits", "engine", "engine_targets", "starts")
 }
-
-
-@pytest.fixture(scope="module")
-def compared(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compared]:
-    with Compared(home, CASES, tmp_path_factory.mktemp("once")) as compared:
-        yield compared
 
 
 @pytest.mark.parametrize("name", CASES)

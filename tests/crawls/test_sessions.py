@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from shop import Shop
 
 CASES = {name: Case(name) for name in ("members", "two_members", "members_chain")}
 SUFFIXES = "[tldextract]"  # Scrapy asks for the list of public suffixes, and goes on without it
-
-
-@pytest.fixture(scope="module")
-def compared(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compared]:
-    with Compared(home, CASES, tmp_path_factory.mktemp("sessions")) as compared:
-        yield compared
 
 
 @pytest.mark.parametrize("name", CASES)

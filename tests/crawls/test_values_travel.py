@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from homing import Case, Compared, Home, complaints
+from homing import Case, Compared, complaints
 
 CASES = {
     name: Case(name, ["jl"], {"DISTRIBUTED_BATCH_SIZE": 4})
     for name in ("meta_item", "typed", "other_names", "found_values")
 }
-
-
-@pytest.fixture(scope="module")
-def compared(home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compared]:
-    with Compared(home, CASES, tmp_path_factory.mktemp("values")) as compared:
-        yield compared
 
 
 @pytest.mark.parametrize("name", CASES)
