@@ -25,14 +25,14 @@ class Cutter:
     """Cuts the requests of *intake* that are in no batch yet into batches, which are then in *bookings*.
 
     *idle* tells whether a node of *fleet* has nothing to do; *send* gives what is ready to nodes with room; *renewed*
-    tells what has become of a session. Whatever
-    cuts raises ``LedgerUnavailableError`` where the ledger can't be written; what is not cut then stays open.
+    tells what has become of a session. Whatever cuts raises ``LedgerUnavailableError`` where the ledger can't be
+    written; what is not cut then stays open.
     """
 
     def __init__(
         self, *, intake: Intake, bookings: Bookings, fleet: Fleet, config: Config, walk: Walk, stats: StatsCollector,
         clock: Any, idle: Callable[[], bool], send: Callable[[], None],
-        renewed: Callable[[str], Session | None] = lambda session: None,
+        renewed: Callable[[str], Session | None],
     ) -> None:  # fmt: skip
         self.intake = intake
         self.bookings = bookings

@@ -50,7 +50,7 @@ class Diverter:
         fingerprint: Callable[[Request], bytes],
         occurrence: Callable[[bytes], int],
         filters: bool,
-        session_of: Callable[[Request], str | None] = lambda request: None,
+        session_of: Callable[[Request], str | None],
     ) -> None:
         self.spider = spider
         self.rules = target_rules(config, rules_of(spider))

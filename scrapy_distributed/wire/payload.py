@@ -108,10 +108,10 @@ def fits(value: str) -> bool:
 def check_size(body: str, *, session: bool = False) -> None:
     """Raises ``TooLargeError`` for an encoded request that is over the ceiling even alone in its batch, or with the
     longest *session*: which one it has is decided when its batch is cut."""
-    room = MAX_VALUE_BYTES - (2 * MAX_SESSION if session else 0)  # compressed or not, none takes more
+    taken = 2 * MAX_SESSION if session else 0  # compressed or not, none takes more
+    room = MAX_VALUE_BYTES - taken
     length = len(body) + 2
-    most = MAX_JSON_BYTES - (2 * MAX_SESSION if session else 0)
-    if length > room and (length > most or len(encode_payload([body])) > room):
+    if length > room and (length > MAX_JSON_BYTES - taken or len(encode_payload([body])) > room):
         raise TooLargeError(f"a request of {len(body):,} bytes; alone in a batch it may have {room:,}")
 
 

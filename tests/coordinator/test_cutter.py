@@ -62,6 +62,7 @@ class Rig:
             clock=self.clock,
             idle=lambda: self.taker.idle,
             send=self.taker.send_ready,
+            renewed=lambda session: None,
         )
         self.ledger.begin(IDENTITY, resume=True)
         self.cutter.start()

@@ -49,7 +49,7 @@ class Rig:
         diverter = Diverter(
             config=Config.from_settings(crawler.settings), spider=crawler.spider, stats=self.stats,
             offsite=Offsite(crawler), fingerprint=quick_fingerprint, occurrence=self.ledger.intake.occurrence,
-            filters=True,
+            filters=True, session_of=lambda request: None,
         )  # fmt: skip
         cutter: Any = SimpleNamespace(add=self.queued.extend, cut=lambda: None)
         walk: Any = self.walk

@@ -49,5 +49,5 @@ def diverter(
     config = Config.from_settings(Settings({f"DISTRIBUTED_{name.upper()}": value for name, value in settings.items()}))
     return Diverter(
         config=config, spider=spider, stats=stats, offsite=Offsite(crawler),  # type: ignore[arg-type]
-        fingerprint=quick_fingerprint, occurrence=occurrence, filters=filters,
+        fingerprint=quick_fingerprint, occurrence=occurrence, filters=filters, session_of=lambda request: None,
     )  # fmt: skip
