@@ -192,7 +192,8 @@ class Dispatcher:
                 return
             except Exception:
                 logger.exception("%s: looking after its jobs failed, trying again", member.name, extra=self._extra)
-            await self._sleep(self._pause())
+            if not self._closing:  # else a call was cut off
+                await self._sleep(self._pause())
 
     def _pause(self) -> float:
         """Seconds until the next look. The last batches are over when we see it, and idle slots wait for it."""
