@@ -40,6 +40,7 @@ settled              of a request: an accepted attempt says what has become of i
 lease, stall         how long an attempt may be without a sign of life; and without doing anything
 lost, fenced         its requests have gone to another attempt; it can't count any more
 blame, fate          who is at fault for an attempt that does not count; what that means for its batch
+stopped              of a run: a limit or the spider has ended it early; what is left is *not crawled*
 halved, dead         two batches of what has died twice; requests whose attempts are used up
 doubt, proof, trial  a node that has failed; what it must show; the one job that is to show it
 remainder            the requests of an attempt that are not settled

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from scrapy_distributed.ledger.balance import NOT_CRAWLED
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.words import counted, escaped
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 Record = TypeVar("Record", "BatchRecord", "AttemptRecord")
 
-STATES = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.CRAWLED)
-COUNTS = (Outcome.CRAWLED.value, *STATES, "moved")
+ENDS = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.CRAWLED)
+STATES = (*ENDS, NOT_CRAWLED)
+COUNTS = (Outcome.CRAWLED.value, *ENDS, "moved")
 FAULTS_SHOWN = 10  # of each kind
 
 

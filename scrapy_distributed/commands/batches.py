@@ -8,6 +8,7 @@ import os
 import sys
 from contextlib import ExitStack, closing
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +70,10 @@ class Command(ScrapyCommand):
         return (
             "list: the last run of each ledger and its batches. show: one batch with its attempts. failed: URLs with"
             " their reasons. check: exit code 0 only where the run is over, every diverted request is crawled, failed,"
-            " filtered or dead, and no item is missing in a feed that counts. retry: what is dead, or failed before its"
-            " callback, goes into new batches for the next crawl. export: the items that came home, written once more."
-            " merge: the feeds that count, found in the folders DIR, as one file."
+            " filtered, dead, or not crawled as a limit or the spider has stopped the run, and no item is missing in a"
+            " feed that counts. retry: what is dead, or failed before its callback, goes into new batches for the next"
+            " crawl; a run that was stopped goes on. export: the items that came home, written once more. merge: the"
+            " feeds that count, found in the folders DIR, as one file."
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -200,7 +202,8 @@ class Command(ScrapyCommand):
     def _failed(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         wanted = _Wanted(opts)
         for ledger, run in runs:
-            for outcome in ledger.outcomes(run.id, wanted=wanted):
+            left = (one for one in ledger.not_crawled(run) if wanted(one.state, one.reason))
+            for outcome in chain(ledger.outcomes(run.id, wanted=wanted), left):
                 print(json.dumps({"run": run.name, **vars(outcome)}) if opts.json else outcome_line(outcome))
         return 0
 
@@ -312,10 +315,11 @@ class _Account:
 
     def as_dict(self) -> dict[str, Any]:
         named = {"name": self.run.name, "ledger": str(self.ledger.path), "verdict": self.verdict}
-        return {**named, **self.balance.as_dict(), "losses": self.losses.as_dict()}
+        return {**named, **self.balance.as_dict(), "stopped": self.run.stopped, "losses": self.losses.as_dict()}
 
     def lines(self) -> list[str]:
-        return [str(self.balance), self.verdict, *map(escaped, self.losses.lines())]
+        why = [] if self.run.stopped is None else [f"stopped: {escaped(self.run.stopped)}"]
+        return [str(self.balance), self.verdict, *why, *map(escaped, self.losses.lines())]
 
 
 class _Wanted:
@@ -346,7 +350,10 @@ def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> Non
     elif action in OPTIONS["output"][1] and not opts.output:
         wrong = f"{action}: expected -O FILE, the file to be written"
     elif action == "retry" and opts.state == Outcome.FILTERED:
-        wrong = "retry: found --state filtered, expected failed or dead: what was filtered would be filtered again"
+        wrong = (
+            "retry: found --state filtered, expected failed, dead or 'not crawled': what was filtered would be filtered"
+            " again"
+        )
     elif opts.lost_items and (opts.state or opts.reason):
         wrong = (
             "--lost-items: found --state or --reason as well, expected one of them: what is lost is all crawled again"

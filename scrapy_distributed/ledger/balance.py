@@ -9,10 +9,13 @@ from typing import Any
 
 from scrapy_distributed.words import counted
 
+NOT_CRAWLED = "not crawled"  # the state of what is left of a run that was stopped
+
 
 @dataclass(frozen=True, kw_only=True)
 class Balance:
-    """Requests of a run by state; *diverted* is counted from the keys of the requests, the rest from the batches."""
+    """Requests of a run by state; *diverted* is counted from the keys of the requests, the rest from the batches. *not
+    crawled*: what was queued or in flight when the run was stopped."""
 
     diverted: int
     duplicates: int
@@ -22,6 +25,7 @@ class Balance:
     failed: int
     filtered: int
     dead: int
+    not_crawled: int = 0
 
     @property
     def difference(self) -> int:
@@ -30,7 +34,7 @@ class Balance:
 
     @property
     def ended(self) -> int:
-        return self.crawled + self.failed + self.filtered + self.dead
+        return self.crawled + self.failed + self.filtered + self.dead + self.not_crawled
 
     @property
     def holds(self) -> bool:
@@ -46,9 +50,11 @@ class Balance:
 
     def __str__(self) -> str:
         sign = "=" if self.holds else "!="
+        not_crawled = f" + {self.not_crawled:,} not crawled" if self.not_crawled else ""
         return (
             f"{self.diverted:,} diverted {sign} {self.queued:,} queued + {self.in_flight:,} in flight"
             f" + {self.crawled:,} crawled + {self.failed:,} failed + {self.filtered:,} filtered + {self.dead:,} dead"
+            f"{not_crawled}"
         )
 
 

@@ -10,15 +10,16 @@ import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from scrapy_distributed.errors import LedgerError
-from scrapy_distributed.ledger.balance import Balance, Losses
+from scrapy_distributed.ledger.balance import NOT_CRAWLED, Balance, Losses
 from scrapy_distributed.ledger.records import (
     AcceptedAttempt,
     AttemptRecord,
@@ -31,7 +32,7 @@ from scrapy_distributed.ledger.records import (
 from scrapy_distributed.ledger.spooled import own_from_json, spool_name, spooled
 from scrapy_distributed.ledger.sqlite_schema import check_beside, check_format, check_tables, read_balance, read_losses
 from scrapy_distributed.ledger.states import Attempt, AttemptState
-from scrapy_distributed.wire.bitmap import bitmap_from_bytes
+from scrapy_distributed.wire.bitmap import bitmap_from_bytes, has_bit
 from scrapy_distributed.wire.payload import decode_payload, loads, url_of
 from scrapy_distributed.wire.receipt import FeedFile, ItemsFile
 from scrapy_distributed.words import shortened
@@ -40,9 +41,12 @@ PAGE = 1000  # rows
 LAST = 2**63 - 1
 MAX_NESTED = 100  # lists and objects in the identity of a run, which has three
 
-RUNS = "SELECT id, name, identity, started, walked, ended FROM run ORDER BY id"
-BATCHES = """
-SELECT batch.number, parent, batch.state, batch.size, avoid, crawled, failed, filtered, dead, moved, batch.attempts,
+RUNS = "SELECT id, name, identity, started, walked, ended, stopped FROM run ORDER BY id"
+BATCHES = f"""
+SELECT batch.number, parent,
+    iif(batch.state <> 'settled' AND (SELECT stopped FROM run WHERE id = batch.run) IS NOT NULL, '{NOT_CRAWLED}',
+        batch.state),
+    batch.size, avoid, crawled, failed, filtered, dead, moved, batch.attempts,
     last.node, last.state, last.reason,
     (SELECT sum(items) FROM attempt WHERE run = batch.run AND batch = batch.number AND attempt.state = 'accepted')
 FROM batch LEFT JOIN attempt AS last
@@ -59,6 +63,11 @@ OUTCOMES = """
 SELECT batch, position, state, reason, again FROM outcome
 WHERE run = :run AND (batch, position) > (:batch, :position) AND batch <= :last ORDER BY batch, position LIMIT :page
 """
+LEFT = """
+SELECT number, settled, payload FROM batch
+WHERE run = :run AND number > :after AND state <> 'settled' ORDER BY number LIMIT 1
+"""
+QUEUED = "SELECT id, bodies FROM queued WHERE run = :run AND id > :after ORDER BY id LIMIT 1"
 PAYLOAD = "SELECT payload FROM batch WHERE run = ? AND number = ?"
 OWN = "SELECT own FROM run WHERE id = ?"
 SPOOLED = "SELECT spooled FROM run WHERE id = ?"
@@ -91,12 +100,8 @@ class LedgerReader:
     def runs(self) -> list[RunRecord]:
         """The runs, oldest first."""
         with self._reading():
-            return [
-                RunRecord(
-                    id=number, name=name, identity=_identity(identity), started=started, walked=walked, ended=ended
-                )
-                for number, name, identity, started, walked, ended in self._db.execute(RUNS)
-            ]
+            return [RunRecord(**_named(RunRecord, (*row[:2], _identity(row[2]), *row[3:])))
+                    for row in self._db.execute(RUNS)]  # fmt: skip
 
     def balance(self, run: int) -> Balance:
         with self._reading():
@@ -116,11 +121,10 @@ class LedgerReader:
 
     def each_batch(self, run: int, first: int = 1, last: int = LAST) -> Iterator[BatchRecord]:
         """The batches from *first* to *last* by number."""
-        names = [field.name for field in fields(BatchRecord)]  # in the order of the columns
         while True:
             values = {"run": run, "first": first, "last": last, "page": PAGE}
             with self._reading():
-                page = [BatchRecord(**dict(zip(names, row, strict=True))) for row in self._db.execute(BATCHES, values)]
+                page = [BatchRecord(**_named(BatchRecord, row)) for row in self._db.execute(BATCHES, values)]
             yield from page
             if len(page) < PAGE:
                 return
@@ -166,6 +170,32 @@ class LedgerReader:
             if len(page) < PAGE:
                 return
             after = page[-1][:2]
+
+    def not_crawled(self, run: RunRecord) -> Iterator[OutcomeRecord]:
+        """The requests of a *run* that was stopped which nobody has crawled: of its batches, then those in none."""
+        if run.stopped is None:
+            return
+        left = partial(OutcomeRecord, state=NOT_CRAWLED, reason=run.stopped, again=True)
+        after = 0
+        while row := self._next(LEFT, run.id, after):
+            with self._reading():
+                after, settled, payload = row
+                elements = enumerate(decode_payload(payload))
+                urls = [(position, url_of(element)) for position, element in elements if not has_bit(settled, position)]
+            for position, url in urls:
+                yield left(batch=after, position=position, url=url)
+        after = 0
+        while row := self._next(QUEUED, run.id, after):
+            with self._reading():
+                after, bodies = row
+                urls = list(enumerate(map(url_of, loads(bodies))))
+            for position, url in urls:
+                yield left(batch=0, position=position, url=url)
+
+    def _next(self, query: str, run: int, after: int) -> tuple[Any, ...] | None:
+        with self._reading():
+            row: tuple[Any, ...] | None = self._db.execute(query, {"run": run, "after": after}).fetchone()
+            return row
 
     def accepted(self, run: int) -> list[AcceptedAttempt]:
         """The attempts that count, by batch and number: their feeds together are the result of the run. As batch 0 come
@@ -240,6 +270,11 @@ class LedgerReader:
             raise LedgerError(
                 f"{self.path}: can't be read as ledger: {shortened(str(error))}; is it damaged? --ledger names another"
             ) from None
+
+
+def _named(record: type[Any], row: Sequence[Any]) -> dict[str, Any]:
+    """*row*, whose columns are in the order of the fields of *record*, by their names."""
+    return dict(zip((field.name for field in fields(record)), row, strict=True))
 
 
 def _identity(text: Any) -> dict[str, Any]:

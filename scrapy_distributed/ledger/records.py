@@ -43,7 +43,8 @@ def _given(*values: Any) -> list[Any]:
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """A run. *identity*: project, spider and what else tells it from others. *started*, *walked* (when the crawl on the
-    coordinator had found all) and *ended* are seconds since the epoch."""
+    coordinator had found all) and *ended* are seconds since the epoch; *stopped*: why nothing more of it is crawled,
+    where a limit or the spider has ended it early."""
 
     id: int
     name: str
@@ -51,10 +52,11 @@ class RunRecord:
     started: float
     walked: float | None
     ended: float | None
+    stopped: str | None
 
     def __post_init__(self) -> None:
         check_counts(self.id)
-        check_texts(self.name)
+        check_texts(self.name, *_given(self.stopped))
         check_times(self.started, *_given(self.walked, self.ended))
 
 
@@ -118,7 +120,8 @@ class AttemptRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeRecord:
-    """A request that failed, was filtered or is dead. *again*: nothing of it is in a feed, so it may be tried again."""
+    """A request that failed, was filtered, is dead or was not crawled. *batch*: 0 where it was in none yet. *again*:
+    nothing of it is in a feed, so it may be tried again."""
 
     batch: int
     position: int

@@ -39,7 +39,7 @@ LONGEST_LOG = 4000  # pages of the write-ahead log
 LEAST_LOG = 16
 LOG_PART = 16  # and no more than this part of what is free on its disk
 
-FIND_RUN = "SELECT id, name, walked FROM run WHERE identity = ? AND ended IS NULL"
+FIND_RUN = "SELECT id, name, walked, stopped FROM run WHERE identity = ? AND ended IS NULL"
 ADD_RUN = "INSERT INTO run (name, identity, started) VALUES (?, ?, ?)"
 ABANDON_RUN = "UPDATE run SET ended = ? WHERE id = ?"
 OTHER_RUNS = "SELECT name FROM run WHERE ended IS NULL AND id <> ? ORDER BY id"
@@ -99,7 +99,7 @@ class Ledger:
                 store.db.execute(ABANDON_RUN, (time.time(), found[0]))
                 found = None
             if found:
-                store.run_id, store.run_name, walked = found
+                store.run_id, store.run_name, walked, store.stopped = found
                 self._see_all()
                 return walked is None
             store.run_name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"

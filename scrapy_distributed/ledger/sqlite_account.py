@@ -25,6 +25,13 @@ UNION ALL SELECT 1 FROM found WHERE run = :run LIMIT 1
 ACCEPTED_STATS = """
 SELECT stats FROM attempt WHERE run = ? AND state = 'accepted' AND stats IS NOT NULL ORDER BY batch, number
 """
+STOP_RUN = "UPDATE run SET stopped = :why, walked = ifnull(walked, :now) WHERE id = :run"
+STOP_ATTEMPTS = """
+UPDATE attempt SET state = 'rejected', ended = :now, reason = iif(reason IS NULL, '', reason || '; ') || :why
+WHERE run = :run AND state IN ('bound', 'sent', 'unknown')
+"""
+STOP_BATCHES = "UPDATE batch SET state = 'ready' WHERE run = :run AND state = 'in flight' AND state <> 'settled'"
+ITEMS = "SELECT sum(ifnull(home, items)) FROM attempt WHERE run = ? AND state = 'accepted'"
 END_RUN = "UPDATE run SET ended = :now, walked = ifnull(walked, :now) WHERE id = :run AND (:walked OR walked > 0)"
 
 
@@ -50,13 +57,41 @@ class Account:
 
     @while_available
     def settled(self) -> bool:
-        """Whether nothing is queued and every batch is settled."""
-        return self._store.db.execute(UNSETTLED, {"run": self._store.run_id}).fetchone() is None
+        """Whether nothing is queued and every batch is settled, or nothing more is to be crawled."""
+        return (
+            self._store.stopped is not None
+            or self._store.db.execute(UNSETTLED, {"run": self._store.run_id}).fetchone() is None
+        )
 
     @while_available
     def posted(self) -> bool:
-        """Whether every request has been taken by a node, those of the open batch included."""
-        return self._store.db.execute(UNPOSTED, {"run": self._store.run_id}).fetchone() is None
+        """Whether every request has been taken by a node, those of the open batch included, or none is to be."""
+        return (
+            self._store.stopped is not None
+            or self._store.db.execute(UNPOSTED, {"run": self._store.run_id}).fetchone() is None
+        )
+
+    @property
+    def stopped(self) -> str | None:
+        """Why nothing more of the run is crawled, if that is so."""
+        return self._store.stopped
+
+    @while_available
+    def items(self) -> int:
+        """How many items the attempts that count have brought."""
+        (items,) = self._store.row(ITEMS, (self._store.run_id,))
+        return items or 0
+
+    @while_available
+    def stop(self, why: str) -> None:
+        """Nothing more of the run is crawled: what is queued or in flight is *not crawled*, and no attempt counts any
+        more that has not yet. Its walk is over. Survives a power cut."""
+        values = {"run": self._store.run_id, "now": time.time(), "why": why}
+        with self._store.transaction(durable=True):
+            self._store.db.execute(STOP_ATTEMPTS, values | {"why": f"the crawl has ended before: {why}"})
+            self._store.db.execute(STOP_BATCHES, values)
+            self._store.db.execute(STOP_RUN, values)
+        self._store.stopped = why
 
     @while_available
     def end(self, *, walked: bool = False) -> bool:

@@ -47,7 +47,10 @@ class Bookings:
 
     @while_available
     def ready(self) -> list[tuple[int, str | None]]:
-        """The next batches to send, each with the node where it was last: for each such node the first one."""
+        """The next batches to send, each with the node where it was last: for each such node the first one. None of a
+        run that was stopped."""
+        if self._store.stopped is not None:
+            return []
         return self._store.db.execute(READY, {"run": self._store.run_id}).fetchall()
 
     @while_available

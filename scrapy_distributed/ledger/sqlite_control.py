@@ -8,15 +8,21 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
+from scrapy_distributed.ledger.balance import NOT_CRAWLED
 from scrapy_distributed.ledger.spooled import own_from_json, spool_name
 from scrapy_distributed.ledger.sqlite_batches import Batches, as_text
+from scrapy_distributed.ledger.sqlite_schema import read_balance
 from scrapy_distributed.ledger.sqlite_store import Store
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes, bits
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.payload import decode_payload
 
 LAST_RUN = "SELECT id, name FROM run ORDER BY id DESC LIMIT 1"
-REOPEN_RUN = "UPDATE run SET ended = NULL WHERE id = ?"
+STOPPED = "SELECT stopped FROM run WHERE id = ?"
+# Its walk was cut short by what has stopped it, too.
+REOPEN_RUN = """
+UPDATE run SET ended = NULL, walked = iif(stopped IS NULL, walked, NULL), stopped = NULL WHERE id = ?
+"""
 WALK_AGAIN = "UPDATE run SET walked = NULL WHERE id = ?"
 UNDONE = """
 SELECT batch, position, state, reason, again FROM outcome WHERE run = ? AND state IN ('failed', 'dead')
@@ -53,7 +59,8 @@ class Control:
         self._batches = batches
 
     def retry(self, wanted: Callable[[str, str], bool]) -> tuple[int, int]:
-        """Put the dead and the failed requests for whose (state, reason) *wanted* is true into new batches.
+        """Put the dead and the failed requests for whose (state, reason) *wanted* is true into new batches. A run that
+        was stopped goes on then, or where what is not crawled is wanted: with all that is not crawled.
 
         Returns how many, and how many are left out since their callback had begun: items of them may be in a feed."""
         with self._last_run():
@@ -64,9 +71,13 @@ class Control:
                     left_out += not again
                     if again:
                         chosen.setdefault(batch, []).append(position)
-            if chosen:
+            (stopped,) = self._store.row(STOPPED, (self._store.run_id,))
+            not_crawled = read_balance(self._store.db, self._store.run_id).not_crawled
+            if chosen or (not_crawled and wanted(NOT_CRAWLED, stopped)):
                 self._retry(chosen)
-        return sum(map(len, chosen.values())), left_out
+            else:
+                not_crawled = 0
+        return sum(map(len, chosen.values())) + not_crawled, left_out
 
     def lose_items(self, names: Collection[str]) -> int:
         """The files called *names* in the spool are lost: their attempts do not count any more, and what these had

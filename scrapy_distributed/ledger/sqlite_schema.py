@@ -2,6 +2,7 @@
 
 =========== ===========================================================================================================
 ``run``     one crawl of a coordinator, with all its interruptions; *walked*: its own crawl had found everything;
+            *stopped*: why nothing more of it is crawled, where a limit or the spider has ended it early;
             *lost*: what failed of that crawl, reason -> number of requests (or items), as JSON; *appended*: files
             that feeds of it append to -> the length that each had before, and length and digest of what the run has
             written there, as JSON; *own*: stored feeds of what the coordinator has scraped itself, where workers have
@@ -42,13 +43,13 @@ from scrapy_distributed.ledger.balance import Balance, Losses
 from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.ledger.sums import sum_of_reasons
 
-FORMAT = 5
+FORMAT = 6
 APPLICATION = 0x53434450  # "SCDP", so that another program's file is not taken for a ledger
 
 SCHEMA = f"""
 CREATE TABLE run (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, started REAL NOT NULL,
-    walked REAL, ended REAL, duplicates INTEGER NOT NULL DEFAULT 0,
+    walked REAL, ended REAL, stopped TEXT, duplicates INTEGER NOT NULL DEFAULT 0,
     batches INTEGER NOT NULL DEFAULT 0, lost TEXT NOT NULL DEFAULT '{{}}', appended TEXT NOT NULL DEFAULT '{{}}',
     own TEXT NOT NULL DEFAULT '[]', unexported INTEGER NOT NULL DEFAULT 0, spooled TEXT NOT NULL DEFAULT '{{}}'
 );
@@ -110,7 +111,8 @@ SELECT (SELECT count(*) FROM request WHERE run = :run)
         + (SELECT coalesce(sum(size), 0) FROM found WHERE run = :run)
         + coalesce(sum(iif(state = 'ready', size - crawled - failed - filtered - dead - moved, 0)), 0),
     coalesce(sum(iif(state = 'in flight', size - crawled - failed - filtered - dead - moved, 0)), 0),
-    coalesce(sum(crawled), 0), coalesce(sum(failed), 0), coalesce(sum(filtered), 0), coalesce(sum(dead), 0)
+    coalesce(sum(crawled), 0), coalesce(sum(failed), 0), coalesce(sum(filtered), 0), coalesce(sum(dead), 0),
+    (SELECT stopped FROM run WHERE id = :run)
 FROM batch WHERE run = :run
 """
 LOST_OWN = "SELECT lost FROM run WHERE id = ?"
@@ -241,12 +243,14 @@ def _damaged(path: Path, complaint: str) -> LedgerError:
 
 
 def read_balance(db: sqlite3.Connection, run: int) -> Balance:
-    diverted, duplicates, queued, in_flight, crawled, failed, filtered, dead = db.execute(
-        BALANCE, {"run": run}
-    ).fetchone()
+    diverted, duplicates, queued, in_flight, *ended, stopped = db.execute(BALANCE, {"run": run}).fetchone()
+    crawled, failed, filtered, dead = ended
+    not_crawled = 0
+    if stopped is not None:
+        queued, in_flight, not_crawled = 0, 0, queued + in_flight
     return Balance(
         diverted=diverted, duplicates=duplicates, queued=queued, in_flight=in_flight,
-        crawled=crawled, failed=failed, filtered=filtered, dead=dead,
+        crawled=crawled, failed=failed, filtered=filtered, dead=dead, not_crawled=not_crawled,
     )  # fmt: skip
 
 

@@ -48,7 +48,8 @@ def damage(what: str) -> Iterator[None]:
 
 
 class Store:
-    """The open ledger at *path*. *run_id* and *run_name*: of its run; 0 and '' while none has begun."""
+    """The open ledger at *path*. *run_id* and *run_name*: of its run; 0 and '' while none has begun.
+    *stopped*: why nothing more of it is crawled, if that is so."""
 
     def __init__(self, *, path: Path, db: sqlite3.Connection, seen: Seen, occurrences: Occurrences) -> None:
         self.path = path
@@ -57,6 +58,7 @@ class Store:
         self.occurrences = occurrences
         self.run_id = 0
         self.run_name = ""
+        self.stopped: str | None = None
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:

@@ -7,6 +7,7 @@ A batch. One that is settled stays so: halves, what is tried on another node, an
     IN_FLIGHT --settle-->                       SETTLED    nothing is left
     IN_FLIGHT --lose, reject, settle-->         SETTLED    it has died too often: halved, or what is left is dead
     READY     --settle-->                       SETTLED    a lost attempt has come home, and nothing is left
+    IN_FLIGHT --stop-->                         READY      nothing more of its run is crawled
 
 An attempt::
 
@@ -15,6 +16,7 @@ An attempt::
     BOUND, SENT, UNKNOWN --unsent--> UNSENT
     BOUND, SENT, UNKNOWN --settle--> ACCEPTED
     BOUND, SENT, UNKNOWN --reject--> REJECTED
+    BOUND, SENT, UNKNOWN --stop-->   REJECTED  its run was stopped
     ACCEPTED             --lose_items--> REJECTED  what has come home is lost here, and an operator says so
 """
 

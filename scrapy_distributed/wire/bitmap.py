@@ -18,5 +18,10 @@ def bitmap_to_bytes(bitmap: int) -> bytes:
     return bitmap.to_bytes((bitmap.bit_length() + 7) // 8, "little")
 
 
+def has_bit(data: bytes, position: int) -> bool:
+    """Whether the bitmap in *data* has *position*, without making a number of all of it."""
+    return position // 8 < len(data) and bool(data[position // 8] >> position % 8 & 1)
+
+
 def bitmap_from_bytes(data: bytes) -> int:
     return int.from_bytes(data, "little")

@@ -155,7 +155,7 @@ def test_the_option_wins_over_the_setting(capsys: pytest.CaptureFixture[str], tm
         (["show", "1", "2"], "show: found '1 2', expected the number of a batch"),
         (["merge", "-O", "out"], "merge: expected the folders with the feeds"),
         (["merge", "items"], "merge: expected -O FILE"),
-        (["retry", "--state", "filtered"], "expected failed or dead"),
+        (["retry", "--state", "filtered"], "expected failed, dead or 'not crawled'"),
         (["list", "--state", "dead"], "--state is an option of failed, retry, found list"),
         (["merge", "--all-runs", "items", "-O", "out"], "--all-runs is an option of list, failed, check, found merge"),
     ],

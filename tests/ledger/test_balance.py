@@ -36,7 +36,10 @@ def test_it_says_itself_in_words_and_as_a_dict() -> None:
     assert str(balance) == "21 diverted = 1 queued + 2 in flight + 3 crawled + 4 failed + 5 filtered + 6 dead"
     assert str(replace(balance, diverted=1000)).startswith("1,000 diverted != ")
     assert " != " in str(replace(balance, dead=7))
+    stopped = replace(balance, diverted=25, not_crawled=4)
+    assert stopped.holds
+    assert str(stopped).endswith(" + 6 dead + 4 not crawled")
     assert balance.as_dict() == {
         "diverted": 21, "duplicates": 9, "queued": 1, "in_flight": 2, "crawled": 3, "failed": 4, "filtered": 5,
-        "dead": 6, "difference": 0,
+        "dead": 6, "not_crawled": 0, "difference": 0,
     }  # fmt: skip
