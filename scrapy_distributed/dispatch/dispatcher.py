@@ -67,7 +67,7 @@ class Dispatcher:
         self.stranded = stranded
         self.ledger_failed = ledger_failed
         self._extra = {"spider": spider}
-        self._closing = False
+        self._closing = self._dismissing = False
         self._posting = 0
         self.supervisor = Supervisor(
             ledger=ledger, judge=judge, config=config, spider=spider, stats=stats, clock=clock,
@@ -96,7 +96,7 @@ class Dispatcher:
 
     def send_ready(self) -> None:
         """Give ready batches to nodes with room, in strict round robin where all have room."""
-        while not self._closing:
+        while not (self._closing or self._dismissing):
             # A batch that should not go back to its last node does not hold up those behind it.
             turns = (
                 (batch, self.fleet.take_turn(avoid=last_node)) for batch, last_node in self.ledger.bookings.ready()
@@ -118,6 +118,15 @@ class Dispatcher:
         """Whether a node has nothing to do."""
         return any(member.idle_slots or (member.trust.doubt and member.has_room) for member in self.fleet.members)
 
+    async def dismiss(self, *, hurried: Callable[[], bool]) -> None:
+        """Send nothing more, and have the jobs under way end: those that wait are taken back, those that run report
+        what they have done. Until all that count are over, or nobody is to wait for them any more (*hurried*)."""
+        self._dismissing = True
+        for _, flight in self.fleet.flights():
+            flight.dismiss()
+        while not hurried() and (self._posting or any(flight.counts for _, flight in self.fleet.flights())):
+            await self._sleep(0.05)
+
     async def drain(self, seconds: float) -> None:
         """Send what is ready, as far as nodes answer, for at most *seconds*; look once more, and then no more."""
         deadline = self._now() + seconds
@@ -125,7 +134,11 @@ class Dispatcher:
             self.send_ready()
             while self._now() < deadline and (
                 self._posting
-                or (self.ledger.bookings.ready() and any(member.has_room for member in self.fleet.members))
+                or (
+                    not self._dismissing
+                    and self.ledger.bookings.ready()
+                    and any(member.has_room for member in self.fleet.members)
+                )
             ):
                 await self._sleep(0.05)
                 self.send_ready()

@@ -86,7 +86,7 @@ class Judge:
 
     def died(self, member: Member, flight: Flight, why: str, now: float) -> None:
         """It has ended without a final receipt. If it was at work, one of its requests may have killed it."""
-        blame = Blame.BATCH if flight.at_work else Blame.NODE
+        blame = Blame.NOBODY if flight.dismissed else Blame.BATCH if flight.at_work else Blame.NODE
         # One that is alone may kill its worker sooner, and be all that is left for the nodes to prove themselves.
         self._reject(member, flight, f"no receipt: {why}", blame, now, alone=flight.attempt.size == 1)
 

@@ -37,7 +37,7 @@ class Leases:
             return True
         if flight.unreadable > 1:  # a forged one may cost much, each time
             return False
-        urgent = member.trust.doubt or not flight.counts or flight.stalled or not flight.confirmed
+        urgent = member.trust.doubt or not flight.counts or flight.stalled or flight.dismissed or not flight.confirmed
         if urgent and ago >= self.poll_interval:  # also where looks are close together
             return True
         return member.pace.moved and not (queue_stands and flight.waiting)
@@ -45,7 +45,9 @@ class Leases:
     def node_is_to_be_asked(self, member: Member, flight: Flight, now: float) -> bool:
         """``status.json`` unpacks a node's whole queue, so it is asked where a receipt can't tell, and not always."""
         silent = now - flight.evidence > self.patience
-        return member.pace.moved or not flight.confirmed or silent or flight.fenced or flight.stalled
+        return (
+            member.pace.moved or not flight.confirmed or silent or flight.fenced or flight.stalled or flight.dismissed
+        )
 
     # When it is over
 

@@ -89,6 +89,16 @@ def test_what_is_not_wanted_is_told_to_end_and_killed_once_if_it_does_not(why: A
     assert one.signal_due(5 + 9 * KILL_AFTER) is None
 
 
+def test_one_that_is_dismissed_is_told_to_end_and_never_killed_while_it_counts() -> None:
+    one = flight()
+    one.dismiss()
+    assert one.signal_due(5) is Signal.INT
+    one.signalled(Signal.INT, 5)
+    assert one.signal_due(5 + 9 * KILL_AFTER) is None  # its feed may take its time
+    one.lose()
+    assert one.signal_due(5 + KILL_AFTER) is Signal.KILL
+
+
 def test_one_never_ran_if_nobody_has_it_or_it_was_told_to_end_before_it_started() -> None:
     one = flight()
     assert one.never_ran
@@ -137,7 +147,7 @@ class AnyNews(RuleBasedStateMachine):
     def node(self, said: str) -> None:
         getattr(self.flight, said)(self.now)
 
-    @rule(said=st.sampled_from(["arrived", "left_the_queue", "lose", "fence"]))
+    @rule(said=st.sampled_from(["arrived", "left_the_queue", "lose", "fence", "dismiss"]))
     def other(self, said: str) -> None:
         getattr(self.flight, said)()
 
@@ -152,7 +162,8 @@ class AnyNews(RuleBasedStateMachine):
     def end(self) -> None:
         signal = self.flight.signal_due(self.now)
         if signal is not None:
-            assert not (self.flight.counts and not self.flight.stalled)
+            wanted = self.flight.counts and not self.flight.stalled
+            assert not wanted or (self.flight.dismissed and signal is Signal.INT)
             if signal is Signal.KILL:
                 assert self.flight.signalled_at is not None
                 assert self.now - self.flight.signalled_at >= KILL_AFTER

@@ -327,6 +327,62 @@ async def test_the_last_look_waits_for_no_node(make_rig: Callable[..., Rig], why
 
 
 @pytest_twisted.ensureDeferred
+async def test_jobs_of_a_crawl_that_ends_are_taken_back_or_report_what_they_have_done(rig: Rig) -> None:
+    rig.batches(2, 2, 2)
+    await rig.start()
+    (running,) = rig.fakes[0].start_pending(1)
+    rig.report(0, running, sequence=1, final=False, settled=0, activity=1)
+    rig.fakes[0].deaf = True  # it has requests under way
+    await rig.look()
+    ended: list[bool] = []
+    ending = Deferred.fromCoroutine(rig.dispatcher.dismiss(hurried=lambda: False))
+    ending.addCallback(lambda _: ended.append(True))
+    rig.batches(1)
+    await rig.look(2 * POLL)
+    await until(lambda: not (rig.jobs(0, "pending") or rig.jobs(1, "pending")))
+    assert rig.fakes[0].signals.count((running.id, "INT")) == 1
+    assert (ended, rig.attempts(1), rig.attempts(2)) == ([], [("n0", "sent")], [("n1", "unsent")])
+    rig.report(0, running, settled=1, finish_reason="shutdown")
+    rig.fakes[0].finish()
+    await rig.look(2 * POLL)
+    await until(lambda: rig.attempts(1) == [("n0", "accepted")])
+    rig.clock.advance(POLL)
+    assert ended == [True]
+    assert (rig.balance(), rig.posts()) == ({"diverted": 7, "queued": 6, "crawled": 1}, 3)
+    assert rig.count("attempts/rejected") == 0
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_ends_without_a_receipt_as_it_was_told_to_is_nobodys_fault(rig: Rig) -> None:
+    rig.batches(2)
+    await rig.start()
+    rig.fakes[0].start_pending()
+    await rig.look()
+    ending = Deferred.fromCoroutine(rig.dispatcher.dismiss(hurried=lambda: False))
+    rig.fakes[0].finish()
+    await rig.look(2 * POLL)
+    await until(lambda: rig.attempts() == [("n0", "rejected")])
+    rig.clock.advance(POLL)
+    assert ending.called
+    assert rig.members[0].trust.well
+
+
+@pytest_twisted.ensureDeferred
+async def test_who_is_in_a_hurry_waits_for_no_job(rig: Rig) -> None:
+    rig.batches(2)
+    await rig.start()
+    rig.fakes[0].start_pending()
+    rig.fakes[0].deaf = True
+    hurried: list[bool] = []
+    ending = Deferred.fromCoroutine(rig.dispatcher.dismiss(hurried=lambda: bool(hurried)))
+    await rig.look()
+    assert not ending.called
+    hurried.append(True)
+    await rig.look()
+    assert (ending.called, rig.attempts()) == (True, [("n0", "sent")])
+
+
+@pytest_twisted.ensureDeferred
 async def test_what_still_runs_when_the_run_is_over_is_killed(rig: Rig) -> None:
     rig.batches(2)
     await rig.start()
