@@ -98,7 +98,7 @@ class Coordinator:
         )  # fmt: skip
         self.ending = Ending(
             crawler, config=config, ledger=self.ledger, walk=self.walk, diversion=self.diversion, cutter=self.cutter,
-            discoveries=self.discoveries, dispatcher=self.dispatcher, keeper=self.keeper,
+            discoveries=self.discoveries, dispatcher=self.dispatcher, keeper=self.keeper, clock=clock,
         )  # fmt: skip
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
@@ -355,7 +355,7 @@ class Coordinator:
         self.cutter.size.job_ended(receipt.stats, receipt.settled.bit_count(), self.cutter.elapsed, node)
         if receipt.targets:
             self.discoveries.divert()
-        self.ending.job_counts(node, receipt, items_come_home=self.homecoming is not None)
+        self.ending.job_counts(node, receipt)
 
     # The end: see ``ending``
 

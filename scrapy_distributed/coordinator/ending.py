@@ -11,6 +11,7 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import CloseSpider, DontCloseSpider
 from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from scrapy_distributed.config.config import Config
@@ -27,10 +28,18 @@ from scrapy_distributed.wire.receipt import Receipt
 
 logger = logging.getLogger(__name__)
 
+RESUMABLE = frozenset((
+    "finished", "shutdown", "memusage_exceeded", "fleet_unusable", "ledger_failed", "start_refused", "start_error",
+))  # fmt: skip
+"""For these reasons the crawl closes as a whole, or because it can't go on just now. Whatever else closes it is a limit
+of its own, or its spider: then it is to be over."""
+END_OF_WALK = "closespider_pagecount"  # only that: what has been found by then is crawled
+LOOK_SECONDS = 0.2
+
 
 class Ending:
     """Closes the crawl of *crawler*, once. *keeper*: what has items to be stored before the run is over, if anything
-    has. *closing*: it is closing already."""
+    has. *closing*: it is closing already. *reason*: why, as Scrapy has it."""
 
     def __init__(
         self,
@@ -44,6 +53,7 @@ class Ending:
         discoveries: Discoveries,
         dispatcher: Dispatcher,
         keeper: Keeper | None,
+        clock: Any,
     ) -> None:
         self.crawler = crawler
         self.spider = crawler.spider
@@ -55,9 +65,11 @@ class Ending:
         self.discoveries = discoveries
         self.dispatcher = dispatcher
         self.keeper = keeper
+        self.clock = clock
         self.closing = False
+        self.reason = ""
         self._wound_up = self._unwritten = False
-        self._items_elsewhere = 0  # in the feeds of jobs that count
+        self._can_settle = True
         self._says_walked = False  # the ledger says that the walk is done, and has not been told yet that it goes on
         self._failing: Callable[[], None] | None = None
 
@@ -75,9 +87,7 @@ class Ending:
                 # Another handler of the signal may have given the engine more to do.
                 if self.crawler.engine.spider_is_idle() and not self.walk.waits:
                     self.walk.is_done()
-                    self.ledger.intake.lost_own(self.walk.lost)
-                    if self.keeper is None or self.keeper.own_is_safe():
-                        self.ledger.intake.walked()
+                    self._note_walked()
             if self.walk.over:
                 self.cutter.cut_rest()
         except LedgerUnavailableError as error:
@@ -149,17 +159,19 @@ class Ending:
         )  # fmt: skip
         self.close("fleet_unusable")
 
-    def job_counts(self, node: str, receipt: Receipt, *, items_come_home: bool) -> None:
-        """Close where the spider has closed itself in a job, or the fleet has as many items as the crawl may have: of
-        those that come home Scrapy's own extension knows."""
-        self._items_elsewhere += 0 if items_come_home else receipt.items
+    def job_counts(self, node: str, receipt: Receipt) -> None:
+        """Close where the spider has closed itself in a job, or the run has as many items as the crawl may have: of
+        those of earlier commands, and of feeds of workers, Scrapy's own extension does not know."""
+        most = self.crawler.settings.getint("CLOSESPIDER_ITEMCOUNT")
         if receipt.stats.get("distributed/closed_itself"):
             logger.info("The spider has closed itself on %s: %s", node, receipt.finish_reason, extra=self._extra)
             self.close(receipt.finish_reason if receipt.finish_reason != "finished" else "closed_itself")
-        elif 0 < self.crawler.settings.getint("CLOSESPIDER_ITEMCOUNT") <= self._items_elsewhere:
+        elif 0 < most <= self.ledger.account.items():
             self.close("closespider_itemcount")
 
     def close(self, reason: str) -> None:
+        if self.closing and self.reason == END_OF_WALK:  # and is waited for
+            self.reason, self._can_settle = reason, False
         if not self.closing and self.crawler.engine is not None:
             self.closing = True
             self.discoveries.stop()
@@ -169,32 +181,70 @@ class Ending:
 
     def connect(self) -> None:
         """To be called when the engine is there: what is under way is to come home before anybody who takes items has
-        closed, and Scrapy waits for pipelines before it tells them."""
-        assert self.crawler.engine is not None
-        self.crawler.engine.scraper.itemproc.methods["close_spider"].append(self._wind_up)
+        closed, and Scrapy waits for pipelines before it tells them. It tells them why only when they have closed."""
+        engine: Any = self.crawler.engine
+        engine.scraper.itemproc.methods["close_spider"].append(self._wind_up)
+        close = engine.close_spider_async
+
+        async def close_spider_async(*, reason: str = "cancelled") -> None:
+            self.reason = self.reason or reason
+            await close(reason=reason)
+
+        engine.close_spider_async = close_spider_async
+
+    @property
+    def _stops(self) -> bool:
+        """Whether the run is to be over as well, with what is not crawled."""
+        return self.reason not in ("", *RESUMABLE, END_OF_WALK)
 
     async def _wind_up(self) -> None:
-        """Nothing more is sent from now on, and what has come home by now goes where items go."""
+        """What is under way comes home as far as it is waited for, then nothing more is sent; and what has come home
+        goes where items go."""
         if self._wound_up:
             return
         self.closing = self._wound_up = True
-        self.discoveries.stop()
         try:
             if self._says_walked:
                 self._walk_on()
             if self.dispatcher.started:
-                if self.diversion.divert():  # what can't travel, and nobody crawls any more
-                    self.walk.failed = True
-                self.cutter.cut_all()
-                self.cutter.size.idle(False, self.cutter.elapsed)
-                drain = self.dispatcher.drain(self.config.shutdown_timeout)
-                await maybe_deferred_to_future(Deferred.fromCoroutine(drain))
+                await maybe_deferred_to_future(Deferred.fromCoroutine(self._land()))
         except LedgerUnavailableError as error:
             self._tell_unwritten(error)
         except Exception:  # what has come home goes into the feeds all the same
             logger.exception("Looking after the run failed at its end", extra=self._extra)
+        finally:
+            self.discoveries.stop()
         if self.keeper is not None:
             await self.keeper.finish()
+
+    async def _land(self) -> None:
+        if self.diversion.divert() and self.reason != END_OF_WALK:  # what can't travel, and nobody crawls any more
+            self.walk.failed = True
+        if self.reason == END_OF_WALK:
+            await self._settle()
+        self.discoveries.stop()
+        self.cutter.cut_all()
+        self.cutter.size.idle(False, self.cutter.elapsed)
+        if self._stops:
+            logger.info("The crawl ends (%s): its jobs are told to, and what they have done is waited for", self.reason,
+                        extra=self._extra)  # fmt: skip
+            await self.dispatcher.dismiss(hurried=lambda: self._hurried)
+        await self.dispatcher.drain(self.config.shutdown_timeout)
+
+    async def _settle(self) -> None:
+        """The walk is over, and what it has found is crawled."""
+        logger.info("The crawl on this machine ends (%s): what it has found is crawled", self.reason, extra=self._extra)
+        self.cutter.cut_all()
+        self.walk.is_done()
+        self._note_walked()
+        while self._can_settle and not self._hurried and not self.done:
+            self.cutter.cut_rest()
+            await deferLater(self.clock, LOOK_SECONDS)
+
+    @property
+    def _hurried(self) -> bool:
+        """Whether nobody is to wait any more: by Ctrl-C, say, while the crawl is closing."""
+        return not self.crawler.crawling
 
     async def shut_down(self, reason: str) -> None:
         """The spider is closed: the feeds are stored, and the run ends, if it is over."""
@@ -202,9 +252,7 @@ class Ending:
             await self._wind_up()
             stored = self.keeper is None or await self.keeper.close()
             if self.dispatcher.started and not self._unwritten:
-                self.ledger.intake.lost_own(self.walk.lost)
-                if stored and self.walk.done and (self.keeper is None or self.keeper.own_is_safe()):
-                    self.ledger.intake.walked()
+                self._note_end(stored=stored)
                 over = report(
                     self.ledger, self.crawler, reason, targets=str(self.diversion.diverter), wait=self.config.wait,
                     stored=stored, walked=self.walk.done, batch_size=self.cutter.size, slots=self.cutter.slots,
@@ -216,6 +264,22 @@ class Ending:
             self._tell_unwritten(error)
         finally:
             self.ledger.close()
+
+    def _note_walked(self) -> None:
+        self.ledger.intake.lost_own(self.walk.lost)
+        if self.keeper is None or self.keeper.own_is_safe():
+            self.ledger.intake.walked()
+
+    def _note_end(self, *, stored: bool) -> None:
+        if self._stops and (stored or self.keeper is None or self.keeper.own_is_safe()):
+            self.ledger.intake.lost_own(self.walk.lost)
+            while self.ledger.intake.divert_found() is not None:  # so that each is counted once
+                pass
+            self.ledger.account.stop(self.reason)
+        elif stored and self.walk.done:
+            self._note_walked()
+        else:
+            self.ledger.intake.lost_own(self.walk.lost)
 
     def _tell_unwritten(self, error: LedgerUnavailableError) -> None:
         self._unwritten = True

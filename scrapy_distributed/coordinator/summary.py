@@ -70,6 +70,12 @@ def _tell_what_to_do(
             " All others are kept; then the same command writes the feeds again, and crawls only what is not settled",
             ledger.run, extra=extra,
         )  # fmt: skip
+    elif over and ledger.account.stopped is not None:
+        logger.info(
+            "Run %s is over, it was stopped (%s): %d requests are not crawled. The same command begins a new one; to go"
+            " on with it: scrapy batches retry --ledger %s, then the same command", ledger.run,
+            ledger.account.stopped, balance.not_crawled, ledger.path, extra=extra,
+        )  # fmt: skip
     elif not over:
         logger.warning(
             "Run %s is not finished (%s): %d requests are queued, %d in flight; %s, the same command takes it up"

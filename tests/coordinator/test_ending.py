@@ -15,6 +15,7 @@ from scrapy import signals
 from scrapy.exceptions import CloseSpider, DontCloseSpider
 from stopped_engine import Stopped, target
 from twisted.internet import reactor
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.errors import LedgerUnavailableError
@@ -49,27 +50,31 @@ def find(stopped: Stopped, *numbers: int) -> None:
         assert stopped.coordinator.diversion.takes(target(number))
 
 
+async def close(stopped: Stopped, reason: str) -> None:
+    """As Scrapy's extensions do."""
+    engine: Any = stopped.crawler.engine
+    await engine.close_spider_async(reason=reason)
+
+
 # What jobs say
 
 
 @pytest_twisted.ensureDeferred
-@pytest.mark.parametrize(("at_home", "reasons"), [(False, ["closespider_itemcount"]), (True, [])])
-async def test_items_in_feeds_of_jobs_count_for_the_limit_of_the_crawl(
-    start: Start, at_home: bool, reasons: list[str]
-) -> None:
+async def test_items_of_the_fleet_count_for_the_limit_of_the_crawl_also_those_of_earlier_commands(start: Start) -> None:
     stopped = start()
     stopped.crawler.settings.frozen = False
     stopped.crawler.settings.set("CLOSESPIDER_ITEMCOUNT", 5)
     taker = stopped.begin()
-    taker.room = 1
-    find(stopped, 1)
-    stopped.coordinator.diversion.divert()
-    stopped.coordinator.cutter.cut_all()
-    for _ in range(2):
+    taker.room = 2
+    for number in (1, 2):
         assert await told(stopped) == []
-        report = receipt(taker.attempts[0], items=3)
-        stopped.coordinator.ending.job_counts("n1", report, items_come_home=at_home)
-    assert await told(stopped) == reasons
+        find(stopped, number)
+        stopped.coordinator.diversion.divert()
+        stopped.coordinator.cutter.cut_all()
+        report = receipt(taker.attempts[-1], items=3)
+        stopped.ledger.verdicts.settle(taker.attempts[-1], report, max_attempts=1)
+        stopped.coordinator.ending.job_counts("n1", report)
+    assert await told(stopped) == ["closespider_itemcount"]
 
 
 @pytest_twisted.ensureDeferred
@@ -82,7 +87,7 @@ async def test_a_spider_that_has_closed_itself_in_a_job_closes_the_crawl(start: 
     stopped.coordinator.diversion.divert()
     stopped.coordinator.cutter.cut_all()
     report = receipt(taker.attempts[0], finish_reason=said, stats={"distributed/closed_itself": 1})
-    stopped.coordinator.ending.job_counts("n1", report, items_come_home=True)
+    stopped.coordinator.ending.job_counts("n1", report)
     assert await told(stopped) == [reason]
 
 
@@ -230,10 +235,14 @@ class Drained:
 
     def __init__(self, stopped: Stopped) -> None:
         self.stopped = stopped
+        self.dismissed = False
         self.seen: dict[str, int] = {}
         self.batches = 0
 
     def send_ready(self) -> None: ...
+
+    async def dismiss(self, *, hurried: Callable[[], bool]) -> None:
+        self.dismissed = True
 
     async def drain(self, deadline: float) -> None:
         self.seen = states(self.stopped.ledger)
@@ -252,6 +261,58 @@ async def test_what_is_not_sent_is_in_the_ledger_before_the_nodes_are_left(
     await stopped.coordinator.ending.shut_down("shutdown")
     assert (drained.seen, drained.batches) == ({"diverted": 2, "queued": 2}, 1)
     assert "is not finished (shutdown): 2 requests are queued" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("reason", "stops"),
+    [("shutdown", False), ("memusage_exceeded", False), ("closespider_timeout", True), ("bye", True)],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_limit_and_the_spider_stop_the_run_and_what_interrupts_it_does_not(
+    start: Start, caplog: pytest.LogCaptureFixture, reason: str, stops: bool
+) -> None:
+    caplog.set_level("INFO")
+    stopped = start()
+    taker = stopped.begin()
+    drained: Any = Drained(stopped)
+    taker.room = 1
+    find(stopped, 1, 2, 3, 4)
+    stopped.coordinator.diversion.divert()
+    stopped.coordinator.dispatcher = stopped.coordinator.ending.dispatcher = drained
+    stopped.coordinator.ending.connect()
+    await close(stopped, reason)
+    await stopped.coordinator.ending.shut_down(reason)
+    assert drained.dismissed is stops
+    assert ("4 requests are not crawled" in caplog.text) is stops
+    assert (f"is not finished ({reason})" in caplog.text) is not stops
+    with closing(Ledger(stopped.ledger.path)) as later:
+        assert later.begin(IDENTITY, resume=True)
+        assert (later.run != stopped.ledger.run) is stops
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+@pytest_twisted.ensureDeferred
+async def test_a_number_of_pages_ends_the_walk_alone_and_what_it_has_found_is_waited_for(
+    start: Start, hurried: bool
+) -> None:
+    stopped = start()
+    taker = stopped.begin()
+    taker.room = 1
+    find(stopped, 1, 2)
+    stopped.coordinator.diversion.divert()
+    stopped.crawler.crawling = True
+    stopped.coordinator.ending.connect()
+    await close(stopped, "closespider_pagecount")
+    ending = Deferred.fromCoroutine(stopped.coordinator.ending._settle())
+    assert not ending.called
+    assert walked(stopped)
+    if hurried:
+        stopped.crawler.crawling = False
+    else:
+        stopped.ledger.verdicts.settle(taker.attempts[0], receipt(taker.attempts[0]), max_attempts=1)
+    stopped.clock.advance(1)
+    assert ending.called
+    assert stopped.ledger.account.settled() is not hurried
 
 
 @pytest.mark.parametrize("began", [False, True])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from crawling import Crawl
+from crawling import Crawl, wait_for
 from homing import Home, items
+from shop import ON_A_LIST
 
 ALL = 12
 
@@ -15,14 +16,69 @@ def ended(home: Home, spider: str, folder: Path, **settings: object) -> Crawl:
     return home.crawl(spider, "-O", f"{folder}/out.jl", folder=folder, settings=given).wait()
 
 
-def test_a_number_of_items_is_that_of_the_fleet_and_later_the_rest_is_crawled(home: Home, tmp_path: Path) -> None:
+def test_a_number_of_items_is_that_of_the_fleet_and_the_same_command_begins_afresh(home: Home, tmp_path: Path) -> None:
     first = ended(home, "plain_dict", tmp_path, CLOSESPIDER_ITEMCOUNT=2, DISTRIBUTED_TARGET_HOSTS="scrapyd2")
     assert "Spider closed (closespider_itemcount)" in first.log
-    assert 2 <= len(items(tmp_path / "out.jl")) < ALL
-    assert first.run()["outcomes"] == []
+    came = len(items(tmp_path / "out.jl"))
+    assert 2 <= came < ALL
+    stopped = first.run()
+    assert (stopped["outcomes"], stopped["stopped"]) == ([], "closespider_itemcount")
+    assert stopped["balance"].crawled == came
+    assert stopped["balance"].not_crawled == stopped["balance"].diverted - came > 0
+    assert f"{stopped['balance'].not_crawled} requests are not crawled" in first.log
     second = ended(home, "plain_dict", tmp_path)
     assert "Spider closed (finished)" in second.log
+    assert second.run()["name"] != stopped["name"]
     assert sorted(item["number"] for item in items(tmp_path / "out.jl")) == list(range(ALL))
+
+
+def test_a_run_that_was_stopped_is_good_each_of_its_requests_has_a_name_and_it_can_go_on(
+    home: Home, tmp_path: Path
+) -> None:
+    ledger = f"{tmp_path}/ledger.sqlite"
+    ended(home, "plain_dict", tmp_path, CLOSESPIDER_ITEMCOUNT=2, DISTRIBUTED_TARGET_HOSTS="scrapyd2")
+    check = home.project.scrapy("batches", "check", "--ledger", ledger, folder=tmp_path).wait()
+    assert (check.process.returncode, "stopped: closespider_itemcount" in check.log) == (0, True), check.log
+    command = ("batches", "failed", "--state", "not crawled", "--ledger", ledger)
+    left = home.project.scrapy(*command, folder=tmp_path).wait().log.splitlines()
+    came = {f"{home.shop.url}/p/{item['number']}" for item in items(tmp_path / "out.jl")}
+    named = {line.removeprefix("not crawled\tclosespider_itemcount\t") for line in left}
+    assert named
+    assert not named & came
+    retry = home.project.scrapy("batches", "retry", "--ledger", ledger, folder=tmp_path).wait()
+    assert f"{len(named)} requests to be tried again" in retry.log
+    later = ended(home, "plain_dict", tmp_path)
+    assert later.balance() == {"diverted": ALL, "duplicates": ALL, "crawled": ALL}
+    assert sorted(item["number"] for item in items(tmp_path / "out.jl")) == list(range(ALL))
+
+
+def test_jobs_at_work_report_what_they_have_and_those_that_wait_are_taken_back(home: Home, tmp_path: Path) -> None:
+    """Two jobs at once; a page of the second is held until the first has brought what is enough."""
+    home.shop.hold("/p/5")
+    try:
+        crawl = home.crawl(
+            "plain_dict", "-O", f"{tmp_path}/out.jl", folder=tmp_path,
+            settings={"DISTRIBUTED_BATCH_SIZE": 3, "CLOSESPIDER_ITEMCOUNT": 3, "CONCURRENT_REQUESTS": 1},
+        )  # fmt: skip
+        wait_for(lambda: "its jobs are told to" in crawl.log, 60)
+    finally:
+        home.shop.release()
+    crawl.wait()
+    numbers = {item["number"] for item in items(tmp_path / "out.jl")}
+    assert 3 <= len(numbers) < ALL
+    balance = crawl.run()["balance"]
+    assert (balance.queued, balance.in_flight, balance.settled) == (0, 0, True)
+    assert balance.crawled == len(numbers)
+
+
+def test_a_number_of_pages_ends_the_walk_and_what_it_has_found_is_crawled(home: Home, tmp_path: Path) -> None:
+    crawl = ended(home, "plain_dict", tmp_path, CLOSESPIDER_PAGECOUNT=1, DISTRIBUTED_BATCH_SIZE=2)
+    assert "Spider closed (closespider_pagecount)" in crawl.log
+    assert "The crawl on this machine ends (closespider_pagecount)" in crawl.log
+    assert crawl.balance() == {"diverted": ON_A_LIST, "crawled": ON_A_LIST}
+    assert sorted(item["number"] for item in items(tmp_path / "out.jl")) == list(range(ON_A_LIST))
+    run = crawl.run()
+    assert (run["ended"] is not None, run["stopped"]) == (True, None)
 
 
 def test_other_limits_are_not_those_of_a_job(home: Home, tmp_path: Path) -> None:
@@ -36,4 +92,5 @@ def test_a_spider_that_closes_itself_in_a_job_closes_the_crawl(home: Home, tmp_p
     assert "Spider closed (seen enough)" in crawl.log
     assert "The spider has closed itself on" in crawl.log
     assert 3 <= len(items(tmp_path / "out.jl")) < ALL
-    assert "the same command takes it up again" in crawl.log
+    assert crawl.run()["stopped"] == "seen enough"
+    assert crawl.run()["ended"] is not None

@@ -37,6 +37,7 @@ class Stopped:
         self.crawler.engine = SimpleNamespace(  # type: ignore[assignment]
             spider_is_idle=lambda: self.idle, crawl=self.crawled.append, close_spider_async=self._close,
             downloader=SimpleNamespace(middleware=SimpleNamespace(middlewares=[])),
+            scraper=SimpleNamespace(itemproc=SimpleNamespace(methods={"close_spider": []})),
         )  # fmt: skip
         self.clock = Clock()
         node = Node(address=NodeAddress(name="n1", url="http://n1:6800"), client=HTTPClient(None), clock=self.clock)
