@@ -182,6 +182,10 @@ def no_repetition(run: Run) -> None:
     again = {number: ran for number, tried in jobs.items()
              if len(ran := [attempt for attempt in tried if attempt.state != "unsent"]) != 1}  # fmt: skip
     assert not again, f"more than one attempt: {again}\n{run.describe()}"
+    nothing_fetched_twice(run)
+
+
+def nothing_fetched_twice(run: Run) -> None:
     repeated = run.site.stats()["properties_repeated"]
     assert repeated == 0, f"the site was asked for {repeated} properties more than once\n{run.describe()}"
 
