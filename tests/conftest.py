@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import disk_usage, rmtree
 from tempfile import mkdtemp
@@ -33,7 +33,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WITHOUT_NODES = "--without-nodes"
-NODE_FIXTURES = {"nodes", "shared_fleet"}
+NODE_FIXTURES = {"nodes", "stock_project", "shared_fleet"}
 """What starts real nodes, and so does every fixture that wants one of them."""
 NODE_MODULES = {"scrapyd_child", "arena", "demo", "scrapy_distributed.fleet.local_node"}
 """So may every test in a file that imports something of these."""
@@ -137,10 +137,29 @@ def no_node_unnoticed(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ScrapydChild]]:
-    """The first starts workers as Scrapyd does, the others from a warm process, at a fifteenth of the CPU."""
+    """They start workers from a warm process, at a fifteenth of the CPU of Scrapyd's own way."""
     folder = tmp_path_factory.mktemp("fleet")
+    with three_nodes(folder, warm=True) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def stock_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """On three nodes that start workers as Scrapyd does."""
+    folder = tmp_path_factory.mktemp("stock")
+    with three_nodes(folder, warm=False) as nodes:
+        project = Project(folder / "project", with_urls(nodes))
+        try:
+            project.deploy(folder=folder)
+            yield project
+        finally:
+            project.end()
+
+
+@contextmanager
+def three_nodes(folder: Path, *, warm: bool) -> Iterator[list[ScrapydChild]]:
     with ExitStack() as stack:
-        yield [stack.enter_context(start(folder, name=f"scrapyd{number}", warm=number > 1)) for number in (1, 2, 3)]
+        yield [stack.enter_context(start(folder, name=f"scrapyd{number}", warm=warm)) for number in (1, 2, 3)]
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,8 @@ from trial.spiders import long_urls
 from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES
 
 
-def test_3000_properties_over_3_nodes(project: Project, tmp_path: Path) -> None:
+def test_3000_properties_over_3_nodes(stock_project: Project, tmp_path: Path) -> None:
+    project = stock_project
     with site(3000) as child:
         args = {"site": child.url, "pages": 100}
         crawl = project.crawl("distr", folder=tmp_path, args=args, settings={"DISTRIBUTED_BATCH_SIZE": 500}).wait()
@@ -53,7 +54,8 @@ def test_it_ends_as_soon_as_the_last_batch_is_settled(project: Project, small_si
     assert crawl.balance() == {"diverted": 60, "crawled": 60}
 
 
-def test_5000_long_urls_arrive_whole(project: Project, tmp_path: Path) -> None:
+def test_5000_long_urls_arrive_whole(stock_project: Project, tmp_path: Path) -> None:
+    project = stock_project
     with site(5000) as child:
         settings = {"DISTRIBUTED_BATCH_SIZE": 5000}
         crawl = project.crawl("long", folder=tmp_path, args={"site": child.url}, settings=settings).wait()
