@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from enum import Enum
 
 from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.config.pipeline_hints import reason_for_home
 from scrapy_distributed.config.values import has_batch, shown
 from scrapy_distributed.errors import ConfigError
-
-logger = logging.getLogger(__name__)
 
 
 class ItemsGo(Enum):
@@ -29,7 +25,7 @@ class ItemsGo(Enum):
 
 def where_items_go(config: Config, settings: BaseSettings) -> ItemsGo:
     """Raises ``ConfigError`` where they would be lost, or written over each other."""
-    own = _own_feeds(settings)
+    own = own_feeds(settings)
     per_batch = [url for url in own if _is_of_a_job(url)]
     if config.items == "home" and (config.feed_urls or per_batch):
         raise ConfigError(
@@ -81,7 +77,7 @@ def pipelines_of_workers(config: Config, settings: BaseSettings) -> dict[str, in
     }
 
 
-def _own_feeds(settings: BaseSettings) -> list[str]:
+def own_feeds(settings: BaseSettings) -> list[str]:
     """The URLs of the feeds that Scrapy writes in this crawl."""
     uri = settings.get("FEED_URI")
     return [*([str(uri)] if uri else []), *map(str, settings.getdict("FEEDS"))]
@@ -93,45 +89,3 @@ def _is_of_a_job(url: str) -> bool:
 
 def _has_pipelines(settings: BaseSettings) -> bool:
     return any(order is not None for order in settings.getwithbase("ITEM_PIPELINES").values())
-
-
-def tell_where_items_go(go: ItemsGo, config: Config, settings: BaseSettings, spool: str) -> None:
-    """Say before the first batch where the items will be. *spool*: the folder for what comes home."""
-    own = [shown(url) or "a feed" for url in _own_feeds(settings)]
-    if go is ItemsGo.FEEDS:
-        places = [shown(url) or "a feed" for url in config.feed_urls] or own
-        logger.info("Items: each job writes its own to %s", ", ".join(places))
-    elif go is ItemsGo.NOWHERE:
-        logger.info(
-            "Items: they go through the pipelines of the workers, and into no feed%s",
-            "" if config.items == "none" else '; DISTRIBUTED_ITEMS = "home" or -O FILE brings them home',
-        )  # fmt: skip
-    elif own:
-        logger.info("Items: they come home by way of %s, and are written here to %s", spool, ", ".join(own))
-    else:
-        logger.warning(
-            "Items: no feed is set (-O FILE, FEEDS), so they come home to %s and are written nowhere else;"
-            " scrapy batches export -O FILE writes them to a file, until the next run of this spider ends", spool,
-        )  # fmt: skip
-    _tell_of_pipelines(config, settings)
-    stores = {name: settings.get(name) for name in ("FILES_STORE", "IMAGES_STORE") if settings.get(name)}
-    for name, place in stores.items():
-        logger.info("%s: each worker has its own, %s as it is on its node", name, shown(str(place)) or "a place")
-
-
-def _tell_of_pipelines(config: Config, settings: BaseSettings) -> None:
-    orders = settings.getwithbase("ITEM_PIPELINES").items()
-    kinds = [load_object(name) for name, order in orders if order is not None]
-    if not kinds:
-        return
-    at_home = {load_object(name) for name in config.pipelines_at_home}
-    here = ", ".join(kind.__qualname__ for kind in kinds if kind in at_home)
-    there = ", ".join(kind.__qualname__ for kind in kinds if kind not in at_home)
-    all_pass = f"; all items pass {here} on the coordinator" if here else ""
-    logger.info("Item pipelines: each worker has its own of %s%s", there or "none", all_pass)
-    for kind in kinds:
-        if kind not in at_home and (reason := reason_for_home(kind)):
-            logger.warning(
-                "The item pipeline %s.%s %s, it seems, and each worker has its own: if it must see all items, name it"
-                " in DISTRIBUTED_PIPELINES_AT_HOME", kind.__module__, kind.__qualname__, reason,
-            )  # fmt: skip

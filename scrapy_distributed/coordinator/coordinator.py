@@ -20,7 +20,8 @@ from twisted.internet.task import LoopingCall, deferLater
 from scrapy_distributed.config.advice import check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
 from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.config.items_go import ItemsGo, tell_where_items_go, where_items_go
+from scrapy_distributed.config.items_go import ItemsGo, where_items_go
+from scrapy_distributed.config.told import tell_where_items_go
 from scrapy_distributed.coordinator.arguments import arguments_of
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries

@@ -1,8 +1,7 @@
-"""Where the items of a run go, by the settings of its coordinator; what is refused, and what is said."""
+"""Where the items of a run go, by the settings of its coordinator; what is refused."""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from scrapy.settings import Settings
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.config.items_go import ItemsGo, pipelines_of_workers, tell_where_items_go, where_items_go
+from scrapy_distributed.config.items_go import ItemsGo, pipelines_of_workers, where_items_go
 from scrapy_distributed.errors import ConfigError
 
 
@@ -108,59 +107,3 @@ def test_a_pipeline_that_is_none_can_not_run_at_home(pipelines: dict[str, Any]) 
     config, settings = of({"ITEM_PIPELINES": pipelines, "DISTRIBUTED_PIPELINES_AT_HOME": [OWN]})
     with pytest.raises(ConfigError, match=rf"^DISTRIBUTED_PIPELINES_AT_HOME: found {OWN}, expected names"):
         pipelines_of_workers(config, settings)
-
-
-@pytest.mark.parametrize(
-    ("go", "given", "told"),
-    [
-        (ItemsGo.FEEDS, [OURS, FILE], ["Items: each job writes its own to 'ftp://u@h/%(batch)s.jl'"]),
-        (ItemsGo.FEEDS, [{"FEED_URI": "%(batch)s.jl"}], ["Items: each job writes its own to '%(batch)s.jl'"]),
-        (
-            ItemsGo.NOWHERE,
-            [],
-            [
-                "Items: they go through the pipelines of the workers, and into no feed;"
-                ' DISTRIBUTED_ITEMS = "home" or -O FILE brings them home'
-            ],
-        ),
-        (ItemsGo.NOWHERE, [NONE], ["Items: they go through the pipelines of the workers, and into no feed"]),
-        (ItemsGo.HOME, [FILE], ["Items: they come home by way of spool/, and are written here to '/out.jl'"]),
-        (
-            ItemsGo.HOME,
-            [PIPELINES, FILE],
-            [
-                "Items: they come home by way of spool/, and are written here to '/out.jl'",
-                "Item pipelines: each worker has its own of Own",
-            ],
-        ),
-        (
-            ItemsGo.HOME,
-            [AT_HOME, FILE],
-            [
-                "Items: they come home by way of spool/, and are written here to '/out.jl'",
-                "Item pipelines: each worker has its own of none; all items pass Own on the coordinator",
-            ],
-        ),
-        (
-            ItemsGo.FEEDS,
-            [{"FEED_URI": "%(batch)s.jl", "FILES_STORE": "/files"}],
-            [
-                "Items: each job writes its own to '%(batch)s.jl'",
-                "FILES_STORE: each worker has its own, '/files' as it is on its node",
-            ],
-        ),
-    ],
-)
-def test_it_is_said_before_the_first_batch(
-    caplog: pytest.LogCaptureFixture, go: ItemsGo, given: list[dict[str, Any]], told: list[str]
-) -> None:
-    caplog.set_level(logging.INFO)
-    tell_where_items_go(go, *of(*given), "spool/")
-    assert caplog.messages == told
-
-
-def test_that_no_feed_is_set_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    tell_where_items_go(ItemsGo.HOME, *of(), "spool/")
-    (record,) = caplog.records
-    assert record.levelname == "WARNING"
-    assert "come home to spool/ and are written nowhere else; scrapy batches export" in record.getMessage()
