@@ -27,8 +27,9 @@ from scrapy_distributed.config.advice import unknown
 from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import where_items_go
+from scrapy_distributed.config.told import block, lines_of_command
 from scrapy_distributed.dispatch.job_template import JobTemplate
-from scrapy_distributed.divert.diverter import rules_of, target_rules
+from scrapy_distributed.divert.diverter import in_words, rules_of, target_rules
 from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError, NodeRefusedError, WireError
 from scrapy_distributed.feeds.place import PROBE_BATCH, Trial
 from scrapy_distributed.fleet.node import Node, NodeAddress
@@ -130,9 +131,13 @@ def probe_of(job: JobTemplate, config: Config) -> JobTemplate:
     return replace(job, settings={**job.settings, **PROBE_SETTINGS, "FEEDS": json.dumps(feeds)})
 
 
-def found_here(subject: Subject, command: CommandLine, job: JobTemplate | ConfigError) -> list[Finding]:
-    """What can be told without a node."""
-    return [_plugin(subject), *_settings(subject), _spider(subject), *_command(command), _job(job)]
+def found_here(
+    subject: Subject, config: Config, command: CommandLine, job: JobTemplate | ConfigError, *, nodes: int
+) -> list[Finding]:
+    """What can be told without a node, of which there are *nodes*."""
+    return [
+        _plugin(subject), *_settings(subject), _spider(subject), *_said(subject, config, command, job, nodes), _job(job)
+    ]  # fmt: skip
 
 
 def _plugin(subject: Subject) -> Finding:
@@ -152,9 +157,23 @@ def _spider(subject: Subject) -> Finding:
     return _here("spider", Verdict.OK if subject.kind else Verdict.FAIL, f"{subject.name}{subject.note}")
 
 
-def _command(command: CommandLine) -> list[Finding]:
-    told = [_here("command line", Verdict.OK, command.summary)] if command.summary else []
-    return told + [_here("command line", Verdict.WARN, warning) for warning in command.warnings]
+def _said(
+    subject: Subject, config: Config, command: CommandLine, job: JobTemplate | ConfigError, nodes: int
+) -> list[Finding]:
+    """What the crawl would say before its first batch. Of its warnings only what the command can't give to jobs is one
+    here as well: a feed may come with -O, and what a pipeline is for its owner knows."""
+    lines = lines_of_command(command)
+    faults = {line for line in lines if line.warning}
+    if not isinstance(job, ConfigError):
+        rules = target_rules(config, rules_of(subject.kind))
+        try:
+            lines = block(
+                config, subject.settings, command=command, job=job.settings, spider=subject.kind, nodes=nodes,
+                targets=in_words(rules, config.target_callbacks), items_go=where_items_go(config, subject.settings),
+            )  # fmt: skip
+        except Exception as error:  # whatever the project's modules raise
+            return [_here("item pipelines", Verdict.FAIL, f"{type(error).__name__}: {shortened(str(error))}")]
+    return [_here(line.subject, Verdict.WARN if line in faults else Verdict.OK, line.words) for line in lines]
 
 
 def _job(job: JobTemplate | ConfigError) -> Finding:

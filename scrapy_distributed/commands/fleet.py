@@ -186,7 +186,7 @@ class Command(ScrapyCommand):
             job: JobTemplate | ConfigError = job_of(patient, config, project, command, where)
         except ConfigError as error:
             job = error
-        found = found_here(patient, command, job)
+        found = found_here(patient, config, command, job, nodes=len(where))
         to_send = probe_of(job, config) if not isinstance(job, ConfigError) else None
         examined = run_in_reactor(lambda: _examined(where, survey, to_send, config.timeout, opts.timeout))
         found += examined or []

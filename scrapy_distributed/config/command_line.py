@@ -9,7 +9,6 @@ What goes with a job is in its command line on the node, for all to see: what lo
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -22,8 +21,6 @@ from scrapy_distributed.config.config import PREFIX, Config
 from scrapy_distributed.config.values import import_path
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.words import shortened
-
-logger = logging.getLogger(__name__)
 
 #: Last words of names, in any case, whose values are not for others.
 SECRET_WORDS = frozenset({"KEY", "APIKEY", "SECRET", "PASS", "PASSWD", "PASSWORD", "TOKEN"})
@@ -89,13 +86,6 @@ class CommandLine:
                 " give. Set it in the settings of the deployed project, or in DISTRIBUTED_WORKER_SETTINGS"
             )
         return found
-
-    def tell(self) -> None:
-        """Log ``summary`` and ``warnings``."""
-        if self.summary:
-            logger.info("Command line, %s", self.summary)
-        for warning in self.warnings:
-            logger.warning("%s", warning)
 
 
 def is_secret(name: str) -> bool:

@@ -1,45 +1,91 @@
-"""What is said before the first batch."""
+"""What is said before the first batch, as one block: how often a site is asked, what is crawled where, what of the
+command holds in the jobs, and where the items go. ``scrapy fleet doctor`` says the same.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
+from scrapy import Spider
 from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
+from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo, own_feeds
 from scrapy_distributed.config.pipeline_hints import reason_for_home
+from scrapy_distributed.config.politeness import politeness
 from scrapy_distributed.config.values import shown
 
 logger = logging.getLogger(__name__)
 
 
-def tell_where_items_go(go: ItemsGo, config: Config, settings: BaseSettings, spool: str) -> None:
-    """Say before the first batch where the items will be. *spool*: the folder for what comes home."""
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """*words* on *subject*; *warning*: they may not be what was meant."""
+
+    subject: str
+    words: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.subject[0].upper()}{self.subject[1:]}: {self.words}"
+
+
+def block(
+    config: Config, settings: BaseSettings, *, command: CommandLine, job: Mapping[str, str],
+    spider: Spider | type[Spider] | None, nodes: int, targets: str, items_go: ItemsGo, spool: str = "the spool",
+) -> list[Line]:  # fmt: skip
+    """*settings*: those of the crawl; *job*: those that a job gets; *nodes*: how many; *targets*: which requests are
+    the fleet's; *spool*: the folder for what comes home."""
+    return [
+        Line(subject="requests to a site", words=politeness(settings, job, spider, nodes=nodes)),
+        Line(
+            subject="fleet",
+            words=f"it crawls what matches {targets}; all else, start requests too, is crawled here, and so is what"
+            " can't travel",
+        ),
+        *lines_of_command(command),
+        *_items(items_go, config, settings, spool),
+        *_pipelines(config, settings),
+        *_stores(settings),
+    ]
+
+
+def tell(lines: Iterable[Line]) -> None:
+    for line in lines:
+        logger.log(logging.WARNING if line.warning else logging.INFO, "%s", line)
+
+
+def lines_of_command(command: CommandLine) -> list[Line]:
+    """What goes with each job and what does not, and what jobs lack."""
+    told = [Line(subject="command line", words=command.summary)] if command.summary else []
+    return told + [Line(subject="command line", words=warning, warning=True) for warning in command.warnings]
+
+
+def _items(go: ItemsGo, config: Config, settings: BaseSettings, spool: str) -> Iterator[Line]:
     own = [shown(url) or "a feed" for url in own_feeds(settings)]
+    warning = False
     if go is ItemsGo.FEEDS:
         places = [shown(url) or "a feed" for url in config.feed_urls] or own
-        logger.info("Items: each job writes its own to %s", ", ".join(places))
+        words = f"each job writes its own to {', '.join(places)}"
     elif go is ItemsGo.NOWHERE:
-        logger.info(
-            "Items: they go through the pipelines of the workers, and into no feed%s",
-            "" if config.items == "none" else '; DISTRIBUTED_ITEMS = "home" or -O FILE brings them home',
-        )  # fmt: skip
+        words = "they go through the pipelines of the workers, and into no feed"
+        words += "" if config.items == "none" else '; DISTRIBUTED_ITEMS = "home" or -O FILE brings them home'
     elif own:
-        logger.info("Items: they come home by way of %s, and are written here to %s", spool, ", ".join(own))
+        words = f"they come home by way of {spool}, and are written here to {', '.join(own)}"
     else:
-        logger.warning(
-            "Items: no feed is set (-O FILE, FEEDS), so they come home to %s and are written nowhere else;"
-            " scrapy batches export -O FILE writes them to a file, until the next run of this spider ends", spool,
-        )  # fmt: skip
-    _tell_of_pipelines(config, settings)
-    stores = {name: settings.get(name) for name in ("FILES_STORE", "IMAGES_STORE") if settings.get(name)}
-    for name, place in stores.items():
-        logger.info("%s: each worker has its own, %s as it is on its node", name, shown(str(place)) or "a place")
+        warning = True
+        words = (
+            f"no feed is set (-O FILE, FEEDS), so they come home to {spool} and are written nowhere else;"
+            " scrapy batches export -O FILE writes them to a file, until the next run of this spider ends"
+        )
+    yield Line(subject="items", words=words, warning=warning)
 
 
-def _tell_of_pipelines(config: Config, settings: BaseSettings) -> None:
+def _pipelines(config: Config, settings: BaseSettings) -> Iterator[Line]:
     orders = settings.getwithbase("ITEM_PIPELINES").items()
     kinds = [load_object(name) for name, order in orders if order is not None]
     if not kinds:
@@ -48,10 +94,18 @@ def _tell_of_pipelines(config: Config, settings: BaseSettings) -> None:
     here = ", ".join(kind.__qualname__ for kind in kinds if kind in at_home)
     there = ", ".join(kind.__qualname__ for kind in kinds if kind not in at_home)
     all_pass = f"; all items pass {here} on the coordinator" if here else ""
-    logger.info("Item pipelines: each worker has its own of %s%s", there or "none", all_pass)
+    yield Line(subject="item pipelines", words=f"each worker has its own of {there or 'none'}{all_pass}")
     for kind in kinds:
         if kind not in at_home and (reason := reason_for_home(kind)):
-            logger.warning(
-                "The item pipeline %s.%s %s, it seems, and each worker has its own: if it must see all items, name it"
-                " in DISTRIBUTED_PIPELINES_AT_HOME", kind.__module__, kind.__qualname__, reason,
-            )  # fmt: skip
+            words = (
+                f"{kind.__module__}.{kind.__qualname__} {reason}, it seems, and each worker has its own: if it must see"
+                " all items, name it in DISTRIBUTED_PIPELINES_AT_HOME"
+            )
+            yield Line(subject="item pipelines", words=words, warning=True)
+
+
+def _stores(settings: BaseSettings) -> Iterator[Line]:
+    for name in ("FILES_STORE", "IMAGES_STORE"):
+        if place := settings.get(name):
+            words = f"each worker has its own, {shown(str(place)) or 'a place'} as it is on its node"
+            yield Line(subject=name, words=words)

@@ -21,7 +21,7 @@ from scrapy_distributed.config.advice import check_feeds, warn_lease, warn_passw
 from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo, where_items_go
-from scrapy_distributed.config.told import tell_where_items_go
+from scrapy_distributed.config.told import block, tell
 from scrapy_distributed.coordinator.arguments import arguments_of
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
@@ -189,7 +189,6 @@ class Coordinator:
         coordinator._job_template(version="")  # what can't travel is refused before a node is asked
         if coordinator.homecoming is not None:
             coordinator.homecoming.check()
-        command.tell()
         if config.fast_workers:
             logger.info(preset.NOTICE, preset.ADDON, extra=coordinator._extra)
         crawler.signals.connect(coordinator.ending.idle, signals.spider_idle)
@@ -239,9 +238,11 @@ class Coordinator:
         for fault in faults.values():
             self.dispatcher.leave_out(fault)
         self.sessions.jars.warn()
+        job = self._job_template(version=version)
+        self._tell(job)
         self.cutter.start()
         # Before a batch is cut: it knows what is under way.
-        self.dispatcher.start(self._job_template(version=version))
+        self.dispatcher.start(job)
         self.discoveries.divert()
         self.cutter.cut()
         self._ticker.start(1.0, now=False)
@@ -259,7 +260,6 @@ class Coordinator:
         to_walk = self.ledger.begin(identity, resume=self.config.resume, wait=self.config.wait)
         if self.keeper is not None:
             self.keeper.begin(self.ledger.run, walk=to_walk)
-        tell_where_items_go(self.items_go, self.config, self.crawler.settings, str(self.spool.folder))
         self.walk.lost.update({} if to_walk else self.ledger.account.losses().own)  # what is walked again counts again
         if others := self.ledger.others():
             logger.warning(
@@ -272,6 +272,12 @@ class Coordinator:
             len(self.fleet.members), version or "(none)", "" if to_walk else "; its walk is done", extra=self._extra,
         )  # fmt: skip
         return to_walk
+
+    def _tell(self, job: JobTemplate) -> None:
+        tell(block(
+            self.config, self.crawler.settings, command=self.command, job=job.settings, spider=self.spider,
+            nodes=len(self.nodes), targets=str(self.diverter), items_go=self.items_go, spool=str(self.spool.folder),
+        ))  # fmt: skip
 
     async def _start(self, start: AsyncIterator[Any], *, walk: bool) -> AsyncIterator[Any]:
         if not walk:

@@ -161,9 +161,14 @@ class Diverter:
             logger.warning(message + " (the next ones are only counted)", *values, extra={"spider": self.spider})
 
     def __str__(self) -> str:
-        rules = f"DISTRIBUTED_TARGET_RULE = {list(self.rules)}, " if self.rules else ""
-        callbacks = f"DISTRIBUTED_TARGET_CALLBACKS = {sorted(self.callbacks)}, " if self.callbacks else ""
-        return f"{rules}{callbacks}meta['distributed']"
+        return in_words(self.rules, self.callbacks)
+
+
+def in_words(rules: Sequence[int], callbacks: Iterable[str]) -> str:
+    """Which requests the fleet's are."""
+    of_rules = f"DISTRIBUTED_TARGET_RULE = {list(rules)}, " if rules else ""
+    of_callbacks = f"DISTRIBUTED_TARGET_CALLBACKS = {sorted(callbacks)}, " if callbacks else ""
+    return f"{of_rules}{of_callbacks}meta['distributed']"
 
 
 def is_crawl_spider(spider: Spider | type[Spider] | None) -> bool:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from scrapy.settings import Settings
 
+from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo
-from scrapy_distributed.config.told import tell_where_items_go
+from scrapy_distributed.config.told import Line, block, tell
 
 
 class Own:
@@ -28,6 +29,14 @@ NONE: dict[str, Any] = {"DISTRIBUTED_ITEMS": "none"}
 def of(*given: dict[str, Any]) -> tuple[Config, Settings]:
     settings = Settings({name: value for some in given for name, value in some.items()})
     return Config.from_settings(settings), settings
+
+
+def said(*given: dict[str, Any], go: ItemsGo = ItemsGo.HOME, command: CommandLine | None = None) -> list[Line]:
+    config, settings = of(*given)
+    return block(
+        config, settings, command=command or CommandLine(), job={}, spider=None, nodes=3,
+        targets="DISTRIBUTED_TARGET_RULE = [1]", items_go=go, spool="spool/",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -71,16 +80,44 @@ def of(*given: dict[str, Any]) -> tuple[Config, Settings]:
         ),
     ],
 )
-def test_it_is_said_before_the_first_batch(
-    caplog: pytest.LogCaptureFixture, go: ItemsGo, given: list[dict[str, Any]], told: list[str]
-) -> None:
+def test_where_the_items_go(go: ItemsGo, given: list[dict[str, Any]], told: list[str]) -> None:
+    _, _, *lines = said(*given, go=go)
+    assert list(map(str, lines)) == told
+
+
+def test_that_no_feed_is_set_is_a_warning() -> None:
+    *_, line = said()
+    assert line.warning
+    assert "come home to spool/ and are written nowhere else; scrapy batches export" in line.words
+
+
+class Writes:
+    """A pipeline that seems to be for all items."""
+
+    def open_spider(self, spider: Any) -> None:
+        with open("items.jl", "w"):
+            """It is made anew."""
+
+
+def test_a_pipeline_that_should_see_all_items_is_a_warning() -> None:
+    *_, plain, warning = said(FILE, {"ITEM_PIPELINES": {f"{__name__}.Writes": 300}})
+    assert (plain.words, plain.warning) == ("each worker has its own of Writes", False)
+    assert warning.warning
+    assert warning.words.startswith(f"{__name__}.Writes writes a file")
+
+
+def test_it_is_one_block(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    tell_where_items_go(go, *of(*given), "spool/")
-    assert caplog.messages == told
-
-
-def test_that_no_feed_is_set_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    tell_where_items_go(ItemsGo.HOME, *of(), "spool/")
-    (record,) = caplog.records
-    assert record.levelname == "WARNING"
-    assert "come home to spool/ and are written nowhere else; scrapy batches export" in record.getMessage()
+    command = CommandLine(args={"kind": "tea"}, stay=("FEEDS",), secrets=("-a token",))
+    tell(said(FILE, {"IMAGES_STORE": "/images"}, command=command))
+    assert [(record.levelname, record.getMessage().partition(": ")[0]) for record in caplog.records] == [
+        ("INFO", "Requests to a site"), ("INFO", "Fleet"), ("INFO", "Command line"), ("WARNING", "Command line"),
+        ("INFO", "Items"), ("INFO", "IMAGES_STORE"),
+    ]  # fmt: skip
+    _, fleet, travels, secret, *_ = caplog.messages
+    assert fleet == (
+        "Fleet: it crawls what matches DISTRIBUTED_TARGET_RULE = [1]; all else, start requests too, is crawled here,"
+        " and so is what can't travel"
+    )
+    assert travels == "Command line: for each job: -a kind; for this crawl alone: -s FEEDS"
+    assert secret.startswith("Command line: -a token: not sent to the nodes")

@@ -66,7 +66,7 @@ def test_the_items_are_those_of_the_same_command_without_the_fleet(home: Home, t
     assert {(item["delay"], item["agent"]) for item in here} == {(0.01, SETTINGS["USER_AGENT"])}
     assert fleet.balance()["crawled"] == len(here)
     assert complaints(fleet) == []
-    (said,) = re.findall(r"INFO: Command line, (.*)", fleet.log)
+    (said,) = re.findall(r"INFO: Command line: (.*)", fleet.log)
     assert fleet.log.index(said) < fleet.log.index("Batch 1 ")
     assert said == (
         "for each job: -a category, -a label, -a site, -s ADDONS, -s DOWNLOAD_DELAY, -s OWN, -s USER_AGENT;"

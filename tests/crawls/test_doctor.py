@@ -269,7 +269,7 @@ def here(settings: dict[str, Any], given: dict[str, str] | None = None, **option
         job: Any = job_of(about, config, "p", command)
     except ConfigError as error:
         job = error
-    return found_here(about, command, job), job
+    return found_here(about, config, command, job, nodes=3), job
 
 
 def test_the_job_is_that_of_a_crawl() -> None:
@@ -317,7 +317,7 @@ def test_names_that_a_node_can_not_run(spider: str, project: str, words: str) ->
     about, config = Subject(name=spider, kind=Sited, settings=own), Config.from_settings(own)
     with pytest.raises(ConfigError) as caught:
         job_of(about, config, project, CommandLine())
-    finding = found_here(about, CommandLine(), caught.value)[-1]
+    finding = found_here(about, config, CommandLine(), caught.value, nodes=3)[-1]
     assert (finding.check, finding.verdict, finding.words[: len(words)]) == ("job", Verdict.FAIL, words)
     assert "shorten" not in finding.words
 
@@ -387,7 +387,8 @@ def test_the_spider_is_the_first_that_is_distributed(tmp_path: Path, monkeypatch
     assert (subject(settings, "a").name, subject(settings, "a").note) == ("a", "")
     strange = subject(settings, "nope")
     assert strange.kind is None
-    finding = found_here(strange, CommandLine(), ConfigError("x"))[1]
+    config = Config.from_settings(settings)
+    finding = found_here(strange, config, CommandLine(), ConfigError("x"), nodes=3)[1]
     assert (finding.check, finding.verdict) == ("spider", Verdict.FAIL)
     assert finding.words == "nope is not in the project of this folder (it has a, b, c)"
     with pytest.raises(ConfigError, match="no spider: expected one"):
@@ -431,7 +432,8 @@ def test_all_is_well(project: Path, tmp_path: Path) -> None:
         assert result.returncode == 0, result.stdout + result.stderr
         lines = [line.split(None, 3) for line in result.stdout.splitlines()]
         checks = ["answers:", "credentials:", "project:", "version:", "spider:", "logs_dir:", "items_dir:", "probe:"]
-        expected = [("here", check) for check in ("plugin:", "spider:", "job:")]
+        told = ("plugin:", "spider:", "requests", "fleet:", "items:", "job:")
+        expected = [("here", check) for check in told]
         assert [(line[0], line[2]) for line in lines] == expected + [(p, check) for p in places for check in checks]
         assert {line[1] for line in lines if line[2] != "credentials:"} == {"ok"}
         assert {line[1] for line in lines if line[2] == "credentials:"} == {"risk"}  # nobody is asked for a password
