@@ -10,14 +10,13 @@ from typing import Any
 from scrapy import Request, Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.http import Response
-from scrapy.settings import BaseSettings
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.defer import maybe_deferred_to_future
 from scrapy.utils.project import data_path
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
-from scrapy_distributed.config.advice import check_feeds, warn_lease, warn_passwords, warn_unknown, warn_wait
+from scrapy_distributed.config.advice import warn_lease, warn_passwords, warn_unknown, warn_wait
 from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo, where_items_go
@@ -31,6 +30,7 @@ from scrapy_distributed.coordinator.homecoming import Homecoming
 from scrapy_distributed.coordinator.identity import file_name, identity_of
 from scrapy_distributed.coordinator.keeper import Keeper
 from scrapy_distributed.coordinator.own_feed import OwnFeed
+from scrapy_distributed.coordinator.refused import check_config, check_settings
 from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
@@ -39,12 +39,12 @@ from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
-from scrapy_distributed.divert.diverter import Diverter, check_targets
+from scrapy_distributed.divert.diverter import Diverter
 from scrapy_distributed.divert.duplicates import are_filtered, warn_of_others
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.jars import Jars
 from scrapy_distributed.divert.offsite import Offsite
-from scrapy_distributed.errors import ConfigError, DistributedError, LedgerUnavailableError
+from scrapy_distributed.errors import DistributedError, LedgerUnavailableError
 from scrapy_distributed.fast import preset
 from scrapy_distributed.fleet.addresses import addresses, project_of, targets_from_cfg
 from scrapy_distributed.fleet.node import Node
@@ -175,8 +175,8 @@ class Coordinator:
         warn_wait(config)
         warn_of_others(settings)
         command = CommandLine.read(settings, config, arguments_of(crawler))
-        _check_settings(settings)
-        _check(config, spider)
+        check_settings(settings)
+        check_config(config, spider)
         targets = targets_from_cfg()
         nodes = [Node(address=address, deadline_seconds=config.timeout)
                  for address in addresses(config.target_hosts, targets=targets)]  # fmt: skip
@@ -374,27 +374,3 @@ class Coordinator:
     @property
     def _extra(self) -> dict[str, Any]:
         return {"spider": self.spider}
-
-
-def _check_settings(settings: BaseSettings) -> None:
-    if not settings.getbool("TWISTED_REACTOR_ENABLED", True):
-        raise ConfigError(
-            "TWISTED_REACTOR_ENABLED: found False, expected True on the coordinator; workers may go without"
-        )
-    if settings.get("JOBDIR"):
-        raise ConfigError(
-            "JOBDIR: a coordinator keeps its state in its ledger, and JOBDIR would skip pages that an interrupted"
-            " run had seen and not fetched; leave it out (-s JOBDIR= where the project sets it), the same command"
-            " resumes the run"
-        )
-
-
-def _check(config: Config, spider: Spider) -> None:
-    """Refuse what can be seen to be wrong before a node is asked."""
-    if not config.target_hosts:
-        raise ConfigError(
-            "DISTRIBUTED_TARGET_HOSTS: found nothing, expected the Scrapyd nodes of the fleet, e.g. ['scrapyd1:6800'];"
-            " to crawl this spider on this machine alone set DISTRIBUTED_ENABLED = False"
-        )
-    check_targets(config, spider)
-    check_feeds(config)
