@@ -314,6 +314,9 @@ class Coordinator:
 
     # Its pages
 
+    def process_spider_input(self, response: Response) -> None:
+        self.diversion.answered(response)
+
     # Twice: see ``scrapy_distributed.middleware``.
 
     def process_spider_output(self, response: Response, result: Iterable[Any]) -> Iterable[Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from scrapy import Request
 from scrapy.crawler import Crawler
 from scrapy.exceptions import IgnoreRequest
+from scrapy.http import Response
 
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.sessions import Sessions
@@ -99,6 +100,11 @@ class Diversion:
         Raises ``IgnoreRequest`` then: it is diverted when the crawl is idle, or with those of a page."""
         if not request.meta.get(HERE) and self.takes(request):
             raise IgnoreRequest("it is diverted")
+
+    def answered(self, response: Response) -> None:
+        """Its page is the spider's now: a copy of its ``meta`` keeps no other request here. Until then copies are the
+        request itself, tried again or redirected."""
+        response.meta.pop(HERE, None)
 
     def divert_and_crawl(self) -> None:
         """The same between pages."""

@@ -82,6 +82,21 @@ async def test_a_page_of_very_many_is_diverted_before_its_end(stopped: Stopped, 
     assert states(stopped.ledger) == {"diverted": BUFFER, "queued": BUFFER}
 
 
+@pytest_twisted.ensureDeferred
+async def test_a_page_has_no_mark_that_a_copy_of_its_meta_would_pass_on(stopped: Stopped) -> None:
+    stopped.begin()
+    odd = target(1, open=object())
+    assert await hook(stopped, True, [odd], None) == [odd]
+    assert odd.meta["distributed_here"]
+    chain = SpiderMiddlewareManager(stopped.coordinator, crawler=stopped.crawler)
+
+    async def scrape(response: Any, request: Request) -> Iterable[Any]:
+        return [{"meta": sorted(response.meta)}]
+
+    passed = await deferred_from_coro(chain.scrape_response_async(scrape, Response(odd.url, request=odd), odd))
+    assert [output async for output in as_async_generator(passed)] == [{"meta": ["open"]}]
+
+
 class Mends:
     """Spider middleware of a project: an item in place of an error."""
 

@@ -11,6 +11,7 @@ import pytest
 from ledgers import IDENTITY, states
 from scrapy import Request, Spider
 from scrapy.exceptions import IgnoreRequest
+from scrapy.http import Response
 from scrapy.utils.test import get_crawler
 
 from scrapy_distributed.config.config import Config
@@ -179,6 +180,20 @@ def test_one_that_can_not_travel_is_crawled_here_and_comes_back_once(rig: Rig) -
     assert scheduled(rig, here)
     assert scheduled(rig, here.replace(dont_filter=True))  # tried again, or redirected
     assert rig.counted("local/not_serializable") == 1
+
+
+def test_what_its_page_gives_to_the_engine_with_its_meta_is_diverted_all_the_same(rig: Rig) -> None:
+    assert not scheduled(rig, stuck())
+    rig.diversion.divert_and_crawl()
+    (here,) = rig.crawled
+    tried_again = here.replace(dont_filter=True)
+    assert scheduled(rig, tried_again)
+    response = Response(here.url, request=tried_again)
+    rig.diversion.answered(response)
+    later = Request("http://a.example/2", meta={**response.meta, "open": None, "distributed": True})
+    assert not scheduled(rig, later)
+    rig.diversion.divert_and_crawl()
+    assert states(rig.ledger) == {"diverted": 1, "queued": 1}
 
 
 def test_what_a_copy_of_its_meta_is_for_is_diverted_all_the_same(rig: Rig) -> None:
