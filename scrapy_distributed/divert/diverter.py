@@ -69,7 +69,9 @@ class Diverter:
         meta = request.meta
         if meta.get("rule") in self.rules or meta.get(MARK) is True:
             return True
-        return bool(self.callbacks) and request.callback in self._target_callbacks
+        if not self.callbacks:
+            return False
+        return request.callback in self._target_callbacks or self._target_callbacks.are_called_by(request.callback)
 
     def entries(self, requests: Iterable[Request], *, data_only: bool = False) -> tuple[list[Entry], list[Request]]:
         """For targets in *requests*: their entries, and those to be crawled here, for they can't travel. *data_only*:

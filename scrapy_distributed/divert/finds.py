@@ -83,7 +83,7 @@ class FindRule:
         itself."""
         if not self._is_target(request):
             name = getattr(request.callback, "__name__", "parse")
-            return f"the callback {name} is no target's: name it in DISTRIBUTED_TARGET_CALLBACKS"
+            return f"the callback {name} is no target's: DISTRIBUTED_TARGET_CALLBACKS does not name it"
         if len(request.url) > MAX_URL:
             return f"its URL has more than {MAX_URL:,} characters"
         for key, value in request.meta.items():

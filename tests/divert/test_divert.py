@@ -272,6 +272,64 @@ def test_a_partial_with_a_value_in_front_stays_here() -> None:
     assert targets.stats.get_value("distributed/local/not_serializable") == 1
 
 
+class Nameless(Plain):
+    """Callbacks without a name: those that hand their page to a target's, and others."""
+
+    def parse_item(self, response: Any, number: int = 0) -> None:
+        """A target's."""
+
+    def handing_on(self) -> list[Any]:
+        item = self.parse_item
+
+        def closure(response: Any) -> Any:
+            return [self.parse_item(response, number=number) for number in range(3)]
+
+        return [
+            lambda response: self.parse_item(response), lambda response, n=2: self.parse_item(response, n), closure,
+            lambda response: item(response), partial(lambda n, response: self.parse_item(response, n), 1),
+        ]  # fmt: skip
+
+    def others(self) -> list[Any]:
+        def list_page(response: Any) -> Any:
+            yield from response.follow_all(css="a", callback=self.parse_item)
+
+        return [
+            lambda response: None, lambda response: self.parse_page(response), list_page,
+            lambda response: Request("http://a.example/", self.parse_item), print, self.parse_page,
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_callback_without_a_name_that_is_meant_for_the_fleet_is_counted_and_told(
+    number: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    spider = Nameless()
+    targets = diverter(spider, target_callbacks="parse_item")
+    requests = [Request(f"http://a.example/{n}", spider.handing_on()[number]) for n in range(2)]
+    assert all(map(targets.is_target, requests))
+    assert targets.entries(requests) == ([], requests)
+    assert targets.stats.get_value("distributed/local/not_serializable") == 2
+    (told,) = caplog.messages
+    assert told.startswith("Crawled here, it can't travel: <GET http://a.example/0>: ")
+    assert "is not an instance method in" in told
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_any_other_callback_is_not(number: int) -> None:
+    spider = Nameless()
+    request = Request("http://a.example/", spider.others()[number])
+    assert not diverter(spider, target_callbacks="parse_item").is_target(request)
+    assert not diverter(spider).is_target(request)
+
+
+def test_a_worker_crawls_it_itself(caplog: pytest.LogCaptureFixture) -> None:
+    spider = Nameless()
+    targets = diverter(spider, target_callbacks="parse_item")
+    request = Request("http://a.example/", spider.handing_on()[0])
+    assert targets.find(request) == ([], [request])
+    assert "the callback <lambda> is no target's: DISTRIBUTED_TARGET_CALLBACKS does not name it" in caplog.text
+
+
 # Cookies that go with it
 
 
