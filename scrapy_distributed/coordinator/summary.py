@@ -13,6 +13,7 @@ from scrapy_distributed.divert.diverter import STAYED
 from scrapy_distributed.ledger.balance import Balance, Losses
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sums import MOST_STATS
+from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
 
@@ -33,19 +34,13 @@ def report(
     assert crawler.stats is not None
     for name, count in balance.as_dict().items():
         crawler.stats.set_value(f"distributed/{name}", count)
-    _report_worker_stats(crawler, *ledger.account.worker_stats())
+    worker_stats, left_out = ledger.account.worker_stats()
+    _report_worker_stats(crawler, worker_stats, left_out)
     _report_shares(crawler, batch_size, slots, elapsed, most_of_it=over and 2 * batch_size.requests >= balance.diverted)
     log = logger.info if balance.holds else logger.critical
     log("Run %s: %s", ledger.run, balance, extra=extra)
     _report_losses(crawler, ledger.account.losses())
-    stayed = _stayed_here(crawler)
-    if stayed:
-        logger.warning(
-            "%d requests matched, and were crawled here as they could not travel (%s); the log names the first of each"
-            " kind, and why", sum(stayed.values()), ", ".join(f"{kind}: {count}" for kind, count in stayed.items()),
-            extra=extra,
-        )  # fmt: skip
-    elif over and not balance.diverted:
+    if not _report_stayed(crawler, worker_stats) and over and not balance.diverted:
         logger.warning("Nothing was diverted: no request matched %s", targets, extra=extra)
     _tell_what_to_do(ledger, balance, reason, over=over, wait=wait, stored=stored, extra=extra)
     return over
@@ -84,12 +79,31 @@ def _tell_what_to_do(
         )  # fmt: skip
 
 
-def _stayed_here(crawler: Crawler) -> dict[str, int]:
-    """By kind, how many requests for the fleet this process has crawled itself."""
+def _report_stayed(crawler: Crawler, worker_stats: Mapping[str, float]) -> bool:
+    """Tell of requests for the fleet that were crawled where they were found; returns whether some were so here."""
     assert crawler.stats is not None
-    return {
-        name.removeprefix(STAYED): count for name, count in crawler.stats.get_stats().items() if name.startswith(STAYED)
-    }
+    extra = {"spider": crawler.spider}
+    if here := _stayed(crawler.stats.get_stats()):
+        logger.warning(
+            "%d requests matched, and were crawled here as they could not travel (%s); the log names the first of each"
+            " kind, and why", sum(here.values()), _in_words(here), extra=extra,
+        )  # fmt: skip
+    if there := _stayed(worker_stats):
+        logger.info(
+            "%d requests that matched were crawled by the jobs that found them, as they could not be reported (%s); the"
+            " log of such a job names the first of each kind, and why", sum(there.values()), _in_words(there),
+            extra=extra,
+        )  # fmt: skip
+    return bool(here)
+
+
+def _stayed(stats: Mapping[str, Any]) -> dict[str, int]:
+    """By kind, how many requests for the fleet were crawled where they were found."""
+    return {name.removeprefix(STAYED): int(count) for name, count in stats.items() if name.startswith(STAYED)}
+
+
+def _in_words(counts: Mapping[str, int]) -> str:
+    return shortened(", ".join(f"{kind}: {count}" for kind, count in sorted(counts.items())))
 
 
 def _report_worker_stats(crawler: Crawler, worker_stats: Mapping[str, float], left_out: int) -> None:

@@ -367,6 +367,24 @@ def test_stats_that_are_in_no_sum_are_told(start: Start, caplog: pytest.LogCaptu
     assert f"{MOST_STATS} numbers of those that the fewest jobs have are in no sum" in caplog.text
 
 
+def test_what_jobs_had_to_crawl_themselves_is_told(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    rig = start(BATCH_SIZE=1)
+    rig.taker.room = 2
+    rig.find(range(2))
+    for attempt in rig.taker.attempts:
+        stats = {"distributed/local/not_serializable": 2, "distributed/local/not_reportable": 1, "pages": 9}
+        rig.ledger.verdicts.settle(attempt, receipt(attempt, stats=stats), max_attempts=1)
+    report(
+        rig.ledger, rig.crawler, "finished", targets="", wait=True, stored=True, walked=True,
+        batch_size=rig.cutter.size, slots=1, elapsed=1.0,
+    )  # fmt: skip
+    (told,) = [record for record in caplog.records if "by the jobs that found them" in record.getMessage()]
+    assert told.levelname == "INFO"
+    assert told.getMessage().startswith("6 requests that matched were crawled by the jobs")
+    assert "(not_reportable: 2, not_serializable: 4)" in told.getMessage()
+
+
 def test_a_batch_that_can_not_be_packed_stays_open(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = start()
     rig.taker.room = 9
