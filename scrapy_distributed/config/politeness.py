@@ -52,7 +52,8 @@ def settings_of_worker(
     settings: BaseSettings, job: Mapping[str, str], spider: Spider | type[Spider] | None
 ) -> BaseSettings:
     """Those of ``NAMES``, as a job has them."""
-    found = BaseSettings({name: job.get(name, settings.get(name)) for name in NAMES})
+    values = {name: job.get(name, settings.get(name)) for name in NAMES}
+    found = BaseSettings({name: value for name, value in values.items() if value is not None})
     for attribute, name in ATTRIBUTES.items():
         value = getattr(spider, attribute, None)
         is_set = name in job or (settings.getpriority(name) or 0) >= SETTINGS_PRIORITIES["spider"]

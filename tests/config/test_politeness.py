@@ -21,6 +21,7 @@ BY_DOMAIN = "8 at once (CONCURRENT_REQUESTS_PER_DOMAIN). With one job at a time 
     [
         ({}, {}, BY_DOMAIN),
         ({"CONCURRENT_REQUESTS": 0}, {}, BY_DOMAIN),
+        ({"DOWNLOAD_SLOTS": None, "AUTOTHROTTLE_ENABLED": None}, {}, BY_DOMAIN),
         (
             {"DOWNLOAD_DELAY": 3},
             {},
