@@ -27,6 +27,7 @@ CASES = {
     "back": Case("back"),
     "following_rules": Case("following_rules"),
     "stuck": Case("stuck"),
+    "nameless": Case("nameless", ["jl"]),
     "shared": Case("shared"),
     "unfiltered": Case("unfiltered"),
     "each_time": Case("each_time"),
@@ -38,6 +39,7 @@ CASES = {
 }
 COMPLAINS = {
     "stuck": ["Crawled here, it can't travel", "requests matched, and were crawled here"],
+    "nameless": ["Crawled here, it can't travel", "12 requests matched, and were crawled here"],
     "errback": ["See why: scrapy batches failed"],
     "redirects": ["See why: scrapy batches failed"],
 }

@@ -164,6 +164,28 @@ class Stuck(ShopSpider):
         yield {**product(response), "thing": kind}
 
 
+class Nameless(ShopSpider):
+    """Callbacks without a name, of products and of what redirects to them, hand their pages to that of a target; those
+    of lists do not."""
+
+    name = "nameless"
+
+    async def start(self) -> AsyncIterator[Any]:
+        yield Request(f"{self.site}/list/0", lambda response: self.parse(response))
+
+    def parse(self, response: Any) -> Iterator[Any]:
+        for number, link in enumerate(response.css("a.product::attr(href)").getall()):
+            if number % 2:
+                yield response.follow(link, lambda response: self.parse_product(response))
+                yield response.follow(f"/to?u={link}?again", lambda response: self.parse_product(response))
+            else:
+                yield response.follow(link, self.parse_product)
+        yield from response.follow_all(css="a.next")
+
+    def parse_product(self, response: Any) -> Iterator[Any]:
+        yield {"url": response.url.removeprefix(self.site), "name": response.css("h1::text").get()}
+
+
 class Shared(ShopSpider):
     """A page below many products, each item of it once."""
 
