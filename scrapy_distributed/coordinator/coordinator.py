@@ -239,7 +239,10 @@ class Coordinator:
             self.dispatcher.leave_out(fault)
         self.sessions.jars.warn()
         job = self._job_template(version=version)
-        self._tell(job)
+        tell(block(
+            self.config, self.crawler.settings, command=self.command, job=job.settings, spider=self.spider,
+            nodes=len(self.nodes), targets=str(self.diverter), items_go=self.items_go, spool=str(self.spool.folder),
+        ))  # fmt: skip
         self.cutter.start()
         # Before a batch is cut: it knows what is under way.
         self.dispatcher.start(job)
@@ -272,12 +275,6 @@ class Coordinator:
             len(self.fleet.members), version or "(none)", "" if to_walk else "; its walk is done", extra=self._extra,
         )  # fmt: skip
         return to_walk
-
-    def _tell(self, job: JobTemplate) -> None:
-        tell(block(
-            self.config, self.crawler.settings, command=self.command, job=job.settings, spider=self.spider,
-            nodes=len(self.nodes), targets=str(self.diverter), items_go=self.items_go, spool=str(self.spool.folder),
-        ))  # fmt: skip
 
     async def _start(self, start: AsyncIterator[Any], *, walk: bool) -> AsyncIterator[Any]:
         if not walk:
