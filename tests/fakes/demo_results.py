@@ -38,7 +38,7 @@ def an_attempt(label: str = "1", node: str = "n1", state: str = "accepted", item
 
 
 def a_run(name: str = "r") -> RunRecord:
-    return RunRecord(id=1, name=name, identity={}, started=STARTED, walked=None, ended=None)
+    return RunRecord(id=1, name=name, identity={}, started=STARTED, walked=None, ended=None, stopped=None)
 
 
 def a_failure(state: str, reason: str, url: str) -> OutcomeRecord:
