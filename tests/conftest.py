@@ -25,7 +25,7 @@ from scrapy_distributed.fleet.local_node import LocalNode
 
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("long", deadline=None, max_examples=100)
-settings.register_profile("usual", deadline=None, max_examples=34)
+settings.register_profile("usual", deadline=None, max_examples=24)
 settings.load_profile("usual")  # unless --hypothesis-profile says another
 
 # A shell starts what runs in its background with SIGINT ignored, and our children would inherit that.

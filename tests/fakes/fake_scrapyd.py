@@ -145,8 +145,10 @@ class FakeScrapyd(Resource):
         return NodeAddress(name="fake1", url=self.url, username=self.username, password=self.password)
 
     def start_pending(self, count: int | None = None) -> list[FakeJob]:
-        """The next *count* (all) pending jobs run now, the highest priority first."""
-        pending = sorted((job for job in self.jobs if job.state == "pending"), key=lambda job: -job.priority)
+        """The next *count* (all) pending jobs run now, the highest priority first, then by their ids: two POSTs under
+        way at once may arrive in any order, and no test is about that."""
+        pending = [job for job in self.jobs if job.state == "pending"]
+        pending.sort(key=lambda job: (-job.priority, job.id))
         for job in pending[:count]:
             job.state = "running"
         return pending[:count]
