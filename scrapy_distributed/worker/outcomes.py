@@ -31,7 +31,8 @@ class Outcomes:
         self._open = [0] * size
         self._live: dict[int, int] = {}  # serial of a ticket -> position
         self._serial = size
-        self._with_items = 0  # bitmaps, as the next two
+        self._started = 0  # bitmaps, as the next two
+        self._with_items = 0
         self._with_output = 0  # items, or requests
         self._early = 0  # failed before their callback
         self.steps = 0  # grows with whatever happens
@@ -39,6 +40,7 @@ class Outcomes:
     def start(self, position: int) -> tuple[int, int]:
         """The ticket of the start request at *position*: its serial is the position."""
         self.steps += 1
+        self._started |= 1 << position
         self._live[position] = position
         self._open[position] += 1
         return position, position
@@ -96,8 +98,9 @@ class Outcomes:
         return bool(self._live)
 
     def lose_open(self) -> None:
-        """The crawl has finished with nothing to do: what is still open went astray, e.g. in another middleware."""
-        for position in bits(((1 << self.size) - 1) & ~self.settled):
+        """The crawl has finished with nothing to do: what is still open went astray, e.g. in another middleware. What
+        the crawl has never been given, as its start has failed, did not."""
+        for position in bits(self._started & ~self.settled):
             self.noted.setdefault(position, (Outcome.FAILED, LOST))
             self.settled |= 1 << position
 

@@ -113,11 +113,22 @@ def test_what_is_open_at_the_end_is_lost_and_named() -> None:
     outcomes = Outcomes(3)
     outcomes.end(outcomes.start(0))
     outcomes.note(outcomes.start(1), "failed", "http 404")
+    outcomes.start(2)
     outcomes.item(2)
     outcomes.lose_open()
     assert outcomes.settled == 0b111
     assert outcomes.by_reason("failed") == {"http 404": [1], LOST: [2]}
     assert outcomes.clean
+
+
+def test_what_the_crawl_was_never_given_is_not_lost_on_the_worker() -> None:
+    """Its start has failed: these go out again."""
+    outcomes = Outcomes(3)
+    outcomes.end(outcomes.start(0))
+    outcomes.start(1)
+    outcomes.lose_open()
+    assert outcomes.settled == 0b011
+    assert outcomes.by_reason("failed") == {LOST: [1]}
 
 
 def test_what_failed_before_its_callback_and_put_out_nothing_may_be_tried_again() -> None:
