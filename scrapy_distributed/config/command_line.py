@@ -24,8 +24,10 @@ from scrapy_distributed.words import shortened
 
 #: Last words of names, in any case, whose values are not for others.
 SECRET_WORDS = frozenset({"KEY", "APIKEY", "SECRET", "PASS", "PASSWD", "PASSWORD", "TOKEN"})
+#: When the crawl ends: that is said to the coordinator, and by it to jobs.
+LIMITS = ("CLOSESPIDER_*",)
 #: Settings of this crawl alone: its log, its feeds, when it ends, and where its code is.
-STAY = ("LOG_*", "JOBDIR", "CLOSESPIDER_*", "FEEDS", "FEED_URI", "FEED_FORMAT", "SPIDER_MODULES", "NEWSPIDER_MODULE")
+STAY = (*LIMITS, "LOG_*", "JOBDIR", "FEEDS", "FEED_URI", "FEED_FORMAT", "SPIDER_MODULES", "NEWSPIDER_MODULE")
 #: What ``scrapy`` itself puts into the settings, by its environment; and ours, each of which has a rule of its own.
 _NOT_GIVEN = ("EDITOR", "SETTINGS_MODULE", "PROJECT", "CHECK", "PYTHON_SHELL", f"{PREFIX}*")
 _OURS = "scrapy_distributed."
@@ -66,7 +68,10 @@ class CommandLine:
         """What goes with each job and what does not, by name; '' where there is nothing to say."""
         travel = [*_options("-a", self.args), *_options("-s", self.settings)]
         parts = [f"for each job: {_listed(travel)}"] if travel else []
-        parts += [f"for this crawl alone: {_listed(_options('-s', self.stay))}"] if self.stay else []
+        limits = [name for name in self.stay if _matches(name, LIMITS)]
+        own = [name for name in self.stay if name not in limits]
+        parts += [f"for the crawl as a whole: {_listed(_options('-s', limits))}"] if limits else []
+        parts += [f"for this crawl alone: {_listed(_options('-s', own))}"] if own else []
         return "; ".join(parts)
 
     @property

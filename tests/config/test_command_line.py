@@ -119,8 +119,10 @@ def test_settings_of_the_command_line_travel_but_those_of_this_crawl() -> None:
         "DOWNLOAD_DELAY": "2", "USER_AGENT": "me, you", "OWN": "x", "FEED_EXPORT_FIELDS": "a,b"
     }  # fmt: skip
     assert command.stay == ("CLOSESPIDER_ITEMCOUNT", "FEEDS", "FEED_FORMAT", "FEED_URI", "JOBDIR", "LOG_LEVEL")
-    assert command.summary.endswith("; for this crawl alone: -s CLOSESPIDER_ITEMCOUNT, -s FEEDS, -s FEED_FORMAT,"
-                                    " -s FEED_URI, -s JOBDIR, -s LOG_LEVEL")  # fmt: skip
+    assert command.summary.endswith(
+        "; for the crawl as a whole: -s CLOSESPIDER_ITEMCOUNT; for this crawl alone: -s FEEDS, -s FEED_FORMAT,"
+        " -s FEED_URI, -s JOBDIR, -s LOG_LEVEL"
+    )
 
 
 def test_a_dict_of_the_command_line_travels_as_it_was_given() -> None:
