@@ -34,6 +34,7 @@ RESUMABLE = frozenset((
 """For these reasons the crawl closes as a whole, or because it can't go on just now. Whatever else closes it is a limit
 of its own, or its spider: then it is to be over."""
 END_OF_WALK = "closespider_pagecount"  # only that: what has been found by then is crawled
+SETTLES = (END_OF_WALK, "finished")  # then what has been found is waited for
 LOOK_SECONDS = 0.2
 
 
@@ -170,7 +171,7 @@ class Ending:
             self.close("closespider_itemcount")
 
     def close(self, reason: str) -> None:
-        if self.closing and self.reason == END_OF_WALK:  # and is waited for
+        if self.closing and self.reason in SETTLES:
             self.reason, self._can_settle = reason, False
         if not self.closing and self.crawler.engine is not None:
             self.closing = True
@@ -220,7 +221,7 @@ class Ending:
     async def _land(self) -> None:
         if self.diversion.divert() and self.reason != END_OF_WALK:  # what can't travel, and nobody crawls any more
             self.walk.failed = True
-        if self.reason == END_OF_WALK:
+        if self.reason in SETTLES:
             await self._settle()
         self.discoveries.stop()
         self.cutter.cut_all()
@@ -232,11 +233,15 @@ class Ending:
         await self.dispatcher.drain(self.config.shutdown_timeout)
 
     async def _settle(self) -> None:
-        """The walk is over, and what it has found is crawled."""
-        logger.info("The crawl on this machine ends (%s): what it has found is crawled", self.reason, extra=self._extra)
+        """The walk is over, and what it has found is crawled: nearly always that is so already where the crawl has
+        finished, but for what a handler of ``spider_idle`` has found that was asked after ours."""
         self.cutter.cut_all()
-        self.walk.is_done()
-        self._note_walked()
+        if not self.walk.failed:
+            self.walk.is_done()
+            self._note_walked()
+        if not self.done:
+            logger.info("The crawl on this machine ends (%s): what it has found is crawled", self.reason,
+                        extra=self._extra)  # fmt: skip
         while self._can_settle and not self._hurried and not self.done:
             self.cutter.cut_rest()
             await deferLater(self.clock, LOOK_SECONDS)

@@ -290,10 +290,13 @@ async def test_a_limit_and_the_spider_stop_the_run_and_what_interrupts_it_does_n
         assert (later.run != stopped.ledger.run) is stops
 
 
-@pytest.mark.parametrize("hurried", [False, True])
+@pytest.mark.parametrize(
+    ("reason", "hurried"),
+    [("closespider_pagecount", False), ("closespider_pagecount", True), ("finished", False), ("finished", True)],
+)
 @pytest_twisted.ensureDeferred
-async def test_a_number_of_pages_ends_the_walk_alone_and_what_it_has_found_is_waited_for(
-    start: Start, hurried: bool
+async def test_a_number_of_pages_ends_the_walk_alone_and_what_is_found_until_it_closes_is_waited_for(
+    start: Start, reason: str, hurried: bool
 ) -> None:
     stopped = start()
     taker = stopped.begin()
@@ -302,7 +305,7 @@ async def test_a_number_of_pages_ends_the_walk_alone_and_what_it_has_found_is_wa
     stopped.coordinator.diversion.divert()
     stopped.crawler.crawling = True
     stopped.coordinator.ending.connect()
-    await close(stopped, "closespider_pagecount")
+    await close(stopped, reason)
     ending = Deferred.fromCoroutine(stopped.coordinator.ending._settle())
     assert not ending.called
     assert walked(stopped)

@@ -7,7 +7,7 @@ from homing import Case, Compared, complaints
 
 CASES = {
     name: Case(name, ["jl"], {"DISTRIBUTED_BATCH_SIZE": 3})
-    for name in ("idle_targets", "idle_pages", "opened", "waits", "engine", "engine_targets", "starts")
+    for name in ("idle_targets", "idle_late", "idle_pages", "opened", "waits", "engine", "engine_targets", "starts")
 }
 
 

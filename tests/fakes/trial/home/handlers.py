@@ -54,6 +54,23 @@ class IdleTargets(Handling):
             self.crawl(path, self.parse_product)
 
 
+class IdleLate(IdleTargets):
+    """The same, when all else is over; and it listens only from the start of the crawl on: all others are asked
+    before."""
+
+    name = "idle_late"
+    signal = signals.spider_opened
+    more = ("/p/8", "/p/9", "/p/10")
+
+    def handler(self) -> None:
+        self.crawler.signals.connect(self.idle, signals.spider_idle)
+
+    def idle(self) -> None:
+        assert self.crawler.stats is not None
+        if self.crawler.stats.get_value("item_scraped_count", 0) >= 6:
+            IdleTargets.handler(self)
+
+
 class IdlePages(Handling):
     """More pages that are nobody's targets, one after the other, and each leads to products."""
 
