@@ -22,7 +22,7 @@ from scrapy.spidermiddlewares.httperror import HttpError
 from twisted.python.failure import Failure
 
 from scrapy_distributed.wire.outcome import Outcome
-from scrapy_distributed.wire.reasons import reason_of
+from scrapy_distributed.wire.reasons import is_of_callback, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,10 @@ class Walk:
 
     def is_done(self) -> None:
         self.done, self.done_at = True, self.clock.seconds()
+
+    @property
+    def callback_errors(self) -> int:
+        return sum(number for reason, number in self.lost.items() if is_of_callback(reason))
 
     @property
     def waits(self) -> bool:

@@ -67,7 +67,8 @@ class Dispatcher:
         self.stranded = stranded
         self.ledger_failed = ledger_failed
         self._extra = {"spider": spider}
-        self._closing = self._dismissing = False
+        self._closing = False
+        self._sending = True
         self._posting = 0
         self.supervisor = Supervisor(
             ledger=ledger, judge=judge, config=config, spider=spider, stats=stats, clock=clock,
@@ -96,7 +97,7 @@ class Dispatcher:
 
     def send_ready(self) -> None:
         """Give ready batches to nodes with room, in strict round robin where all have room."""
-        while not (self._closing or self._dismissing):
+        while self._sending and not self._closing:
             # A batch that should not go back to its last node does not hold up those behind it.
             turns = (
                 (batch, self.fleet.take_turn(avoid=last_node)) for batch, last_node in self.ledger.bookings.ready()
@@ -118,10 +119,14 @@ class Dispatcher:
         """Whether a node has nothing to do."""
         return any(member.idle_slots or (member.trust.doubt and member.has_room) for member in self.fleet.members)
 
+    def send_no_more(self) -> None:
+        """What is ready stays here."""
+        self._sending = False
+
     async def dismiss(self, *, hurried: Callable[[], bool]) -> None:
-        """Send nothing more, and have the jobs under way end: those that wait are taken back, those that run report
-        what they have done. Until all that count are over, or nobody is to wait for them any more (*hurried*)."""
-        self._dismissing = True
+        """Have the jobs under way end, and send no more: those that wait are taken back, those that run report what
+        they have done. Until all that count are over, or nobody is to wait for them any more (*hurried*)."""
+        self.send_no_more()
         for _, flight in self.fleet.flights():
             flight.dismiss()
         while not hurried() and (self._posting or any(flight.counts for _, flight in self.fleet.flights())):
@@ -135,7 +140,7 @@ class Dispatcher:
             while self._now() < deadline and (
                 self._posting
                 or (
-                    not self._dismissing
+                    self._sending
                     and self.ledger.bookings.ready()
                     and any(member.has_room for member in self.fleet.members)
                 )

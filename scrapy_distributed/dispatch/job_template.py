@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from scrapy_distributed.fleet.node import NodeAddress
 
 
+BOUNDS = ("CLOSESPIDER_ITEMCOUNT", "CLOSESPIDER_ERRORCOUNT")
 LIMITS = tuple(name for name in dir(default_settings) if name.startswith("CLOSESPIDER_"))
 
 
@@ -121,9 +122,9 @@ def _check_worker_settings(given: Mapping[str, str]) -> None:
 
 
 def _limits(settings: BaseSettings) -> dict[str, str]:
-    """Of the limits that end a crawl, which are the fleet's: a job has the number of items as its own bound, and none
-    of the others, as it would end early again and again."""
-    return {name: settings[name] if name == "CLOSESPIDER_ITEMCOUNT" else "0" for name in LIMITS if settings[name]}
+    """Of the limits that end a crawl, which are the fleet's: a job has those that count what jobs do as its own bounds,
+    and none of the others, as it would end early again and again."""
+    return {name: settings[name] if name in BOUNDS else "0" for name in LIMITS if settings[name]}
 
 
 def _feed_settings(config: Config, items_go: ItemsGo, command: CommandLine) -> dict[str, str]:

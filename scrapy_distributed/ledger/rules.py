@@ -62,15 +62,16 @@ class Objection(NamedTuple):
     blame: Blame
 
 
-def objection(attempt: Attempt, receipt: Receipt, settled: int) -> Objection | None:
-    """Why the final *receipt* of *attempt* can't be accepted where *settled* of the batch is settled already."""
+def objection(attempt: Attempt, receipt: Receipt, settled: int, *, last: bool = False) -> Objection | None:
+    """Why the final *receipt* of *attempt* can't be accepted where *settled* of the batch is settled already. *last*:
+    the run is stopped, so that nothing of it goes out again, and no item of it comes twice."""
     if attempt.positions & settled:
         return Objection("what it was sent is settled, or in another batch, already", Blame.NOBODY)
     if receipt.size != attempt.size:
         return Objection(f"its receipt speaks of {receipt.size} requests, sent were {attempt.size}", Blame.NODE)
     if not receipt.stored:
         return Objection("its feed was not stored", Blame.NODE)
-    if not receipt.clean and receipt.items_file is None:  # at home each item has its request
+    if not (receipt.clean or last) and receipt.items_file is None:  # at home each item has its request
         reason = f"it ended early ({receipt.finish_reason}) with items of unfinished requests in its feed"
         return Objection(reason, Blame.BATCH)
     return None

@@ -62,25 +62,25 @@ class Verdicts:
             return self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
 
     @while_available
-    def objection(self, attempt: Attempt, receipt: Receipt) -> Objection | None:
-        """Why the final *receipt* of *attempt* can't be accepted, and who is to blame."""
+    def objection(self, attempt: Attempt, receipt: Receipt, *, last: bool = False) -> Objection | None:
+        """Why the final *receipt* of *attempt* can't be accepted, and who is to blame. *last*: as in ``rules``."""
         if (state := self._state(attempt)) not in LIVE_STATES:
             return Objection(f"it was {state.value} before", Blame.NOBODY)
-        return objection(attempt, receipt, self._batches.get(attempt.batch).settled)
+        return objection(attempt, receipt, self._batches.get(attempt.batch).settled, last=last)
 
     @while_available
     def settle(
         self, attempt: Attempt, receipt: Receipt, *, max_attempts: int,
         found: Iterable[Finds] = (), haul: Haul | None = None, again: int = 0, counts: bool = True,
-        besides: Objection | None = None,
+        besides: Objection | None = None, last: bool = False,
     ) -> Settlement | Objection:  # fmt: skip
         """Accept *attempt* as a whole by its final *receipt*, and keep the targets that it has *found*, which
         ``divert_found`` is then to divert; *haul*: its items, where they come home. *again*: bitmap of its failed
         requests that may be tried on another node, each once. *counts*: if nothing is settled, that is the batch's
-        failure.
+        failure. *last*: as in ``rules``.
         Survives a power cut. Where there is an ``objection``, or one *besides* of those who know more than the ledger,
         nothing is done, and it is what is returned."""
-        if objected := self.objection(attempt, receipt) or besides:
+        if objected := self.objection(attempt, receipt, last=last) or besides:
             return objected
         counts = counts and self._state(attempt) is not AttemptState.UNKNOWN and not receipt.settled
         with self._store.transaction(durable=True):

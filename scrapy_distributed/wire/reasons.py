@@ -31,6 +31,11 @@ REASONS = {
 }
 
 
+def is_of_callback(reason: str) -> bool:
+    """Whether a callback has raised."""
+    return reason.startswith("callback ")
+
+
 def reason_of(error: BaseException) -> tuple[Outcome, str]:
     """Outcome and reason, in stable words, of a request whose download or input ended with *error*."""
     if isinstance(error, HttpError):

@@ -21,7 +21,7 @@ from scrapy_distributed.errors import WireError
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes
 from scrapy_distributed.wire.job import check_job_id
 from scrapy_distributed.wire.payload import elements_of, unpacked, values_in
-from scrapy_distributed.wire.reasons import MAX_REASON
+from scrapy_distributed.wire.reasons import MAX_REASON, is_of_callback
 from scrapy_distributed.words import shortened
 
 FORMAT = 4
@@ -258,6 +258,12 @@ class Receipt:
     def landed_keys(self) -> list[tuple[int, bytes]]:
         """*landed*, with the keys as bytes."""
         return [(position, bytes.fromhex(key)) for position, key in self.landed]
+
+    @property
+    def callback_errors(self) -> int:
+        """How many callbacks have raised, as far as requests have failed for that."""
+        of_batch = sum(len(positions) for reason, positions in self.failed.items() if is_of_callback(reason))
+        return of_batch + sum(number for reason, number in self.followed.items() if is_of_callback(reason))
 
     @staticmethod
     def positions(outcomes: Mapping[str, list[int]]) -> list[int]:

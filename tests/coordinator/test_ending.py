@@ -78,6 +78,52 @@ async def test_items_of_the_fleet_count_for_the_limit_of_the_crawl_also_those_of
 
 
 @pytest_twisted.ensureDeferred
+async def test_errors_of_callbacks_count_for_the_limit_of_the_crawl_whoever_has_them(start: Start) -> None:
+    stopped = start()
+    stopped.crawler.settings.frozen = False
+    stopped.crawler.settings.set("CLOSESPIDER_ERRORCOUNT", 4)
+    taker = stopped.begin()
+    taker.room = 1
+    find(stopped, 1, 2, 3)
+    stopped.coordinator.diversion.divert()
+    stopped.coordinator.cutter.cut_all()
+    failed = {"callback ValueError": [0], "http 404": [1]}
+    report = receipt(taker.attempts[0], failed=failed, followed={"callback KeyError": 1, "timeout": 9})
+    stopped.coordinator.walk.lost.update({"callback TypeError": 1, "http 500": 9})
+    stopped.coordinator.ending.job_counts("n1", report)
+    assert await told(stopped) == []
+    stopped.coordinator.walk.lost["callback TypeError"] += 1
+    stopped.coordinator.ending.job_counts("n1", receipt(taker.attempts[0]))
+    assert await told(stopped) == ["closespider_errorcount"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "values", "closing", "stops"),
+    [
+        (5, {"finish_reason": "closespider_itemcount"}, "", True),
+        (0, {"finish_reason": "closespider_itemcount"}, "", False),  # a bound of jobs alone
+        (5, {"finish_reason": "closespider_timeout"}, "", False),
+        (0, {"stats": {"distributed/closed_itself": 1}}, "", True),
+        (0, {"stats": {"distributed/closed_itself": 1}}, "closespider_pagecount", True),
+        (0, {"stats": {"distributed/closed_itself": 1}}, "shutdown", False),  # then the run goes on later
+    ],
+)
+def test_a_receipt_stops_the_run_if_its_job_has_ended_by_what_ends_the_crawl(
+    start: Start, limit: int, values: dict[str, Any], closing: str, stops: bool
+) -> None:
+    stopped = start()
+    stopped.crawler.settings.frozen = False
+    stopped.crawler.settings.set("CLOSESPIDER_ITEMCOUNT", limit)
+    taker = stopped.begin()
+    taker.room = 1
+    find(stopped, 1)
+    stopped.coordinator.diversion.divert()
+    stopped.coordinator.cutter.cut_all()
+    stopped.coordinator.ending.closing, stopped.coordinator.ending.reason = bool(closing), closing
+    assert stopped.coordinator.ending.is_stopped_by(receipt(taker.attempts[0], **values)) is stops
+
+
+@pytest_twisted.ensureDeferred
 @pytest.mark.parametrize(("said", "reason"), [("seen enough", "seen enough"), ("finished", "closed_itself")])
 async def test_a_spider_that_has_closed_itself_in_a_job_closes_the_crawl(start: Start, said: str, reason: str) -> None:
     stopped = start()
@@ -236,10 +282,14 @@ class Drained:
     def __init__(self, stopped: Stopped) -> None:
         self.stopped = stopped
         self.dismissed = False
+        self.sends = True
         self.seen: dict[str, int] = {}
         self.batches = 0
 
     def send_ready(self) -> None: ...
+
+    def send_no_more(self) -> None:
+        self.sends = False
 
     async def dismiss(self, *, hurried: Callable[[], bool]) -> None:
         self.dismissed = True
@@ -282,7 +332,7 @@ async def test_a_limit_and_the_spider_stop_the_run_and_what_interrupts_it_does_n
     stopped.coordinator.ending.connect()
     await close(stopped, reason)
     await stopped.coordinator.ending.shut_down(reason)
-    assert drained.dismissed is stops
+    assert (drained.dismissed, drained.sends) == (stops, not stops)
     assert ("4 requests are not crawled" in caplog.text) is stops
     assert (f"is not finished ({reason})" in caplog.text) is not stops
     with closing(Ledger(stopped.ledger.path)) as later:

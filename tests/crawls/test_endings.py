@@ -94,3 +94,28 @@ def test_a_spider_that_closes_itself_in_a_job_closes_the_crawl(home: Home, tmp_p
     assert 3 <= len(items(tmp_path / "out.jl")) < ALL
     assert crawl.run()["stopped"] == "seen enough"
     assert crawl.run()["ended"] is not None
+
+
+def test_items_of_a_job_that_closes_itself_in_the_middle_are_in_its_feed_and_count(home: Home, tmp_path: Path) -> None:
+    """As nothing goes out again, none of them comes twice."""
+    feed = f"file://{tmp_path}/%(batch)s_%(time)s.jl"
+    settings = {
+        "DISTRIBUTED_BATCH_SIZE": 6, "DISTRIBUTED_TARGET_HOSTS": "scrapyd2", "DISTRIBUTED_TARGET_FEED_URL": feed,
+        "CONCURRENT_REQUESTS": 1,
+    }  # fmt: skip
+    crawl = home.crawl("enough_below", folder=tmp_path, settings=settings).wait()
+    assert "Spider closed (seen enough)" in crawl.log
+    assert crawl.stat("distributed/attempts/rejected") is None, crawl.log
+    assert crawl.run()["stopped"] == "seen enough"
+    assert len([item for item in crawl.items() if "number" in item]) >= 3
+
+
+def test_errors_of_callbacks_on_workers_end_the_crawl(home: Home, tmp_path: Path) -> None:
+    crawl = ended(
+        home, "broken", tmp_path, CLOSESPIDER_ERRORCOUNT=2, DISTRIBUTED_TARGET_HOSTS="scrapyd2", CONCURRENT_REQUESTS=1
+    )
+    assert "Spider closed (closespider_errorcount)" in crawl.log
+    assert crawl.run()["stopped"] == "closespider_errorcount"
+    balance = crawl.run()["balance"]
+    assert balance.failed >= 2
+    assert balance.not_crawled > 0

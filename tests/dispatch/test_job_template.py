@@ -40,13 +40,19 @@ def template(
 
 
 def test_limits_of_the_crawl_are_the_fleets() -> None:
-    given = {"CLOSESPIDER_ITEMCOUNT": "5", "CLOSESPIDER_PAGECOUNT": 100, "CLOSESPIDER_TIMEOUT": 3600.0}
+    given = {
+        "CLOSESPIDER_ITEMCOUNT": "5", "CLOSESPIDER_ERRORCOUNT": 7, "CLOSESPIDER_PAGECOUNT": 100,
+        "CLOSESPIDER_TIMEOUT": 3600.0,
+    }  # fmt: skip
     made = JobTemplate.from_config(
         Config.from_settings(Settings({"DISTRIBUTED_WORKER_SETTINGS": {"CLOSESPIDER_TIMEOUT": 60}})), spider="s",
         command=CommandLine(), settings=Settings(given), project="p", rules=(), version="", items_go=ItemsGo.HOME,
     )  # fmt: skip
     found = {name: value for name, value in made.settings.items() if name.startswith("CLOSESPIDER_")}
-    assert found == {"CLOSESPIDER_ITEMCOUNT": "5", "CLOSESPIDER_PAGECOUNT": "0", "CLOSESPIDER_TIMEOUT": "60"}
+    assert found == {
+        "CLOSESPIDER_ITEMCOUNT": "5", "CLOSESPIDER_ERRORCOUNT": "7", "CLOSESPIDER_PAGECOUNT": "0",
+        "CLOSESPIDER_TIMEOUT": "60",
+    }  # fmt: skip
     assert not [name for name in template().settings if name.startswith("CLOSESPIDER_")]
 
 

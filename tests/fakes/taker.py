@@ -17,6 +17,9 @@ class Taker:
         self.attempts: list[Attempt] = []
         self.payloads: list[str] = []  # of these
 
+    def send_no_more(self) -> None:
+        self.room = 0
+
     def send_ready(self) -> None:
         while self.room and (ready := self.ledger.bookings.ready()):
             self.room -= 1

@@ -181,6 +181,30 @@ class Starts(ShopSpider):
         return {"path": response.url.removeprefix(self.site), **start}
 
 
+class EnoughBelow(ShopSpider):
+    """It closes itself while what its products lead to is still to come."""
+
+    name = "enough_below"
+
+    def parse_product(self, response: Any) -> Iterator[Any]:
+        yield product(response)
+        yield from response.follow_all(css="a.reviews", callback=self.parse_reviews, priority=-1)
+        if number_of(response) == 2:
+            raise CloseSpider("seen enough")
+
+    def parse_reviews(self, response: Any) -> Any:
+        return {"reviews": len(response.css("i"))}
+
+
+class Broken(ShopSpider):
+    """Its callback raises for each product."""
+
+    name = "broken"
+
+    def parse_product(self, response: Any) -> Any:
+        raise ValueError(number_of(response))
+
+
 class Enough(ShopSpider):
     """It closes itself when it has seen the third product."""
 
