@@ -48,6 +48,7 @@ def block(
             " can't travel",
         ),
         *lines_of_command(command),
+        *_limits(settings),
         *_items(items_go, config, settings, spool),
         *_pipelines(config, settings),
         *_stores(settings),
@@ -63,6 +64,16 @@ def lines_of_command(command: CommandLine) -> list[Line]:
     """What goes with each job and what does not, and what jobs lack."""
     told = [Line(subject="command line", words=command.summary)] if command.summary else []
     return told + [Line(subject="command line", words=warning, warning=True) for warning in command.warnings]
+
+
+def _limits(settings: BaseSettings) -> Iterator[Line]:
+    for name in ("CLOSESPIDER_TIMEOUT_NO_ITEM", "CLOSESPIDER_PAGECOUNT_NO_ITEM"):
+        if settings.getint(name):
+            words = (
+                "it may close the crawl too early: items of jobs are counted when a job has ended and they have come"
+                " home, and where workers write feeds not at all"
+            )
+            yield Line(subject=name, words=words, warning=True)
 
 
 def _items(go: ItemsGo, config: Config, settings: BaseSettings, spool: str) -> Iterator[Line]:

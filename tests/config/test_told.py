@@ -121,3 +121,10 @@ def test_it_is_one_block(caplog: pytest.LogCaptureFixture) -> None:
     )
     assert travels == "Command line: for each job: -a kind; for this crawl alone: -s FEEDS"
     assert secret.startswith("Command line: -a token: not sent to the nodes")
+
+
+def test_limits_that_can_not_count_what_jobs_do_are_warned_of() -> None:
+    assert not [line for line in said() if line.subject.startswith("CLOSESPIDER")]
+    (line,) = [line for line in said({"CLOSESPIDER_TIMEOUT_NO_ITEM": 30}) if line.subject.startswith("CLOSESPIDER")]
+    assert line.warning
+    assert str(line).startswith("CLOSESPIDER_TIMEOUT_NO_ITEM: it may close the crawl too early")
