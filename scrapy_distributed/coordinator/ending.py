@@ -19,9 +19,9 @@ from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
 from scrapy_distributed.coordinator.diversion import Diversion
 from scrapy_distributed.coordinator.keeper import Keeper
+from scrapy_distributed.coordinator.limits import Limits, closed_itself
 from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
-from scrapy_distributed.dispatch import job_template
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.errors import DistributedError, FleetUnusableError, LedgerUnavailableError
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -36,8 +36,6 @@ RESUMABLE = frozenset((
 of its own, or its spider: then it is to be over."""
 END_OF_WALK = "closespider_pagecount"  # only that: what has been found by then is crawled
 SETTLES = (END_OF_WALK, "finished")  # then what has been found is waited for
-CLOSED_ITSELF = "distributed/closed_itself"  # a stat of jobs
-BOUNDS = {name.lower(): name for name in job_template.BOUNDS}  # reasons for which a job has ended
 LOOK_SECONDS = 0.2
 
 
@@ -70,11 +68,11 @@ class Ending:
         self.dispatcher = dispatcher
         self.keeper = keeper
         self.clock = clock
+        self.limits = Limits(crawler.settings, account=ledger.account, walk=walk)
         self.closing = False
         self.reason = ""
         self._wound_up = self._unwritten = False
         self._can_settle = True
-        self._errors = 0  # of callbacks, in jobs that count
         self._says_walked = False  # the ledger says that the walk is done, and has not been told yet that it goes on
         self._failing: Callable[[], None] | None = None
 
@@ -165,27 +163,16 @@ class Ending:
         self.close("fleet_unusable")
 
     def job_counts(self, node: str, receipt: Receipt) -> None:
-        """Close where the spider has closed itself in a job, or the run has as many items or errors as the crawl may
-        have: of those of jobs Scrapy's own extension does not know, nor of items of earlier commands."""
-        self._errors += receipt.callback_errors
-        if receipt.stats.get(CLOSED_ITSELF):
+        """Close where *receipt*, which counts, says that a limit is reached, or the spider has closed itself."""
+        if closed_itself(receipt):
             logger.info("The spider has closed itself on %s: %s", node, receipt.finish_reason, extra=self._extra)
-            self.close(receipt.finish_reason if receipt.finish_reason != "finished" else "closed_itself")
-        elif 0 < self._limit("CLOSESPIDER_ITEMCOUNT") <= self.ledger.account.items():
-            self.close("closespider_itemcount")
-        elif 0 < self._limit("CLOSESPIDER_ERRORCOUNT") <= self._errors + self.walk.callback_errors:
-            self.close("closespider_errorcount")
+        if reason := self.limits.reached(receipt):
+            self.close(reason)
 
     def is_stopped_by(self, receipt: Receipt) -> bool:
-        """Whether the run is stopped when *receipt*, a final one, is accepted: its job has reached a bound that is the
-        limit of the crawl, or its spider has closed itself."""
-        if self.closing and not (self._stops or self.reason in SETTLES):
-            return False
-        at_bound = receipt.finish_reason in BOUNDS and self._limit(BOUNDS[receipt.finish_reason]) > 0
-        return at_bound or bool(receipt.stats.get(CLOSED_ITSELF))
-
-    def _limit(self, name: str) -> int:
-        return self.crawler.settings.getint(name)
+        """Whether the run is stopped when *receipt*, a final one, is accepted."""
+        may_stop = not self.closing or self._stops or self.reason in SETTLES
+        return may_stop and self.limits.end_with(receipt)
 
     def close(self, reason: str) -> None:
         if self.closing and self.reason in SETTLES:
