@@ -10,6 +10,7 @@
 ``/group/0`` ...       links to five products and to two groups below; seven there are
 ``/none``              a page without anything
 ``/members`` ...       what needs a log-in: see ``members``
+``/api`` ...           what is no page: see ``shop_formats``
 =====================  ===============================================================================================
 """
 
@@ -17,13 +18,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import members
+import shop_formats
 
 PRODUCTS = 12
 ON_A_LIST = 6
@@ -120,6 +122,34 @@ def _group(number: int) -> str:
     return f"<h1>Group {number}</h1>{below}{links('product', *(f'/p/{one}' for one in there))}"
 
 
+Headers = Iterable[tuple[str, str]]
+Answer = tuple[int, Headers, bytes]
+
+
+def _got(target: str, headers: Any) -> Answer:
+    split = urlsplit(target)
+    query = parse_qs(split.query)
+    if split.path.startswith("/members"):
+        return _html(*members.page(split.path, headers.get("Cookie", "")))
+    if other := shop_formats.got(split.path, headers):
+        return 200, [("Content-Type", other[0])], other[1]
+    if split.path == "/to":
+        return _html(302, "", [("Location", query["u"][0])])
+    body = page(split.path, query)
+    return _html(404, "Not there") if body is None else _html(200, body)
+
+
+def _posted(target: str, headers: Any, content: bytes) -> Answer:
+    if other := shop_formats.posted(target, content):
+        return 200, [("Content-Type", other[0])], other[1]
+    return _html(*members.log_in(parse_qs(content.decode()), headers.get("Cookie", "")))
+
+
+def _html(status: int, body: str, headers: Headers = ()) -> Answer:
+    kind = ("Content-Type", "text/html; charset=utf-8")
+    return status, [*headers, kind], f"<!DOCTYPE html><html>{body}</html>".encode()
+
+
 @contextmanager
 def shop() -> Iterator[Shop]:
     class Handler(BaseHTTPRequestHandler):
@@ -127,29 +157,16 @@ def shop() -> Iterator[Shop]:
 
         def do_GET(self) -> None:
             child.asked(self.path)
-            split = urlsplit(self.path)
-            query = parse_qs(split.query)
-            if split.path.startswith("/members"):
-                self.answer(*members.page(split.path, self.headers.get("Cookie", "")))
-                return
-            body, status = page(split.path, query), 200
-            if split.path == "/to":
-                body, status = "", 302
-            elif body is None:
-                body, status = "Not there", 404
-            self.answer(status, body, {"Location": query["u"][0]} if status == 302 else {})
+            self.send(*_got(self.path, self.headers))
 
         def do_POST(self) -> None:
             child.asked(self.path)
-            form = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-            self.answer(*members.log_in(parse_qs(form), self.headers.get("Cookie", "")))
+            self.send(*_posted(self.path, self.headers, self.rfile.read(int(self.headers.get("Content-Length", 0)))))
 
-        def answer(self, status: int, body: str, headers: Any) -> None:
+        def send(self, status: int, headers: Headers, content: bytes) -> None:
             self.send_response(status)
-            for name, value in headers.items() if isinstance(headers, dict) else headers:
+            for name, value in headers:
                 self.send_header(name, value)
-            content = f"<!DOCTYPE html><html>{body}</html>".encode()
-            self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
@@ -159,6 +176,7 @@ def shop() -> Iterator[Shop]:
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True
+        request_queue_size = 128  # all crawls of a module at once, with no connection refused
 
         def handle_error(self, *args: Any) -> None:
             """A crawl that was killed has gone away."""

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 BOT_NAME = "home"
-NAMES = ("kinds", "pages", "troubles", "told", "handlers", "travellers", "members", "subpages")
+NAMES = ("kinds", "pages", "troubles", "told", "handlers", "travellers", "members", "subpages", "various")
 SPIDER_MODULES = [f"trial.home.{name}" for name in (*NAMES, *(["models"] if find_spec("pydantic") else []))]
 TELNETCONSOLE_ENABLED = False
 RETRY_ENABLED = False
