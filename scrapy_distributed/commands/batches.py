@@ -228,16 +228,17 @@ class Command(ScrapyCommand):
             return self._retry_lost_items(reader, run, opts)
         with closing(Ledger(reader.path)) as ledger:
             taken, left_out = ledger.control.retry(_Wanted(opts))
+        goes_on = taken > 0 or reader.runs()[-1].stopped != run.stopped
         spider = run.identity["spider"]
         if opts.json:
             print(json.dumps({"run": run.name, "spider": spider, "again": taken, "left_out": left_out}))
-            return 0 if taken else 1
+            return 0 if goes_on else 1
         print(f"{title(reader, run)}\n  {counted(taken, 'request')} to be tried again, {left_out:,} left out")
         if left_out:
             print("    left out: their callback had begun, so items of them may be in a feed")
-        if taken:
+        if goes_on:
             print(_taken_up(run))
-        return 0 if taken else 1
+        return 0 if goes_on else 1
 
     def _retry_lost_items(self, reader: LedgerReader, run: RunRecord, opts: argparse.Namespace) -> int:
         from scrapy_distributed.commands.batch_export import lost

@@ -25,9 +25,9 @@ from scrapy_distributed.words import shortened
 #: Last words of names, in any case, whose values are not for others.
 SECRET_WORDS = frozenset({"KEY", "APIKEY", "SECRET", "PASS", "PASSWD", "PASSWORD", "TOKEN"})
 #: When the crawl ends: that is said to the coordinator, and by it to jobs.
-LIMITS = ("CLOSESPIDER_*",)
+LIMITS = ("CLOSESPIDER_ITEMCOUNT", "CLOSESPIDER_ERRORCOUNT", "CLOSESPIDER_TIMEOUT")
 #: Settings of this crawl alone: its log, its feeds, when it ends, and where its code is.
-STAY = (*LIMITS, "LOG_*", "JOBDIR", "FEEDS", "FEED_URI", "FEED_FORMAT", "SPIDER_MODULES", "NEWSPIDER_MODULE")
+STAY = ("CLOSESPIDER_*", "LOG_*", "JOBDIR", "FEEDS", "FEED_URI", "FEED_FORMAT", "SPIDER_MODULES", "NEWSPIDER_MODULE")
 #: What ``scrapy`` itself puts into the settings, by its environment; and ours, each of which has a rule of its own.
 _NOT_GIVEN = ("EDITOR", "SETTINGS_MODULE", "PROJECT", "CHECK", "PYTHON_SHELL", f"{PREFIX}*")
 _OURS = "scrapy_distributed."

@@ -67,10 +67,10 @@ def _limits(settings: BaseSettings, slot: Mapping[str, Any]) -> list[Limit]:
     at_once = _at_once(settings, slot)
     delay = slot.get("delay", settings.getfloat("DOWNLOAD_DELAY"))
     limits = []
-    if settings.getbool("AUTOTHROTTLE_ENABLED"):
+    target = settings.getfloat("AUTOTHROTTLE_TARGET_CONCURRENCY")
+    if settings.getbool("AUTOTHROTTLE_ENABLED") and target > 0:
         delay = settings.getfloat("DOWNLOAD_DELAY")  # that of a slot is only its first one then
-        name = "AUTOTHROTTLE_TARGET_CONCURRENCY"
-        limits = [min(at_once, Limit(settings.getfloat(name), "at once on average", name))]
+        limits = [min(at_once, Limit(target, "at once on average", "AUTOTHROTTLE_TARGET_CONCURRENCY"))]
     if delay > 0:
         limits.append(Limit(1 / delay, "a second on average", f"DOWNLOAD_DELAY = {_number(delay)}"))
     return limits or [at_once]

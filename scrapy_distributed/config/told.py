@@ -67,6 +67,9 @@ def lines_of_command(command: CommandLine) -> list[Line]:
 
 
 def _limits(settings: BaseSettings) -> Iterator[Line]:
+    if number := settings.getint("CLOSESPIDER_PAGECOUNT"):
+        words = f"the crawl here ends after {number:,} pages, and the fleet crawls all that these have led to"
+        yield Line(subject="CLOSESPIDER_PAGECOUNT", words=words)
     for name in ("CLOSESPIDER_TIMEOUT_NO_ITEM", "CLOSESPIDER_PAGECOUNT_NO_ITEM"):
         if settings.getint(name):
             words = (

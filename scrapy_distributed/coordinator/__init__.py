@@ -5,6 +5,7 @@ with which cookies). discoveries: what workers have found. cutter: when a batch 
 one is; batch_size: how large the next one should be). homecoming: items that have come home go into the feeds
 (home_pipelines: and before, through pipelines that run once; own_pages: each page brings its items once; item_signal:
 who listens is told of them). own_feed: where workers have feeds, what is scraped here gets one, too. keeper: what these
-two have in common. ending: when and why the crawl closes (limits: as far as jobs reach them). summary: what is said
-then. identity: which run is this? arguments: those that its spider was given. refused: what it does not begin with.
+two have in common. ending: when and why the crawl closes (closing: what that means for its run; limits: as far as jobs
+reach them). summary: what is said then. identity: which run is this? arguments: those that its spider was given.
+refused: what it does not begin with.
 """

@@ -149,7 +149,7 @@ class Coordinator:
             read_targets=lambda attempt, receipt: self.discoveries.read(attempt, receipt),
             harvest=self._harvest() if self.homecoming is not None else None,
             accepted=self._accepted,
-            stops=lambda receipt: self.ending.is_stopped_by(receipt),
+            stopped_by=lambda receipt: self.ending.stopped_by(receipt),
         )
         return Dispatcher(
             ledger=self.ledger,

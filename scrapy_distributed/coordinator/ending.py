@@ -15,6 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.coordinator.closing import END_OF_WALK, FINISHED, Closing, Means
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
 from scrapy_distributed.coordinator.diversion import Diversion
@@ -29,19 +30,13 @@ from scrapy_distributed.wire.receipt import Receipt
 
 logger = logging.getLogger(__name__)
 
-RESUMABLE = frozenset((
-    "finished", "shutdown", "memusage_exceeded", "fleet_unusable", "ledger_failed", "start_refused", "start_error",
-))  # fmt: skip
-"""For these reasons the crawl closes as a whole, or because it can't go on just now. Whatever else closes it is a limit
-of its own, or its spider: then it is to be over."""
-END_OF_WALK = "closespider_pagecount"  # only that: what has been found by then is crawled
-SETTLES = (END_OF_WALK, "finished")  # then what has been found is waited for
+UNABLE = ("ledger_failed", "fleet_unusable")  # nothing comes home then, however long one waits
 LOOK_SECONDS = 0.2
 
 
 class Ending:
     """Closes the crawl of *crawler*, once. *keeper*: what has items to be stored before the run is over, if anything
-    has. *closing*: it is closing already. *reason*: why, as Scrapy has it."""
+    has. *why* it closes, if it does."""
 
     def __init__(
         self,
@@ -69,12 +64,16 @@ class Ending:
         self.keeper = keeper
         self.clock = clock
         self.limits = Limits(crawler.settings, account=ledger.account, walk=walk)
-        self.closing = False
-        self.reason = ""
-        self._wound_up = self._unwritten = False
-        self._can_settle = True
+        self.why = Closing()
+        self._engine_closes = self._winds_up = self._wound_up = self._over = False
+        self._unable = self._unwritten = False
         self._says_walked = False  # the ledger says that the walk is done, and has not been told yet that it goes on
         self._failing: Callable[[], None] | None = None
+
+    @property
+    def closing(self) -> bool:
+        """Whether the crawl is closing already."""
+        return self.why.begun
 
     # When all is done
 
@@ -99,8 +98,8 @@ class Ending:
             raise DontCloseSpider
 
     def request_scheduled(self) -> None:
-        """The walk goes on: a spider may have more to crawl when it is idle."""
-        if self.walk.done:
+        """The walk goes on: a spider may have more to crawl when it is idle. Not where it is over with the crawl."""
+        if self.walk.done and self.why.means in (None, Means.PAUSE):
             self.walk.done, self._says_walked = False, True
             try:
                 self._walk_on()
@@ -135,7 +134,7 @@ class Ending:
             if not (engine.spider_is_idle() and self.walk.done and self.done):
                 return  # a handler has given the engine more to do
             asked = next((error.reason for error in raised if isinstance(error, CloseSpider)), None)
-            self.close(asked or "finished")
+            self.close(asked or FINISHED)
 
     # Early
 
@@ -169,20 +168,28 @@ class Ending:
         if reason := self.limits.reached(receipt):
             self.close(reason)
 
-    def is_stopped_by(self, receipt: Receipt) -> bool:
-        """Whether the run is stopped when *receipt*, a final one, is accepted."""
-        may_stop = not self.closing or self._stops or self.reason in SETTLES
-        return may_stop and self.limits.end_with(receipt)
+    def stopped_by(self, receipt: Receipt) -> str:
+        """Why the run is stopped when *receipt*, a final one, is accepted, if it is not yet. '' if it goes on."""
+        if self.why.stops:
+            return self.why.reason
+        return self.limits.of_job(receipt) if self.why.means is not Means.PAUSE else ""
 
     def close(self, reason: str) -> None:
-        if self.closing and self.reason in SETTLES:
-            self._can_settle = False
-            self._closes_for(reason)
-        if not self.closing and self.crawler.engine is not None:
-            self.closing = True
+        first = not self.closing
+        if self.crawler.engine is not None:
             self._closes_for(reason)  # the engine hears of it later
+            if first:
+                deferred_from_coro(self.crawler.engine.close_spider_async(reason=self.why.reason))
+
+    def _closes_for(self, reason: object) -> None:
+        assert self.crawler.engine is not None
+        self.why.asked(reason, idle=self.crawler.engine.spider_is_idle())
+        if reason in UNABLE:
+            self._unable = True
+        if not self.why.settles:
             self.discoveries.stop()
-            deferred_from_coro(self.crawler.engine.close_spider_async(reason=reason))
+        if self.why.stops:  # not a job more, until those under way are told to end
+            self.dispatcher.send_no_more()
 
     # Either way
 
@@ -193,28 +200,30 @@ class Ending:
         engine.scraper.itemproc.methods["close_spider"].append(self._wind_up)
         close = engine.close_spider_async
 
-        async def close_spider_async(*, reason: str = "cancelled") -> None:
-            self._closes_for(self.reason or reason)
-            await close(reason=reason)
+        async def close_spider_async(*, reason: Any = "cancelled") -> None:
+            self._closes_for(reason)
+            if self._engine_closes:  # Scrapy would not wait for a crawl that is closing, but stop the reactor under it
+                await self._until(lambda: self._over)
+                return
+            self._engine_closes = True
+            try:
+                await close(reason=reason)
+            finally:
+                self._over = True
 
         engine.close_spider_async = close_spider_async
 
-    def _closes_for(self, reason: str) -> None:
-        self.reason = reason
-        if self._stops:  # not a job more, until those under way are told to end
-            self.dispatcher.send_no_more()
-
-    @property
-    def _stops(self) -> bool:
-        """Whether the run is to be over as well, with what is not crawled."""
-        return self.reason not in ("", *RESUMABLE, END_OF_WALK)
+    async def _until(self, over: Callable[[], bool]) -> None:
+        while not over():
+            await maybe_deferred_to_future(deferLater(self.clock, LOOK_SECONDS))
 
     async def _wind_up(self) -> None:
         """What is under way comes home as far as it is waited for, then nothing more is sent; and what has come home
-        goes where items go."""
-        if self._wound_up:
+        goes where items go. Whoever asks for it waits until it is done."""
+        if self._winds_up:
+            await self._until(lambda: self._wound_up)
             return
-        self.closing = self._wound_up = True
+        self._winds_up = True
         try:
             if self._says_walked:
                 self._walk_on()
@@ -226,44 +235,49 @@ class Ending:
             logger.exception("Looking after the run failed at its end", extra=self._extra)
         finally:
             self.discoveries.stop()
-        if self.keeper is not None:
-            await self.keeper.finish()
+            try:
+                if self.keeper is not None:
+                    await self.keeper.finish()
+            finally:
+                self._wound_up = True
 
     async def _land(self) -> None:
-        if self.diversion.divert() and self.reason != END_OF_WALK:  # what can't travel, and nobody crawls any more
+        if self.diversion.divert() and self.why.reason != END_OF_WALK:  # what can't travel, and nobody crawls any more
             self.walk.failed = True
-        if self.reason in SETTLES:
+        if self.why.settles:
             await self._settle()
         self.discoveries.stop()
         self.cutter.cut_all()
         self.cutter.size.idle(False, self.cutter.elapsed)
-        if self._stops:
-            logger.info("The crawl ends (%s): its jobs are told to, and what they have done is waited for", self.reason,
-                        extra=self._extra)  # fmt: skip
+        if self.why.stops:
+            logger.info("The crawl ends (%s): its jobs are told to, and what they have done is waited for",
+                        self.why.reason, extra=self._extra)  # fmt: skip
             await self.dispatcher.dismiss(hurried=lambda: self._hurried)
         await self.dispatcher.drain(self.config.shutdown_timeout)
 
     async def _settle(self) -> None:
         """The walk is over, and what it has found is crawled: nearly always that is so already where the crawl has
         finished, but for what a handler of ``spider_idle`` has found that was asked after ours."""
+        self.walk.give_up()
         self.cutter.cut_all()
         if not self.walk.failed:
             self.walk.is_done()
             self._note_walked()
         if not self.done:
-            logger.info("The crawl on this machine ends (%s): what it has found is crawled", self.reason,
+            logger.info("The crawl on this machine ends (%s): what it has found is crawled", self.why.reason,
                         extra=self._extra)  # fmt: skip
-        while self._can_settle and not self._hurried and not self.done:
+        while self.why.settles and not self._hurried and not self.done:
             self.cutter.cut_rest()
             await deferLater(self.clock, LOOK_SECONDS)
 
     @property
     def _hurried(self) -> bool:
-        """Whether nobody is to wait any more: by Ctrl-C, say, while the crawl is closing."""
-        return not self.crawler.crawling
+        """Whether nobody is to wait any more: by Ctrl-C while the crawl is closing, or since nothing can come."""
+        return self._unable or not self.crawler.crawling
 
     async def shut_down(self, reason: str) -> None:
         """The spider is closed: the feeds are stored, and the run ends, if it is over."""
+        self.why.asked(reason, idle=True)
         try:
             await self._wind_up()
             stored = self.keeper is None or await self.keeper.close()
@@ -279,6 +293,7 @@ class Ending:
         except LedgerUnavailableError as error:
             self._tell_unwritten(error)
         finally:
+            self._over = True
             self.ledger.close()
 
     def _note_walked(self) -> None:
@@ -287,11 +302,12 @@ class Ending:
             self.ledger.intake.walked()
 
     def _note_end(self, *, stored: bool) -> None:
-        if self._stops and (stored or self.keeper is None or self.keeper.own_is_safe()):
+        safe = self.keeper is None or self.keeper.own_is_safe()
+        if self.why.stops and (stored or safe):
             self.ledger.intake.lost_own(self.walk.lost)
             while self.ledger.intake.divert_found() is not None:  # so that each is counted once
                 pass
-            self.ledger.account.stop(self.reason)
+            self.ledger.account.stop(self.why.reason)
         elif stored and self.walk.done:
             self._note_walked()
         else:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from scrapy.settings import BaseSettings
 
+from scrapy_distributed.coordinator.closing import of_a_job
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.job_template import BOUNDS
 from scrapy_distributed.ledger.sqlite_account import Account
 from scrapy_distributed.wire.receipt import Receipt
 
-CLOSED_ITSELF = "distributed/closed_itself"  # a stat of jobs
 REASONS = {name.lower(): name for name in BOUNDS}  # why a job has ended -> the limit
 
 
@@ -23,22 +23,24 @@ class Limits:
         self._errors = 0  # of callbacks, in jobs that count
 
     def reached(self, receipt: Receipt) -> str:
-        """Why the crawl is to close, now that *receipt* counts: its spider has closed itself in that job, or the run
-        has as many items or errors as the crawl may have. '' if it is to go on."""
+        """Why the crawl is to close, now that *receipt* counts: its job has ended with the crawl, or the run has as
+        many items or errors as the crawl may have. '' if it is to go on."""
         self._errors += receipt.callback_errors
-        if closed_itself(receipt):
-            return receipt.finish_reason if receipt.finish_reason != "finished" else "closed_itself"
+        if reason := self.of_job(receipt):
+            return reason
         if 0 < self._limit("CLOSESPIDER_ITEMCOUNT") <= self.account.items():
             return "closespider_itemcount"
         if 0 < self._limit("CLOSESPIDER_ERRORCOUNT") <= self._errors + self.walk.callback_errors:
             return "closespider_errorcount"
         return ""
 
-    def end_with(self, receipt: Receipt) -> bool:
-        """Whether the crawl closes once *receipt*, a final one, counts: its job has reached a bound that is the limit
-        of the crawl, or its spider has closed itself."""
+    def of_job(self, receipt: Receipt) -> str:
+        """Why the crawl is to close with the job of *receipt*, a final one: it has reached a bound that is the limit of
+        the crawl, or its spider has closed itself. '' if it is to go on."""
+        if closed_itself(receipt):
+            return of_a_job(receipt.finish_reason)
         at_bound = receipt.finish_reason in REASONS and self._limit(REASONS[receipt.finish_reason]) > 0
-        return at_bound or closed_itself(receipt)
+        return receipt.finish_reason if at_bound else ""
 
     def _limit(self, name: str) -> int:
         return self.settings.getint(name)
@@ -46,4 +48,4 @@ class Limits:
 
 def closed_itself(receipt: Receipt) -> bool:
     """Whether the spider has raised ``CloseSpider`` in the job of *receipt*."""
-    return bool(receipt.stats.get(CLOSED_ITSELF))
+    return bool(receipt.stats.get("distributed/closed_itself"))

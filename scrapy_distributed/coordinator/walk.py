@@ -47,8 +47,8 @@ class Walk:
         self.done_at = 0.0
         self._scheduled: WeakSet[Request] = WeakSet()  # the crawl's own: robots.txt and media are none
         self._refused: WeakSet[Response] = WeakSet()
-        self._to_hold: set[Request] = set()  # on their way to the scheduler
-        self._held: list[tuple[float, Request]] = []  # with the time when each is due
+        self._to_hold: dict[Request, str] = {}  # on their way to the scheduler, with the reason of each
+        self._held: list[tuple[float, Request, str]] = []  # with the time when each is due, too
         self._told = False
 
     def connect(self) -> None:
@@ -80,11 +80,16 @@ class Walk:
     def go_on(self) -> None:
         """Crawl what is due."""
         now = self.clock.seconds()
-        due = [request for when, request in self._held if when <= now]
-        self._held = [(when, request) for when, request in self._held if when > now]
+        due = [request for when, request, _ in self._held if when <= now]
+        self._held = [held for held in self._held if held[0] > now]
         assert self.crawler.engine is not None
         for request in due:
             self.crawler.engine.crawl(request)
+
+    def give_up(self) -> None:
+        """What is held is not tried again."""
+        self.lost.update(reason for _, _, reason in self._held)
+        self._held = []
 
     def process_exception(self, request: Request, exception: Exception) -> Request | None:
         """As a downloader middleware has it. The request that it returns is given to the scheduler."""
@@ -100,7 +105,7 @@ class Walk:
         self._tell(request, reason)
         meta = {name: value for name, value in request.meta.items() if name != "retry_times"}
         again = request.replace(dont_filter=True, meta={**meta, TRIED: tried + 1})
-        self._to_hold.add(again)
+        self._to_hold[again] = reason
         return again
 
     def response_refused(self, response: Response, error: HttpError) -> None:
@@ -112,9 +117,8 @@ class Walk:
     def _request_scheduled(self, request: Request) -> None:
         """Raises ``IgnoreRequest`` to take *request* out of Scrapy's hands."""
         if request in self._to_hold:
-            self._to_hold.discard(request)
             pause = PAUSES[request.meta[TRIED] - 1]
-            self._held.append((self.clock.seconds() + pause, request))
+            self._held.append((self.clock.seconds() + pause, request, self._to_hold.pop(request)))
             raise IgnoreRequest
         self._scheduled.add(request)
 

@@ -173,3 +173,7 @@ class Flight:
     def signalled(self, signal: Signal, now: float) -> None:
         """To be called before it is: the answer may be lost."""
         self.signalled_at, self.killed = now, signal is Signal.KILL
+
+    def unsignalled(self) -> None:
+        """Its node has not got that."""
+        self.signalled_at, self.killed = None, False

@@ -43,27 +43,32 @@ class Harvest:
         self.clock = clock
         self.room = Room(spider=spider, clock=clock)
 
-    async def bring(self, carrier: Carrier, attempt: Attempt, receipt: Receipt, file: ItemsFile) -> Haul:
-        """Those of the items in *file*, which lies beside the final *receipt*, that count if *attempt* does.
+    async def bring(
+        self, carrier: Carrier, attempt: Attempt, receipt: Receipt, file: ItemsFile, *, last: bool = False
+    ) -> Haul:
+        """Those of the items in *file*, which lies beside the final *receipt*, that count if *attempt* does: of
+        requests that are settled, or, where nothing goes out again (*last*), all of them.
 
         The verdict is to follow at once: from the return on their pages are entered, and others leave them out. Raises
         ``NodeItemsError`` or ``WireError`` where what comes is not what the receipt says, another
         ``NodeError`` where its node can't give it just now, and ``OSError`` where it can't be kept here: *room* is told
         of that."""
         try:
-            haul = await self._bring(carrier, attempt, receipt, file)
+            haul = await self._bring(carrier, attempt, receipt, file, last=last)
         except OSError as error:
             self.room.refused(error)
             raise
         self.room.took()
         return haul
 
-    async def _bring(self, carrier: Carrier, attempt: Attempt, receipt: Receipt, file: ItemsFile) -> Haul:
+    async def _bring(
+        self, carrier: Carrier, attempt: Attempt, receipt: Receipt, file: ItemsFile, *, last: bool
+    ) -> Haul:
         with self.spool.draft() as fetched, self.spool.draft() as kept:
             await carrier.items(attempt, fetched.file, size=file.size, digest=file.digest)
-            gleaning = await self._gleaned(attempt, receipt, file, fetched.file, kept.file)
+            gleaning = await self._gleaned(attempt, receipt, file, fetched.file, kept.file, last=last)
             while not self.ledger.enter_pages(gleaning.pages):  # meanwhile another has brought one
-                gleaning = await self._gleaned(attempt, receipt, file, fetched.file, kept.file)
+                gleaning = await self._gleaned(attempt, receipt, file, fetched.file, kept.file, last=last)
             try:
                 kept.keep(attempt.spool_name)
             except BaseException:
@@ -75,12 +80,19 @@ class Harvest:
         )  # fmt: skip
 
     async def _gleaned(
-        self, attempt: Attempt, receipt: Receipt, file: ItemsFile, fetched: IO[bytes], kept: IO[bytes]
+        self,
+        attempt: Attempt,
+        receipt: Receipt,
+        file: ItemsFile,
+        fetched: IO[bytes],
+        kept: IO[bytes],
+        *,
+        last: bool,
     ) -> _Gleaning:
         fetched.seek(0)
         kept.seek(0)
         kept.truncate()
-        gleaning = _Gleaning(self, attempt, receipt)
+        gleaning = _Gleaning(self, attempt, receipt, last=last)
         await gleaning.glean(fetched, kept)
         if gleaning.found != file.items:
             raise WireError(f"found {gleaning.found:,} items, its receipt speaks of {file.items:,}")
@@ -97,13 +109,14 @@ class _Gleaning:
     (*twice*). *size* and *digest* are those of what is kept. *pages*: keys of those that are new, none of which is
     entered yet: others are at work meanwhile."""
 
-    def __init__(self, harvest: Harvest, attempt: Attempt, receipt: Receipt) -> None:
+    def __init__(self, harvest: Harvest, attempt: Attempt, receipt: Receipt, *, last: bool) -> None:
         self.found = self.kept = self.twice = self.size = 0
         self.digest = hashlib.sha256()
         self.pages: list[bytes] = []
         self._harvest = harvest
         self._attempt = attempt
         self._receipt = receipt
+        self._all_count = last
         self._whole = receipt.settled.bit_count() == receipt.size
         self._welcome: dict[str, bool] = {}  # page -> whether its items are
         self._left_out: set[bytes] | None = None
@@ -127,7 +140,7 @@ class _Gleaning:
             settled = bool(self._receipt.settled >> line.position & 1)
         else:
             raise WireError(f"found an item of the request at {line.position}, sent were {self._receipt.size}")
-        if not settled:
+        if not (settled or self._all_count):
             return False
         welcome = not line.page or self._is_welcome(line.page)
         self.kept += welcome

@@ -40,13 +40,14 @@ class Judge:
     *read_targets* checks the targets in the receipt of an attempt (raises ``WireError``); it may take many turns of the
     event loop, and nothing of them is acted on before the attempt is accepted. *harvest*: what brings items home, if
     they come. *accepted* is told of each attempt that is, with the name of its node; then the targets are in the
-    ledger, to be diverted, and the items in the spool. *stops* tells whether a final receipt stops the run.
+    ledger, to be diverted, and the items in the spool. *stopped_by* tells why a final receipt stops the run, '' if
+    it does not: nothing goes out again after it.
     """
 
     def __init__(
         self, *, ledger: Ledger, fleet: Fleet, config: Config, spider: Spider, stats: StatsCollector,
         read_targets: Callable[[Attempt, Receipt], Awaitable[list[Finds]]], harvest: Harvest | None,
-        accepted: Callable[[str, Attempt, Receipt], None], stops: Callable[[Receipt], bool],
+        accepted: Callable[[str, Attempt, Receipt], None], stopped_by: Callable[[Receipt], str],
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self.fleet = fleet
@@ -55,7 +56,7 @@ class Judge:
         self.read_targets = read_targets
         self.harvest = harvest
         self.accepted = accepted
-        self.stops = stops
+        self.stopped_by = stopped_by
         self._extra = {"spider": spider}
 
     async def final(self, member: Member, flight: Flight, receipt: Receipt, now: float, why_not: str = "") -> None:
@@ -129,12 +130,8 @@ class Judge:
         return Blame.NOBODY if flight.never_ran or member.trust.silent else Blame.NODE
 
     def _objection(self, flight: Flight, receipt: Receipt) -> Objection | None:
-        last = self._is_last(flight, receipt)
+        last = bool(self.stopped_by(receipt))
         return self.ledger.verdicts.objection(flight.attempt, receipt, last=last) or self._overtaken(flight, receipt)
-
-    def _is_last(self, flight: Flight, receipt: Receipt) -> bool:
-        """Whether nothing of the run goes out again after it."""
-        return flight.dismissed or self.stops(receipt)
 
     def _overtaken(self, flight: Flight, receipt: Receipt) -> Objection | None:
         """A lost attempt that comes home with a part only is not worth a replacement that is at work."""
@@ -170,7 +167,8 @@ class Judge:
             return None
         if receipt.items_file is None:
             raise WireError("its receipt tells of no items, which were to come home")
-        return await self.harvest.bring(member.carrier, flight.attempt, receipt, receipt.items_file)
+        last = bool(self.stopped_by(receipt))
+        return await self.harvest.bring(member.carrier, flight.attempt, receipt, receipt.items_file, last=last)
 
     def _undo(self, flight: Flight, brings: _Brings | Objection) -> None:
         if self.harvest is not None and isinstance(brings, _Brings) and brings.haul is not None:
@@ -186,7 +184,7 @@ class Judge:
         try:
             settlement = self.ledger.verdicts.settle(
                 flight.attempt, receipt, max_attempts=self.config.max_attempts, found=finds, haul=haul,
-                besides=self._overtaken(flight, receipt) or unreadable, last=self._is_last(flight, receipt),
+                besides=self._overtaken(flight, receipt) or unreadable, stops=self.stopped_by(receipt),
                 again=self._again(member, receipt), counts=flight.signalled_at is None or flight.stalled,
             )  # fmt: skip
         except LedgerUnavailableError:

@@ -173,7 +173,11 @@ class Supervisor:
 
     async def _cancel(self, member: Member, flight: Flight, signal: Signal = Signal.INT) -> bool:
         flight.signalled(signal, self._now())
-        before = await self._answer(flight, member.carrier.cancel(flight.attempt, signal))
+        try:
+            before = await self._answer(flight, member.carrier.cancel(flight.attempt, signal))
+        except (NodeUnreachableError, NodeRefusedError):
+            flight.unsignalled()
+            raise
         if before == "running":
             self._runs(member, flight)
             return False

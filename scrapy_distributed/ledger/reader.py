@@ -180,6 +180,7 @@ class LedgerReader:
         while row := self._next(LEFT, run.id, after):
             with self._reading():
                 after, settled, payload = row
+                check_counts(after)
                 elements = enumerate(decode_payload(payload))
                 urls = [(position, url_of(element)) for position, element in elements if not has_bit(settled, position)]
             for position, url in urls:
@@ -188,6 +189,7 @@ class LedgerReader:
         while row := self._next(QUEUED, run.id, after):
             with self._reading():
                 after, bodies = row
+                check_counts(after)
                 urls = list(enumerate(map(url_of, loads(bodies))))
             for position, url in urls:
                 yield left(batch=0, position=position, url=url)

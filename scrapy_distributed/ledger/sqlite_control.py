@@ -39,10 +39,8 @@ AT_HOME = """
 SELECT batch, number, token, settled FROM attempt WHERE run = ? AND state = 'accepted' AND home IS NOT NULL
 ORDER BY batch, number
 """
-LOSE_ITEMS = """
-UPDATE attempt SET state = 'rejected', reason = 'its items came home and were lost there'
-WHERE run = ? AND batch = ? AND number = ?
-"""
+REJECT = "UPDATE attempt SET state = 'rejected', reason = ? WHERE run = ? AND batch = ? AND number = ?"
+PARTIAL = "SELECT batch, number, settled FROM attempt WHERE run = ? AND state = 'accepted' AND partial ORDER BY batch"
 DROP_PAGES = "DELETE FROM page WHERE run = ? AND batch = ? AND attempt = ?"
 
 OF_DAMAGE = (ValueError, TypeError, LookupError, OverflowError, RecursionError)  # what reading a damaged file makes
@@ -60,7 +58,8 @@ class Control:
 
     def retry(self, wanted: Callable[[str, str], bool]) -> tuple[int, int]:
         """Put the dead and the failed requests for whose (state, reason) *wanted* is true into new batches. A run that
-        was stopped goes on then, or where what is not crawled is wanted: with all that is not crawled.
+        was stopped goes on then, or where what is not crawled is wanted: with all that is not crawled, and without the
+        attempts whose items of unfinished requests have counted: what these had settled goes out again as well.
 
         Returns how many, and how many are left out since their callback had begun: items of them may be in a feed."""
         with self._last_run():
@@ -72,12 +71,10 @@ class Control:
                     if again:
                         chosen.setdefault(batch, []).append(position)
             (stopped,) = self._store.row(STOPPED, (self._store.run_id,))
+            if not chosen and (stopped is None or not wanted(NOT_CRAWLED, stopped)):
+                return 0, left_out
             not_crawled = read_balance(self._store.db, self._store.run_id).not_crawled
-            if chosen or (not_crawled and wanted(NOT_CRAWLED, stopped)):
-                self._retry(chosen)
-            else:
-                not_crawled = 0
-        return sum(map(len, chosen.values())) + not_crawled, left_out
+            return self._retry(chosen) + not_crawled, left_out
 
     def lose_items(self, names: Collection[str]) -> int:
         """The files called *names* in the spool are lost: their attempts do not count any more, and what these had
@@ -99,9 +96,8 @@ class Control:
                 if walk_again:
                     db.execute(WALK_AGAIN, (run,))
                 for batch, number, settled in lost:
-                    bodies = self._take_out(batch, list(bits(bitmap_from_bytes(settled))))
-                    db.execute(LOSE_ITEMS, (run, batch, number))
-                    db.execute(DROP_PAGES, (run, batch, number))
+                    positions = list(bits(bitmap_from_bytes(settled)))
+                    bodies = self._give_up(batch, number, positions, "its items came home and were lost there")
                     if bodies:
                         self._batches.add(bodies, parent=batch)
                     taken += len(bodies)
@@ -121,20 +117,38 @@ class Control:
         except (sqlite3.Error, LedgerUnavailableError, *OF_DAMAGE) as error:
             raise LedgerError(f"{store.path}: can't be used as ledger: {error}; nothing was changed") from None
 
-    def _retry(self, chosen: dict[int, list[int]]) -> None:
+    def _retry(self, chosen: dict[int, list[int]]) -> int:
         """*chosen*: batch -> positions. The new batches are as large as those of the run were: a worker for the few of
-        each batch would cost too much."""
+        each batch would cost too much. Returns how many requests are in them."""
         db, run = self._store.db, self._store.run_id
         (size,) = db.execute(LARGEST, (run,)).fetchone()
         waiting: list[tuple[int, str]] = []
         with self._store.transaction(durable=True):
             db.execute(REOPEN_RUN, (run,))
+            for batch, number, settled in db.execute(PARTIAL, (run,)).fetchall():
+                positions = list(bits(bitmap_from_bytes(settled)))
+                bodies = self._give_up(
+                    batch, number, positions, "its run goes on, and it has items of what goes out again"
+                )
+                waiting += [(batch, body) for body in bodies]
+                chosen[batch] = [position for position in chosen.get(batch, []) if position not in positions]
+            taken = len(waiting) + sum(map(len, chosen.values()))
             for batch, positions in chosen.items():
                 waiting += [(batch, body) for body in self._take_out(batch, positions)]
                 while len(waiting) >= size:
                     self._add(waiting[:size])
                     del waiting[:size]
             self._add(waiting)
+        return taken
+
+    def _give_up(self, batch: int, number: int, positions: Sequence[int], why: str) -> list[str]:
+        """The attempt *number* at *batch*, which was accepted, does not count any more; the requests at *positions*,
+        which it had settled, are to be in other batches. Returns these as texts."""
+        db, run = self._store.db, self._store.run_id
+        bodies = self._take_out(batch, positions)
+        db.execute(REJECT, (why, run, batch, number))
+        db.execute(DROP_PAGES, (run, batch, number))
+        return bodies
 
     def _take_out(self, batch: int, positions: Sequence[int]) -> list[str]:
         """The requests at *positions* of *batch*, which are settled, are in other batches from now on: they have no

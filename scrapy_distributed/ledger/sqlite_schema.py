@@ -19,7 +19,8 @@
             *failed*, *filtered*, *dead* have that outcome, and *moved* are in another batch: a half, for another node,
             or a retry. *avoid*: its requests failed on that node before; *last*: where it was, or part of it, last
 ``attempt`` one job; *positions*: bitmap of what it was sent; *token*: of no other attempt. Of one that counts also
-            *unexported*: items that its feeds could not express; *home*: how many came home, *twice*: how many did not
+            *unexported*: items that its feeds could not express; *partial*: items of requests that it has not settled
+            count as well, as it has stopped the run; *home*: how many came home, *twice*: how many did not
             since their page had brought them before; *size* (bytes) and *digest*: of the file in the spool; *settled*:
             bitmap of the positions that it has settled and that are in no other batch; *followed*: requests that it has
             followed from those of the batch and that failed, reason -> number, as JSON
@@ -83,7 +84,7 @@ CREATE TABLE attempt (
     node TEXT NOT NULL, url TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ({", ".join(repr(state.value) for state in AttemptState)})),
     positions BLOB NOT NULL, bound REAL NOT NULL, ended REAL, reason TEXT, items INTEGER, feeds TEXT, stats TEXT,
-    unexported INTEGER NOT NULL DEFAULT 0, followed TEXT NOT NULL DEFAULT '{{}}',
+    unexported INTEGER NOT NULL DEFAULT 0, partial INTEGER NOT NULL DEFAULT 0, followed TEXT NOT NULL DEFAULT '{{}}',
     home INTEGER, twice INTEGER NOT NULL DEFAULT 0, size INTEGER, digest TEXT, settled BLOB NOT NULL DEFAULT x'',
     PRIMARY KEY (run, batch, number)
 );

@@ -23,6 +23,8 @@ UPDATE attempt SET state = 'accepted', ended = ?, reason = ?, items = ?, feeds =
     followed = ?, home = ?, twice = ?, size = ?, digest = ?, settled = ?
 WHERE run = ? AND batch = ? AND number = ?
 """
+SET_PARTIAL = "UPDATE attempt SET partial = 1 WHERE run = ? AND batch = ? AND number = ?"
+SET_STOPPED = "UPDATE run SET stopped = ifnull(stopped, ?) WHERE id = ?"
 ADD_OUTCOME = "INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?)"
 ADD_LANDED = "INSERT OR REPLACE INTO landed VALUES (?, ?, ?, ?)"  # tried again, it may land elsewhere
 ADD_PAGE = "INSERT INTO page VALUES (?, ?, ?, ?)"
@@ -72,21 +74,25 @@ class Verdicts:
     def settle(
         self, attempt: Attempt, receipt: Receipt, *, max_attempts: int,
         found: Iterable[Finds] = (), haul: Haul | None = None, again: int = 0, counts: bool = True,
-        besides: Objection | None = None, last: bool = False,
+        besides: Objection | None = None, stops: str = "",
     ) -> Settlement | Objection:  # fmt: skip
         """Accept *attempt* as a whole by its final *receipt*, and keep the targets that it has *found*, which
         ``divert_found`` is then to divert; *haul*: its items, where they come home. *again*: bitmap of its failed
         requests that may be tried on another node, each once. *counts*: if nothing is settled, that is the batch's
-        failure. *last*: as in ``rules``.
+        failure. *stops*: why the run is stopped, if it is: then items of requests that it has not settled count, too.
         Survives a power cut. Where there is an ``objection``, or one *besides* of those who know more than the ledger,
         nothing is done, and it is what is returned."""
-        if objected := self.objection(attempt, receipt, last=last) or besides:
+        if objected := self.objection(attempt, receipt, last=bool(stops)) or besides:
             return objected
         counts = counts and self._state(attempt) is not AttemptState.UNKNOWN and not receipt.settled
         with self._store.transaction(durable=True):
             rows = [(self._store.run_id, some.size, some.packed) for some in found]
             self._store.db.executemany(ADD_FOUND, rows)
             moved = self._accept(attempt, receipt, again & receipt.again, haul)
+            if stops and not receipt.clean:  # at once: else these could go out again, and their items come twice
+                where = (self._store.run_id, attempt.batch, attempt.number)
+                self._store.db.execute(SET_PARTIAL, where)
+                self._store.db.execute(SET_STOPPED, (stops, self._store.run_id))
             reason = f"ended early: {receipt.finish_reason}"
             fate = self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
         return Settlement(fate=fate, again=moved)

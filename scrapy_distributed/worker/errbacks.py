@@ -63,7 +63,7 @@ class Errbacks:
         return self._output(iterate_spider_output(output), ticket)
 
     def closes_itself(self) -> None:
-        """The spider has raised ``CloseSpider``."""
+        """The spider has raised ``CloseSpider``, or closes for a reason of its own."""
         assert self.crawler.stats is not None
         self.crawler.stats.set_value("distributed/closed_itself", 1)
 

@@ -51,6 +51,8 @@ from scrapy_distributed.worker.targets import Targets
 
 logger = logging.getLogger(__name__)
 
+OF_SCRAPY = ("finished", "shutdown", "memusage_exceeded", "start_error")  # reasons that are not a spider's own
+
 
 class Worker:
     """Spider middleware of a worker. Refuses to start (``ValueError``) if the batch can't be decoded, Scrapy does not
@@ -317,6 +319,8 @@ class Worker:
             self._end_early("finished")
 
     def _spider_closed(self, reason: str) -> None:
+        if not (self._ending or reason in OF_SCRAPY or str(reason).startswith("closespider_")):
+            self.errbacks.closes_itself()
         if reason == "finished":
             self.outcomes.lose_open()
         elif self.items_home:

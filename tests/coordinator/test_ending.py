@@ -98,18 +98,19 @@ async def test_errors_of_callbacks_count_for_the_limit_of_the_crawl_whoever_has_
 
 
 @pytest.mark.parametrize(
-    ("limit", "values", "closing", "stops"),
+    ("limit", "values", "closing", "reason"),
     [
-        (5, {"finish_reason": "closespider_itemcount"}, "", True),
-        (0, {"finish_reason": "closespider_itemcount"}, "", False),  # a bound of jobs alone
-        (5, {"finish_reason": "closespider_timeout"}, "", False),
-        (0, {"stats": {"distributed/closed_itself": 1}}, "", True),
-        (0, {"stats": {"distributed/closed_itself": 1}}, "closespider_pagecount", True),
-        (0, {"stats": {"distributed/closed_itself": 1}}, "shutdown", False),  # then the run goes on later
+        (5, {"finish_reason": "closespider_itemcount"}, "", "closespider_itemcount"),
+        (0, {"finish_reason": "closespider_itemcount"}, "", ""),  # a bound of jobs alone
+        (5, {"finish_reason": "closespider_timeout"}, "", ""),
+        (0, {"stats": {"distributed/closed_itself": 1}, "finish_reason": "bye"}, "", "bye"),
+        (0, {"stats": {"distributed/closed_itself": 1}}, "closespider_pagecount", "closed_itself"),
+        (0, {"stats": {"distributed/closed_itself": 1}}, "shutdown", ""),  # then the run goes on later
+        (0, {"finish_reason": "shutdown"}, "closespider_timeout", "closespider_timeout"),
     ],
 )
-def test_a_receipt_stops_the_run_if_its_job_has_ended_by_what_ends_the_crawl(
-    start: Start, limit: int, values: dict[str, Any], closing: str, stops: bool
+def test_a_receipt_stops_the_run_if_its_job_has_ended_by_what_ends_the_crawl_or_that_ends_anyway(
+    start: Start, limit: int, values: dict[str, Any], closing: str, reason: str
 ) -> None:
     stopped = start()
     stopped.crawler.settings.frozen = False
@@ -119,8 +120,9 @@ def test_a_receipt_stops_the_run_if_its_job_has_ended_by_what_ends_the_crawl(
     find(stopped, 1)
     stopped.coordinator.diversion.divert()
     stopped.coordinator.cutter.cut_all()
-    stopped.coordinator.ending.closing, stopped.coordinator.ending.reason = bool(closing), closing
-    assert stopped.coordinator.ending.is_stopped_by(receipt(taker.attempts[0], **values)) is stops
+    if closing:
+        stopped.coordinator.ending.why.asked(closing, idle=False)
+    assert stopped.coordinator.ending.stopped_by(receipt(taker.attempts[0], **values)) == reason
 
 
 @pytest_twisted.ensureDeferred

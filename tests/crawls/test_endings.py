@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import signal
 from pathlib import Path
 
-from crawling import Crawl, wait_for
+import pytest
+from crawling import Crawl, Project, wait_for
 from homing import Home, items
-from shop import ON_A_LIST
+from shop import ON_A_LIST, Shop
 
 ALL = 12
 
@@ -58,14 +61,14 @@ def test_jobs_at_work_report_what_they_have_and_those_that_wait_are_taken_back(h
     try:
         crawl = home.crawl(
             "plain_dict", "-O", f"{tmp_path}/out.jl", folder=tmp_path,
-            settings={"DISTRIBUTED_BATCH_SIZE": 3, "CLOSESPIDER_ITEMCOUNT": 3, "CONCURRENT_REQUESTS": 1},
+            settings={"DISTRIBUTED_BATCH_SIZE": 6, "CLOSESPIDER_ITEMCOUNT": 2, "CONCURRENT_REQUESTS": 1},
         )  # fmt: skip
         wait_for(lambda: "its jobs are told to" in crawl.log, 60)
     finally:
         home.shop.release()
     crawl.wait()
     numbers = {item["number"] for item in items(tmp_path / "out.jl")}
-    assert 3 <= len(numbers) < ALL
+    assert 2 <= len(numbers) < ALL
     balance = crawl.run()["balance"]
     assert (balance.queued, balance.in_flight, balance.settled) == (0, 0, True)
     assert balance.crawled == len(numbers)
@@ -79,6 +82,36 @@ def test_a_number_of_pages_ends_the_walk_and_what_it_has_found_is_crawled(home: 
     assert sorted(item["number"] for item in items(tmp_path / "out.jl")) == list(range(ON_A_LIST))
     run = crawl.run()
     assert (run["ended"] is not None, run["stopped"]) == (True, None)
+
+
+@pytest.mark.parametrize("limit", ["CLOSESPIDER_PAGECOUNT", "CLOSESPIDER_TIMEOUT"])
+def test_ctrl_c_ends_the_waiting_and_what_has_come_home_is_stored(
+    home_project: Project, own_shop: Shop, tmp_path: Path, limit: str
+) -> None:
+    home = Home(home_project, own_shop)
+    own_shop.hold("/p/5")
+    settings = {"DISTRIBUTED_BATCH_SIZE": 3, limit: 1 if limit == "CLOSESPIDER_PAGECOUNT" else 8}
+    crawl = home.crawl("plain_dict", "-O", f"{tmp_path}/out.json", folder=tmp_path, settings=settings)
+    wait_for(lambda: "(closespider_" in crawl.log and "Batch 1 from" in crawl.log, 60)
+    wait_for(lambda: "accepted" in crawl.log, 60)
+    crawl.process.send_signal(signal.SIGINT)
+    try:
+        crawl.wait(30)
+    finally:
+        own_shop.release()
+    assert "Spider closed (closespider_" in crawl.log
+    came = json.loads((tmp_path / "out.json").read_bytes())
+    assert {0, 1, 2} <= {item["number"] for item in came} < set(range(ALL))
+    run = crawl.run()
+    if limit == "CLOSESPIDER_TIMEOUT":
+        assert (run["stopped"], run["balance"].settled) == ("closespider_timeout", True)
+    else:
+        assert (run["stopped"], run["ended"]) == (None, None)
+        assert "the same command takes it up again" in crawl.log
+        later = home.crawl("plain_dict", "-O", f"{tmp_path}/out.json", folder=tmp_path).wait()
+        assert later.run()["name"] == run["name"]
+        found = json.loads((tmp_path / "out.json").read_bytes())
+        assert sorted(item["number"] for item in found) == list(range(ON_A_LIST))
 
 
 def test_other_limits_are_not_those_of_a_job(home: Home, tmp_path: Path) -> None:

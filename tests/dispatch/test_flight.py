@@ -99,6 +99,14 @@ def test_one_that_is_dismissed_is_told_to_end_and_never_killed_while_it_counts()
     assert one.signal_due(5 + KILL_AFTER) is Signal.KILL
 
 
+def test_what_its_node_has_not_got_is_told_again() -> None:
+    one = flight()
+    one.dismiss()
+    one.signalled(Signal.INT, 5)
+    one.unsignalled()
+    assert one.signal_due(6) is Signal.INT
+
+
 def test_one_never_ran_if_nobody_has_it_or_it_was_told_to_end_before_it_started() -> None:
     one = flight()
     assert one.never_ran
@@ -147,7 +155,7 @@ class AnyNews(RuleBasedStateMachine):
     def node(self, said: str) -> None:
         getattr(self.flight, said)(self.now)
 
-    @rule(said=st.sampled_from(["arrived", "left_the_queue", "lose", "fence", "dismiss"]))
+    @rule(said=st.sampled_from(["arrived", "left_the_queue", "lose", "fence", "dismiss", "unsignalled"]))
     def other(self, said: str) -> None:
         getattr(self.flight, said)()
 

@@ -79,9 +79,11 @@ class Home:
             spool=self.spool, ledger=self.ledger.harvest, spider=Shop(), fingerprint=key_of, clock=clock
         )
 
-    async def bring(self, job: Any, attempt: Attempt, settled: int | None = None, **values: Any) -> Haul:
+    async def bring(
+        self, job: Any, attempt: Attempt, settled: int | None = None, *, last: bool = False, **values: Any
+    ) -> Haul:
         report = receipt(attempt, settled, items_file=job.file, **values)
-        return await self.harvest.bring(job, attempt, report, job.file)
+        return await self.harvest.bring(job, attempt, report, job.file, last=last)
 
     async def settle(self, job: Any, attempt: Attempt, **values: Any) -> list[Any]:
         """It counts; returns the items that have come home."""
@@ -123,6 +125,15 @@ async def test_all_of_a_complete_attempt_comes_home_as_it_is(home: Home) -> None
     assert (home.spool.folder / attempt.spool_name).read_bytes() == job.bytes
     assert home.files() == [attempt.spool_name]
     assert home.entered(40) == [True]
+
+
+@pytest_twisted.ensureDeferred
+async def test_of_one_after_which_nothing_goes_out_again_all_do(home: Home) -> None:
+    attempt = a_batch(home.ledger)
+    job = Job(("a", 0, None), ("b", 1, None), ("of nobody", None, None), ("c", 2, 40))
+    haul = await home.bring(job, attempt, 0b0001, last=True)
+    assert home.kept(attempt) == ["a", "b", "of nobody", "c"]
+    assert (haul.items, list(haul.pages)) == (4, [key(40)])
 
 
 @pytest_twisted.ensureDeferred

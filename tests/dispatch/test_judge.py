@@ -41,17 +41,13 @@ def test_a_final_receipt_is_accepted_and_proves_the_node(court: Court) -> None:
     assert court.ledger.account.losses().unexported == 1
 
 
-@pytest.mark.parametrize("why", ["it stops the run", "its run is stopped"])
-def test_where_nothing_goes_out_again_items_of_unfinished_requests_count_as_well(court: Court, why: str) -> None:
+def test_where_nothing_goes_out_again_items_of_unfinished_requests_count_as_well(court: Court) -> None:
     court.batch(0, 1)
     n0 = court.members[0]
     flight = court.send(n0)
-    if why == "it stops the run":
-        court.stops = True
-    else:
-        flight.dismiss()
+    court.stopped_by = "closespider_itemcount"
     court.final(n0, flight, 1, clean=False, items=2, finish_reason="closespider_itemcount")
-    assert court.balance() == {"diverted": 2, "crawled": 1, "queued": 1}
+    assert court.balance() == {"diverted": 2, "crawled": 1, "not_crawled": 1}
     assert court.count("attempts/rejected") == 0
 
 

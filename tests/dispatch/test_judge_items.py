@@ -36,7 +36,9 @@ class Fetcher:
         self.meanwhile: Callable[[], Any] = lambda: None
         self.told: list[tuple[Any, ...]] = []
 
-    async def bring(self, carrier: Any, attempt: Attempt, receipt: Receipt, file: ItemsFile) -> Haul:
+    async def bring(
+        self, carrier: Any, attempt: Attempt, receipt: Receipt, file: ItemsFile, *, last: bool = False
+    ) -> Haul:
         self.told.append(("bring", carrier.name, attempt.label, file))
         if self.waits is not None:
             await self.waits

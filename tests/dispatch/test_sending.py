@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import pytest_twisted
 from fake_scrapyd import FakeJob, FakeScrapyd, Fault
-from rig import DEADLINE, LEASE, POLL, Rig, until
+from rig import DEADLINE, LEASE, POLL, Rig, busy, until
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -365,6 +365,26 @@ async def test_a_job_that_ends_without_a_receipt_as_it_was_told_to_is_nobodys_fa
     rig.clock.advance(POLL)
     assert ending.called
     assert rig.members[0].trust.well
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_whose_node_does_not_take_the_signal_gets_it_later(rig: Rig) -> None:
+    rig.batches(2)
+    await rig.start()
+    (running,) = rig.fakes[0].start_pending()
+    rig.fakes[0].deaf = True
+    rig.fakes[0].faults["cancel.json"] = Fault.FORBIDDEN
+    ending = Deferred.fromCoroutine(rig.dispatcher.dismiss(hurried=lambda: False))
+    await rig.look(2 * POLL)
+    assert rig.fakes[0].signals == []
+    rig.fakes[0].faults.clear()
+    await busy(rig, 0, LEASE)
+    assert rig.fakes[0].signals == [(running.id, "INT")]
+    rig.report(0, running)
+    await rig.look(2 * POLL)
+    await until(lambda: rig.attempts() == [("n0", "accepted")])
+    rig.clock.advance(POLL)
+    assert ending.called
 
 
 @pytest_twisted.ensureDeferred

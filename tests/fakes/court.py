@@ -41,12 +41,12 @@ class Court:
         self.found: list[str] = []
         self.reading: Deferred[None] | None = None  # what the next reader of targets waits for
         self.told: list[str] = []  # nodes whose attempts were accepted
-        self.stops = False
+        self.stopped_by = ""
         self.judge = Judge(
             ledger=self.ledger, fleet=Fleet(self.members), config=Config.from_settings(Settings(settings)),
             spider=Spider(name="s"), stats=self.stats, read_targets=self.read_targets, harvest=harvest,
             accepted=self.accepted,
-            stops=lambda receipt: self.stops,
+            stopped_by=lambda receipt: self.stopped_by,
         )  # fmt: skip
 
     async def read_targets(self, attempt: Attempt, report: Receipt) -> list[Finds]:

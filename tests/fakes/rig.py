@@ -72,7 +72,7 @@ class Rig:
         judge = Judge(
             ledger=self.ledger, fleet=fleet, config=config, spider=spider, stats=self.stats,
             read_targets=read_targets, harvest=None, accepted=lambda node, attempt, receipt: None,
-            stops=lambda receipt: False,
+            stopped_by=lambda receipt: "",
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=fleet, judge=judge, config=config, spider=spider, stats=self.stats,

@@ -8,8 +8,9 @@ from pathlib import Path
 from ledgers import IDENTITY, a_batch, bind, body, cut, divert, found_of, receipt, states
 
 from scrapy_distributed.ledger.reader import LedgerReader
+from scrapy_distributed.ledger.rules import Objection
 from scrapy_distributed.ledger.sqlite import Ledger
-from scrapy_distributed.ledger.states import Blame
+from scrapy_distributed.ledger.states import Attempt, Blame
 
 WHY = "closespider_itemcount"
 
@@ -100,6 +101,46 @@ def test_a_retry_goes_on_with_all_of_it(ledger: Ledger, path: Path) -> None:
         assert again.run == ledger.run
         assert states(again) == {"diverted": 7, "crawled": 1, "failed": 1, "queued": 5}
         assert divert(again, 6) == []
+
+
+def test_a_walk_that_was_cut_short_goes_on_also_where_nothing_is_left(ledger: Ledger, path: Path) -> None:
+    ledger.account.stop(WHY)
+    ledger.account.end()
+    ledger.close()
+    with closing(Ledger(path)) as retried:
+        assert retried.control.retry(lambda state, reason: True) == (0, 0)
+    with closing(Ledger(path)) as again:
+        assert again.begin(IDENTITY, resume=True)
+        assert (again.run, again.account.stopped) == (ledger.run, None)
+
+
+def partial(ledger: Ledger) -> Attempt:
+    """An attempt that has stopped its run, with items of requests that it has not settled."""
+    attempt = a_batch(ledger, 0, 1, 2)
+    report = receipt(attempt, 0b101, failed={"dns": [2]}, again=0b100, clean=False, finish_reason=WHY, items=5)
+    assert isinstance(ledger.verdicts.settle(attempt, report, max_attempts=3), Objection)
+    ledger.verdicts.settle(attempt, report, max_attempts=3, stops=WHY)
+    return attempt
+
+
+def test_what_counts_in_part_stops_the_run_at_once_whatever_happens_then(ledger: Ledger, path: Path) -> None:
+    partial(ledger)
+    ledger.close()
+    with closing(Ledger(path)) as later:
+        later.begin(IDENTITY, resume=True)
+        assert (later.run, later.account.stopped, later.bookings.ready()) == (ledger.run, WHY, [])
+        assert states(later) == {"diverted": 3, "crawled": 1, "failed": 1, "not_crawled": 1}
+
+
+def test_what_counts_in_part_does_not_where_the_run_goes_on_after_all(ledger: Ledger, path: Path) -> None:
+    partial(ledger)
+    ledger.account.stop(WHY)
+    ledger.close()
+    with closing(Ledger(path)) as retried:
+        assert retried.control.retry(lambda state, reason: True) == (3, 0)
+        assert states(retried) == {"diverted": 3, "queued": 3}
+    with closing(LedgerReader(path)) as reader:
+        assert [one for one in reader.accepted(1) if one.batch] == []
 
 
 def test_what_workers_have_found_is_told_apart_before(ledger: Ledger) -> None:

@@ -45,6 +45,17 @@ def test_an_errback_that_closes_the_spider_is_told(tmp_path: Path) -> None:
     assert worker.crawler.stats.get_value("distributed/closed_itself") == 1
 
 
+@pytest.mark.parametrize(
+    ("reason", "itself"),
+    [("quota", True), ("cancelled", True), ("shutdown", False), ("finished", False), ("memusage_exceeded", False),
+     ("closespider_timeout", False)],
+)  # fmt: skip
+def test_a_spider_that_closes_for_a_reason_of_its_own_is_told(tmp_path: Path, reason: str, itself: bool) -> None:
+    worker = a_worker(tmp_path)
+    worker._spider_closed(reason)
+    assert bool(worker.crawler.stats.get_value("distributed/closed_itself")) is itself
+
+
 # An honest worker, whatever its project does
 
 

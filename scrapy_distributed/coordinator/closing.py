@@ -1,0 +1,65 @@
+"""Why the crawl closes, and what that means for its run. Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from scrapy_distributed.words import shortened
+
+FINISHED = "finished"
+END_OF_WALK = "closespider_pagecount"
+INTERRUPTIONS = frozenset((
+    "shutdown", "memusage_exceeded", "fleet_unusable", "ledger_failed", "start_refused", "start_error",
+))  # fmt: skip
+CLOSED_ITSELF = "closed_itself"
+
+
+class Means(Enum):
+    """What the end of the crawl is for its run."""
+
+    SETTLE = "settle"
+    """Nothing more is found here; what has been found is crawled, and the run is over."""
+    STOP = "stop"
+    """The run is over as it is: a limit of the crawl or its spider wants that. What is left is not crawled."""
+    PAUSE = "pause"
+    """It can't go on just now. The same command takes the run up again."""
+
+
+class Closing:
+    """*reason*: why the crawl closes, as Scrapy has it; '' as long as it does not."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self.means: Means | None = None
+
+    def asked(self, reason: object, *, idle: bool) -> None:
+        """Somebody wants it to close. *idle*: there is nothing to crawl here. The first reason counts, but where what
+        was found is still crawled another one may end that."""
+        text = shortened(str(reason or "cancelled"))
+        if self.means is None or (self.settles and text not in (FINISHED, END_OF_WALK)):
+            self.reason, self.means = text, meaning(text, idle=idle)
+
+    @property
+    def begun(self) -> bool:
+        return self.means is not None
+
+    @property
+    def settles(self) -> bool:
+        return self.means is Means.SETTLE
+
+    @property
+    def stops(self) -> bool:
+        return self.means is Means.STOP
+
+
+def meaning(reason: str, *, idle: bool) -> Means:
+    """A spider may give any reason, also one of Scrapy's own: with something left to crawl nothing has *finished*."""
+    if reason == END_OF_WALK or (reason == FINISHED and idle):
+        return Means.SETTLE
+    return Means.PAUSE if reason in INTERRUPTIONS else Means.STOP
+
+
+def of_a_job(reason: str) -> str:
+    """The reason for which the crawl closes where its spider has closed itself in a job for *reason*: none that would
+    mean something else here."""
+    return reason if meaning(reason, idle=True) is Means.STOP else CLOSED_ITSELF
