@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -98,18 +98,24 @@ class Homecoming:
         if self.appending is not None:
             self.appending.before, self.appending.kept = self.ledger.appended(), self.spool.folder
             self.appending.note = self.ledger.appends_to
+            self.appending.begin(slot.storage for slot in self._slots)
         if files:
             self._warn_of_appending()
             self._waiting += [(name, file, False) for name, file in files.items()]
             self._go_on()
 
     def _warn_of_appending(self) -> None:
-        for slot in self.exporter.slots if self.exporter is not None else ():
+        for slot in self._slots:
             if getattr(slot.storage, "overwrite", True) is False:  # no local file, which is cut back
                 logger.warning(
                     "%s is appended to, and all items of the run are written there again: those of an earlier command"
                     " may be there already", without_password(slot.uri), extra=self._extra,
                 )  # fmt: skip
+
+    @property
+    def _slots(self) -> Sequence[Any]:
+        """The feeds that are written at the same time, as Scrapy has them."""
+        return self.exporter.slots if self.exporter is not None else ()
 
     def ended(self) -> None:
         """As that of a ``Keeper``."""

@@ -35,9 +35,19 @@ class Appending:
         self.before: Mapping[str, tuple[int, int, str]] = {}
         self.note: Callable[[str, int], None] = lambda path, size: None
         self.kept = Path()
+        self._noted: set[str] = set()  # by this command
         self._written: dict[str, _Written] = {}  # by this command
         storages: dict[str, Any] = exporter.storages
         storages.update({scheme: _Storages(own, self) for scheme, own in storages.items()})
+
+    def begin(self, storages: Iterable[Any]) -> None:
+        """Note the lengths of those files of *storages* that are new, before anything counts: so a copy of the ledger
+        that is put back later knows them, too."""
+        for storage in storages:
+            if type(storage) is FileFeedStorage and storage.write_mode == "ab":
+                path = os.path.abspath(storage.path)
+                if path not in self.before:
+                    self._note(path)
 
     def written(self) -> dict[str, tuple[int, str]]:
         """Path to the number of bytes that this command has written there so far, and their digest."""
@@ -53,12 +63,16 @@ class Appending:
         return _Watched(opened(spider), self._written[path])
 
     def _begin(self, path: str) -> None:
-        size = os.path.getsize(path) if os.path.exists(path) else 0
         if path not in self.before:
-            self.note(path, size)
-        elif size > self.before[path][0]:
+            if path not in self._noted:  # a part of a feed, whose name was not known before
+                self._note(path)
+        elif (size := _size(path)) > self.before[path][0]:
             self._cut(path, *self.before[path], size)
         self._written[path] = _Written()
+
+    def _note(self, path: str) -> None:
+        self.note(path, _size(path))
+        self._noted.add(path)
 
     def _cut(self, path: str, length: int, own: int, digest: str, size: int) -> None:
         """*own* bytes of that *digest* behind *length* are the run's."""
@@ -77,6 +91,10 @@ class Appending:
             "%s had %d bytes when this run began, and has %d: cut back, as all items of the run are written there now;"
             " %s", path, length, size, kept,
         )  # fmt: skip
+
+
+def _size(path: str) -> int:
+    return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def _digest(file: IO[bytes], size: int) -> str:

@@ -63,6 +63,27 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest_twisted.ensureDeferred
+async def test_the_files_of_a_run_are_noted_when_it_begins_and_not_again(tmp_path: Path, folder: Path) -> None:
+    """What is appended between that and the first item is somebody else's, and stays."""
+    old, known, whole = (tmp_path / f"{name}.jl" for name in ("old", "known", "whole"))
+    for file in (old, known, whole):
+        file.write_text(lines(1))
+    options = {
+        str(old): {"format": "jl"},
+        str(known): {"format": "jl"},
+        str(whole): {"format": "jl", "overwrite": True},
+    }
+    writing = Writing(folder, options, {str(known): len(lines(1))})
+    writing.appending.begin(slot.storage for slot in writing.exporter.slots)
+    assert writing.noted == {str(old): len(lines(1))}
+    old.write_text(lines(1, 2))
+    writing.noted.clear()
+    await writing.write(3)
+    assert (old.read_text(), known.read_text(), whole.read_text()) == (lines(1, 2, 3), lines(1, 3), lines(3))
+    assert writing.noted == {}
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_file_that_is_new_to_the_run_is_noted_before_it_is_written(tmp_path: Path, folder: Path) -> None:
     old, new = tmp_path / "old.jl", tmp_path / "new.jl"
     old.write_text(lines(1))
