@@ -29,6 +29,7 @@ from scrapy_distributed.coordinator.ending import Ending
 from scrapy_distributed.coordinator.homecoming import Homecoming
 from scrapy_distributed.coordinator.identity import file_name, identity_of
 from scrapy_distributed.coordinator.keeper import Keeper
+from scrapy_distributed.coordinator.limits import most_waiting
 from scrapy_distributed.coordinator.own_feed import OwnFeed
 from scrapy_distributed.coordinator.refused import check_config, check_settings
 from scrapy_distributed.coordinator.sessions import Sessions
@@ -77,7 +78,7 @@ class Coordinator:
         self.nodes = nodes
         self.items_go = items_go
         carriers = [ScrapydCarrier(node, **self._wanted_of_nodes) for node in nodes]
-        self.fleet = Fleet([Member(carrier=carrier, fixed_backlog=config.node_backlog) for carrier in carriers])
+        self.fleet = Fleet([Member(carrier=carrier, fixed_backlog=self._backlog) for carrier in carriers])
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
         self.sessions = Sessions(Jars(crawler))
         self.diverter = self._diverting_side()
@@ -103,6 +104,10 @@ class Coordinator:
         )  # fmt: skip
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
+
+    @property
+    def _backlog(self) -> int:
+        return self.config.node_backlog or most_waiting(self.crawler.settings)
 
     def _diverting_side(self) -> Diverter:
         crawler = self.crawler

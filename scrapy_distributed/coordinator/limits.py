@@ -46,6 +46,12 @@ class Limits:
         return self.settings.getint(name)
 
 
+def most_waiting(settings: BaseSettings) -> int:
+    """How many jobs may wait on a node, 0: as many as is best. Where what jobs do may end the crawl only one: all that
+    have begun when the first comes home do more than is wanted."""
+    return int(any(settings.getint(name) for name in BOUNDS))
+
+
 def closed_itself(receipt: Receipt) -> bool:
     """Whether the spider has raised ``CloseSpider`` in the job of *receipt*."""
     return bool(receipt.stats.get("distributed/closed_itself"))

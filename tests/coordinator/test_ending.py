@@ -13,11 +13,13 @@ import pytest_twisted
 from ledgers import IDENTITY, receipt, states
 from scrapy import signals
 from scrapy.exceptions import CloseSpider, DontCloseSpider
+from scrapy.settings import Settings
 from stopped_engine import Stopped, target
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from scrapy_distributed.coordinator.limits import most_waiting
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -75,6 +77,14 @@ async def test_items_of_the_fleet_count_for_the_limit_of_the_crawl_also_those_of
         stopped.ledger.verdicts.settle(taker.attempts[-1], report, max_attempts=1)
         stopped.coordinator.ending.job_counts("n1", report)
     assert await told(stopped) == ["closespider_itemcount"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "waiting"),
+    [({}, 0), ({"CLOSESPIDER_TIMEOUT": 9}, 0), ({"CLOSESPIDER_ITEMCOUNT": 9}, 1), ({"CLOSESPIDER_ERRORCOUNT": 9}, 1)],
+)
+def test_few_jobs_wait_where_what_they_bring_may_end_the_crawl(settings: dict[str, int], waiting: int) -> None:
+    assert most_waiting(Settings(settings)) == waiting
 
 
 @pytest_twisted.ensureDeferred
