@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import sqlite3
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -160,5 +162,7 @@ def test_a_file_of_the_package_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "shop" / "data").mkdir(parents=True)
     (tmp_path / "shop" / "__init__.py").write_text("")
     (tmp_path / "shop" / "data" / "categories.json").write_text('["tea"]')
-    monkeypatch.syspath_prepend(tmp_path)
+    spec = spec_from_file_location("shop", tmp_path / "shop" / "__init__.py")
+    assert spec is not None
+    monkeypatch.setitem(sys.modules, "shop", module_from_spec(spec))  # other tests have another one
     assert made("categories")() == ["tea"]
