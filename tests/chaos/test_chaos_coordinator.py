@@ -53,6 +53,7 @@ def test_it_dies_where_it_comes_once(struck: Fleet, tmp_path: Path, point: str) 
         no_repetition(run)
 
 
+@pytest.mark.chaos
 def test_it_dies_while_a_post_is_under_way_that_is_carried_out_later(struck: Fleet, tmp_path: Path) -> None:
     """Two nodes are stopped: what was posted to them lies there until they go on, and runs then."""
     with site(120) as child:
@@ -104,6 +105,7 @@ def test_its_disk_is_full_while_it_walks(struck: Fleet, tmp_path: Path) -> None:
         prove(run)
 
 
+@pytest.mark.chaos
 def test_its_disk_is_full_while_receipts_come_in(struck: Fleet, tmp_path: Path) -> None:
     """It closes by itself and the same command goes on, or it goes on by itself as soon as there is room."""
     with site(120, latency=0.2) as child:

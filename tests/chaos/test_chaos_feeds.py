@@ -99,6 +99,7 @@ def test_the_disk_of_the_workers_is_full_for_a_while(struck: Fleet, tmp_path: Pa
 FAULTS = (chaos.OPEN_REFUSED, chaos.DISK_FULL)
 
 
+@LONG
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_worker_loses_some_items_to_its_disk_and_none_after_them(struck: Fleet, tmp_path: Path, fault: str) -> None:
     """Such a feed is stored without a word of Scrapy, and must not count."""

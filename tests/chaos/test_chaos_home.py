@@ -97,6 +97,7 @@ def test_the_coordinator_dies_at_one_arrow_of_the_way_home_after_the_other(
     assert len(run.crawls) == len(arrows) + 1
 
 
+@pytest.mark.chaos
 def test_the_disk_of_the_spool_is_full_while_receipts_come(struck: Fleet, tmp_path: Path) -> None:
     """What workers have done waits on their nodes: nothing is blamed, nothing is done again."""
     with site(120) as child:
@@ -114,6 +115,7 @@ def test_the_disk_of_the_spool_is_full_while_receipts_come(struck: Fleet, tmp_pa
     assert "no batches until" not in crawl.log
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("home", ["-o", pytest.param("-O", marks=pytest.mark.chaos)])
 def test_the_feed_fails_in_the_middle(struck: Fleet, tmp_path: Path, home: str) -> None:
     """All comes home, but the run is not over: the same command writes the file, and asks the site for nothing."""

@@ -52,13 +52,14 @@ def test_a_node_dies_with_its_workers(struck: Fleet, tmp_path: Path, comes_back:
         assert run.attempts() > 6
 
 
+@LONG
 def test_a_node_is_a_black_hole_for_longer_than_the_lease(struck: Fleet, tmp_path: Path) -> None:
     """One takes calls and does not answer, its workers go on; another one is stopped together with its workers, in the
     middle of their batches: a receipt that had come home would leave nothing to miss."""
-    with site(120, latency=0.2) as child:
+    with site(240, latency=0.2) as child:
         # One at a time waits: a node that is late at the start gets some as well.
         settings = {**SMALL, "DISTRIBUTED_NODE_BACKLOG": 1}
-        run = Run(struck, child, tmp_path, properties=120, settings=settings, workers={"CONCURRENT_REQUESTS": 1})
+        run = Run(struck, child, tmp_path, properties=240, settings=settings, workers={"CONCURRENT_REQUESTS": 1})
         run.begin()
         run.wait_for(lambda: all(node.workers() for node in struck.nodes))
         struck.nodes[1].stop(workers=True)
@@ -82,6 +83,7 @@ def test_a_node_is_a_black_hole_from_the_start(struck: Fleet, tmp_path: Path) ->
         no_repetition(run)
 
 
+@LONG
 @pytest.mark.parametrize("weather", [Weather.HANGS, pytest.param(Weather.ERROR, marks=LONG)])
 def test_no_node_can_be_used_at_the_start_for_a_while(struck: Fleet, tmp_path: Path, weather: Weather) -> None:
     """A start waits as long as a crawl does whose nodes are gone."""

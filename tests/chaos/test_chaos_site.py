@@ -51,6 +51,7 @@ def test_it_stands_still_during_the_walk_and_a_page_is_tried_again(struck: Fleet
         assert len(run.crawls) == 1
 
 
+@LONG
 @pytest.mark.parametrize("spider", ["distr", pytest.param("shop", marks=LONG)])
 def test_it_stands_still_during_the_walk_and_pages_are_lost(struck: Fleet, tmp_path: Path, spider: str) -> None:
     """With all that they would have led to: `check` says so."""

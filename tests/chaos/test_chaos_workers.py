@@ -76,6 +76,7 @@ def test_every_worker_fails_at_its_first_attempt(struck: Fleet, tmp_path: Path, 
     assert run.attempts() >= 12 or fault in (chaos.TERM_MIDWAY, chaos.TERM_STORING)
 
 
+@LONG
 def test_workers_that_sleep_through_their_lease_and_wake_up(struck: Fleet, tmp_path: Path) -> None:
     """Their batches go to others; whoever is first counts, and the other one does not."""
     with site(60, latency=0.1) as child:
