@@ -116,8 +116,7 @@ class _Gleaning:
         self._harvest = harvest
         self._attempt = attempt
         self._receipt = receipt
-        self._all_count = last
-        self._whole = receipt.settled.bit_count() == receipt.size
+        self._all_count = last or receipt.settled.bit_count() == receipt.size
         self._welcome: dict[str, bool] = {}  # page -> whether its items are
         self._left_out: set[bytes] | None = None
 
@@ -135,12 +134,12 @@ class _Gleaning:
     def _counts(self, line: Line) -> bool:
         self.found += 1
         if line.position is None:  # of no request, so of all of them
-            settled = self._whole
+            counts = self._all_count
         elif line.position < self._receipt.size:
-            settled = bool(self._receipt.settled >> line.position & 1)
+            counts = self._all_count or bool(self._receipt.settled >> line.position & 1)
         else:
             raise WireError(f"found an item of the request at {line.position}, sent were {self._receipt.size}")
-        if not (settled or self._all_count):
+        if not counts:
             return False
         welcome = not line.page or self._is_welcome(line.page)
         self.kept += welcome
