@@ -302,16 +302,14 @@ class Ending:
             self.ledger.intake.walked()
 
     def _note_end(self, *, stored: bool) -> None:
+        self.ledger.intake.lost_own(self.walk.lost)
         safe = self.keeper is None or self.keeper.own_is_safe()
         if self.why.stops and (stored or safe):
-            self.ledger.intake.lost_own(self.walk.lost)
             while self.ledger.intake.divert_found() is not None:  # so that each is counted once
                 pass
             self.ledger.account.stop(self.why.reason)
-        elif stored and self.walk.done:
-            self._note_walked()
-        else:
-            self.ledger.intake.lost_own(self.walk.lost)
+        elif stored and safe and self.walk.done:
+            self.ledger.intake.walked()
 
     def _tell_unwritten(self, error: LedgerUnavailableError) -> None:
         self._unwritten = True

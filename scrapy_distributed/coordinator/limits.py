@@ -53,5 +53,5 @@ def most_waiting(settings: BaseSettings) -> int:
 
 
 def closed_itself(receipt: Receipt) -> bool:
-    """Whether the spider has raised ``CloseSpider`` in the job of *receipt*."""
+    """Whether the spider has raised ``CloseSpider`` in the job of *receipt*, or closed for a reason of its own."""
     return bool(receipt.stats.get("distributed/closed_itself"))
