@@ -15,6 +15,7 @@ from scrapy import signals
 from scrapy.exceptions import CloseSpider, DontCloseSpider
 from scrapy.settings import Settings
 from stopped_engine import Stopped, target
+from taker import Taker
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -50,6 +51,16 @@ def find(stopped: Stopped, *numbers: int) -> None:
     """A page yields these for the fleet."""
     for number in numbers:
         assert stopped.coordinator.diversion.takes(target(number))
+
+
+def sent(stopped: Stopped, *numbers: int) -> Taker:
+    """The run begins, and a job has these."""
+    taker = stopped.begin()
+    taker.room = 1
+    find(stopped, *numbers)
+    stopped.coordinator.diversion.divert()
+    stopped.coordinator.cutter.cut_all()
+    return taker
 
 
 async def close(stopped: Stopped, reason: str) -> None:
@@ -92,11 +103,7 @@ async def test_errors_of_callbacks_count_for_the_limit_of_the_crawl_whoever_has_
     stopped = start()
     stopped.crawler.settings.frozen = False
     stopped.crawler.settings.set("CLOSESPIDER_ERRORCOUNT", 4)
-    taker = stopped.begin()
-    taker.room = 1
-    find(stopped, 1, 2, 3)
-    stopped.coordinator.diversion.divert()
-    stopped.coordinator.cutter.cut_all()
+    taker = sent(stopped, 1, 2, 3)
     failed = {"callback ValueError": [0], "http 404": [1]}
     report = receipt(taker.attempts[0], failed=failed, followed={"callback KeyError": 1, "timeout": 9})
     stopped.coordinator.walk.lost.update({"callback TypeError": 1, "http 500": 9})
@@ -125,11 +132,7 @@ def test_a_receipt_stops_the_run_if_its_job_has_ended_by_what_ends_the_crawl_or_
     stopped = start()
     stopped.crawler.settings.frozen = False
     stopped.crawler.settings.set("CLOSESPIDER_ITEMCOUNT", limit)
-    taker = stopped.begin()
-    taker.room = 1
-    find(stopped, 1)
-    stopped.coordinator.diversion.divert()
-    stopped.coordinator.cutter.cut_all()
+    taker = sent(stopped, 1)
     if closing:
         stopped.coordinator.ending.why.asked(closing, idle=False)
     assert stopped.coordinator.ending.stopped_by(receipt(taker.attempts[0], **values)) == reason
@@ -139,11 +142,7 @@ def test_a_receipt_stops_the_run_if_its_job_has_ended_by_what_ends_the_crawl_or_
 @pytest.mark.parametrize(("said", "reason"), [("seen enough", "seen enough"), ("finished", "closed_itself")])
 async def test_a_spider_that_has_closed_itself_in_a_job_closes_the_crawl(start: Start, said: str, reason: str) -> None:
     stopped = start()
-    taker = stopped.begin()
-    taker.room = 1
-    find(stopped, 1)
-    stopped.coordinator.diversion.divert()
-    stopped.coordinator.cutter.cut_all()
+    taker = sent(stopped, 1)
     report = receipt(taker.attempts[0], finish_reason=said, stats={"distributed/closed_itself": 1})
     stopped.coordinator.ending.job_counts("n1", report)
     assert await told(stopped) == [reason]
