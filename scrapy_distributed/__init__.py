@@ -13,6 +13,7 @@ folder says what is in it:
 | ledger       | new? queued, in a batch, given to an attempt, settled: one SQLite file  | coordinator            |
 | dispatch     | sends batches to nodes, looks after them, judges what comes home        | coordinator            |
 | fleet        | the nodes: where they are, one over HTTP, checks, deploys, local ones   | coordinator, commands  |
+| agent        | starts jobs on this machine, watches and ends them                      | coordinator; node      |
 | worker       | the batch becomes the start, each request's end is noted and reported   | worker                 |
 | feeds        | is all of a feed stored, and can it be?                                 | coordinator and worker |
 | results      | the feeds that count become one file                                    | commands               |

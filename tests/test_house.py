@@ -24,8 +24,9 @@ ARROWS: dict[str, set[str]] = {
     "password": set(),
     "role": set(),
     "fast": set(),
-    "warm": set(),
     "wire": set(),
+    "agent": {"wire"},
+    "warm": {"agent"},
     "items": {"wire"},
     "config": set(),
     "fleet": {"wire"},
@@ -34,8 +35,8 @@ ARROWS: dict[str, set[str]] = {
     "guard": {"config", "fleet", "role", "fast"},
     "monitor": {"fleet"},
     "results": {"ledger"},
-    "dispatch": {"ledger", "fleet", "wire", "items", "config", "guard", "fast"},
-    "coordinator": {"dispatch", "divert", "ledger", "fleet", "wire", "items", "feeds", "config", "fast"},
+    "dispatch": {"ledger", "fleet", "agent", "wire", "items", "config", "guard", "fast"},
+    "coordinator": {"dispatch", "divert", "ledger", "fleet", "agent", "wire", "items", "feeds", "config", "fast"},
     "feeds": {"wire", "results"},
     "worker": {"divert", "wire", "items", "config", "guard", "feeds"},
     "middleware": {"coordinator", "worker", "guard", "config", "role"},
@@ -44,12 +45,11 @@ ARROWS: dict[str, set[str]] = {
                  "worker", "feeds", "items"},
 }  # fmt: skip
 COMING: dict[str, tuple[set[str], set[str]]] = {
-    "agent": ({"wire", "warm"}, {"dispatch", "shared", "commands"}),
     "shared": ({"wire", "ledger", "agent"}, {"coordinator", "commands"}),
     "gateway": ({"fleet", "ledger", "monitor"}, {"commands"}),
 }
-"""Rooms that are not there yet: what they may import, and who may import them. agent: starts a job on this machine,
-watches and ends it. shared: runs that workers join. gateway: a fleet that looks like one Scrapyd."""
+"""Rooms that are not there yet: what they may import, and who may import them. shared: runs that workers
+join. gateway: a fleet that looks like one Scrapyd."""
 for coming, (arrows, callers) in COMING.items():
     ARROWS[coming] = arrows
     for caller in callers:

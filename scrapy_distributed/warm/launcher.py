@@ -18,8 +18,8 @@ from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 from zope.interface import implementer  # type: ignore[import-untyped]
 
-from scrapy_distributed.warm.job_process import payload, without_secrets
-from scrapy_distributed.warm.process import WarmProcess, WarmProcessError
+from scrapy_distributed.agent.job_process import payload, without_secrets
+from scrapy_distributed.agent.warm_process import WarmProcess, WarmProcessError
 
 log = Logger()
 
@@ -158,7 +158,7 @@ class WarmLauncher(Launcher):  # type: ignore[misc]
         if self.runner == _RUNNER:
             log.warn("Cold start of job {job!r}: the warm process can't be used", job=process.job)
         loop: Any = reactor
-        command = [sys.executable, "-m", "scrapy_distributed.warm.job_process"]
+        command = [sys.executable, "-m", "scrapy_distributed.agent.job_process"]
         loop.spawnProcess(process, sys.executable, command, env=process.env)
         process.transport.write(job)
         process.transport.closeStdin()

@@ -280,7 +280,7 @@ def test_with_and_without_a_reactor(warm: Node) -> None:
 
 def test_a_worker_imports_next_to_nothing(warm: Node) -> None:
     """A new Scrapy that imports more on its way shows here."""
-    code = "import json, sys; from scrapy_distributed.warm.fork_server import warm_up"
+    code = "import json, sys; from scrapy_distributed.agent.fork_server import warm_up"
     code += "; warm_up(); print(json.dumps([*sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     late = set(warm.probe()["modules"]) - set(json.loads(done.stdout))

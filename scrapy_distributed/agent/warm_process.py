@@ -16,9 +16,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from scrapy_distributed.warm.fork_server import DESCRIPTORS, FORK, PING, READY, RETIRE
-from scrapy_distributed.warm.forked_job import ForkedJob
-from scrapy_distributed.warm.job_process import without_secrets
+from scrapy_distributed.agent.fork_server import DESCRIPTORS, FORK, PING, READY, RETIRE
+from scrapy_distributed.agent.forked_job import ForkedJob
+from scrapy_distributed.agent.job_process import without_secrets
 
 log = Logger()
 
@@ -50,7 +50,7 @@ class WarmProcess(ProcessProtocol):
         self._control.settimeout(ANSWER_SECONDS)
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "scrapy_distributed.warm.fork_server"]
+        command = [sys.executable, "-m", "scrapy_distributed.agent.fork_server"]
         pipes: Any = {0: self._theirs.fileno(), 1: "r", 2: "r"}
         loop: Any = reactor
         loop.spawnProcess(self, sys.executable, command, env=without_secrets(os.environ), childFDs=pipes)

@@ -1,8 +1,8 @@
 """The warm process of a node: it has imported what every worker imports, and forks one process per job.
 
 It never sees a job: settings, arguments and environment go straight into the forked process. It imports nothing of a
-project, installs no Twisted reactor, starts no event loop and no thread. ``scrapy_distributed.warm.process`` is the
-other end, in Scrapyd: requests come in at standard input, a socket, and pids go back there.
+project, installs no Twisted reactor, starts no event loop and no thread. ``warm_process`` is the other end, in Scrapyd:
+requests come in at standard input, a socket, and pids go back there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from importlib.metadata import entry_points, version
 from pkgutil import iter_modules
 from typing import Any
 
-from scrapy_distributed.warm import job_process
+from scrapy_distributed.agent import job_process
 
 FORK = b"f"
 """With the descriptors of a job: fork. The answer is the pid and a newline; 0 if there is no room for a process."""
