@@ -1,8 +1,8 @@
-"""The warm process of a node: it has imported what every worker imports, and forks one process per job.
+"""The warm process: it has imported what every worker imports, and forks one process per job.
 
 It never sees a job: settings, arguments and environment go straight into the forked process. It imports nothing of a
-project, installs no Twisted reactor, starts no event loop and no thread. ``warm_process`` is the other end, in Scrapyd:
-requests come in at standard input, a socket, and pids go back there.
+project, installs no Twisted reactor, starts no event loop and no thread. ``warm_process`` is the other end: requests
+come in at standard input, a socket, and pids go back there. Its arguments are more modules to import.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points, version
@@ -40,8 +40,6 @@ READY = b"ready\n"
 
 # What a worker imports on its way from the command line to its last page, beside the components of Scrapy's settings.
 _MODULES = (
-    "pkg_resources",
-    "scrapyd.eggstorage",
     "scrapy.cmdline",
     "scrapy.linkextractors",
     "scrapy.loader",
@@ -67,9 +65,13 @@ _COMPONENT = re.compile(r"(scrapy|twisted)(\.\w+)+")
 def main() -> None:
     ending = Ending()
     atexit.register(ending)  # the first to be registered is the last to be called
-    # Ctrl-C is meant for Scrapyd, and its end is ours. A forked process lets it in as soon as it can take it.
+    # Ctrl-C is meant for who has started this, and its end is ours. A forked process lets it in as soon as it can.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    warm_up()
+    modules = sys.argv[1:]
+    if modules[:1] == [job_process.DETACHED]:
+        os.setsid()
+        modules = modules[1:]
+    warm_up(modules)
     server = ForkServer(socket.socket(fileno=0))
     os.write(1, READY)
     descriptors = server.serve()
@@ -78,12 +80,12 @@ def main() -> None:
             job_process.run(_job(descriptors))
 
 
-def warm_up() -> None:
-    """Import what a worker needs. Raises ``RuntimeError`` if the process is no longer fit for forking then."""
+def warm_up(modules: Sequence[str]) -> None:
+    """Import what a worker needs, and *modules*. Raises ``RuntimeError`` if the process is not fit for forking then."""
     from scrapy.settings import default_settings
     from scrapy.utils.misc import load_object
 
-    for name in (*_MODULES, *_commands()):
+    for name in (*modules, *_MODULES, *_commands()):
         import_module(name)
     for name in _OPTIONAL_MODULES:
         with suppress(ImportError):
@@ -114,7 +116,7 @@ class ForkServer:
             end.setblocking(False)
 
     def serve(self) -> list[int] | None:
-        """Return ``None`` when Scrapyd has ended, or has asked for that; in a forked process, its descriptors."""
+        """Return ``None`` when the other end is gone, or has asked for that; in a forked process, its descriptors."""
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self._wake.fileno())
         retired = False
@@ -179,7 +181,7 @@ class ForkServer:
 
 
 def _job(descriptors: list[int]) -> bytes:
-    """In a forked process: what Scrapyd has sent. Raises ``SystemExit`` if it gave this process up."""
+    """In a forked process: what was sent. Raises ``SystemExit`` if this process was given up."""
     *standard, status = descriptors
     for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
@@ -188,7 +190,7 @@ def _job(descriptors: list[int]) -> bytes:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     job = sys.stdin.buffer.read()
     if not job:
-        raise SystemExit("Scrapyd has given this process up before it was told its job")
+        raise SystemExit("This process was given up before it was told its job")
     return job
 
 

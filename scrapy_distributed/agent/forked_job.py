@@ -1,12 +1,12 @@
-"""A job that the warm process has forked, as Scrapyd sees it."""
+"""A job that the warm process has forked, as whoever asked for it sees it."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.process import ProcessReader, ProcessWriter
 from twisted.logger import Logger
@@ -18,17 +18,18 @@ _STATUS = 3  # the pipe for it, beside the standard three
 
 
 class ForkedJob:
-    """What Scrapyd uses of a process transport: the ``pid``, ``signalProcess``, and the calls of *protocol*."""
+    """What Scrapyd uses of a process transport: the ``pid``, ``signalProcess``, and the calls of *protocol*. *output*:
+    the pipes of what it prints, by descriptor number (1, 2)."""
 
     def __init__(
-        self, protocol: Any, pid: int, job: bytes, *, stdin: int, stdout: int, stderr: int, status: int
+        self, reactor: Any, protocol: Any, pid: int, job: bytes, *, stdin: int, output: Mapping[int, int], status: int
     ) -> None:
         self.pid = pid
         self._protocol = protocol
         self._status = b""
         writer: Any = ProcessWriter(reactor, self, 0, stdin, forceReadHack=True)  # type: ignore[no-untyped-call]
         self._pipes: dict[int, Any] = {0: writer}
-        for name, descriptor in ((1, stdout), (2, stderr), (_STATUS, status)):
+        for name, descriptor in (*output.items(), (_STATUS, status)):
             self._pipes[name] = ProcessReader(reactor, self, name, descriptor)  # type: ignore[no-untyped-call]
         protocol.makeConnection(self)
         writer.write(job)

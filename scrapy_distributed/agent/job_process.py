@@ -12,6 +12,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+DETACHED = "--detached"
+"""As its first argument: leave the session of whoever has started it."""
 #: How a node may be told its password. Scrapyd gives its environment to each job, and no job has a use for it.
 SECRETS = ("SCRAPYD_USERNAME", "SCRAPYD_PASSWORD")
 
@@ -21,9 +23,18 @@ def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in SECRETS}
 
 
-def payload(runner: str, arguments: Sequence[str], environment: Mapping[str, str]) -> bytes:
-    """What a job's process reads: it is to be ``python -m RUNNER ARGUMENTS`` with *environment*."""
-    return json.dumps({"runner": runner, "arguments": arguments, "environment": dict(environment)}).encode()
+def payload(
+    runner: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    folder: str | None = None,
+    path: Sequence[str] | None = None,
+) -> bytes:
+    """What a job's process reads: it is to be ``python -m RUNNER ARGUMENTS`` with *environment*; where they are given,
+    in *folder*, with *path* as its ``sys.path``."""
+    told = {"runner": runner, "arguments": arguments, "environment": dict(environment), "folder": folder, "path": path}
+    return json.dumps(told).encode()
 
 
 def run(job: bytes) -> None:
@@ -31,6 +42,10 @@ def run(job: bytes) -> None:
     told = json.loads(job)
     os.environ.clear()
     os.environ.update(told["environment"])
+    if told["folder"] is not None:
+        os.chdir(told["folder"])
+    if told["path"] is not None:
+        sys.path[:] = told["path"]
     sys.argv[1:] = told["arguments"]  # runpy sets the first
     with suppress(OSError), open("/proc/self/comm", "w") as name:  # for top and ps; only Linux has it
         name.write(" ".join(told["arguments"][:2]))
@@ -38,4 +53,6 @@ def run(job: bytes) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1:] == [DETACHED]:
+        os.setsid()
     run(sys.stdin.buffer.read())

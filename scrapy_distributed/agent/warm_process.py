@@ -1,4 +1,4 @@
-"""The warm process as Scrapyd sees it: start it, let it fork a job, retire it."""
+"""The warm process as whoever starts it sees it: start it, let it fork a job, retire it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
-from twisted.internet import reactor
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from scrapy_distributed.agent.fork_server import DESCRIPTORS, FORK, PING, READY, RETIRE
+from scrapy_distributed.agent.fork_server import FORK, PING, READY, RETIRE
 from scrapy_distributed.agent.forked_job import ForkedJob
-from scrapy_distributed.agent.job_process import without_secrets
+from scrapy_distributed.agent.job_process import DETACHED, without_secrets
 
 log = Logger()
 
 START_SECONDS = 60.0
 """A warm process that has not imported everything by then is killed."""
 ANSWER_SECONDS = 5.0
-"""A warm process that does not answer by then is killed. Scrapyd waits for the pid of a job, which takes some
-milliseconds, so that a job is always in one of its lists."""
+"""A warm process that does not answer by then is killed. Who asks waits for the pid of a job, which takes some
+milliseconds, so that a job is always in one of Scrapyd's lists."""
 PING_SECONDS = 5.0
 
 
@@ -35,12 +35,27 @@ class WarmProcessError(Exception):
 
 
 class WarmProcess(ProcessProtocol):
-    """A child of Scrapyd that forks jobs. *on_ready* is called when it can, *on_end* with it when it has ended."""
+    """A child that forks jobs, and has imported *modules* beside what every job imports. *on_ready* is called when it
+    can, *on_end* with it when it has ended. *folder*: its working directory, ours if there is none.
+
+    *detached*: it is in a session of its own, so a terminal's Ctrl-C does not reach its jobs."""
 
     transport: Any
 
-    def __init__(self, *, on_ready: Callable[[], None], on_end: Callable[[WarmProcess], None]) -> None:
+    def __init__(
+        self,
+        reactor: Any,
+        *,
+        on_ready: Callable[[], None],
+        on_end: Callable[[WarmProcess], None],
+        modules: Sequence[str] = (),
+        detached: bool = False,
+        folder: Path | None = None,
+    ) -> None:
         self.ready = False
+        self._reactor = reactor
+        self._arguments = [*([DETACHED] if detached else []), *modules]
+        self._folder = folder
         self._on_ready = on_ready
         self._on_end = on_end
         self._installed = installed()
@@ -50,37 +65,50 @@ class WarmProcess(ProcessProtocol):
         self._control.settimeout(ANSWER_SECONDS)
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "scrapy_distributed.agent.fork_server"]
+        command = [sys.executable, "-m", "scrapy_distributed.agent.fork_server", *self._arguments]
         pipes: Any = {0: self._theirs.fileno(), 1: "r", 2: "r"}
-        loop: Any = reactor
-        loop.spawnProcess(self, sys.executable, command, env=without_secrets(os.environ), childFDs=pipes)
+        self._reactor.spawnProcess(
+            self, sys.executable, command, env=without_secrets(os.environ), childFDs=pipes,
+            path=None if self._folder is None else str(self._folder),
+        )  # fmt: skip
         self._theirs.close()
-        self._deadline = loop.callLater(START_SECONDS, self.kill)
+        self._deadline = self._reactor.callLater(START_SECONDS, self.kill)
+
+    @property
+    def pid(self) -> int:
+        return int(self.transport.pid)
 
     @property
     def stale(self) -> bool:
         """Whether packages were installed or removed since it has imported them."""
         return self._installed != installed()
 
-    def fork(self, protocol: Any, job: bytes) -> None:
-        """Make a process for *job*, a ``job_process.payload``, and connect *protocol* to it.
+    def fork(self, protocol: Any, job: bytes, *, output: int | None = None) -> None:
+        """Make a process for *job*, a ``job_process.payload``, and connect *protocol* to it. *output*: the descriptor
+        for what it prints, which stays the caller's; ``None``: *protocol* is told.
 
-        Raises ``WarmProcessError``."""
+        Raises ``WarmProcessError``, and ``OSError`` if there is no descriptor left."""
         with ExitStack() as opened:
-            pipes = []
-            for _ in range(DESCRIPTORS):
-                pipes.append(os.pipe())
-                for end in pipes[-1]:
+
+            def pipe() -> tuple[int, int]:
+                ends = os.pipe()
+                for end in ends:
                     opened.callback(os.close, end)
-            (stdin, to_stdin), (from_stdout, stdout), (from_stderr, stderr), (from_status, status) = pipes
+                return ends
+
+            stdin, to_stdin = pipe()
+            from_status, status = pipe()
+            printed = [pipe() for _ in ("stdout", "stderr")] if output is None else []
+            theirs = [stdin, *(write for _, write in printed), status]
             # Should it fork and not answer: the new process finds its standard input at its end, and ends.
-            pid = self._ask(FORK, [stdin, stdout, stderr, status])
+            pid = self._ask(FORK, theirs if output is None else [stdin, output, output, status])
             if not pid:
                 raise WarmProcessError
             opened.pop_all()
-        for descriptor in (stdin, stdout, stderr, status):
+        for descriptor in theirs:
             os.close(descriptor)
-        ForkedJob(protocol, pid, job, stdin=to_stdin, stdout=from_stdout, stderr=from_stderr, status=from_status)
+        from_output = {name: read for name, (read, _) in enumerate(printed, start=1)}
+        ForkedJob(self._reactor, protocol, pid, job, stdin=to_stdin, output=from_output, status=from_status)
 
     def retire(self) -> None:
         """Fork no more; it ends with the last of its jobs."""
@@ -118,7 +146,6 @@ class WarmProcess(ProcessProtocol):
             self._deadline.cancel()
             self._watch.start(PING_SECONDS, now=False)
             self.ready = True
-            log.info("The warm process is ready: pid={pid}", pid=self.transport.pid)
             self._on_ready()
 
     def errReceived(self, data: bytes) -> None:  # noqa: N802
@@ -135,7 +162,6 @@ class WarmProcess(ProcessProtocol):
 
 
 def installed() -> dict[str, int]:
-    """When something was last installed to or removed from each folder of ``sys.path``, in nanoseconds."""
-    here = os.getcwd()
-    folders = [path for path in sys.path if path and os.path.isdir(path) and not os.path.samefile(path, here)]
-    return {path: os.stat(path).st_mtime_ns for path in folders}
+    """When something was last installed to or removed from each folder of packages, in nanoseconds."""
+    folders = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
+    return {path: os.stat(path).st_mtime_ns for path in folders if os.path.isdir(path)}

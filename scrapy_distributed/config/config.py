@@ -186,6 +186,7 @@ SETTINGS = (
     _setting("start_url", None, lambda value: value, "On a worker: its batch. A JSON list of URLs or requests."),
     _setting("nodes", (), names, "On a worker: host:port of the nodes, which its requests must not reach."),
     _setting("done_jobs", (), names, "On a worker: jobs whose items have come home; what they have left is removed."),
+    _setting("parent", 0, number(int, 0), "On a worker of this machine: the pid of the process that has started it."),
     _setting("receipt_interval", 2.0, number(float, 0.05), "On a worker: time between two receipts.", unit="seconds"),
 )
 
@@ -229,6 +230,7 @@ class Config:
     start_url: Any
     nodes: tuple[str, ...]
     done_jobs: tuple[str, ...]
+    parent: int
     receipt_interval: float
 
     @classmethod

@@ -31,20 +31,24 @@ class Limit(NamedTuple):
 
 
 def politeness(
-    settings: BaseSettings, job: Mapping[str, str], spider: Spider | type[Spider] | None, *, nodes: int
+    settings: BaseSettings, job: Mapping[str, str], spider: Spider | type[Spider] | None, *, nodes: int, slots: int = 0
 ) -> str:
     """What a site gets of a crawl with *settings*. *job*: what a job gets of them; *spider*: that of the crawl, or its
-    class; *nodes*: how many. How many jobs a node runs at once the node alone knows."""
+    class; *nodes*: how many Scrapyds, of which each alone knows how many jobs it runs at once; *slots*: how many
+    workers there are on this machine."""
     of_worker = settings_of_worker(settings, job, spider)
     try:
         limits, of_slots = _limits(of_worker, {}), _of_slots(of_worker)
     except (ValueError, TypeError, AttributeError) as error:  # Scrapy fails with the same, in each job
         return f"not known, a job can't read its settings: {shortened(str(error))}"
     each = " and ".join(f"{_number(limit.number)} {limit.unit} ({limit.name})" for limit in limits)
-    all_nodes = " and ".join(f"{_number(nodes * limit.number)} {limit.unit}" for limit in limits)
+    of_all = " and ".join(f"{_number((nodes + slots) * limit.number)} {limit.unit}" for limit in limits)
+    here = [f"{slots} worker{'s' if slots > 1 else ''} on this machine"] if slots else []
+    there = [f"one job at a time on each node ({nodes})"] if nodes else []
+    more = "; a node runs as many as its max_proc lets it" if nodes else ""
     return (
-        f"from each worker at most {each}{of_slots}. With one job at a time on each node ({nodes}) that is"
-        f" {all_nodes}; a node runs as many as its max_proc lets it. What is crawled here comes on top"
+        f"from each worker at most {each}{of_slots}. With {' and '.join(here + there)} that is {of_all}{more}. What is"
+        " crawled here comes on top"
     )
 
 

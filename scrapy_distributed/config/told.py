@@ -36,12 +36,13 @@ class Line:
 
 def block(
     config: Config, settings: BaseSettings, *, command: CommandLine, job: Mapping[str, str],
-    spider: Spider | type[Spider] | None, nodes: int, targets: str, items_go: ItemsGo, spool: str = "the spool",
+    spider: Spider | type[Spider] | None, nodes: int, slots: int = 0, targets: str, items_go: ItemsGo,
+    spool: str = "the spool",
 ) -> list[Line]:  # fmt: skip
-    """*settings*: those of the crawl; *job*: those that a job gets; *nodes*: how many; *targets*: which requests are
-    the fleet's; *spool*: the folder for what comes home."""
+    """*settings*: those of the crawl; *job*: those that a job gets; *nodes*: how many Scrapyds; *slots*: workers on
+    this machine; *targets*: which requests are the fleet's; *spool*: the folder for what comes home."""
     return [
-        Line(subject="requests to a site", words=politeness(settings, job, spider, nodes=nodes)),
+        Line(subject="requests to a site", words=politeness(settings, job, spider, nodes=nodes, slots=slots)),
         Line(
             subject="fleet",
             words=f"it crawls what matches {targets}; all else, start requests too, is crawled here, and so is what"

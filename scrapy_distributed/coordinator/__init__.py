@@ -7,5 +7,6 @@ one is; batch_size: how large the next one should be). homecoming: items that ha
 who listens is told of them). own_feed: where workers have feeds, what is scraped here gets one, too. keeper: what these
 two have in common. ending: when and why the crawl closes (closing: what that means for its run; limits: as far as jobs
 reach them). summary: what is said then. identity: which run is this? arguments: those that its spider was given.
-refused: what it does not begin with.
+nodes: what the fleet is made of (local_command: how this spider is run on this machine). refused: what it does not
+begin with.
 """

@@ -30,6 +30,7 @@ from scrapy_distributed.coordinator.homecoming import Homecoming
 from scrapy_distributed.coordinator.identity import file_name, identity_of
 from scrapy_distributed.coordinator.keeper import Keeper
 from scrapy_distributed.coordinator.limits import most_waiting
+from scrapy_distributed.coordinator.nodes import Nodes
 from scrapy_distributed.coordinator.own_feed import OwnFeed
 from scrapy_distributed.coordinator.refused import check_config, check_settings
 from scrapy_distributed.coordinator.sessions import Sessions
@@ -39,7 +40,6 @@ from scrapy_distributed.dispatch.harvest import Harvest
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
-from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.divert.diverter import Diverter
 from scrapy_distributed.divert.duplicates import are_filtered, warn_of_others
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
@@ -47,9 +47,7 @@ from scrapy_distributed.divert.jars import Jars
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import DistributedError, LedgerUnavailableError
 from scrapy_distributed.fast import preset
-from scrapy_distributed.fleet.addresses import addresses, project_of, targets_from_cfg
-from scrapy_distributed.fleet.node import Node
-from scrapy_distributed.fleet.preflight import preflight
+from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
@@ -65,21 +63,19 @@ class Coordinator:
     coordinator holds the ledger, or no node can be used."""
 
     def __init__(
-        self, crawler: Crawler, *, config: Config, command: CommandLine, project: str, nodes: list[Node],
-        items_go: ItemsGo, clock: Any,
-    ) -> None:  # fmt: skip
+        self, crawler: Crawler, *, config: Config, command: CommandLine, nodes: Nodes, items_go: ItemsGo, clock: Any
+    ) -> None:
         self.crawler = crawler
         assert crawler.spider is not None
         self.config = config
         self.command = command
         self.spider: Spider = crawler.spider
-        self.project = project
         self.clock = clock
         self.nodes = nodes
         self.items_go = items_go
-        carriers = [ScrapydCarrier(node, **self._wanted_of_nodes) for node in nodes]
-        self.fleet = Fleet([Member(carrier=carrier, fixed_backlog=self._backlog) for carrier in carriers])
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
+        carriers = nodes.carriers(self.ledger.path)
+        self.fleet = Fleet([Member(carrier=carrier, fixed_backlog=self._backlog) for carrier in carriers])
         self.sessions = Sessions(Jars(crawler))
         self.diverter = self._diverting_side()
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
@@ -184,13 +180,14 @@ class Coordinator:
         check_settings(settings)
         check_config(config, spider)
         targets = targets_from_cfg()
-        nodes = [Node(address=address, deadline_seconds=config.timeout)
-                 for address in addresses(config.target_hosts, targets=targets)]  # fmt: skip
         from twisted.internet import reactor
 
+        nodes = Nodes.of_crawl(
+            config, spider=spider, targets=targets, project=project_of(targets, settings), clock=reactor
+        )
         coordinator = cls(
-            crawler, config=config, command=command, project=project_of(targets, settings), nodes=nodes,
-            items_go=where_items_go(config, settings), clock=reactor,
+            crawler, config=config, command=command, nodes=nodes, items_go=where_items_go(config, settings),
+            clock=reactor,
         )  # fmt: skip
         coordinator._job_template(version="")  # what can't travel is refused before a node is asked
         if coordinator.homecoming is not None:
@@ -233,10 +230,7 @@ class Coordinator:
         """Returns whether the spider's start is to be walked. Raises ``DistributedError`` where the run can't begin."""
         if self.homecoming is not None:
             await self.homecoming.check_places()
-        checks = preflight(
-            self.nodes, version=self.config.version, clock=self.clock,
-            wait=self.config.fleet_timeout, **self._wanted_of_nodes,
-        )  # fmt: skip
+        checks = self.nodes.check(version=self.config.version, wait=self.config.fleet_timeout)
         version, faults = await maybe_deferred_to_future(Deferred.fromCoroutine(checks))
         if self.ending.closing:  # meanwhile
             return False
@@ -247,7 +241,8 @@ class Coordinator:
         job = self._job_template(version=version)
         tell(block(
             self.config, self.crawler.settings, command=self.command, job=job.settings, spider=self.spider,
-            nodes=len(self.nodes), targets=str(self.diverter), items_go=self.items_go, spool=str(self.spool.folder),
+            nodes=len(self.nodes.scrapyds), slots=self.nodes.slots, targets=str(self.diverter),
+            items_go=self.items_go, spool=str(self.spool.folder),
         ))  # fmt: skip
         self.cutter.start()
         # Before a batch is cut: it knows what is under way.
@@ -257,13 +252,9 @@ class Coordinator:
         self._ticker.start(1.0, now=False)
         return to_walk
 
-    @property
-    def _wanted_of_nodes(self) -> dict[str, Any]:
-        return {"project": self.project, "spider": self.spider.name, "feed": bool(self.config.feed_urls)}
-
     def _begin_run(self, version: str) -> bool:
         identity = identity_of(
-            self.spider.name, self.project, args=self.command.args, rules=self.diverter.rules,
+            self.spider.name, self.nodes.project, args=self.command.args, rules=self.diverter.rules,
             callbacks=self.diverter.callbacks, items=self.items_go.value,
         )  # fmt: skip
         to_walk = self.ledger.begin(identity, resume=self.config.resume, wait=self.config.wait)
@@ -277,8 +268,8 @@ class Coordinator:
                 shortened(", ".join(others)), extra=self._extra,
             )  # fmt: skip
         logger.info(
-            "Run %s of project %s on %d nodes, egg version %s%s", self.ledger.run, self.project,
-            len(self.fleet.members), version or "(none)", "" if to_walk else "; its walk is done", extra=self._extra,
+            "Run %s of project %s on %s, egg version %s%s", self.ledger.run, self.nodes.project, self.nodes,
+            version or "(none)", "" if to_walk else "; its walk is done", extra=self._extra,
         )  # fmt: skip
         return to_walk
 
@@ -308,11 +299,11 @@ class Coordinator:
             spider=self.spider.name,
             command=self.command,
             settings=self.crawler.settings,
-            project=self.project,
+            project=self.nodes.project,
             rules=self.diverter.rules,
             version=version,
             items_go=self.items_go,
-            nodes=[node.address for node in self.nodes],
+            nodes=[node.address for node in self.nodes.scrapyds],
         )
 
     # Its pages

@@ -253,6 +253,8 @@ class Ending:
             logger.info("The crawl ends (%s): its jobs are told to, and what they have done is waited for",
                         self.why.reason, extra=self._extra)  # fmt: skip
             await self.dispatcher.dismiss(hurried=lambda: self._hurried)
+        elif not self.done:
+            await self.dispatcher.recall(hurried=lambda: self._unable)
         await self.dispatcher.drain(self.config.shutdown_timeout)
 
     async def _settle(self) -> None:

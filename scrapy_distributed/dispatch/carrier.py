@@ -12,8 +12,8 @@ from scrapy_distributed.ledger.states import Attempt
 
 class Carrier(Protocol):
     """One node. Every method raises ``NodeUnreachableError`` (nothing was sent), ``NodeRefusedError`` (the answer is
-    no) or ``NodeAmbiguousError`` (it may have been done), also where it is cut off; but for ``close``, which raises
-    nothing."""
+    no) or ``NodeAmbiguousError`` (it may have been done), also where it is cut off; but for ``close`` and those that
+    are not awaited, which raise nothing."""
 
     @property
     def name(self) -> str:
@@ -22,6 +22,14 @@ class Carrier(Protocol):
     @property
     def url(self) -> str:
         """What it is known by to later runs."""
+
+    @property
+    def ends_with_us(self) -> bool:
+        """Whether its jobs can't outlive this process. Then they are told to end, and waited for, before it ends."""
+
+    def remembers(self, attempt: Attempt) -> bool:
+        """Whether it may have a job of *attempt*, which an earlier coordinator was about to send, or has sent. If not,
+        it never will."""
 
     async def admit(self, version: str) -> None:
         """Check once more whether jobs of this *version* of the project ('' without one) can run there."""
@@ -52,5 +60,8 @@ class Carrier(Protocol):
         """End its job; returns what it was: ``"pending"`` (it never ran and never will), ``"running"`` (*signal* was
         sent to it) or ``None`` (unknown)."""
 
+    def done(self, attempt: Attempt) -> None:
+        """It is over: what its job has left there is of no use any more."""
+
     async def close(self) -> None:
-        """Cut off what is being asked."""
+        """Cut off what is being asked, and end the jobs that end with us."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 
 LOOKS = 200  # at most so many looks a second at the whole fleet: one costs half a millisecond of CPU
 LAST_LOOKS = 20  # and so many while it is at work on the last batches
-TOLD_JOBS = 100  # that are over, to a job that is to remove what they have left
 LAST_LOOK_SECONDS = 5.0  # for the last look at all nodes, when the crawl closes early
 PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none back, unless something moves there
 
@@ -83,10 +82,11 @@ class Dispatcher:
         now = self._usable_at = self._now()
         for attempt in self.ledger.bookings.live():
             member, lost = self.fleet.by_url(attempt.url), attempt.state is AttemptState.UNKNOWN
-            if member is None:
+            if member is None or not member.carrier.remembers(attempt):
                 if lost:  # that was told when it was
                     continue
                 reason = f"its node {attempt.node} ({attempt.url}) is no longer in DISTRIBUTED_TARGET_HOSTS"
+                reason = reason if member is None else "it had not begun when its coordinator ended"
                 self.ledger.verdicts.lose(attempt, reason, counts=False, max_attempts=self.config.max_attempts)
                 continue
             member.add(Flight(attempt=attempt, sent_at=now, evidence=now, lost=lost))
@@ -127,9 +127,21 @@ class Dispatcher:
         """Have the jobs under way end, and send no more: those that wait are taken back, those that run report what
         they have done. Until all that count are over, or nobody is to wait for them any more (*hurried*)."""
         self.send_no_more()
-        for _, flight in self.fleet.flights():
-            flight.dismiss()
-        while not hurried() and (self._posting or any(flight.counts for _, flight in self.fleet.flights())):
+        await self._dismiss(self.fleet.members, hurried)
+
+    async def recall(self, *, hurried: Callable[[], bool]) -> None:
+        """Likewise those jobs alone that end with us; others get what is ready."""
+        await self._dismiss([member for member in self.fleet.members if member.carrier.ends_with_us], hurried)
+
+    async def _dismiss(self, members: Sequence[Member], hurried: Callable[[], bool]) -> None:
+        for member in members:
+            member.closing = True
+            for flight in member.flights.values():
+                flight.dismiss()
+        while not hurried() and (
+            any(flight.counts for member in members for flight in member.flights.values())
+            or (members and self._posting)
+        ):
             await self._sleep(0.05)
 
     async def drain(self, seconds: float) -> None:
@@ -176,9 +188,8 @@ class Dispatcher:
     # Sending
 
     async def _send(self, member: Member, flight: Flight, payload: str) -> None:
-        attempt, done = flight.attempt, member.done_jobs[:TOLD_JOBS]
         try:
-            await member.carrier.send(attempt, payload, self.job.with_done(done))
+            await member.carrier.send(flight.attempt, payload, self.job)
         except NodeAmbiguousError as error:
             self._fail(member, error)
             flight.posted(self._now())
@@ -188,7 +199,6 @@ class Dispatcher:
                 self.judge.unsent(member, flight, str(error))
         else:
             member.pace.taken += 1
-            member.done_jobs = [job for job in member.done_jobs if job not in done]
             self.judge.worked(member, Proof.TAKES)
             if not flight.over:  # else its receipt was here before the answer
                 flight.posted(self._now())

@@ -22,7 +22,7 @@ class Member:
     pace: Pace = field(default_factory=Pace)
     flights: dict[str, Flight] = field(default_factory=dict)  # by job id
     delivered_at: float = float("-inf")  # when a job of it was accepted last
-    done_jobs: list[str] = field(default_factory=list)  # over, and what they have left there is of no use
+    closing: bool = False  # it gets no job any more
     passed_until: float = 0.0  # above 0: a job that waited here was given to another, and nothing has moved here since
 
     @property
@@ -37,7 +37,7 @@ class Member:
     def ends(self, flight: Flight) -> None:
         """It is accepted or rejected."""
         self.forget(flight)
-        self.done_jobs.append(flight.job)
+        self.carrier.done(flight.attempt)
         for other in self.flights.values():
             other.falls_behind(flight)
 
@@ -65,7 +65,7 @@ class Member:
 
     @property
     def has_room(self) -> bool:
-        if self.trust.trouble:
+        if self.trust.trouble or self.closing:
             return False
         waiting = sum(flight.waiting for flight in self.flights.values())
         # In doubt it gets one job, to see.
@@ -74,7 +74,9 @@ class Member:
     @property
     def idle_slots(self) -> int:
         """Jobs that it could start at once, as far as we know."""
-        if not self.trust.well or self.passed_until or any(flight.waiting for flight in self.flights.values()):
+        if not self.trust.well or self.closing or self.passed_until:
+            return 0
+        if any(flight.waiting for flight in self.flights.values()):
             return 0
         return self.pace.free_slots
 

@@ -11,6 +11,7 @@ from scrapy_distributed.fleet.preflight import admit
 from scrapy_distributed.ledger.states import Attempt
 
 LOG_BYTES = 20_000
+TOLD_JOBS = 100  # that are over, to a job that is to remove what they have left
 
 
 class ScrapydCarrier:
@@ -21,6 +22,7 @@ class ScrapydCarrier:
         self.project = project
         self.spider = spider
         self.feed = feed
+        self.done_jobs: list[str] = []  # over, and what they have left there is of no use
 
     @property
     def name(self) -> str:
@@ -30,6 +32,13 @@ class ScrapydCarrier:
     def url(self) -> str:
         return self.node.address.url
 
+    @property
+    def ends_with_us(self) -> bool:
+        return False
+
+    def remembers(self, attempt: Attempt) -> bool:
+        return True
+
     async def admit(self, version: str) -> None:
         await admit(self.node, project=self.project, spider=self.spider, version=version, feed=self.feed)
 
@@ -37,14 +46,16 @@ class ScrapydCarrier:
         return await self.node.daemonstatus()
 
     async def send(self, attempt: Attempt, payload: str, job: JobTemplate) -> None:
+        done = self.done_jobs[:TOLD_JOBS]
         await self.node.schedule(
             self.project,
             self.spider,
             jobid=attempt.job,
             version=job.version or None,
-            settings=job.settings_of(payload, attempt.token),
+            settings=job.with_done(done).settings_of(payload, attempt.token),
             args=job.args_of(attempt),
         )
+        self.done_jobs = [one for one in self.done_jobs if one not in done]
 
     async def state(self, attempt: Attempt) -> str | None:
         return await self.node.status(attempt.job, self.project)
@@ -61,6 +72,9 @@ class ScrapydCarrier:
     async def cancel(self, attempt: Attempt, signal: Signal) -> str | None:
         # INT is Scrapyd's own.
         return await self.node.cancel(self.project, attempt.job, None if signal is Signal.INT else signal.value)
+
+    def done(self, attempt: Attempt) -> None:
+        self.done_jobs.append(attempt.job)
 
     async def close(self) -> None:
         await self.node.close()

@@ -19,6 +19,7 @@ from scrapy.utils.conf import get_sources
 
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fleet import local_credentials
+from scrapy_distributed.fleet.local_slots import is_local
 from scrapy_distributed.fleet.node import NodeAddress
 
 logger = logging.getLogger(__name__)
@@ -75,22 +76,22 @@ def targets_from_cfg() -> dict[str, Target]:
 
 
 def addresses(hosts: Sequence[str], *, targets: Mapping[str, Target] | None = None) -> list[NodeAddress]:
-    """The nodes that *hosts* name, each once, in order.
+    """The Scrapyds that *hosts* name, each once, in order; workers on this machine are none.
 
     An entry is the name of a target, a shell pattern over these names, ``host``, ``host:port`` or a URL. Credentials
     come from the URL, else from ``scrapy.cfg``, else, for a node that ``scrapy fleet up`` runs, from there, else from
     ``.netrc``. Without *targets*, those of ``scrapy.cfg`` count.
 
-    Raises ``ConfigError`` for an entry that leads to no node, and if there is none at all."""
+    Raises ``ConfigError`` for an entry that leads to no node, and if there is nothing at all."""
     targets = targets_from_cfg() if targets is None else targets
     found: dict[str, NodeAddress] = {}
-    for entry in (host.strip() for host in hosts):
+    for entry in (host.strip() for host in hosts if not is_local(host)):
         for address in _of_entry(entry, targets):
             found.setdefault(address.url, address if address.username else _with_credentials(address))
-    if not found:
+    if not found and not any(map(is_local, hosts)):
         raise ConfigError(
-            "no nodes: set DISTRIBUTED_TARGET_HOSTS, e.g. ['scrapyd1:6800'], or add sections [deploy:scrapyd1] "
-            "with url = http://scrapyd1:6800 to scrapy.cfg"
+            "no nodes: set DISTRIBUTED_TARGET_HOSTS, e.g. ['local'] or ['scrapyd1:6800'], or add sections "
+            "[deploy:scrapyd1] with url = http://scrapyd1:6800 to scrapy.cfg"
         )
     return list(found.values())
 
@@ -103,7 +104,7 @@ def places(hosts: Iterable[str]) -> list[tuple[str, int]]:
     except ConfigError:
         targets = {}
     found: list[tuple[str, int]] = []
-    for entry in hosts:
+    for entry in (host for host in hosts if not is_local(host)):
         with suppress(ConfigError):
             for parts in (urlsplit(address.url) for address in _of_entry(entry.strip(), targets)):
                 found.append((parts.hostname or "", parts.port or DEFAULT_PORT))

@@ -86,12 +86,14 @@ class NodeAddress:
 
 @dataclass(frozen=True, kw_only=True)
 class DaemonStatus:
-    """Number of jobs of all projects. *finished* only counts those that the node remembers (100)."""
+    """Number of jobs of all projects. *finished* only counts those that the node remembers (100). *slots*: how many it
+    runs at once, where it tells: a Scrapyd does not."""
 
     pending: int
     running: int
     finished: int
     node_name: str
+    slots: int | None = None
 
 
 @asynccontextmanager

@@ -143,17 +143,26 @@ class Survey:
 
 
 async def preflight(
-    nodes: Sequence[Node], *, project: str, spider: str, version: str, feed: bool = True, clock: Any, wait: float = 0.0
+    nodes: Sequence[Node],
+    *,
+    project: str,
+    spider: str,
+    version: str,
+    feed: bool = True,
+    clock: Any,
+    wait: float = 0.0,
+    others: bool = False,
 ) -> tuple[str, dict[str, NodeError]]:
     """The egg version that the run uses ('' if the project has none), and why which nodes can't be used now.
 
     *version* is the one asked for, '' for the newest that every usable node has; *feed* tells whether jobs get feeds.
     Where no node can be used, those whose fault may pass are asked again for *wait* seconds. One that is late while
-    another can be used is among those that can't.
+    another can be used is among those that can't. *others*: there is more than these nodes, so none is waited for.
 
-    Raises ``ConfigError`` if no node can be used, or if no version is on all of them; ``FleetUnusableError`` if that
+    Raises ``ConfigError`` if nothing can be used, or if no version is on all of them; ``FleetUnusableError`` if that
     may be another time.
     """
+    wait = 0.0 if others else wait
     until = clock.seconds() + wait
     told = _Told(nodes, wait=wait, clock=clock)
     try:
@@ -161,7 +170,7 @@ async def preflight(
             told.survey = survey = Survey(project=project, spider=spider, version=version, feed=feed)
             await _survey_all(RollCall(survey, nodes, clock=clock, until=until, errors=told.errors))
             faults = _faults(survey, nodes)
-            if len(faults) < len(nodes):
+            if len(faults) < len(nodes) or others:
                 told.end(survey)
                 return survey.chosen, faults
             if not any(map(may_pass, faults.values())):

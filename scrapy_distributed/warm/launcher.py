@@ -31,6 +31,7 @@ START_TRIES = 60
 """How often a job is tried to be started where the machine can't, with a pause of so many seconds:"""
 TRY_SECONDS = 1.0
 _RUNNER = "scrapyd.runner"
+_MODULES = ("pkg_resources", "scrapyd.eggstorage")  # that this imports
 
 
 class WarmLauncher(Launcher):  # type: ignore[misc]
@@ -68,13 +69,15 @@ class WarmLauncher(Launcher):  # type: ignore[misc]
             return
         self._warm = None
         try:
-            self._warm = WarmProcess(on_ready=self._warm_ready, on_end=self._warm_ended)
+            self._warm = WarmProcess(reactor, on_ready=self._warm_ready, on_end=self._warm_ended, modules=_MODULES)
             self._warm.start()
         except OSError as error:  # no memory, or no descriptor left
             log.error("The warm process can't be started: {error}", error=error)
             self._warm_ended(self._warm)
 
     def _warm_ready(self) -> None:
+        assert self._warm is not None
+        log.info("The warm process is ready: pid={pid}", pid=self._warm.pid)
         self._pause = RESTART_SECONDS[0]
         self._open_slots()
 

@@ -35,6 +35,7 @@ from scrapy_distributed.feeds.place import PROBE_BATCH
 from scrapy_distributed.guard.guard import own_is_open
 from scrapy_distributed.items.lines import MAX_PAGE
 from scrapy_distributed.wire import receipt
+from scrapy_distributed.wire.hold import hold
 from scrapy_distributed.wire.job import check_job_id
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.payload import decode_batch
@@ -44,6 +45,7 @@ from scrapy_distributed.wire.ticket import Ticket, ticket_of
 from scrapy_distributed.worker.errbacks import Errbacks
 from scrapy_distributed.worker.items_file import ItemsFileWriter
 from scrapy_distributed.worker.outcomes import Outcomes
+from scrapy_distributed.worker.parent import Parent
 from scrapy_distributed.worker.reporter import Reporter
 from scrapy_distributed.worker.sessions import Sessions
 from scrapy_distributed.worker.strays import Strays
@@ -83,6 +85,7 @@ class Worker:
             crawler, file=receipt_file, interval=config.receipt_interval, outcomes=self.outcomes, feeds=feeds,
             targets=self.targets, with_items=self.items_home, done_jobs=config.done_jobs,
         )  # fmt: skip
+        self.parent: Parent | None = None  # on a Scrapyd, which asks for no such thing
         self.filters = are_filtered(crawler.settings)
         self._unfiltered: set[int] = set()  # serials of requests that no dupe filter looks at
         self._told = False  # that an item can't come home
@@ -106,6 +109,10 @@ class Worker:
             check_job_id(done)  # a file is removed by its name
         sessions = Sessions(elements, found)
         worker = cls(crawler, requests=requests, sessions=sessions, feeds=feeds, receipt_file=file, config=config)
+        if config.parent and file is not None:
+            worker.parent = Parent(crawler, config.parent)
+            hold(file)
+            worker.parent.check()  # from here on it is seen to live
         worker.reporter.claim()  # before the first signal: a second worker must touch neither receipt nor feed
         connect = crawler.signals.connect
         connect(worker._spider_opened, signals.spider_opened)

@@ -27,6 +27,7 @@ from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo
 from scrapy_distributed.coordinator.coordinator import Coordinator
+from scrapy_distributed.coordinator.nodes import Nodes
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.ledger.finds import Finds
@@ -58,8 +59,9 @@ def start(tmp_path: Path) -> Iterator[Started]:
             spider_is_idle=lambda: True, downloader=downloader
         )
         node = Node(address=NodeAddress(name="n1", url="http://n1:6800"), client=HTTPClient(None), clock=Clock())
+        nodes = Nodes([node], project="p", spider=crawler.spider, feed=True, clock=Clock())
         coordinator = Coordinator(
-            crawler, command=CommandLine(), config=Config.from_settings(crawler.settings), project="p", nodes=[node],
+            crawler, command=CommandLine(), config=Config.from_settings(crawler.settings), nodes=nodes,
             items_go=ItemsGo.FEEDS, clock=clock or Clock(),
         )  # fmt: skip
         coordinators.append(coordinator)

@@ -17,6 +17,7 @@ from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo
 from scrapy_distributed.coordinator.coordinator import Coordinator
+from scrapy_distributed.coordinator.nodes import Nodes
 from scrapy_distributed.fleet.node import Node, NodeAddress
 
 
@@ -41,9 +42,10 @@ class Stopped:
         )  # fmt: skip
         self.clock = Clock()
         node = Node(address=NodeAddress(name="n1", url="http://n1:6800"), client=HTTPClient(None), clock=self.clock)
+        nodes = Nodes([node], project="p", spider=self.crawler.spider, feed=True, clock=self.clock)
         self.coordinator = Coordinator(
-            self.crawler, command=CommandLine(), config=Config.from_settings(self.crawler.settings), project="p",
-            nodes=[node], items_go=items_go, clock=self.clock,
+            self.crawler, command=CommandLine(), config=Config.from_settings(self.crawler.settings), nodes=nodes,
+            items_go=items_go, clock=self.clock,
         )  # fmt: skip
         self.ledger = self.coordinator.ledger
 

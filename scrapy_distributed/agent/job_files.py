@@ -1,0 +1,56 @@
+"""The files of jobs on this machine: their logs, and beside them what workers report."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from scrapy_distributed.wire import receipt
+from scrapy_distributed.wire.hold import is_held, lock_path
+
+KEPT = 100  # jobs that are over, whose logs can be read still
+
+
+class JobFiles:
+    """Those in *folder*. Jobs are known by their ids; one id is that of one job for ever."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+        self._over: list[str] = []
+
+    def make(self) -> None:
+        """Raises ``OSError``."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what pages say may be nobody else's business
+        (self.folder / "logs").mkdir(exist_ok=True)
+
+    def log(self, job: str) -> Path:
+        return self.folder / "logs" / f"{job}.log"
+
+    def open_log(self, job: str) -> BinaryIO:
+        """To write at its end. Raises ``OSError``."""
+        return self.log(job).open("ab", buffering=0)
+
+    def receipt(self, job: str) -> Path:
+        return receipt.receipt_path(str(self.log(job)), job)
+
+    def items(self, job: str) -> Path:
+        return receipt.items_path(self.receipt(job))
+
+    def has_begun(self, job: str) -> bool:
+        """Whether it was started, here or by another agent. One that was may not have claimed its receipt."""
+        return self.log(job).exists()
+
+    def is_held(self, job: str) -> bool:
+        """Whether a worker that has claimed it lives."""
+        return is_held(self.receipt(job))
+
+    def over(self, job: str) -> None:
+        """Nobody asks for its items or its receipt any more. Its log is kept for a while."""
+        self.items(job).unlink(missing_ok=True)
+        self._over.append(job)
+        while len(self._over) > KEPT:
+            oldest = self._over.pop(0)
+            for path in (self.log(oldest), self.receipt(oldest), lock_path(self.receipt(oldest))):
+                with suppress(OSError):
+                    path.unlink()

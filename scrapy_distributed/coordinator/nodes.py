@@ -1,0 +1,95 @@
+"""The nodes of a crawl: Scrapyds, and workers on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scrapy import Spider
+
+from scrapy_distributed.agent.agent import Agent
+from scrapy_distributed.agent.job_files import JobFiles
+from scrapy_distributed.config.config import Config
+from scrapy_distributed.coordinator.local_command import local_command
+from scrapy_distributed.dispatch.carrier import Carrier
+from scrapy_distributed.dispatch.local_carrier import LocalCarrier
+from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
+from scrapy_distributed.errors import ConfigError, NodeError
+from scrapy_distributed.fleet.addresses import Target, addresses
+from scrapy_distributed.fleet.local_slots import local_slots
+from scrapy_distributed.fleet.node import Node
+from scrapy_distributed.fleet.preflight import preflight
+
+
+class Nodes:
+    """*scrapyds*, and *slots* workers on this machine (0: none) that run ``scrapy`` *command*. *project*: its name on a
+    Scrapyd; *feed*: whether jobs are told where to write their items."""
+
+    def __init__(
+        self, scrapyds: Sequence[Node], *, slots: int = 0, command: Sequence[str] = (), project: str, spider: Spider,
+        feed: bool, clock: Any,
+    ) -> None:  # fmt: skip
+        self.scrapyds = scrapyds
+        self.slots = slots
+        self.command = command
+        self.project = project
+        self.clock = clock
+        self._wanted: dict[str, Any] = {"project": project, "spider": spider.name, "feed": feed}
+        self._agent: Agent | None = None
+
+    @classmethod
+    def of_crawl(
+        cls, config: Config, *, spider: Spider, targets: Mapping[str, Target], project: str, clock: Any
+    ) -> Nodes:
+        """Raises ``ConfigError`` where they can't be what *config* says."""
+        slots = local_slots(config.target_hosts, targets)
+        scrapyds = [
+            Node(address=address, deadline_seconds=config.timeout)
+            for address in addresses(config.target_hosts, targets=targets)
+        ]
+        command = local_command(type(spider)) if slots else ()
+        _check(config, scrapyds, command)
+        return cls(
+            scrapyds, slots=slots, command=command, project=project, spider=spider, feed=bool(config.feed_urls),
+            clock=clock,
+        )  # fmt: skip
+
+    def carriers(self, ledger: Path) -> list[Carrier]:
+        """Those on this machine come first. *ledger*: beside this file is what they write."""
+        found: list[Carrier] = []
+        if self.slots:
+            files = JobFiles(ledger.with_name(f"{ledger.name}.local"))
+            self._agent = Agent(files, slots=self.slots, reactor=self.clock)
+            found.append(LocalCarrier(self._agent, command=self.command, clock=self.clock))
+        return [*found, *(ScrapydCarrier(node, **self._wanted) for node in self.scrapyds)]
+
+    async def check(self, *, version: str, wait: float) -> tuple[str, dict[str, NodeError]]:
+        """The egg version that the run uses, and why which Scrapyds can't be used now: see ``preflight``. Raises
+        ``ConfigError`` if there is nothing that can be used, and ``OSError`` where no files can be made here."""
+        if self._agent is not None:
+            self._agent.open()
+        if not self.scrapyds:
+            return "", {}
+        return await preflight(
+            self.scrapyds, version=version, clock=self.clock, wait=wait, others=bool(self.slots), **self._wanted
+        )
+
+    def __str__(self) -> str:
+        here = f"{self.slots} workers on this machine" if self.slots > 1 else "a worker on this machine"
+        there = f"{len(self.scrapyds)} node{'s' if len(self.scrapyds) > 1 else ''}"
+        return " and ".join([here] * bool(self.slots) + [there] * bool(self.scrapyds))
+
+
+def _check(config: Config, scrapyds: Sequence[Node], command: Sequence[str]) -> None:
+    if command and not config.wait:
+        raise ConfigError(
+            "DISTRIBUTED_WAIT: found False, and workers on this machine end with the crawl that has started them;"
+            " expected True, or Scrapyds alone in DISTRIBUTED_TARGET_HOSTS"
+        )
+    if command[:1] == ("runspider",) and scrapyds:
+        raise ConfigError(
+            f"DISTRIBUTED_TARGET_HOSTS: found {scrapyds[0].name}, and a spider that no project has: a Scrapyd runs"
+            " spiders of deployed projects; expected workers on this machine alone, ['local'], or 'scrapy crawl' in a"
+            " project"
+        )

@@ -1,0 +1,34 @@
+"""The lock that a worker holds for life, beside its receipt: it alone tells that the worker lives. A pid does not, as
+another process may have got it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+
+def lock_path(receipt: Path) -> Path:
+    return receipt.with_suffix(".lock")
+
+
+def hold(receipt: Path) -> None:
+    """From now on this process lives, for all who ask ``is_held``. Raises ``OSError``."""
+    receipt.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(lock_path(receipt), os.O_RDWR | os.O_CREAT, 0o600)  # never closed, and in no other program
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def is_held(receipt: Path) -> bool:
+    """Whether a process that holds *receipt* lives. Raises ``OSError`` where that can't be told."""
+    try:
+        descriptor = os.open(lock_path(receipt), os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
