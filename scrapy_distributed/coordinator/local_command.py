@@ -21,7 +21,8 @@ def local_command(kind: type[Spider]) -> tuple[str, str]:
         return "crawl", str(kind.name)
     module = sys.modules.get(kind.__module__)
     file = getattr(module, "__file__", None)
-    if module is None or file is None or kind.__module__ != Path(file).stem or _last(module) is not kind:
+    is_script = kind.__module__ == "__main__"
+    if is_script or module is None or file is None or kind.__module__ != Path(file).stem or _last(module) is not kind:
         raise ConfigError(
             f"DISTRIBUTED_TARGET_HOSTS: found workers on this machine, and the spider {kind.__module__}."
             f"{kind.__qualname__}, which they would not find; expected one that 'scrapy crawl' finds in the project of"

@@ -55,7 +55,7 @@ def cores() -> int:
 def _quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
     """CPUs, of the tightest control group that this process is in: version 2, else version 1."""
     quota = float(os.cpu_count() or 1)
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         for line in own.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers == "":

@@ -12,11 +12,13 @@ def lock_path(receipt: Path) -> Path:
     return receipt.with_suffix(".lock")
 
 
-def hold(receipt: Path) -> None:
-    """From now on this process lives, for all who ask ``is_held``. Raises ``OSError``."""
+def hold(receipt: Path) -> int:
+    """From now on this process lives, for all who ask ``is_held``: as long as the descriptor is open that this returns,
+    which no program has that it starts. Raises ``OSError``."""
     receipt.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(lock_path(receipt), os.O_RDWR | os.O_CREAT, 0o600)  # never closed, and in no other program
+    descriptor = os.open(lock_path(receipt), os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
 
 
 def is_held(receipt: Path) -> bool:
