@@ -30,6 +30,7 @@ from scrapy_distributed.errors import (
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import AttemptState
+from scrapy_distributed.words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,13 @@ class Dispatcher:
 
     async def recall(self, *, hurried: Callable[[], bool]) -> None:
         """Likewise those jobs alone that end with us; others get what is ready."""
-        await self._dismiss([member for member in self.fleet.members if member.carrier.ends_with_us], hurried)
+        members = [member for member in self.fleet.members if member.carrier.ends_with_us]
+        if jobs := sum(flight.started for member in members for flight in member.flights.values()):
+            logger.info(
+                "%s on this machine: told to end, and waited for. What they have done comes home, the rest is for the"
+                " next run; Ctrl-C once more does not wait", counted(jobs, "worker"), extra=self._extra,
+            )  # fmt: skip
+        await self._dismiss(members, hurried)
 
     async def _dismiss(self, members: Sequence[Member], hurried: Callable[[], bool]) -> None:
         for member in members:
