@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from crawling import wait_for
 from worker_crawl import (
     ENDINGS,
     ERRBACKS_WITH_OUTPUT,
@@ -197,6 +198,7 @@ def test_a_second_worker_of_the_same_job_is_refused_and_touches_nothing(tmp_path
     first = Running(tmp_path, site, requests, DISTRIBUTED_RECEIPT_INTERVAL="600")
     claimed = first.when(lambda receipt: receipt.sequence == 3)  # claimed, opened, its first request sent
     assert site.held.wait(SECONDS)
+    wait_for(lambda: len(site.asked) == 3)  # robots.txt, and both of them, in whatever order
     asked = list(site.asked)
     written = first.receipt_file.read_bytes()
     second = Running(tmp_path, site, requests, LOG_FILE=str(first.log.with_name("second.log"))).end()
