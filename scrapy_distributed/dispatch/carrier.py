@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 from scrapy_distributed.dispatch.flight import Signal
@@ -22,6 +23,10 @@ class Carrier(Protocol):
     @property
     def url(self) -> str:
         """What it is known by to later runs."""
+
+    def listen(self, news: Callable[[], None]) -> None:
+        """*news* is to be called when a look would show something new: a job has started or ended. A node that can't
+        tell never calls it; one that calls it often is looked at no more often than others. Raises nothing."""
 
     @property
     def ends_with_us(self) -> bool:

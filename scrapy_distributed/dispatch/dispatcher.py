@@ -20,6 +20,7 @@ from scrapy_distributed.dispatch.flight import Flight, Signal
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
+from scrapy_distributed.dispatch.pause import Pause
 from scrapy_distributed.dispatch.supervisor import FlightOverError, Supervisor
 from scrapy_distributed.errors import (
     LedgerUnavailableError,
@@ -35,7 +36,7 @@ from scrapy_distributed.words import counted
 logger = logging.getLogger(__name__)
 
 LOOKS = 200  # at most so many looks a second at the whole fleet: one costs half a millisecond of CPU
-LAST_LOOKS = 20  # and so many while it is at work on the last batches
+LAST_LOOKS = 20  # and so many while it is at work on the last batches, or has news
 LAST_LOOK_SECONDS = 5.0  # for the last look at all nodes, when the crawl closes early
 PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none back, unless something moves there
 
@@ -93,7 +94,9 @@ class Dispatcher:
             member.add(Flight(attempt=attempt, sent_at=now, evidence=now, lost=lost))
         for member in self.fleet.members:
             member.pace.still_since = now
-            self._watches.append(self._spawn(self._watch(member)))
+            pause = Pause(self.clock)
+            member.carrier.listen(pause.news)
+            self._watches.append(self._spawn(self._watch(member, pause)))
         self.send_ready()
 
     def send_ready(self) -> None:
@@ -216,7 +219,7 @@ class Dispatcher:
 
     # Looking after
 
-    async def _watch(self, member: Member) -> None:
+    async def _watch(self, member: Member, pause: Pause) -> None:
         while not self._closing:
             try:
                 await self._look(member)
@@ -228,13 +231,16 @@ class Dispatcher:
             except Exception:
                 logger.exception("%s: looking after its jobs failed, trying again", member.name, extra=self._extra)
             if not self._closing:  # else a call was cut off
-                await self._sleep(self._pause())
+                seconds, least = self._pause()
+                await pause.rest(seconds, least=least)
 
-    def _pause(self) -> float:
-        """Seconds until the next look. The last batches are over when we see it, and idle slots wait for it."""
+    def _pause(self) -> tuple[float, float]:
+        """Seconds until the next look, and how soon news may bring it. The last batches are over when we see it, and
+        idle slots wait for it."""
         members = len(self.fleet.members)
         usual = max(self.config.poll_interval, min(members / LOOKS, self.config.lease / 4))
-        return usual if self.ledger.bookings.ready() or not self.all_cut() else min(usual, members / LAST_LOOKS)
+        least = min(usual, members / LAST_LOOKS)
+        return usual if self.ledger.bookings.ready() or not self.all_cut() else least, least
 
     async def _look(self, member: Member) -> None:
         if not member.trust.silent or self._now() >= member.trust.again_at:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import BinaryIO
 
 from scrapy_distributed.dispatch.flight import Signal
@@ -31,6 +32,9 @@ class ScrapydCarrier:
     @property
     def url(self) -> str:
         return self.node.address.url
+
+    def listen(self, news: Callable[[], None]) -> None:
+        """A Scrapyd tells nothing by itself."""
 
     @property
     def ends_with_us(self) -> bool:

@@ -142,7 +142,25 @@ def test_a_large_fleet_is_looked_at_less_often_and_always_within_a_lease(make_ri
         rig.dispatcher.fleet.members = rig.members[:1] * size
         pauses.append(rig.dispatcher._pause())
     rig.dispatcher.fleet.members = rig.members  # those are ended
-    assert pauses == [POLL, POLL, 1000 / LOOKS, LEASE / 4]
+    assert [usual for usual, _ in pauses] == [POLL, POLL, 1000 / LOOKS, LEASE / 4]
+    assert [least for _, least in pauses] == [2 / LAST_LOOKS, POLL, 1000 / LOOKS, LEASE / 4]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_node_that_has_news_is_looked_at_and_no_other(rig: Rig) -> None:
+    rig.batches(1, 1)
+    await rig.start()
+    await rig.look()
+    (job,) = rig.fakes[0].start_pending()
+    rig.report(0, job)
+    for fake in rig.fakes:
+        fake.requests.clear()
+    rig.news["n0"]()
+    rig.clock.advance(2 / LAST_LOOKS)
+    await rig.quiet()
+    assert rig.balance() == {"diverted": 2, "crawled": 1, "in_flight": 1}
+    assert rig.fakes[0].requests == ["GET daemonstatus.json", f"GET logs/p/s.receipts/{job.id}.json"]
+    assert rig.fakes[1].requests == []
 
 
 @pytest_twisted.ensureDeferred

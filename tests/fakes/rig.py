@@ -62,6 +62,7 @@ class Rig:
         self.ended = False
         self.admitted: list[str] = []
         self.refusal: NodeError | None = None
+        self.news: dict[str, Callable[[], None]] = {}  # of each node, to be called
         self.meanwhile: dict[str, Callable[[], None]] = {}  # what happens before the answer to a question is here
         self.errors: list[LedgerUnavailableError] = []
         spider, fleet = Spider(name="s"), Fleet(self.members)
@@ -84,6 +85,9 @@ class Rig:
         rig = self
 
         class Carrier(ScrapydCarrier):
+            def listen(self, news: Callable[[], None]) -> None:
+                rig.news[self.name] = news
+
             async def admit(self, version: str) -> None:
                 if rig.refusal is not None:
                     raise rig.refusal
