@@ -6,7 +6,6 @@ starts. CPU time counts from then on, by role.
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 import socket
@@ -183,36 +182,56 @@ def start_coordinator(stage: Stage, settings: Mapping[str, Any]) -> Child:
 
 def start_nodes(stage: Stage, project: str) -> str:
     """Start Scrapyd nodes that have the project; their ``host:port``, with commas."""
-    egg = build_egg(stage.project, f"{project}.settings")
-    hosts = []
-    for number in range(1, stage.workload.nodes + 1):
-        folder = stage.folder / f"node{number}"
-        (folder / "eggs" / project).mkdir(parents=True)
-        (folder / "eggs" / project / f"{_VERSION}.egg").write_bytes(egg)
-        port = free_port()
-        conf = {
-            "bind_address": "127.0.0.1",
-            "http_port": str(port),
-            "max_proc": str(stage.workload.workers),
-            "logs_dir": "logs",
-            "items_dir": "",
-            "jobs_to_keep": "1000",
-            **stage.scrapyd,
-        }
-        lines = [f"{key} = {value}\n" for key, value in conf.items()]
-        (folder / "scrapyd.conf").write_text("[scrapyd]\n" + "".join(lines))
-        (folder / "scrapy.cfg").write_text("[settings]\n")  # Scrapyd reads the nearest one
-        argv = [stage.python(), "-m", "scrapyd", "--pidfile="]
-        stage.processes.start(f"scrapyd{number}", DAEMON, argv, cwd=folder, env={})
-        hosts.append(f"127.0.0.1:{port}")
-    for host, query in itertools.product(hosts, (project, f"{project}&_version={_VERSION}")):
-        # The first question about a version makes the node list its spiders, in a process of its own.
-        url = f"http://{host}/listspiders.json?project={query}"
-        found = stage.processes.until(partial(try_fetch, url), stage.deadline, f"{host} does not answer")
-        if found.get("status") != "ok":
-            raise MeasurementError(f"{host} does not have the project: {found}")
+    nodes = [make_node(stage, project, number) for number in range(1, stage.workload.nodes + 1)]
+    for node in nodes:
+        node.start(stage)
+    for node in nodes:
+        node.wait(stage, project)
     settle(stage)
-    return ",".join(hosts)
+    return ",".join(node.host for node in nodes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScrapydNode:
+    """A Scrapyd with everything that it needs in *folder*, to be started at *host*, a ``host:port``."""
+
+    name: str
+    folder: Path
+    host: str
+
+    def start(self, stage: Stage, **env: str) -> Child:
+        """*env*: more of its environment, which its jobs have as well."""
+        argv = [stage.python(), "-m", "scrapyd", "--pidfile="]
+        return stage.processes.start(self.name, DAEMON, argv, cwd=self.folder, env=env)
+
+    def wait(self, stage: Stage, project: str) -> None:
+        """Until it has the project. The first question about a version makes it list its spiders, in a process of its
+        own."""
+        for query in (project, f"{project}&_version={_VERSION}"):
+            url = f"http://{self.host}/listspiders.json?project={query}"
+            found = stage.processes.until(partial(try_fetch, url), stage.deadline, f"{self.host} does not answer")
+            if found.get("status") != "ok":
+                raise MeasurementError(f"{self.host} does not have the project: {found}")
+
+
+def make_node(stage: Stage, project: str, number: int) -> ScrapydNode:
+    folder = stage.folder / f"node{number}"
+    (folder / "eggs" / project).mkdir(parents=True)
+    (folder / "eggs" / project / f"{_VERSION}.egg").write_bytes(build_egg(stage.project, f"{project}.settings"))
+    port = free_port()
+    conf = {
+        "bind_address": "127.0.0.1",
+        "http_port": str(port),
+        "max_proc": str(stage.workload.workers),
+        "logs_dir": "logs",
+        "items_dir": "",
+        "jobs_to_keep": "1000",
+        **stage.scrapyd,
+    }
+    lines = [f"{key} = {value}\n" for key, value in conf.items()]
+    (folder / "scrapyd.conf").write_text("[scrapyd]\n" + "".join(lines))
+    (folder / "scrapy.cfg").write_text("[settings]\n")  # Scrapyd reads the nearest one
+    return ScrapydNode(name=f"scrapyd{number}", folder=folder, host=f"127.0.0.1:{port}")
 
 
 def settle(stage: Stage) -> None:

