@@ -90,6 +90,7 @@ class Ending:
                 if self.crawler.engine.spider_is_idle() and not self.walk.waits:
                     self.walk.is_done()
                     self._note_walked()
+                    self.dispatcher.send_ready()  # which sees that what is on the nodes is the last
             if self.walk.over:
                 self.cutter.cut_rest()
         except LedgerUnavailableError as error:

@@ -76,6 +76,8 @@ class Dispatcher:
             moved_on=self._moved_on,
         )  # fmt: skip
         self._usable_at = 0.0
+        self._hurries = False  # no pause that is under way is a long one
+        self._pauses: list[Pause] = []
         self._watches: list[Deferred[None]] = []
 
     def start(self, job: JobTemplate) -> None:
@@ -95,6 +97,7 @@ class Dispatcher:
         for member in self.fleet.members:
             member.pace.still_since = now
             pause = Pause(self.clock)
+            self._pauses.append(pause)
             member.carrier.listen(pause.news)
             self._watches.append(self._spawn(self._watch(member, pause)))
         self.send_ready()
@@ -102,12 +105,13 @@ class Dispatcher:
     def send_ready(self) -> None:
         """Give ready batches to nodes with room, in strict round robin where all have room."""
         while self._sending and not self._closing:
+            ready = self.ledger.bookings.ready()
             # A batch that should not go back to its last node does not hold up those behind it.
-            turns = (
-                (batch, self.fleet.take_turn(avoid=last_node)) for batch, last_node in self.ledger.bookings.ready()
-            )
+            turns = ((batch, self.fleet.take_turn(avoid=last_node)) for batch, last_node in ready)
             batch, member = next(((batch, member) for batch, member in turns if member is not None), (0, None))
             if member is None:
+                if not ready and self.all_cut():
+                    self._hurry()
                 return
             attempt, payload = self.ledger.bookings.bind(batch, member.name, member.carrier.url)  # row before POST
             now = self._now()
@@ -234,13 +238,22 @@ class Dispatcher:
                 seconds, least = self._pause()
                 await pause.rest(seconds, least=least)
 
+    def _hurry(self) -> None:
+        """What is on the nodes is all that there is: no long pause goes on that has begun before."""
+        if not self._hurries:
+            self._hurries = True
+            for pause in self._pauses:
+                pause.news()
+
     def _pause(self) -> tuple[float, float]:
         """Seconds until the next look, and how soon news may bring it. The last batches are over when we see it, and
         idle slots wait for it."""
         members = len(self.fleet.members)
         usual = max(self.config.poll_interval, min(members / LOOKS, self.config.lease / 4))
         least = min(usual, members / LAST_LOOKS)
-        return usual if self.ledger.bookings.ready() or not self.all_cut() else least, least
+        last = not self.ledger.bookings.ready() and self.all_cut()
+        self._hurries = self._hurries and last
+        return least if last else usual, least
 
     async def _look(self, member: Member) -> None:
         if not member.trust.silent or self._now() >= member.trust.again_at:

@@ -147,6 +147,39 @@ def test_a_large_fleet_is_looked_at_less_often_and_always_within_a_lease(make_ri
 
 
 @pytest_twisted.ensureDeferred
+async def test_when_the_last_batch_is_on_its_node_no_long_pause_goes_on(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(nodes=1)
+    await rig.start()
+    for crawled in (1, 2):  # the second one is what a worker has found on the first
+        rig.all_cut = False
+        await rig.look()
+        rig.all_cut = True
+        await rig.send(1)
+        (job,) = rig.fakes[0].start_pending()
+        rig.report(0, job)
+        rig.clock.advance(1 / LAST_LOOKS)
+        await rig.quiet()
+        assert rig.balance() == {"diverted": crawled, "crawled": crawled}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_batch_that_is_not_the_last_one_ends_no_pause(rig: Rig) -> None:
+    await rig.start()
+    await rig.look()
+    for last in (False, True):
+        rig.all_cut = last
+        await rig.send(1)
+        for fake in rig.fakes:
+            fake.requests.clear()
+        rig.clock.advance(2 / LAST_LOOKS)
+        await rig.quiet()
+        rig.clock.advance(2 / LAST_LOOKS)
+        await rig.quiet()
+        looks = [fake.requests.count("GET daemonstatus.json") for fake in rig.fakes]
+        assert looks == ([2, 2] if last else [0, 0])
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_node_that_has_news_is_looked_at_and_no_other(rig: Rig) -> None:
     rig.batches(1, 1)
     await rig.start()
