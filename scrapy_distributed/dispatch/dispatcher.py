@@ -36,7 +36,7 @@ from scrapy_distributed.words import counted
 logger = logging.getLogger(__name__)
 
 LOOKS = 200  # at most so many looks a second at the whole fleet: one costs half a millisecond of CPU
-LAST_LOOKS = 20  # and so many while it is at work on the last batches, or has news
+LAST_LOOKS = 20  # and so many while it is at work on the last batches, or something is due
 LAST_LOOK_SECONDS = 5.0  # for the last look at all nodes, when the crawl closes early
 PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none back, unless something moves there
 
@@ -235,7 +235,7 @@ class Dispatcher:
             except Exception:
                 logger.exception("%s: looking after its jobs failed, trying again", member.name, extra=self._extra)
             if not self._closing:  # else a call was cut off
-                seconds, least = self._pause()
+                seconds, least = self._pause(member)
                 await pause.rest(seconds, least=least)
 
     def _hurry(self) -> None:
@@ -245,15 +245,15 @@ class Dispatcher:
             for pause in self._pauses:
                 pause.news()
 
-    def _pause(self) -> tuple[float, float]:
-        """Seconds until the next look, and how soon news may bring it. The last batches are over when we see it, and
-        idle slots wait for it."""
+    def _pause(self, member: Member) -> tuple[float, float]:
+        """Seconds until the next look at *member*, and how soon news may bring it. The last batches are over when we
+        see it, and idle slots wait for it."""
         members = len(self.fleet.members)
         usual = max(self.config.poll_interval, min(members / LOOKS, self.config.lease / 4))
         least = min(usual, members / LAST_LOOKS)
         last = not self.ledger.bookings.ready() and self.all_cut()
         self._hurries = self._hurries and last
-        return least if last else usual, least
+        return least if last else min(usual, max(least, member.due_in(self._now()))), least
 
     async def _look(self, member: Member) -> None:
         if not member.trust.silent or self._now() >= member.trust.again_at:

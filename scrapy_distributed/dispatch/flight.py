@@ -46,6 +46,8 @@ class Flight:
     sequence: int = 0  # of its newest receipt
     activity: int = -1  # what it had done by then
     active_at: float = 0.0  # when that grew last
+    first_news: tuple[float, int] | None = None  # when it was heard of first, and how many requests it had settled then
+    ends_at: float = float("inf")  # by its own pace; nothing is known of it yet
     stalled: bool = False  # it writes receipts and does nothing
     lost: bool = False  # its requests have gone to another attempt; a final receipt still counts if it comes first
     dismissed: bool = False  # its run is to end: it is to report what it has done
@@ -123,7 +125,18 @@ class Flight:
         self.stalled = now - self.active_at >= stall
         if not self.stalled:
             self.evidence = now
+        self._foresee(receipt.settled.bit_count(), receipt.size, now)
         return not self.stalled
+
+    def _foresee(self, settled: int, size: int, now: float) -> None:
+        since, before = self.first_news = self.first_news or (now, settled)
+        if settled > before:
+            self.ends_at = now + (size - settled) * (now - since) / (settled - before)
+
+    def due_in(self, now: float) -> float:
+        """Seconds until it should be over by its own pace. Where it is late, it is given as long again as it is: so it
+        is asked for less and less."""
+        return abs(self.ends_at - now)
 
     def left_the_queue(self) -> None:
         """Its node says that it has ended, or does not know it."""

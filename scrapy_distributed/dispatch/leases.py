@@ -37,6 +37,8 @@ class Leases:
             return True
         if flight.unreadable > 1:  # a forged one may cost much, each time
             return False
+        if flight.looked_at < flight.ends_at <= now:  # it should be over: is it, or when will it be?
+            return True
         urgent = member.trust.doubt or not flight.counts or flight.stalled or flight.dismissed or not flight.confirmed
         if urgent and ago >= self.poll_interval:  # also where looks are close together
             return True

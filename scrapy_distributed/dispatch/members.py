@@ -98,6 +98,10 @@ class Member:
 
     # What it shows
 
+    def due_in(self, now: float) -> float:
+        """Seconds until a job there should be over; infinite where nothing is known."""
+        return min((flight.due_in(now) for flight in self.flights.values()), default=float("inf"))
+
     def seen(self, status: DaemonStatus, now: float) -> None:
         ran = self.pace.seen(status, now, after_silence=self.trust.silent)
         self.trust.silent = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,6 +33,24 @@ def test_that_it_has_arrived_is_news_once_and_none_of_one_that_does_not_count() 
         ended(other)
         assert not other.arrived()
         assert other.confirmed
+
+
+def test_its_pace_tells_when_it_should_be_over() -> None:
+    one = flight()
+    settled = [(100.0, 0b0), (101.0, 0b0), (102.0, 0b001), (104.0, 0b011)]
+    due = []
+    for now, bitmap in settled:
+        one.acts(replace(running(1, 1), settled=bitmap), now, stall=STALL)
+        due.append(one.due_in(now))
+    assert due == [float("inf"), float("inf"), 4.0, 2.0]
+    assert [one.due_in(now) for now in (105.0, 106.0, 107.0, 108.0, 110.0)] == [1.0, 0.0, 1.0, 2.0, 4.0]
+
+
+def test_of_a_job_that_was_heard_of_late_the_pace_is_that_of_what_was_heard() -> None:
+    one = flight()
+    for now, bitmap in ((500.0, 0b011), (500.0, 0b011), (502.0, 0b111)):
+        one.acts(replace(running(1, 1), settled=bitmap), now, stall=STALL)
+    assert one.due_in(502.0) == 0.0
 
 
 def test_to_wait_is_a_sign_of_life_and_undoes_what_was_to_end_it() -> None:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from itertools import pairwise
 
 import pytest
 import pytest_twisted
@@ -140,7 +141,7 @@ def test_a_large_fleet_is_looked_at_less_often_and_always_within_a_lease(make_ri
     pauses = []
     for size in (2, 400, 1000, 100_000):
         rig.dispatcher.fleet.members = rig.members[:1] * size
-        pauses.append(rig.dispatcher._pause())
+        pauses.append(rig.dispatcher._pause(rig.members[0]))
     rig.dispatcher.fleet.members = rig.members  # those are ended
     assert [usual for usual, _ in pauses] == [POLL, POLL, 1000 / LOOKS, LEASE / 4]
     assert [least for _, least in pauses] == [2 / LAST_LOOKS, POLL, 1000 / LOOKS, LEASE / 4]
@@ -177,6 +178,32 @@ async def test_a_batch_that_is_not_the_last_one_ends_no_pause(rig: Rig) -> None:
         await rig.quiet()
         looks = [fake.requests.count("GET daemonstatus.json") for fake in rig.fakes]
         assert looks == ([2, 2] if last else [0, 0])
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_should_be_over_is_asked_for_and_less_and_less_where_it_is_not(
+    make_rig: Callable[..., Rig],
+) -> None:
+    rig = make_rig(nodes=1)
+    rig.batches(10)
+    await rig.start()
+    (job,) = rig.fakes[0].start_pending()
+    for sequence, settled in ((1, 0b0), (2, 0b1111)):
+        rig.report(0, job, sequence=sequence, final=False, settled=settled, activity=sequence)
+        await rig.look()  # so of ten requests four take a pause
+    rig.fakes[0].requests.clear()
+    began, looks, receipts = rig.clock.seconds(), [], 0
+    for _ in range(100):
+        rig.clock.advance(0.1)
+        await rig.quiet()
+        looks += [round(rig.clock.seconds() - began, 1)] * rig.fakes[0].requests.count("GET daemonstatus.json")
+        receipts += sum("receipts" in request for request in rig.fakes[0].requests)
+        rig.fakes[0].requests.clear()
+    assert looks[:2] == pytest.approx([2.0, 3.0], abs=0.1)
+    gaps = [round(later - sooner, 1) for sooner, later in pairwise(looks[1:])]
+    assert gaps == sorted(gaps)
+    assert (gaps[0], gaps[-1]) == (0.1, POLL)
+    assert receipts == 1
 
 
 @pytest_twisted.ensureDeferred
