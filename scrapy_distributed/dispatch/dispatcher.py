@@ -17,16 +17,16 @@ from twisted.python.failure import Failure
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.flight import Flight, Signal
+from scrapy_distributed.dispatch.handover import Handover
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.dispatch.pause import Pause
-from scrapy_distributed.dispatch.supervisor import FlightOverError, Supervisor
+from scrapy_distributed.dispatch.supervisor import Supervisor
 from scrapy_distributed.errors import (
     LedgerUnavailableError,
     NodeAmbiguousError,
     NodeError,
-    NodeRefusedError,
 )
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 LOOKS = 200  # at most so many looks a second at the whole fleet: one costs half a millisecond of CPU
 LAST_LOOKS = 20  # and so many while it is at work on the last batches, or something is due
 LAST_LOOK_SECONDS = 5.0  # for the last look at all nodes, when the crawl closes early
-PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none back, unless something moves there
 
 
 class Dispatcher:
@@ -75,6 +74,7 @@ class Dispatcher:
             ledger=ledger, judge=judge, config=config, spider=spider, stats=stats, clock=clock,
             moved_on=self._moved_on,
         )  # fmt: skip
+        self.handover = Handover(ledger=ledger, fleet=fleet, supervisor=self.supervisor, config=config, clock=clock)
         self._usable_at = 0.0
         self._hurries = False  # no pause that is under way is a long one
         self._pauses: list[Pause] = []
@@ -266,7 +266,7 @@ class Dispatcher:
                 member.trust.recover(self._now())
                 self._check_wedged(member)
                 await self.supervisor.inspect(member)
-                await self._take_back(member)
+                await self.handover.take_back(member)
             except NodeError as error:
                 if self._closing:  # we have cut the line ourselves
                     return
@@ -284,28 +284,6 @@ class Dispatcher:
             if not member.trust.silent and self._now() < deadline:
                 with suppress(NodeError):
                     await member.carrier.cancel(flight.attempt, Signal.KILL)
-
-    async def _take_back(self, member: Member) -> None:
-        """Jobs that have waited here for a while go to nodes that have nothing to do, the last ones first."""
-        patience = self.config.lease / 4
-        waiting = [flight for flight in member.flights.values() if flight.pending and flight.waiting]
-        waiting = [flight for flight in waiting if self._now() - flight.sent_at >= patience]
-        if not waiting:  # nearly always; what follows looks at all nodes
-            return
-        others = [other for other in self.fleet.members if other is not member]
-        takers = {other.name: other.idle_slots for other in others if other.idle_slots}
-        if not takers:
-            any_well = any(one.trust.well for one in self.fleet.members)
-            takers = {other.name: 1 for other in others if other.would_try(any_well=any_well)}
-            if any_well:  # what was sent before is not for trying out a node
-                waiting = [flight for flight in waiting if flight.attempt.number == 1]
-        if not takers or any(name != last for _, last in self.ledger.bookings.ready() for name in takers):
-            return
-        for flight in waiting[-sum(takers.values()) :]:
-            with suppress(NodeRefusedError, FlightOverError):  # to one job: nothing against the node
-                if await self.supervisor.take_back(member, flight):
-                    # Else two nodes that start nothing would play catch.
-                    member.passed_until = self._now() + PASSED_LEASES * self.config.lease
 
     def _moved_on(self) -> None:
         self.send_ready()
