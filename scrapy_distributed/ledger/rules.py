@@ -77,14 +77,15 @@ def objection(attempt: Attempt, receipt: Receipt, settled: int, *, last: bool = 
     return None
 
 
-def fate_of(batch: Batch, *, counts: bool, max_attempts: int) -> Fate:
+def fate_of(batch: Batch, *, counts: bool, max_attempts: int, parts: int = 1) -> Fate:
     """What the end of an attempt means for *batch*. *counts*: as its failure. One that has died twice is halved, so
-    that one request that kills its worker stands alone in the end; one whose attempts are used up is dead."""
+    that one request that kills its worker stands alone in the end; one whose attempts are used up is dead. Else it may
+    go out again in several *parts*."""
     if batch.state is BatchState.SETTLED:
         return Fate.SETTLED
     failures = batch.failures + counts
     if not counts or failures < min(HALVED_AT, max_attempts):
-        return Fate.AGAIN
+        return Fate.DIVIDED if parts > 1 and batch.left.bit_count() > 1 else Fate.AGAIN
     if batch.left.bit_count() > 1 and max_attempts > 1:
         return Fate.HALVED
     return Fate.AGAIN if failures < max_attempts else Fate.DEAD

@@ -16,7 +16,7 @@
 ``session`` the cookies that go with requests, as they are sent: what has a session names it
 ``found``   targets in a receipt that was accepted, until those of them that are new are queued
 ``batch``   a closed batch. *settled*: bitmap of the positions that no later attempt has to do; of these *crawled*,
-            *failed*, *filtered*, *dead* have that outcome, and *moved* are in another batch: a half, for another node,
+            *failed*, *filtered*, *dead* have that outcome, and *moved* are in another batch: a part, for another node,
             or a retry. *avoid*: its requests failed on that node before; *last*: where it was, or part of it, last
 ``attempt`` one job; *positions*: bitmap of what it was sent; *token*: of no other attempt. Of one that counts also
             *unexported*: items that its feeds could not express; *partial*: items of requests that it has not settled

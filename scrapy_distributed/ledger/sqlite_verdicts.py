@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from scrapy_distributed.ledger.finds import Finds
-from scrapy_distributed.ledger.rules import HALVED_AT, Haul, Objection, Settlement, fate_of, objection
+from scrapy_distributed.ledger.rules import HALVED_AT, Batch, Haul, Objection, Settlement, fate_of, objection
 from scrapy_distributed.ledger.sqlite_batches import Batches, joined, requests_at
 from scrapy_distributed.ledger.sqlite_store import Store, while_available
 from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
@@ -47,11 +47,12 @@ class Verdicts:
             self._batches.release(attempt.batch, counts=False)
 
     @while_available
-    def lose(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
-        """No sign of life: its batch is ready again, its receipt still welcome. *counts*: as the batch's failure."""
+    def lose(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int, parts: int = 1) -> Fate:
+        """No sign of life: its batch is ready again, its receipt still welcome. *counts*: as the batch's failure.
+        *parts*: so many batches are made of it, if there are more than one; then its receipt comes too late."""
         with self._store.transaction():
             self._batches.set_attempt(attempt, AttemptState.UNKNOWN, reason)
-            return self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts)
+            return self._fail_or_release(attempt, reason, counts=counts, max_attempts=max_attempts, parts=parts)
 
     @while_available
     def reject(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
@@ -108,26 +109,35 @@ class Verdicts:
         where = (self._store.run_id, attempt.batch, attempt.number)
         return AttemptState(self._store.row(ATTEMPT_STATE, where)[0])
 
-    def _fail_or_release(self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int) -> Fate:
+    def _fail_or_release(
+        self, attempt: Attempt, reason: str, *, counts: bool, max_attempts: int, parts: int = 1
+    ) -> Fate:
         """After an attempt has ended: its batch is settled, or ready again, or what is left of it is settled now."""
         batch = self._batches.get(attempt.batch)
-        fate = fate_of(batch, counts=counts, max_attempts=max_attempts)
+        fate = fate_of(batch, counts=counts, max_attempts=max_attempts, parts=parts)
         if fate is not Fate.SETTLED:
             self._batches.release(attempt.batch, counts=counts)
         left = batch.left
-        if fate is Fate.HALVED:
-            bodies = requests_at(self._batches.payload(attempt.batch), left)
-            middle = (len(bodies) + 1) // 2
-            for half in (bodies[:middle], bodies[middle:]):
-                # One of them is suspect still, so the next death is enough to halve it again.
-                self._batches.add(
-                    half, parent=attempt.batch, avoid=batch.avoid, last=attempt.node, failures=HALVED_AT - 1
-                )
-            self._batches.settle(attempt.batch, batch.settled | left, moved=left.bit_count())
+        if fate is Fate.HALVED:  # one of them is suspect still, so the next death is enough to halve it again
+            self._divide(attempt, batch, parts=2, failures=HALVED_AT - 1)
+        elif fate is Fate.DIVIDED:
+            self._divide(attempt, batch, parts=parts, failures=batch.failures + counts)
         elif fate is Fate.DEAD:
             self._add_outcomes(attempt.batch, [(position, Outcome.DEAD, reason, True) for position in bits(left)])
             self._batches.settle(attempt.batch, batch.settled | left, dead=left.bit_count())
         return fate
+
+    def _divide(self, attempt: Attempt, batch: Batch, *, parts: int, failures: int) -> None:
+        """What is left of *batch*, whose *attempt* has ended, goes into batches of its own, each with so many
+        *failures* to begin with."""
+        bodies = requests_at(self._batches.payload(attempt.batch), batch.left)
+        size = -(-len(bodies) // parts)
+        for first in range(0, len(bodies), size):
+            self._batches.add(
+                bodies[first : first + size], parent=attempt.batch, avoid=batch.avoid, last=attempt.node,
+                failures=failures,
+            )  # fmt: skip
+        self._batches.settle(attempt.batch, batch.settled | batch.left, moved=len(bodies))
 
     def _accept(self, attempt: Attempt, receipt: Receipt, again: int, haul: Haul | None) -> int:
         """Enter what *receipt* says; returns how many requests are to be tried on another node."""

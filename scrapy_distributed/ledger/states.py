@@ -1,11 +1,12 @@
 """A batch and its attempts: their names, their states, and which follows which, by the method of the ledger.
 
-A batch. One that is settled stays so: halves, what is tried on another node, and a retry are batches of their own::
+A batch. One that is settled stays so: parts, what is tried on another node, and a retry are batches of their own::
 
     READY     --bind-->                         IN_FLIGHT
     IN_FLIGHT --unsent, lose, reject, settle--> READY      something is left, and no other attempt is under way
     IN_FLIGHT --settle-->                       SETTLED    nothing is left
     IN_FLIGHT --lose, reject, settle-->         SETTLED    it has died too often: halved, or what is left is dead
+    IN_FLIGHT --lose-->                         SETTLED    divided: several nodes can take a part of it at once
     READY     --settle-->                       SETTLED    a lost attempt has come home, and nothing is left
     IN_FLIGHT --stop-->                         READY      nothing more of its run is crawled
 
@@ -61,6 +62,7 @@ class Fate(Enum):
     """What an attempt that has ended means for its batch."""
 
     AGAIN = "what is not settled goes out again"
+    DIVIDED = "what is not settled goes out again in parts"
     HALVED = "it has died twice: what is not settled goes out as two halves"
     DEAD = "its attempts are used up: what is not settled is dead"
     SETTLED = "all of it is settled"

@@ -114,7 +114,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.ledger.verdicts.unsent(attempt, "refused")
 
     def check(self, fate: Fate, attempt: Attempt, *, counted: bool) -> None:
-        assert counted or fate in (Fate.AGAIN, Fate.SETTLED)
+        assert counted or fate in (Fate.AGAIN, Fate.DIVIDED, Fate.SETTLED)
         ready = [
             number for number, _ in self.ledger.store.db.execute("SELECT number, 0 FROM batch WHERE state = 'ready'")
         ]
@@ -124,10 +124,11 @@ class AnyOrder(RuleBasedStateMachine):
         else:
             assert attempt.batch not in ready
 
-    @rule(data=st.data(), counted=st.booleans())
-    def lose(self, data: st.DataObject, counted: bool) -> None:
+    @rule(data=st.data(), counted=st.booleans(), parts=st.integers(1, 3))
+    def lose(self, data: st.DataObject, counted: bool, parts: int) -> None:
         if attempt := self.pick(data, AttemptState.BOUND, AttemptState.SENT):
-            fate = self.ledger.verdicts.lose(attempt, "silent", counts=counted, max_attempts=self.MAX_ATTEMPTS)
+            most = self.MAX_ATTEMPTS
+            fate = self.ledger.verdicts.lose(attempt, "silent", counts=counted, max_attempts=most, parts=parts)
             self.check(fate, attempt, counted=counted)
 
     @rule(data=st.data(), counted=st.booleans())

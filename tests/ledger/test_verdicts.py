@@ -255,6 +255,26 @@ def test_an_orphan_of_a_halved_batch_comes_too_late(ledger: Ledger) -> None:
     assert [number for number, _ in all_ready(ledger)] == [2, 3]
 
 
+def test_what_is_lost_may_go_out_in_parts_each_with_the_failures_of_its_batch(ledger: Ledger) -> None:
+    attempt = a_batch(ledger, *range(7))
+    early = receipt(attempt, 0b1, finish_reason="shutdown")
+    ledger.verdicts.settle(attempt, early, max_attempts=3)
+    second, _ = ledger.bookings.bind(1, "n2")
+    assert ledger.verdicts.lose(second, "down", counts=True, max_attempts=3, parts=4) is Fate.DIVIDED
+    assert all_ready(ledger) == [(2, "n2"), (3, "n2"), (4, "n2")]
+    parts = [ledger.bookings.bind(batch, "n3")[0] for batch in (2, 3, 4)]
+    assert [part.size for part in parts] == [2, 2, 2]
+    assert ledger.verdicts.objection(second, receipt(second)) is not None
+    assert counts(ledger) == {"diverted": 7, "crawled": 1, "in_flight": 6}
+    assert ledger.verdicts.lose(parts[0], "down", counts=True, max_attempts=3) is Fate.HALVED
+
+
+def test_one_request_is_not_divided(ledger: Ledger) -> None:
+    attempt = a_batch(ledger, 1)
+    assert ledger.verdicts.lose(attempt, "down", counts=False, max_attempts=3, parts=4) is Fate.AGAIN
+    assert all_ready(ledger) == [(1, "n1")]
+
+
 def test_an_orphan_that_ends_does_not_take_the_batch_from_the_attempt_under_way(ledger: Ledger) -> None:
     first = a_batch(ledger)
     ledger.verdicts.lose(first, "no sign of life", counts=True, max_attempts=3)
