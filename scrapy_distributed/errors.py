@@ -11,6 +11,7 @@ DistributedError
 ├── LedgerUnavailableError  it can't be read or written now: try again, or close the crawl
 └── NodeError             one Scrapyd did not do what was asked
     ├── NodeUnreachableError   nothing was sent: try another node
+    │   └── NodeDownError          nothing listens there: what runs there may be over
     ├── NodeRefusedError       the node said no: try another node, tell the user why
     │   ├── NodeUnauthorizedError  it wants other credentials: the node itself is there
     │   ├── ScrapydRefusedError    Scrapyd has looked at what was asked, and not a proxy before it
@@ -71,6 +72,10 @@ class NodeError(DistributedError):
 
 class NodeUnreachableError(NodeError):
     """Nothing was sent: no such host, connection refused, no TLS."""
+
+
+class NodeDownError(NodeUnreachableError):
+    """The connection was refused: the machine is there, and nothing listens at this port."""
 
 
 class NodeRefusedError(NodeError):

@@ -26,6 +26,7 @@ from scrapy_distributed.dispatch.supervisor import Supervisor
 from scrapy_distributed.errors import (
     LedgerUnavailableError,
     NodeAmbiguousError,
+    NodeDownError,
     NodeError,
 )
 from scrapy_distributed.fleet.trust import Proof
@@ -74,7 +75,9 @@ class Dispatcher:
             ledger=ledger, judge=judge, config=config, spider=spider, stats=stats, clock=clock,
             moved_on=self._moved_on,
         )  # fmt: skip
-        self.handover = Handover(ledger=ledger, fleet=fleet, supervisor=self.supervisor, config=config, clock=clock)
+        self.handover = Handover(
+            ledger=ledger, fleet=fleet, supervisor=self.supervisor, judge=judge, config=config, clock=clock
+        )
         self._usable_at = 0.0
         self._hurries = False  # no pause that is under way is a long one
         self._pauses: list[Pause] = []
@@ -270,9 +273,10 @@ class Dispatcher:
             except NodeError as error:
                 if self._closing:  # we have cut the line ourselves
                     return
-                member.trust.silent = True
+                member.trust.goes_silent(self._now(), down=isinstance(error, NodeDownError))
                 self._fail(member, error)
         if member.trust.silent:
+            self.handover.give_up(member)
             for flight in list(member.flights.values()):
                 self.supervisor.end_lease(member, flight)
         self._check_usable()

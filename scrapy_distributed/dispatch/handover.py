@@ -6,21 +6,26 @@ from contextlib import suppress
 from typing import Any
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.dispatch.supervisor import FlightOverError, Supervisor
 from scrapy_distributed.errors import NodeRefusedError
 from scrapy_distributed.ledger.sqlite import Ledger
 
+DOWN_SECONDS = 5.0  # a Scrapyd that is restarted is back by then, most often
 PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none back, unless something moves there
 
 
 class Handover:
     """Takes batches from the nodes of *fleet* that others could start at once. They are ready then."""
 
-    def __init__(self, *, ledger: Ledger, fleet: Fleet, supervisor: Supervisor, config: Config, clock: Any) -> None:
+    def __init__(
+        self, *, ledger: Ledger, fleet: Fleet, supervisor: Supervisor, judge: Judge, config: Config, clock: Any
+    ) -> None:
         self.ledger = ledger
         self.fleet = fleet
         self.supervisor = supervisor
+        self.judge = judge
         self.config = config
         self.clock = clock
 
@@ -45,6 +50,19 @@ class Handover:
                 if await self.supervisor.take_back(member, flight):
                     # Else two nodes that start nothing would play catch.
                     member.passed_until = self._now() + PASSED_LEASES * self.config.lease
+
+    def give_up(self, member: Member) -> None:
+        """Nothing listens there any more: its batches go to slots that have nothing to do, as many to each. Jobs of a
+        Scrapyd that was ended live on: their receipts are welcome, but for those of batches that were divided."""
+        flights = [flight for flight in member.flights.values() if flight.counts]
+        if not flights or not member.trust.is_down(self._now(), DOWN_SECONDS) or self.ledger.bookings.ready():
+            return
+        idle_slots = sum(other.idle_slots for other in self.fleet.members if other is not member)
+        requests = sum(flight.attempt.size for flight in flights)
+        for flight in flights if idle_slots else ():
+            parts = max(1, round(idle_slots * flight.attempt.size / requests))
+            reason = f"connections to {member.name} are refused, and other nodes have nothing to do"
+            self.judge.lost(member, flight, reason, self._now(), parts=parts)
 
     def _now(self) -> float:
         return float(self.clock.seconds())

@@ -92,13 +92,14 @@ class Judge:
         # One that is alone may kill its worker sooner, and be all that is left for the nodes to prove themselves.
         self._reject(member, flight, f"no receipt: {why}", blame, now, alone=flight.attempt.size == 1)
 
-    def lost(self, member: Member, flight: Flight, reason: str, now: float) -> None:
-        """No sign of life: its requests go to another attempt. Its receipt is welcome, if it comes first."""
+    def lost(self, member: Member, flight: Flight, reason: str, now: float, *, parts: int = 1) -> None:
+        """No sign of life: its requests go to another attempt. Its receipt is welcome, if it comes first. Or to
+        several, of so many *parts* of its batch: then it is not."""
         self._warn("Batch %s: %s; its requests are to go out again", flight.attempt.label, reason)
         self.stats.inc_value("distributed/attempts/lost")
         blame = self._blame_for_loss(member, flight)
         fate = self.ledger.verdicts.lose(
-            flight.attempt, reason, counts=self._counts(blame), max_attempts=self.config.max_attempts
+            flight.attempt, reason, counts=self._counts(blame), max_attempts=self.config.max_attempts, parts=parts
         )
         flight.lose()
         if not member.trust.silent:

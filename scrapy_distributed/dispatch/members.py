@@ -104,7 +104,7 @@ class Member:
 
     def seen(self, status: DaemonStatus, now: float) -> None:
         ran = self.pace.seen(status, now, after_silence=self.trust.silent)
-        self.trust.silent = False
+        self.trust.answers()
         if ran or now >= self.passed_until:
             self.passed_until = 0.0
 

@@ -14,6 +14,7 @@ from twisted.web.error import SchemeNotSupported
 
 from scrapy_distributed.errors import (
     NodeAmbiguousError,
+    NodeDownError,
     NodeError,
     NodeItemsError,
     NodeRefusedError,
@@ -134,7 +135,8 @@ def failed(node: str, url: str, error: Exception, after_seconds: float | None) -
     within = "" if after_seconds is None else f" within {after_seconds:g} s"
     unsent = _why_unsent(error, url, within)
     if unsent:
-        return NodeUnreachableError(node, unsent)
+        refused = isinstance(error, net.ConnectionRefusedError)
+        return NodeDownError(node, unsent) if refused else NodeUnreachableError(node, unsent)
     if isinstance(error, TooLongError) and error.limit.words:
         return NodeTooLongError(node, f"{error.limit.words} ({error})")
     if isinstance(error, OtherBytesError):

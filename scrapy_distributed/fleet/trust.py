@@ -31,6 +31,7 @@ class Trust:
     needs: Proof = Proof.TAKES  # what ends the doubt
     unchecked: bool = False  # it failed the preflight, and is to pass it before it gets anything
     silent: bool = False  # the last look at it failed: no more looks until the pause is over
+    down_since: float | None = None  # since then every connection to it was refused
     pause: float = 0.0  # the last one; 0 if it has not failed since it was well
     again_at: float = 0.0  # the end of the pause
     reported: str = ""  # the trouble that the log tells already
@@ -44,6 +45,18 @@ class Trust:
     def doubt(self) -> bool:
         """It has failed, and not shown yet that it works again."""
         return self.pause > 0
+
+    def goes_silent(self, now: float, *, down: bool) -> None:
+        """A look at it has failed; *down*: the connection was refused."""
+        self.silent = True
+        self.down_since = None if not down else now if self.down_since is None else self.down_since
+
+    def answers(self) -> None:
+        self.silent, self.down_since = False, None
+
+    def is_down(self, now: float, seconds: float) -> bool:
+        """Whether nothing listens there, for so many *seconds* at least."""
+        return self.down_since is not None and now - self.down_since >= seconds
 
     def fail(self, reason: str, now: float, *, needs: Proof = Proof.TAKES) -> bool:
         """Use it no more until a growing pause is over. Returns whether this is news."""

@@ -23,8 +23,8 @@ from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
-from scrapy_distributed.errors import LedgerUnavailableError, NodeError
-from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.errors import LedgerUnavailableError, NodeDownError, NodeError
+from scrapy_distributed.fleet.node import DaemonStatus, Node, NodeAddress
 from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -62,6 +62,7 @@ class Rig:
         self.ended = False
         self.admitted: list[str] = []
         self.refusal: NodeError | None = None
+        self.down: set[str] = set()  # nodes where nothing listens
         self.news: dict[str, Callable[[], None]] = {}  # of each node, to be called
         self.meanwhile: dict[str, Callable[[], None]] = {}  # what happens before the answer to a question is here
         self.errors: list[LedgerUnavailableError] = []
@@ -87,6 +88,11 @@ class Rig:
         class Carrier(ScrapydCarrier):
             def listen(self, news: Callable[[], None]) -> None:
                 rig.news[self.name] = news
+
+            async def look(self) -> DaemonStatus:
+                if self.name in rig.down:
+                    raise NodeDownError(self.name, "connection refused")
+                return await super().look()
 
             async def admit(self, version: str) -> None:
                 if rig.refusal is not None:

@@ -31,6 +31,7 @@ from twisted.web.server import Site
 from scrapy_distributed.errors import (
     ConfigError,
     NodeAmbiguousError,
+    NodeDownError,
     NodeError,
     NodeRefusedError,
     NodeUnauthorizedError,
@@ -178,7 +179,7 @@ async def test_a_post_is_sent_once_when_the_line_drops(fake: FakeScrapyd, node: 
 async def test_nobody_listens(host: str) -> None:
     address = NodeAddress(name="n", url=f"http://{host}:{free_port()}", username="user-x", password=SECRET)
     error = await failure_of(Node(address=address))
-    assert type(error) is NodeUnreachableError
+    assert type(error) is NodeDownError
     assert f"connection refused at http://{host}:" in str(error)
 
 
