@@ -155,6 +155,8 @@ class Dispatcher:
             member.closing = True
             for flight in member.flights.values():
                 flight.dismiss()
+        for pause in self._pauses:
+            pause.news()
         while not hurried() and (
             any(flight.counts for member in members for flight in member.flights.values())
             or (members and self._posting)

@@ -305,6 +305,8 @@ class Drained:
     async def dismiss(self, *, hurried: Callable[[], bool]) -> None:
         self.dismissed = True
 
+    async def recall(self, *, hurried: Callable[[], bool]) -> None: ...
+
     async def drain(self, deadline: float) -> None:
         self.seen = states(self.stopped.ledger)
         self.batches = len(self.stopped.ledger.bookings.ready())
