@@ -44,6 +44,7 @@ def home(home_project: Project, shop_child: Shop) -> Home:
 def compared(
     request: pytest.FixtureRequest, home: Home, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Compared]:
-    """The ``CASES`` of the test's module."""
-    with Compared(home, request.module.CASES, tmp_path_factory.mktemp("compared")) as compared:
+    """The ``CASES`` of the test's module; where it has ``HOSTS``, by these nodes."""
+    hosts = getattr(request.module, "HOSTS", None)
+    with Compared(home, request.module.CASES, tmp_path_factory.mktemp("compared"), hosts) as compared:
         yield compared

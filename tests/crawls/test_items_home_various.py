@@ -21,7 +21,9 @@ SPIDERS = (
     "headers", "awaiting", "blobs", "with_files", "listed",
 )  # fmt: skip
 OF_SCRAPY = "ScrapyDeprecationWarning"  # of what many spiders use all the same
-CASES = {name: Case(name, ["jl"]) for name in SPIDERS} | {
+HOSTS = "local:2"
+OWN_FOLDER = {"with_files": {"FILES_STORE": "{folder}"}}  # what is there already counts as up to date
+CASES = {name: Case(name, ["jl"], OWN_FOLDER.get(name)) for name in SPIDERS} | {
     name: Case("plain", ["jl"], settings) for name, settings in OF_ONE_SPIDER.items()
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from homing import Case, Compared, complaints
 
+HOSTS = "local:2"
 CASES = {
     name: Case(name, ["jl"], {"DISTRIBUTED_BATCH_SIZE": 3})
     for name in ("idle_targets", "idle_late", "idle_pages", "opened", "waits", "engine", "engine_targets", "starts")

@@ -75,7 +75,8 @@ def complaints(crawl: Crawl) -> list[str]:
 
 
 class Case:
-    """A *spider* with *settings*, and *feeds*: name of a file -> options. *ending*: what its storage puts behind."""
+    """A *spider* with *settings*, and *feeds*: name of a file -> options. *ending*: what its storage puts behind.
+    ``{folder}`` in a setting is where the crawl's files are."""
 
     def __init__(
         self, spider: str, feeds: Mapping[str, Mapping[str, Any]] | Iterable[str] = FORMATS,
@@ -89,7 +90,11 @@ class Case:
         self.scheme = scheme
 
     def settings_in(self, folder: Path) -> dict[str, Any]:
-        return {**self.settings, "FEEDS": {f"{self.scheme}{folder}/{name}": own for name, own in self.feeds.items()}}
+        given = {
+            name: value.replace("{folder}", str(folder)) if isinstance(value, str) else value
+            for name, value in self.settings.items()
+        }
+        return {**given, "FEEDS": {f"{self.scheme}{folder}/{name}": own for name, own in self.feeds.items()}}
 
 
 class Home:
@@ -107,10 +112,11 @@ class Home:
         words = [word for name, text in texts.items() for word in ("-s", f"{name}={text}")]
         return self.project.scrapy("crawl", spider, "-a", f"site={self.shop.url}", *words, *options, folder=folder)
 
-    def of(self, case: Case, folder: Path) -> Crawl:
-        """The crawl of a *case*, in *folder*."""
+    def of(self, case: Case, folder: Path, hosts: str | None = None) -> Crawl:
+        """The crawl of a *case*, in *folder*, by the nodes *hosts*."""
         args = [word for name, value in case.args.items() for word in ("-a", f"{name}={value}")]
-        return self.crawl(case.spider, *args, folder=folder, settings=case.settings_in(folder))
+        nodes = {} if hosts is None else {"DISTRIBUTED_TARGET_HOSTS": hosts}
+        return self.crawl(case.spider, *args, folder=folder, settings={**nodes, **case.settings_in(folder)})
 
     def locally(self, cases: Mapping[str, Case], folder: Path) -> Crawl:
         """All *cases* in one process, each into a folder of its name in *folder*."""
@@ -123,16 +129,17 @@ class Home:
 
 
 class Compared:
-    """*cases*, crawled by the fleet, some at a time, and locally."""
+    """*cases*, crawled by the fleet, some at a time, and without one. *hosts*: the fleet's nodes, if not the
+    project's."""
 
-    def __init__(self, home: Home, cases: Mapping[str, Case], folder: Path) -> None:
+    def __init__(self, home: Home, cases: Mapping[str, Case], folder: Path, hosts: str | None = None) -> None:
         self._folder = folder
         self._local = home.locally(cases, folder / "local")
         self._pool = ThreadPoolExecutor(AT_ONCE)
         self._crawls: dict[str, Future[Crawl]] = {}
         for name, case in cases.items():
             (own := folder / "fleet" / name).mkdir(parents=True)
-            self._crawls[name] = self._pool.submit(lambda case, own: home.of(case, own).wait(PATIENCE), case, own)
+            self._crawls[name] = self._pool.submit(lambda *given: home.of(*given).wait(PATIENCE), case, own, hosts)
 
     def __enter__(self) -> Compared:
         return self
