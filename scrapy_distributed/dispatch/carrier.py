@@ -40,7 +40,9 @@ class Carrier(Protocol):
         """Check once more whether jobs of this *version* of the project ('' without one) can run there."""
 
     async def look(self) -> DaemonStatus:
-        """How many jobs it has. Asked at every look: cheap."""
+        """How many jobs it has; and, where it can tell, how many it runs at once, and how long they wait for a poll of
+        its queue. ``poll_seconds=0``: it starts jobs at once, and we hear at once when one has ended, so no job has to
+        wait there for its turn. Of a node that can't tell, jobs do in their receipts. Asked at every look: cheap."""
 
     async def send(self, attempt: Attempt, payload: str, job: JobTemplate) -> None:
         """Give it the *payload* of *attempt*, to be run as *job* says. To be called once for each attempt."""

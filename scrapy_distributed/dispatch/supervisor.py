@@ -23,6 +23,7 @@ from scrapy_distributed.errors import (
     NodeUnreachableError,
     WireError,
 )
+from scrapy_distributed.fleet.pace import Told
 from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -130,6 +131,8 @@ class Supervisor:
             if flight.confuses():
                 logger.warning("%s: receipt of job %s: %s", member.name, flight.job, error, extra=self._extra)
             return False
+        if member.pace.learns(told := Told(receipt.slots, receipt.poll_seconds)):
+            self.ledger.bookings.keep_told(member.carrier.url, told.slots, told.poll)
         if receipt.final:
             why = "" if receipt.stored else last_error(await self._log_end(member, flight))
             await self.judge.final(member, flight, receipt, self._now(), why)

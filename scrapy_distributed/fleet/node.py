@@ -87,13 +87,15 @@ class NodeAddress:
 @dataclass(frozen=True, kw_only=True)
 class DaemonStatus:
     """Number of jobs of all projects. *finished* only counts those that the node remembers (100). *slots*: how many it
-    runs at once, where it tells: a Scrapyd does not."""
+    runs at once; *poll_seconds*: between two looks into its queue, 0 where a job starts at once (see ``Carrier.look``).
+    ``None`` where it does not tell: a Scrapyd tells neither."""
 
     pending: int
     running: int
     finished: int
     node_name: str
     slots: int | None = None
+    poll_seconds: float | None = None
 
 
 @asynccontextmanager

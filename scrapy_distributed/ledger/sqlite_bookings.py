@@ -36,6 +36,8 @@ LIVE = """
 SELECT batch, number, token, node, url, state, positions FROM attempt
 WHERE run = ? AND state IN ('bound', 'sent', 'unknown')
 """
+KEEP_TOLD = "INSERT OR REPLACE INTO told VALUES (?, ?, ?)"
+TOLD = "SELECT url, slots, poll FROM told"
 
 
 class Bookings:
@@ -81,6 +83,16 @@ class Bookings:
             self._attempt(batch, number, token, node, url, state, bitmap_from_bytes(positions))
             for batch, number, token, node, url, state, positions in rows
         ]
+
+    @while_available
+    def keep_told(self, url: str, slots: int | None, poll: float | None) -> None:
+        """The node at *url* runs so many jobs at once, and looks for them each *poll* seconds: for later runs, too."""
+        self._store.db.execute(KEEP_TOLD, (url, slots, poll))
+
+    @while_available
+    def told(self) -> dict[str, tuple[int | None, float | None]]:
+        """What was kept, of each node."""
+        return {url: (slots, poll) for url, slots, poll in self._store.db.execute(TOLD)}
 
     def _attempt(
         self, batch: int, number: int, token: str, node: str, url: str, state: str, positions: int

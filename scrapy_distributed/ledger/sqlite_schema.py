@@ -26,6 +26,8 @@
             followed from those of the batch and that failed, reason -> number, as JSON
 ``landed``  a request that was redirected: *key* is that which its last URL has as a request of its own
 ``outcome`` a request that failed, was filtered or is dead; *again*: nothing of it is in a feed that counts
+``told``    of a node, at *url*, what jobs of any run have told: how many it runs at once, and the seconds between two
+            polls of its queue
 =========== ===========================================================================================================
 """
 
@@ -44,7 +46,7 @@ from scrapy_distributed.ledger.balance import Balance, Losses
 from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.ledger.sums import sum_of_reasons
 
-FORMAT = 6
+FORMAT = 7
 APPLICATION = 0x53434450  # "SCDP", so that another program's file is not taken for a ledger
 
 SCHEMA = f"""
@@ -99,6 +101,11 @@ CREATE TABLE outcome (
 CREATE TABLE landed (
     run INTEGER NOT NULL, batch INTEGER NOT NULL, position INTEGER NOT NULL, key BLOB NOT NULL,
     PRIMARY KEY (run, batch, position)
+) WITHOUT ROWID;
+CREATE TABLE told (
+    url TEXT NOT NULL PRIMARY KEY,
+    slots INTEGER CHECK (typeof(slots) IN ('integer', 'null') AND slots > 0),
+    poll REAL CHECK (typeof(poll) IN ('real', 'null') AND poll >= 0)
 ) WITHOUT ROWID;
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {FORMAT};

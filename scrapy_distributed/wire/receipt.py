@@ -24,7 +24,7 @@ from scrapy_distributed.wire.payload import elements_of, unpacked, values_in
 from scrapy_distributed.wire.reasons import MAX_REASON, is_of_callback
 from scrapy_distributed.words import shortened
 
-FORMAT = 4
+FORMAT = 5
 BITMAPS = ("settled", "again")
 COUNTS = ("sequence", "size", "items", "pages", "activity", "unexported")
 
@@ -48,6 +48,8 @@ MAX_TARGETS_BYTES = 64 * 1024 * 1024  # of all payloads together, unpacked
 MAX_PAYLOADS = 2_000
 MAX_PAYLOAD = 3 * 512 * 1024  # characters
 MAX_ITEMS_BYTES = 1024 * 1024 * 1024  # of the file beside it; a worker ends when it has half as many
+MAX_SLOTS = 1_000  # of a node: a machine of 250 cores has as many where nobody has set them
+MAX_POLL = 3600.0  # seconds
 MAX_PAYLOAD_VALUES = 200_000  # of JSON in a payload: parsed, each may take 64 bytes
 _FINAL = re.compile(r'"final":\s*true')
 _KEY = re.compile(r"(?:[0-9a-f]{2})+")
@@ -87,6 +89,8 @@ class Receipt:
     *landed*: of those that were redirected, position and key (hexadecimal) which the last URL has as a request of its
     own. *targets*: requests for the fleet that the worker has found and not crawled, as payloads of ``wire``.
     *items_file*: where items come home, the file that has them. These four only in the final receipt.
+    *slots*: how many jobs its node runs at once; *poll_seconds*: between two polls of its queue, 0 where jobs start at
+    once; ``None`` where a job can't know.
     """
 
     job: str
@@ -108,6 +112,8 @@ class Receipt:
     landed: tuple[tuple[int, str], ...] = ()
     targets: tuple[str, ...] = ()
     items_file: ItemsFile | None = None
+    slots: int | None = None
+    poll_seconds: float | None = None
     finish_reason: str = ""
     stats: Mapping[str, float] = field(default_factory=dict)
 
@@ -177,12 +183,20 @@ class Receipt:
             raise WireError("no receipt: found targets, feeds, stats or losses, expected them in the final one alone")
         if self.items_file is not None:
             self._check_items_file(self.items_file)
+        self._check_node()
         if self.settled.bit_length() > self.size:
             raise WireError("no receipt: it settles requests that it never had")
         self._check_feeds()
         self._check_outcomes()
         self._check_losses()
         self._check_targets()
+
+    def _check_node(self) -> None:
+        if self.slots is not None and not (type(self.slots) is int and 0 < self.slots <= MAX_SLOTS):
+            raise WireError(f"no receipt: found {self.slots!r:.60} slots of its node, expected 1 to {MAX_SLOTS:,}")
+        poll = self.poll_seconds
+        if poll is not None and not (type(poll) in (int, float) and 0 <= poll <= MAX_POLL):
+            raise WireError(f"no receipt: found {poll!r:.60} seconds between polls, expected 0 to {MAX_POLL:.0f}")
 
     def _check_feeds(self) -> None:
         if len(self.feeds) > MAX_FEEDS or not all(_is_text(file.url, MAX_URL) for file in self.feeds):

@@ -21,6 +21,7 @@ from scrapy_distributed.wire.reasons import MAX_REASON
 from scrapy_distributed.wire.receipt import ItemsFile, Receipt
 from scrapy_distributed.words import shortened
 from scrapy_distributed.worker.items_file import ItemsFileWriter
+from scrapy_distributed.worker.its_node import of_its_node
 from scrapy_distributed.worker.outcomes import Outcomes
 from scrapy_distributed.worker.process_age import process_age
 from scrapy_distributed.worker.targets import Targets
@@ -52,6 +53,7 @@ class Reporter:
         self.done_jobs = done_jobs
         self.items_file: ItemsFileWriter | None = None
         self._items_file: ItemsFile | None = None  # what is in it when it is closed
+        self._slots, self._poll_seconds = of_its_node()
         self.items = 0
         self.sequence = 0
         self.activity = 0
@@ -155,7 +157,7 @@ class Reporter:
             followed=dict(islice(outcomes.failed_follow_ups().items(), receipt.MAX_REASONS)) if final else {},
             landed=tuple(outcomes.landed.items()) if final else (),
             targets=self.targets.payloads(outcomes.settled) if final and self.targets is not None else (),
-            items_file=self._items_file if final else None,
+            items_file=self._items_file if final else None, slots=self._slots, poll_seconds=self._poll_seconds,
             finish_reason=self.finish_reason or "", stats=self._numbers(stats) if final else {},
         )  # fmt: skip
 

@@ -39,6 +39,22 @@ async def test_a_growing_receipt_is_a_sign_of_life_and_running_alone_is_none(rig
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_a_job_tells_of_its_node_is_known_with_its_first_receipt_and_kept(rig: Rig) -> None:
+    rig.batches(2, 2)
+    await rig.start()
+    (first,), (second,) = (fake.start_pending() for fake in rig.fakes)
+    rig.report(0, first, sequence=1, final=False, settled=0, slots=4, poll_seconds=5.0)
+    rig.report(1, second, slots=3)  # it was over before it was asked
+    rig.fakes[1].finish()
+    await rig.look()
+    assert [(member.pace.slots, member.pace.poll) for member in rig.members] == [(4, 5.0), (3, None)]
+    assert rig.ledger.bookings.told() == {rig.fakes[0].url: (4, 5.0), rig.fakes[1].url: (3, None)}
+    rig.report(0, first, sequence=2, final=False, settled=0)
+    await rig.look(PATIENCE)
+    assert rig.members[0].pace.slots == 4
+
+
+@pytest_twisted.ensureDeferred
 async def test_where_nothing_moves_only_heartbeats_are_asked_for(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(nodes=1)
     rig.batches(*[1] * 8)

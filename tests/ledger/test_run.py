@@ -9,6 +9,7 @@ import pytest
 from ledgers import IDENTITY, a_batch, body, cut, divert, queued, receipt
 from ledgers import states as counts
 
+from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sqlite_account import UNPOSTED, UNSETTLED
 from scrapy_distributed.ledger.sqlite_bookings import READY
@@ -50,6 +51,23 @@ def test_a_run_that_is_over_is_not_resumed(ledger: Ledger, path: Path) -> None:
         assert again.begin(IDENTITY, resume=True)
         assert again.run != ledger.run
         assert divert(again, 0) == [body(0)]
+
+
+def test_what_jobs_tell_of_nodes_is_kept_for_other_runs(ledger: Ledger, path: Path) -> None:
+    ledger.bookings.keep_told("http://n1:6800", 2, 5.0)
+    ledger.bookings.keep_told("http://n2:6800", None, 0.5)
+    ledger.bookings.keep_told("http://n1:6800", 4, None)
+    ledger.close()
+    with closing(Ledger(path)) as other:
+        other.begin(IDENTITY | {"arguments": "x"}, resume=True)
+        assert other.bookings.told() == {"http://n1:6800": (4, None), "http://n2:6800": (None, 0.5)}
+
+
+@pytest.mark.parametrize(("slots", "poll"), [(0, 1.0), ("many", 1.0), (1, -1.0), (1, "soon")])
+def test_what_no_job_could_tell_of_a_node_is_not_kept(ledger: Ledger, slots: object, poll: object) -> None:
+    with pytest.raises(LedgerUnavailableError):
+        ledger.bookings.keep_told("http://n1:6800", slots, poll)  # type: ignore[arg-type]
+    assert ledger.bookings.told() == {}
 
 
 def test_resume_false_starts_afresh(ledger: Ledger, path: Path) -> None:

@@ -20,6 +20,8 @@ from scrapy_distributed.wire.payload import encode_payload
 from scrapy_distributed.wire.receipt import (
     MAX_FEEDS,
     MAX_ITEMS_BYTES,
+    MAX_POLL,
+    MAX_SLOTS,
     MAX_STATS,
     MAX_TARGETS,
     FeedFile,
@@ -67,6 +69,7 @@ def valid(draw: st.DrawFn) -> Receipt:
         pages=draw(counts), activity=draw(counts), clean=draw(st.booleans()),
         stored=draw(st.booleans()),
         feeds=tuple(draw(st.lists(st.builds(FeedFile, texts, counts, counts), max_size=3))) if final else (),
+        slots=draw(st.none() | st.integers(1, MAX_SLOTS)), poll_seconds=draw(st.none() | st.floats(0, MAX_POLL)),
         unexported=draw(counts), followed=draw(st.dictionaries(reasons, counts, max_size=3)) if final else {},
         landed=tuple((position, draw(keys)) for position in draw(st.sets(st.sampled_from(range(size)))) if size)
         if size and final else (), finish_reason=draw(reasons),
@@ -90,8 +93,8 @@ def test_what_is_written_is_read(receipt: Receipt) -> None:
 @pytest.mark.parametrize(
     ("forged", "message"),
     [
-        ({"format": 1}, "format 1, expected 4"),
-        ({"format": 2}, "format 2, expected 4"),
+        ({"format": 1}, "format 1, expected 5"),
+        ({"format": 2}, "format 2, expected 5"),
         ({"settled": "Hw=="}, "requests that it never had"),  # 0b11111 of 4
         ({"settled": "not base64"}, "no receipt"),
         ({"settled": 7}, "no receipt"),
@@ -179,6 +182,16 @@ def test_what_is_written_is_read(receipt: Receipt) -> None:
         ({"items_file": 7}, "no receipt"),
         ({"feeds": "abc"}, "no receipt"),
         ({"feeds": None}, "no receipt"),
+        ({"slots": 0}, "found 0 slots of its node, expected 1 to 1,000"),
+        ({"slots": 1001}, "found 1001 slots"),
+        ({"slots": True}, "found True slots"),
+        ({"slots": 2.0}, "found 2.0 slots"),
+        ({"slots": "2"}, "found '2' slots"),
+        ({"poll_seconds": -1}, "found -1 seconds between polls, expected 0 to 3600"),
+        ({"poll_seconds": 3601.0}, "found 3601.0 seconds between polls"),
+        ({"poll_seconds": float("nan")}, "found nan seconds between polls"),
+        ({"poll_seconds": False}, "found False seconds between polls"),
+        ({"poll_seconds": "5"}, "found '5' seconds between polls"),
         ({"more": 1}, "no receipt"),
     ],
 )
