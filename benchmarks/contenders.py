@@ -15,8 +15,6 @@ import designs
 from designs import Span, Stage, Workload
 from environments import Environment
 
-from scrapy_distributed.coordinator.batch_size import FIRST
-
 SCRAPYD = ("Scrapy==2.19.0", "scrapyd==1.6.0", "setuptools<81", "treq==26.7.0")
 SCRAPY_REDIS = ("Scrapy==2.19.0", "scrapy-redis==0.9.1")
 # aio-scrapy imports private names that newer versions of w3lib do not have.
@@ -105,7 +103,6 @@ OURS = Contender(
     crawl=designs.ours,
     settings=TWISTED,
     versions=("scrapy-distributed-batches", "Scrapy", "scrapyd"),
-    batch=FIRST,
     environment=Environment(name="ours", requirements=(*SCRAPYD, "uvloop"), project=True),
 )
 OURS_QUICK = replace(OURS, form=f"{INSTALLED}, poll_interval 0.5", scrapyd={"poll_interval": "0.5"})

@@ -13,13 +13,14 @@ from scrapy_distributed.words import shortened
 
 NAMES = (
     "DOWNLOAD_DELAY", "CONCURRENT_REQUESTS", "CONCURRENT_REQUESTS_PER_DOMAIN", "CONCURRENT_REQUESTS_PER_IP",
-    "DOWNLOAD_SLOTS", "AUTOTHROTTLE_ENABLED", "AUTOTHROTTLE_TARGET_CONCURRENCY",
+    "DOWNLOAD_SLOTS", "AUTOTHROTTLE_ENABLED", "AUTOTHROTTLE_TARGET_CONCURRENCY", "AUTOTHROTTLE_START_DELAY",
 )  # fmt: skip
 #: Deprecated attributes of a spider, and what they set.
 ATTRIBUTES = {"download_delay": "DOWNLOAD_DELAY", "max_concurrent_requests": "CONCURRENT_REQUESTS_PER_DOMAIN"}
 #: In Scrapy 2.14 they win over all settings; later they have the priority of a spider's.
 ATTRIBUTES_WIN = hasattr(downloader, "_get_concurrency_delay")
 SLOTS_SHOWN = 3
+A_SECOND = "a second on average"
 
 
 class Limit(NamedTuple):
@@ -38,7 +39,7 @@ def politeness(
     workers there are on this machine."""
     of_worker = settings_of_worker(settings, job, spider)
     try:
-        limits, of_slots = _limits(of_worker, {}), _of_slots(of_worker)
+        limits, of_slots = limits_of(of_worker, {}), _of_slots(of_worker)
     except (ValueError, TypeError, AttributeError) as error:  # Scrapy fails with the same, in each job
         return f"not known, a job can't read its settings: {shortened(str(error))}"
     each = " and ".join(f"{_number(limit.number)} {limit.unit} ({limit.name})" for limit in limits)
@@ -66,7 +67,7 @@ def settings_of_worker(
     return found
 
 
-def _limits(settings: BaseSettings, slot: Mapping[str, Any]) -> list[Limit]:
+def limits_of(settings: BaseSettings, slot: Mapping[str, Any]) -> list[Limit]:
     """*slot*: what ``DOWNLOAD_SLOTS`` says of it."""
     at_once = _at_once(settings, slot)
     delay = slot.get("delay", settings.getfloat("DOWNLOAD_DELAY"))
@@ -76,7 +77,7 @@ def _limits(settings: BaseSettings, slot: Mapping[str, Any]) -> list[Limit]:
         delay = settings.getfloat("DOWNLOAD_DELAY")  # that of a slot is only its first one then
         limits = [min(at_once, Limit(target, "at once on average", "AUTOTHROTTLE_TARGET_CONCURRENCY"))]
     if delay > 0:
-        limits.append(Limit(1 / delay, "a second on average", f"DOWNLOAD_DELAY = {_number(delay)}"))
+        limits.append(Limit(1 / delay, A_SECOND, f"DOWNLOAD_DELAY = {_number(delay)}"))
     return limits or [at_once]
 
 
@@ -94,7 +95,7 @@ def _of_slots(settings: BaseSettings) -> str:
     slots = settings.getdict("DOWNLOAD_SLOTS")
     told = [
         f"{shortened(str(name), 100)}: " + " and ".join(f"{_number(limit.number)} {limit.unit}" for limit in limits)
-        for name, limits in ((name, _limits(settings, slot)) for name, slot in list(slots.items())[:SLOTS_SHOWN])
+        for name, limits in ((name, limits_of(settings, slot)) for name, slot in list(slots.items())[:SLOTS_SHOWN])
     ]
     more = f", and {len(slots) - len(told)} more" if len(slots) > len(told) else ""
     return f", by DOWNLOAD_SLOTS {', '.join(told)}{more}" if told else ""

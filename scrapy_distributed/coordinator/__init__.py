@@ -2,7 +2,8 @@
 
 coordinator: Scrapy's hooks, and the wiring. walk: its own pages. diversion: what those yield for the fleet (sessions:
 with which cookies). discoveries: what workers have found. cutter: when a batch is cut (open_batch: how full the open
-one is; batch_size: how large the next one should be). homecoming: items that have come home go into the feeds
+one is; batch_size: how large the next ones should be; slot_time: what the slots have done, and what would help; chain:
+does each batch only hold what the one before has found?). homecoming: items that have come home go into the feeds
 (home_pipelines: and before, through pipelines that run once; own_pages: each page brings its items once; item_signal:
 who listens is told of them). own_feed: where workers have feeds, what is scraped here gets one, too. keeper: what these
 two have in common. ending: when and why the crawl closes (closing: what that means for its run; limits: as far as jobs

@@ -1,13 +1,18 @@
-"""How large a batch should be, by what the jobs of the run have reported; and whether the batches were large enough.
+"""How large the next batches should be, in seconds of work and so in requests, by what is known so far.
 
-Two shares tell. *Start-up share*: of the time of the jobs that count, from the start of their process to their final
-receipt, the part before their first request reached the downloader. *Tail share*: of the time of the run, the part
-after the walk in which some node had nothing to do, and nothing was left to give to it. Small batches make the first
-one large, large batches the second.
+A job *costs* ``s`` seconds in which its slot crawls nothing: it waits for a poll of its node, it starts, and its end is
+seen a while after it. What a request takes is its *pace*: the settings' own (``Prior``) until jobs have told how long
+they took. One formula before and after.
 
-With ``s`` seconds of start-up, and ``b`` of crawling in a job, the start-up share is about ``s / b``, and the tail of a
-run of ``T`` seconds is at most ``b / T``. Both are as far from their limits (5 % and 10 %) at ``b = sqrt(2 s T)``: that
-is the *balanced* job. Both limits are kept if ``T`` is more than 200 times ``s``; in a shorter run no size keeps both.
+*One round.* Where all that is left is short for the slots that are free, each of them gets an even share, once. Batches
+that get smaller cost ``s`` for each round, and protect from what even ones lose where slots differ: that is a part of a
+round, so a round of less than ``ROUND`` times ``s`` is taken to be short. And no free slot waits for those that are at
+work where the help of these would save less than ``s``.
+
+*Else* jobs get smaller to the end. With ``b`` seconds of crawling in a job the slots spend ``s / b`` of their time on
+what jobs cost, and in a run of ``T`` seconds they have nothing left to do for ``b / 2 T`` of it on average. Both
+together are least at ``b = sqrt(2 s T)``: that is the *balanced* job. Where batches get smaller by themselves, a bit
+less is better.
 """
 
 from __future__ import annotations
@@ -17,40 +22,39 @@ from collections import deque
 from collections.abc import Mapping
 from statistics import median, median_low
 
-from scrapy_distributed.config.values import AUTO
+from scrapy_distributed.config.prior import Prior
+from scrapy_distributed.dispatch.members import Slots
 
-STARTUP_LIMIT = 0.05
-TAIL_LIMIT = 0.10
-CLEARLY = 1.2  # a size is called too small or too large if another one is better by this factor
-
-FIRST = 1000  # requests, while nothing is known
-LITTLE = 200  # requests: then less than that is not shared by nodes
-FIRST_PART = 64  # and no less than this part of what waits
+START = 1.0  # seconds from the start of a process to its first request, while none has told
+POLL = 5.0  # seconds between two polls of a Scrapyd as it is installed: what is guessed until a job was measured
+ROUND = 10  # times what a job costs
 LARGEST = 20_000  # requests: to compress as many takes a tenth of a second, and seldom can more travel in one argument
 LONG = 60.0  # seconds of crawling: longer jobs win nothing, and lose more when they are lost
-LOW_SHARE = 0.03  # but where starts are slow, as long as keeps the start-up share here
+LOW_SHARE = 0.03  # but where jobs cost much, as long as keeps the cost at this part
 SHARES = 2  # a batch leaves as much of what waits for the other slots as it takes
 RECENT = 100  # jobs of a node whose median counts
+WAITS = 10  # jobs of the run, the least wait of which counts
 TINY = 1e-6  # seconds a request, at least: nobody divides by 0
 
 
 class BatchSize:
-    """Requests of the next batch: *setting*, or by what is measured if that is ``AUTO``.
+    """Requests of the next batches: *setting*, or by what is known if that is no number.
 
     Times are seconds. Only durations that one machine has measured are used. A node that lies can't do much: of its
     recent jobs the median counts, and the median of these of all nodes (the lower one of two in the middle, so of two
     nodes one that claims to be slow does not decide); a job that claims more time than the run has had is left out.
     """
 
-    def __init__(self, setting: int | str) -> None:
+    def __init__(self, setting: int | str, prior: Prior) -> None:
         self.setting = setting
+        self.prior = prior
         self._startups = _ByNode()
-        self._per_request = _ByNode()
-        self._startup_total = self._job_total = 0.0
-        self._jobs = 0
+        self._paces = _ByNode()
+        self._waits: deque[float] = deque(maxlen=WAITS)
+        self.startup_total = self.job_total = 0.0
+        self.jobs = 0
         self.requests = 0  # settled by the jobs that were measured
-        self._idle_since: float | None = None
-        self._tail = 0.0
+        self.largest = 0  # of these the most that one of them settled
 
     @property
     def fixed(self) -> int | None:
@@ -59,80 +63,93 @@ class BatchSize:
 
     # Measured
 
-    @property
-    def measured(self) -> bool:
-        return self._jobs > 0
-
-    def job_ended(self, stats: Mapping[str, float], requests: int, elapsed: float, node: str) -> None:
-        """A job on *node* has settled so many *requests*; *stats* are those of its receipt, *elapsed* is the age of the
-        run."""
+    def job_ended(
+        self, stats: Mapping[str, float], requests: int, elapsed: float, node: str, trip: float | None
+    ) -> None:  # fmt: skip
+        """A job on *node* has settled so many *requests*, *trip* after it was sent (``None``: it had to wait for other
+        jobs); *stats* are those of its receipt, *elapsed* is the age of the run."""
         startup, seconds = stats.get("distributed/startup_seconds", 0.0), stats.get("distributed/job_seconds", 0.0)
         if requests and 0 < startup <= seconds <= elapsed:
             self._startups.add(node, startup)
-            self._per_request.add(node, (seconds - startup) / requests)
-            self._startup_total += startup
-            self._job_total += seconds
-            self._jobs += 1
+            self._paces.add(node, (seconds - startup) / requests)
+            if trip is not None and trip >= seconds:  # else it was sent before this coordinator has begun
+                self._waits.append(trip - seconds)
+            self.startup_total += startup
+            self.job_total += seconds
+            self.jobs += 1
             self.requests += requests
-
-    def idle(self, idle: bool, elapsed: float) -> None:
-        """From now on a node is *idle* for lack of batches, or none is."""
-        if self._idle_since is not None:
-            self._tail += elapsed - self._idle_since
-        self._idle_since = elapsed if idle else None
+            self.largest = max(self.largest, requests)
 
     def startup_share(self) -> float | None:
-        return self._startup_total / self._job_total if self._jobs else None
+        return self.startup_total / self.job_total if self.jobs else None
 
-    def tail_share(self, elapsed: float) -> float:
-        return self._tail / elapsed if elapsed > 0 else 0.0
+    @property
+    def startup(self) -> float:
+        """From the start of a job's process to its first request."""
+        return self._startups.median if self.jobs else START
 
-    # The next batch
+    @property
+    def pace(self) -> float:
+        """Of a request in a job that has others to make meanwhile."""
+        return max(self._paces.median, TINY) if self.jobs else self.prior.seconds
 
-    def next(self, *, uncut: int, unsettled: int, slots: int, elapsed: float, walking: bool) -> int:
-        """*uncut*: requests that are in no batch yet; *unsettled*: known to be left, those included; *slots*: jobs that
-        the fleet runs at once; *walking*: more may come.
+    def cost(self, slots: Slots) -> float:
+        """What a job costs in one of *slots*. Of those that were measured the least wait counts, as others may have
+        waited behind jobs of others; but for a poll a job waits half of the time between two on average."""
+        poll = slots.poll or 0.0
+        wait = 0.0 if slots.at_once else max(poll, POLL) / 2
+        if self._waits:
+            wait = max(poll / 2, min(self._waits))
+        return self.startup + wait + self.prior.ramp
 
-        A job of a minute, if that is no more than a fair part of what waits: so batches get smaller to the end. But no
-        less than the balanced job of the run as far as it is known; a walk that goes on is taken to be half done. After
-        it, when batches do get smaller, a bit less is better.
+    # The next batches
+
+    def next(self, *, uncut: int, unsettled: int, slots: Slots, elapsed: float, walking: bool) -> list[int]:
+        """The sizes of those that are to be cut at once. *uncut*: requests that are in no batch yet; *unsettled*: known
+        to be left, those included; *walking*: more may come. One that is larger than *uncut* is not full yet."""
+        if self.fixed is not None:
+            return [self.fixed]
+        if not walking and (parts := self._parts(uncut, slots)):
+            share, more = divmod(uncut, parts)
+            return [share + (number < more) for number in range(parts)]
+        size = self.usual(uncut=uncut, unsettled=unsettled, slots=slots, elapsed=elapsed, walking=walking)
+        rest_is_little = not walking and uncut < 1.5 * size
+        return [uncut if rest_is_little else size]
+
+    def _parts(self, uncut: int, slots: Slots) -> int:
+        """Into how many even shares *uncut* is cut, one for each of the *slots* that are free; 0 where that is no good:
+        it is too much, or busy ones should have some of it. No share is smaller than the start of its process is worth.
         """
-        if self.fixed is not None:
-            return self.fixed
-        if not self.measured:
-            share = FIRST if walking else max(-(-uncut // slots), LITTLE)
-            return max(min(share, FIRST), uncut // FIRST_PART)
-        startup, per_request = self._startups.median, max(self._per_request.median, TINY)
+        work, cost = uncut * self.pace, self.cost(slots)
+        if not (uncut and slots.free):
+            return 0
+        share = work / slots.free
+        if share >= ROUND * cost or share - work / slots.all >= cost:
+            return 0
+        parts = min(slots.free, uncut, max(1, int(work / self.startup)))
+        return parts if uncut <= parts * LARGEST else 0
+
+    def usual(self, *, uncut: int, unsettled: int, slots: Slots, elapsed: float, walking: bool) -> int:
+        """A job of a minute, if that is no more than a fair part of what waits: so batches get smaller to the end. But
+        no less than the balanced job of the run as far as it is known. A walk that goes on is taken to be half done,
+        and to be no short one. After it, when batches do get smaller, a bit less is better. And no more than a job of
+        the shortest run that is not one round, while all is guessed."""
+        pace, cost = self.pace, self.cost(slots)
         more = 2 if walking else 1
-        run = elapsed * more + unsettled * per_request / slots
-        fair = uncut * per_request / (SHARES * slots)
-        seconds = min(max(LONG, startup / LOW_SHARE), max(fair, math.sqrt(more * startup * run)))
-        return min(max(1, int(seconds / per_request)), LARGEST)
+        short = ROUND * cost
+        run = max(elapsed * more + unsettled * pace / slots.all, short if walking else 0.0)
+        fair = uncut * pace / (SHARES * slots.all)
+        longest = max(LONG, cost / LOW_SHARE) if self.jobs else math.sqrt(2 * cost * short)
+        seconds = min(longest, max(fair, math.sqrt(more * cost * run)))
+        return min(max(1, int(seconds / pace)), LARGEST)
 
-    # What to say at the end
-
-    def advice(self, *, slots: int, elapsed: float) -> str | None:
-        """A sentence, if a share is over its limit. *slots*: jobs that the fleet ran at once."""
-        startup, tail = self.startup_share(), self.tail_share(elapsed)
-        if startup is None:
-            return None
-        faults = [f"{startup:.0%} of the workers' time was start-up ({STARTUP_LIMIT:.0%} is fine)"]
-        faults = faults if startup > STARTUP_LIMIT else []
-        if tail > TAIL_LIMIT:
-            faults.append(f"for {tail:.0%} of the run a node had nothing left to do ({TAIL_LIMIT:.0%} is fine)")
-        if not faults:
-            return None
-        seconds = math.sqrt(2 * self._startups.median * elapsed)
-        balanced = min(seconds / max(self._per_request.median, TINY), LARGEST)
-        found = " and ".join(faults)
-        if self.fixed is not None:
-            best = max(1, int(float(f"{balanced:.2g}")))
-            better = f"{found}; try DISTRIBUTED_BATCH_SIZE = {best}, or '{AUTO}'"
-            if startup > STARTUP_LIMIT and self.fixed * CLEARLY < min(balanced, self.requests / slots):
-                return f"Batches are too small: {better}"
-            if tail > TAIL_LIMIT and self.requests / self._jobs > balanced * CLEARLY:
-                return f"Batches are too large: {better}"
-        return f"{found[0].upper()}{found[1:]}; batches of another size would hardly help"
+    def best(self, slots: Slots) -> int:
+        """The size that would have been best for all that was measured, had it been known from the beginning."""
+        everything = slots._replace(free=slots.all)
+        if parts := self._parts(self.requests, everything):
+            return -(-self.requests // parts)
+        run = self.requests * self.pace / slots.all
+        return min(max(1, int(math.sqrt(2 * self.cost(slots) * run) / self.pace)), LARGEST)
 
 
 class _ByNode:

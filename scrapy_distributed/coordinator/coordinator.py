@@ -20,7 +20,10 @@ from scrapy_distributed.config.advice import warn_lease, warn_passwords, warn_un
 from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo, where_items_go
+from scrapy_distributed.config.prior import Prior
 from scrapy_distributed.config.told import block, tell
+from scrapy_distributed.config.values import AUTO
+from scrapy_distributed.coordinator import chain
 from scrapy_distributed.coordinator.arguments import arguments_of
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
@@ -75,7 +78,8 @@ class Coordinator:
         self.items_go = items_go
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
         carriers = nodes.carriers(self.ledger.path)
-        self.fleet = Fleet([Member(carrier=carrier, fixed_backlog=self._backlog) for carrier in carriers])
+        late = config.batch_size == AUTO and config.wait and not config.node_backlog
+        self.fleet = Fleet([Member(carrier=carrier, fixed_backlog=self._backlog, late=late) for carrier in carriers])
         self.sessions = Sessions(Jars(crawler))
         self.diverter = self._diverting_side()
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
@@ -87,6 +91,7 @@ class Coordinator:
             intake=self.ledger.intake, bookings=self.ledger.bookings, fleet=self.fleet, config=config, walk=self.walk,
             stats=crawler.stats, idle=lambda: self.dispatcher.idle, send=lambda: self.dispatcher.send_ready(),
             renewed=self.sessions.renewed, clock=clock,
+            prior=Prior.of(crawler.settings, config.worker_settings, self.spider),
         )  # fmt: skip
         self.discoveries = self._finding_side()
         self.diversion = Diversion(
@@ -258,6 +263,7 @@ class Coordinator:
             callbacks=self.diverter.callbacks, items=self.items_go.value,
         )  # fmt: skip
         to_walk = self.ledger.begin(identity, resume=self.config.resume, wait=self.config.wait)
+        self.fleet.were_told(self.ledger.bookings.told())
         if self.keeper is not None:
             self.keeper.begin(self.ledger.run, walk=to_walk)
         self.walk.lost.update({} if to_walk else self.ledger.account.losses().own)  # what is walked again counts again
@@ -292,6 +298,7 @@ class Coordinator:
             raise
         for request in self.diversion.divert():
             yield request
+        self.walk.start_read = True
 
     def _job_template(self, *, version: str) -> JobTemplate:
         return JobTemplate.from_config(
@@ -353,10 +360,11 @@ class Coordinator:
         except Exception:  # the next tick is due all the same
             logger.exception("Closing batches failed, trying again", extra=self._extra)
 
-    def _accepted(self, node: str, attempt: Attempt, receipt: Receipt) -> None:
+    def _accepted(self, node: str, attempt: Attempt, receipt: Receipt, trip: float | None) -> None:
         if self.homecoming is not None:
             self.homecoming.came(attempt)
-        self.cutter.size.job_ended(receipt.stats, receipt.settled.bit_count(), self.cutter.elapsed, node)
+        if self.cutter.job_ended(node, receipt, trip):
+            logger.warning("%s", chain.WORDS, extra=self._extra)
         if receipt.targets:
             self.discoveries.divert()
         self.ending.job_counts(node, receipt)

@@ -8,31 +8,34 @@ from typing import Any
 from scrapy.statscollectors import StatsCollector
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.config.values import AUTO
-from scrapy_distributed.coordinator.batch_size import FIRST, BatchSize
+from scrapy_distributed.config.prior import Prior
+from scrapy_distributed.coordinator.batch_size import BatchSize
+from scrapy_distributed.coordinator.chain import Chain
 from scrapy_distributed.coordinator.open_batch import OpenBatch
+from scrapy_distributed.coordinator.slot_time import SlotTime
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.members import Fleet
 from scrapy_distributed.ledger.sqlite_bookings import Bookings
 from scrapy_distributed.ledger.sqlite_intake import Intake
 from scrapy_distributed.wire.payload import MAX_JSON_BYTES
+from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.session import Session
 
-UNMEASURED = 2  # jobs that a node may hold and has not started, while no job has told how long it took
+START_SECONDS = 2.0  # a start that has been read by then is no walk: what it holds is known when it is shared
 
 
 class Cutter:
     """Cuts the requests of *intake* that are in no batch yet into batches, which are then in *bookings*.
 
     *idle* tells whether a node of *fleet* has nothing to do; *send* gives what is ready to nodes with room; *renewed*
-    tells what has become of a session. Whatever cuts raises ``LedgerUnavailableError`` where the ledger can't be
-    written; what is not cut then stays open.
+    tells what has become of a session; *prior*: how long requests take, as far as settings tell. Whatever cuts raises
+    ``LedgerUnavailableError`` where the ledger can't be written; what is not cut then stays open.
     """
 
     def __init__(
         self, *, intake: Intake, bookings: Bookings, fleet: Fleet, config: Config, walk: Walk, stats: StatsCollector,
         clock: Any, idle: Callable[[], bool], send: Callable[[], None],
-        renewed: Callable[[str], Session | None],
+        renewed: Callable[[str], Session | None], prior: Prior,
     ) -> None:  # fmt: skip
         self.intake = intake
         self.bookings = bookings
@@ -43,23 +46,35 @@ class Cutter:
         self.idle = idle
         self.send = send
         self.renewed = renewed
-        # Where nobody waits for receipts nothing is ever measured.
-        self.size = BatchSize(FIRST if config.batch_size == AUTO and not config.wait else config.batch_size)
+        self.size = BatchSize(config.batch_size, prior)
         self.open_batch = OpenBatch(size=self.size.fixed, max_bytes=MAX_JSON_BYTES // 4, max_age=config.batch_max_age)
-        self.slots = self._count_slots()  # as of the last tick: a fleet may be too large to count at each page
+        self.slots = fleet.slots()  # as of the last tick: a fleet may be too large to count at each page
+        self.slot_time = SlotTime()
+        self.chain = Chain(follows=config.worker_targets == "follow")
         self._diverted = 0  # by this coordinator
-        self._began = clock.seconds()
+        self._began = self._ticked = clock.seconds()
         self._rest_since = 0.0  # since then something waits for a batch of its own
 
     def start(self) -> None:
         """The run's time begins. What an earlier coordinator has left uncut is taken up."""
-        self._began = self.clock.seconds()
+        self._began = self._ticked = self.clock.seconds()
+        self.slots = self.fleet.slots()
         self.open_batch.add(*self.intake.open_batch(), self._began)
 
     def add(self, bodies: list[str]) -> None:
         """What the ledger has as queued now, at once: the open batch counts the same. ``cut`` is to follow."""
+        self.size.prior.note(bodies)
+        if self.walk.over:
+            self.slot_time.found()
         self.open_batch.add(len(bodies), sum(map(len, bodies)), self.clock.seconds())
         self._diverted += len(bodies)
+
+    def job_ended(self, node: str, receipt: Receipt, trip: float | None) -> bool:
+        """*receipt* of a job on *node* counts, which was sent *trip* seconds ago, or had to wait for others of ours.
+        Returns whether a chain is to be told."""
+        self.size.job_ended(receipt.stats, receipt.settled.bit_count(), self.elapsed, node, trip)
+        alone = self._all_out and not any(flight.counts for _, flight in self.fleet.flights())
+        return self.chain.job_ended(receipt.size, found=bool(receipt.targets), alone=alone)
 
     @property
     def elapsed(self) -> float:
@@ -74,25 +89,24 @@ class Cutter:
     # When
 
     def cut(self) -> None:
-        """Close the batches that are full. Without a fixed size the next one is cut off when those before it have been
-        taken: as late as can be, so that what jobs have reported and what is left at the end decide on its size."""
+        """Close the batches that are full. Without a fixed size the next ones are cut off when those before them have
+        been taken: as late as can be, so that what jobs have reported and what is left at the end decide on their
+        size."""
         self._cut(self.open_batch.full)
         if self.open_batch.size is not None:
             if self.open_batch.too_long:
                 self._cut([self.open_batch.count])
             return
-        while self.open_batch.count and (self.open_batch.too_long or self._wanted()):
-            uncut, size = self.open_batch.count, self._next_size()
-            if uncut < size and not (self.open_batch.too_long or self._due()):
+        starting = not (self.walk.start_read or self.walk.over) and self.elapsed < START_SECONDS
+        while self.open_batch.count and (self.open_batch.too_long or (self._wanted() and not starting)):
+            uncut = self.open_batch.count
+            if uncut < self._usual_size() and not (self.open_batch.too_long or self._due()):
                 return
-            rest_is_little = self.walk.over and uncut < 1.5 * size
-            self._cut([uncut if rest_is_little else min(uncut, size)])
+            self._cut([min(uncut, size) for size in self._next_sizes()])
 
     def cut_all(self) -> None:
-        """Close the open batch, full or not; without a fixed size what is due of it."""
-        if self.open_batch.size is None:
-            self.cut()
-        elif self.open_batch.count:
+        """Close the open batch, full or not. Without a fixed size none is closed before it is wanted."""
+        if self.open_batch.size is not None and self.open_batch.count:
             self._cut([self.open_batch.count])
 
     def cut_rest(self) -> None:
@@ -107,51 +121,61 @@ class Cutter:
         if uncut:  # less than a batch of what is to be tried again waits until all has been tried once
             self._rest_since = now
         overdue = self.walk.over and now - self._rest_since >= self.open_batch.max_age
-        all_of_it = not uncut and (self._starving or overdue)
+        all_of_it = not uncut and ((self.walk.over and self.idle() and not self.bookings.ready()) or overdue)
         if all_of_it:
             self.cut_all()
-        if made := self.intake.cut_again(self.open_batch.size or self._next_size(), all_of_it=all_of_it):
+        if made := self.intake.cut_again(self.open_batch.size or self._usual_size(), all_of_it=all_of_it):
             self.stats.inc_value("distributed/batches", made)
             self.send()
 
     def tick(self) -> None:
-        """Once a second: close what has waited for long enough, and note whether a node has nothing to do."""
-        self.slots = self._count_slots()
+        """Once a second: close what has waited for long enough, and note what the slots do."""
+        self.note_slots()
         if self.open_batch.overdue(self.clock.seconds()):
             self.cut_all()
         self.cut_rest()
-        self.size.idle(self._starving, self.elapsed)
+
+    def note_slots(self) -> None:
+        """What they do is taken to be what they have done since the last time."""
+        now = self.clock.seconds()
+        self.slots = self.fleet.slots()
+        self.slot_time.passed(now - self._ticked, self.slots, nothing_left=self._all_out)
+        self._ticked = now
 
     def _wanted(self) -> bool:
-        """Whether a node would take one more: nothing is ready but what waits for another node than its last. As long
-        as the right size is not known, only few wait on the nodes."""
-        if any(last_node is None for _, last_node in self.bookings.ready()):
-            return False
-        waiting = sum(flight.waiting for _, flight in self.fleet.flights()) if not self.size.measured else 0
-        return waiting < UNMEASURED * len(self.fleet.members)
+        """Whether a node would take one more: nothing is ready but what waits for another node than its last."""
+        return not any(last_node is None for _, last_node in self.bookings.ready())
 
     def _due(self) -> bool:
-        """Whether the open batch goes out though it is not full: after the walk only workers may add to it."""
+        """Whether the open batch goes out though it is not full: after the walk only workers may add to it; and while
+        it goes on a slot is idle no longer than what a job costs."""
+        now = self.clock.seconds()
         nothing_added = self.walk.done and self.open_batch.added <= self.walk.done_at
-        return nothing_added or (self.walk.over and self.idle()) or self.open_batch.overdue(self.clock.seconds())
+        wanted = self.walk.over or self.open_batch.waits_since(now, self.size.cost(self.slots))
+        return nothing_added or self.open_batch.overdue(now) or (wanted and self.idle())
 
     @property
-    def _starving(self) -> bool:
-        """Whether all has been found here, a node has nothing to do, and nothing is ready for it."""
-        return self.walk.over and self.idle() and not self.bookings.ready()
+    def _all_out(self) -> bool:
+        """Whether all that has been found, and will be here, is with the nodes."""
+        return self.all_cut and not self.bookings.ready()
 
     # How many
 
-    def _next_size(self) -> int:
-        uncut = self.open_batch.count
-        return self.size.next(
-            uncut=uncut, unsettled=max(uncut, self._diverted - self.size.requests), slots=self.slots,
-            elapsed=self.elapsed, walking=not self.walk.over,
-        )  # fmt: skip
+    def _next_sizes(self) -> list[int]:
+        if self.walk.over:  # then each slot counts
+            self.slots = self.fleet.slots()
+        return self.size.next(**self._known)
 
-    def _count_slots(self) -> int:
-        """Jobs that the fleet runs at once, as far as is known: a node does not tell how many it would."""
-        return max(1, sum(max(1, member.pace.peak_running) for member in self.fleet.members if member.trust.well))
+    def _usual_size(self) -> int:
+        return self.size.usual(**self._known)
+
+    @property
+    def _known(self) -> dict[str, Any]:
+        uncut = self.open_batch.count
+        return {
+            "uncut": uncut, "unsettled": max(uncut, self._diverted - self.size.requests), "slots": self.slots,
+            "elapsed": self.elapsed, "walking": not self.walk.over,
+        }  # fmt: skip
 
     def _cut(self, sizes: list[int]) -> None:
         if not sizes:

@@ -249,7 +249,7 @@ class Ending:
             await self._settle()
         self.discoveries.stop()
         self.cutter.cut_all()
-        self.cutter.size.idle(False, self.cutter.elapsed)
+        self.cutter.note_slots()
         if self.why.stops:
             logger.info("The crawl ends (%s): its jobs are told to, and what they have done is waited for",
                         self.why.reason, extra=self._extra)  # fmt: skip
@@ -288,8 +288,7 @@ class Ending:
                 self._note_end(stored=stored)
                 over = report(
                     self.ledger, self.crawler, reason, targets=str(self.diversion.diverter), wait=self.config.wait,
-                    stored=stored, walked=self.walk.done, batch_size=self.cutter.size, slots=self.cutter.slots,
-                    elapsed=self.cutter.elapsed,
+                    stored=stored, walked=self.walk.done, cutter=self.cutter,
                 )  # fmt: skip
                 if over and self.keeper is not None:
                     self.keeper.ended()

@@ -43,5 +43,9 @@ class OpenBatch:
         """Whether more than *max_bytes* wait, so that something must be cut off though no node can take it yet."""
         return self._bytes >= self.max_bytes
 
+    def waits_since(self, now: float, seconds: float) -> bool:
+        """Whether the first one has waited for so many *seconds*."""
+        return bool(self.count) and now - self._opened >= seconds
+
     def overdue(self, now: float) -> bool:
-        return bool(self.count) and now - self._opened >= self.max_age
+        return self.waits_since(now, self.max_age)

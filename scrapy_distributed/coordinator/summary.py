@@ -8,7 +8,7 @@ from typing import Any
 
 from scrapy.crawler import Crawler
 
-from scrapy_distributed.coordinator.batch_size import BatchSize
+from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.divert.diverter import STAYED
 from scrapy_distributed.ledger.balance import Balance, Losses
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -20,14 +20,13 @@ logger = logging.getLogger(__name__)
 
 def report(
     ledger: Ledger, crawler: Crawler, reason: str, *, targets: str, wait: bool, stored: bool, walked: bool,
-    batch_size: BatchSize, slots: int, elapsed: float,
+    cutter: Cutter,
 ) -> bool:  # fmt: skip
     """End the run in *ledger* if it is over, and tell; returns whether it is.
 
     *reason*: why the crawl closes; *targets*: what was diverted; *wait*: whether it was to wait for the workers;
-    *stored*: whether the feeds have what has come home; *walked*: whether the walk is done; *batch_size*: what was
-    measured of the jobs; *slots*: how many the fleet ran at once; *elapsed*: seconds that this coordinator was at
-    it."""
+    *stored*: whether the feeds have what has come home; *walked*: whether the walk is done; *cutter*: with what was
+    measured of jobs and slots."""
     extra = {"spider": crawler.spider}
     over = stored and ledger.account.end(walked=walked)
     balance = ledger.account.balance()
@@ -36,7 +35,7 @@ def report(
         crawler.stats.set_value(f"distributed/{name}", count)
     worker_stats, left_out = ledger.account.worker_stats()
     _report_worker_stats(crawler, worker_stats, left_out)
-    _report_shares(crawler, batch_size, slots, elapsed, most_of_it=over and 2 * batch_size.requests >= balance.diverted)
+    _report_shares(crawler, cutter, most_of_it=over and 2 * cutter.size.requests >= balance.diverted)
     log = logger.info if balance.holds else logger.critical
     log("Run %s: %s", ledger.run, balance, extra=extra)
     _report_losses(crawler, ledger.account.losses())
@@ -132,12 +131,14 @@ def _report_losses(crawler: Crawler, losses: Losses) -> None:
         logger.warning("%s", line[0].upper() + line[1:], extra={"spider": crawler.spider})
 
 
-def _report_shares(crawler: Crawler, batch_size: BatchSize, slots: int, elapsed: float, *, most_of_it: bool) -> None:
+def _report_shares(crawler: Crawler, cutter: Cutter, *, most_of_it: bool) -> None:
     """*most_of_it*: most of the run was measured, so the shares are those of the run."""
     assert crawler.stats is not None
-    if (share := batch_size.startup_share()) is not None:
+    if (share := cutter.size.startup_share()) is not None:
         crawler.stats.set_value("distributed/startup_share", round(share, 3))
     if most_of_it:
-        crawler.stats.set_value("distributed/tail_share", round(batch_size.tail_share(elapsed), 3))
-        if advice := batch_size.advice(slots=slots, elapsed=elapsed):
+        time = cutter.slot_time
+        crawler.stats.set_value("distributed/poll_share", round(time.share(time.polls), 3))
+        crawler.stats.set_value("distributed/tail_share", round(time.share(time.tail), 3))
+        if advice := time.advice(cutter.size, cutter.slots, cutter.elapsed):
             logger.info("%s", advice, extra={"spider": crawler.spider})

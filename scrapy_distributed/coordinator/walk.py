@@ -34,8 +34,9 @@ class Walk:
     """The crawl of *crawler*, which finds the requests for the fleet. *patterns*: of the reasons of failures that may
     pass; *clock* tells seconds.
 
-    *lost*: what has failed for good, reason to number. *done* (since *done_at*): nothing is left to crawl here; it may
-    go on. *failed*: an error has ended it, so a resumed run walks again.
+    *lost*: what has failed for good, reason to number. *start_read*: the spider's start has given all that it has.
+    *done* (since *done_at*): nothing is left to crawl here; it may go on. *failed*: an error has ended it, so a resumed
+    run walks again.
     """
 
     def __init__(self, crawler: Crawler, *, patterns: Sequence[str], clock: Any) -> None:
@@ -43,7 +44,7 @@ class Walk:
         self.patterns = patterns
         self.clock = clock
         self.lost: Counter[str] = Counter()
-        self.done = self.failed = False
+        self.start_read = self.done = self.failed = False
         self.done_at = 0.0
         self._scheduled: WeakSet[Request] = WeakSet()  # the crawl's own: robots.txt and media are none
         self._refused: WeakSet[Response] = WeakSet()

@@ -39,15 +39,15 @@ class Judge:
 
     *read_targets* checks the targets in the receipt of an attempt (raises ``WireError``); it may take many turns of the
     event loop, and nothing of them is acted on before the attempt is accepted. *harvest*: what brings items home, if
-    they come. *accepted* is told of each attempt that is, with the name of its node; then the targets are in the
-    ledger, to be diverted, and the items in the spool. *stopped_by* tells why a final receipt stops the run, '' if
-    it does not: nothing goes out again after it.
+    they come. *accepted* is told of each attempt that is, with the name of its node and the seconds since it was sent,
+    ``None`` where it had to wait for jobs of ours; then the targets are in the ledger, to be diverted, and the items in
+    the spool. *stopped_by* tells why a final receipt stops the run, '' if it does not: nothing goes out again after it.
     """
 
     def __init__(
         self, *, ledger: Ledger, fleet: Fleet, config: Config, spider: Spider, stats: StatsCollector,
         read_targets: Callable[[Attempt, Receipt], Awaitable[list[Finds]]], harvest: Harvest | None,
-        accepted: Callable[[str, Attempt, Receipt], None], stopped_by: Callable[[Receipt], str],
+        accepted: Callable[[str, Attempt, Receipt, float | None], None], stopped_by: Callable[[Receipt], str],
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self.fleet = fleet
@@ -76,7 +76,7 @@ class Judge:
         settlement = self._settle(member, flight, receipt, brings)
         if isinstance(settlement, Settlement):
             member.delivered_at = now
-            self._accept(member, flight, receipt, settlement)
+            self._accept(member, flight, receipt, settlement, now)
         else:
             reason, blame = settlement
             # The place of the feeds is most often one for all nodes, and refuses for a while: that is no batch's fault,
@@ -202,7 +202,9 @@ class Judge:
         logger.error("Receipt of job %s on %s", flight.job, member.name, exc_info=error, extra=self._extra)
         return Objection(f"its receipt can't be settled: {shortened(f'{type(error).__name__}: {error}')}", Blame.NODE)
 
-    def _accept(self, member: Member, flight: Flight, receipt: Receipt, settlement: Settlement) -> None:
+    def _accept(
+        self, member: Member, flight: Flight, receipt: Receipt, settlement: Settlement, now: float
+    ) -> None:  # fmt: skip
         attempt = flight.attempt
         member.ends(flight)  # not before: what the ledger could not write is tried again
         self.stats.inc_value("distributed/attempts/accepted")
@@ -219,7 +221,7 @@ class Judge:
         if receipt.settled or not receipt.size:
             self.worked(member, Proof.DELIVERS)
         self._ended(flight, settlement.fate, receipt.finish_reason)
-        self.accepted(member.name, attempt, receipt)
+        self.accepted(member.name, attempt, receipt, None if flight.queued else now - flight.sent_at)
 
     def _reject(
         self, member: Member, flight: Flight, reason: str, blame: Blame, now: float, *, alone: bool = False,

@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import median_low
+from typing import NamedTuple
 
 from scrapy_distributed.dispatch.carrier import Carrier
 from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.fleet.node import DaemonStatus
-from scrapy_distributed.fleet.pace import Pace
+from scrapy_distributed.fleet.pace import Pace, Told
 from scrapy_distributed.fleet.trust import Proof, Trust
+
+
+class Slots(NamedTuple):
+    """Those of the nodes that are well: *all*; those that are *free* of our jobs; and those that are *idle*, in which
+    nothing runs as far as we know, for *polls* of which a job of ours waits on its node. *unused*: how many never had a
+    job of ours. *poll*: seconds between two polls of a node's queue, ``None`` where that is not known. *at_once*: all
+    nodes start jobs at once, and tell when one has ended."""
+
+    all: int
+    free: int
+    idle: int = 0
+    polls: int = 0
+    unused: int = 0
+    poll: float | None = None
+    at_once: bool = False
 
 
 @dataclass(kw_only=True, eq=False)
 class Member:
-    """A node in a run: the trust in it, its pace, and what is under way there."""
+    """A node in a run: the trust in it, its pace, and what is under way there. *late*: batches are cut to size when
+    slots are about to be free, so few jobs are bound to it."""
 
     carrier: Carrier
     fixed_backlog: int = 0  # jobs; 0: from its pace
+    late: bool = False
     trust: Trust = field(default_factory=Trust)
     pace: Pace = field(default_factory=Pace)
     flights: dict[str, Flight] = field(default_factory=dict)  # by job id
     delivered_at: float = float("-inf")  # when a job of it was accepted last
     closing: bool = False  # it gets no job any more
+    most_jobs: int = 0  # of ours at once
     passed_until: float = 0.0  # above 0: a job that waited here was given to another, and nothing has moved here since
 
     @property
@@ -32,7 +52,9 @@ class Member:
     # Its flights
 
     def add(self, flight: Flight) -> None:
+        flight.queued = self.jobs >= self.pace.slots
         self.flights[flight.job] = flight
+        self.most_jobs = max(self.most_jobs, self.jobs)
 
     def ends(self, flight: Flight) -> None:
         """It is accepted or rejected."""
@@ -45,6 +67,16 @@ class Member:
         """It never ran, or can't count."""
         del self.flights[flight.job]
         flight.over = True
+
+    @property
+    def jobs(self) -> int:
+        """Of ours that are under way, and count."""
+        return sum(flight.counts for flight in self.flights.values())
+
+    @property
+    def waiting(self) -> int:
+        """Of these, as far as we know, those that it has not started."""
+        return sum(flight.waiting for flight in self.flights.values())
 
     @property
     def trial(self) -> Flight | None:
@@ -67,16 +99,24 @@ class Member:
     def has_room(self) -> bool:
         if self.trust.trouble or self.closing:
             return False
-        waiting = sum(flight.waiting for flight in self.flights.values())
-        # In doubt it gets one job, to see.
-        return waiting < self.backlog if not self.trust.doubt else not waiting and not self.trial
+        if self.trust.doubt:  # it gets one job, to see
+            return not self.waiting and not self.trial
+        return self.waiting < self.backlog and not (self.late and self.jobs >= self._slots_and_next)
+
+    @property
+    def _slots_and_next(self) -> int:
+        """A job for each slot, and one that waits for it: until its node looks for one, or we see that it has ended."""
+        return self.pace.slots * (1 if self.pace.at_once else 2)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether another one should have the next job, if it can: each slot has one."""
+        return self.late and self.jobs >= self.pace.slots
 
     @property
     def idle_slots(self) -> int:
         """Jobs that it could start at once, as far as we know."""
-        if not self.trust.well or self.closing or self.passed_until:
-            return 0
-        if any(flight.waiting for flight in self.flights.values()):
+        if not self.trust.well or self.closing or self.passed_until or self.waiting:
             return 0
         return self.pace.free_slots
 
@@ -138,23 +178,42 @@ class Fleet:
         return next((member for member in self.members if member.carrier.url == url), None)
 
     def take_turn(self, *, avoid: str | None = None) -> Member | None:
-        """The next member with room, in round-robin order; *avoid* only if there is no other. *avoid* is where the
-        batch was before: such a batch is not for trying out a member that has failed."""
+        """The next member with room, in round-robin order, one that is full only if there is no other, and *avoid* only
+        then. *avoid* is where the batch was before: such a batch is not for trying out a member that has failed."""
         in_turn = self.members[self._next :] + self.members[: self._next]
         others_work = any(member.trust.well and member.name != avoid for member in self.members)
-        # One after the other: the next that has room is found sooner than all that have.
-        with_room = (one for one in in_turn if one.has_room and not (avoid and others_work and one.trust.doubt))
-        chosen = None
-        for member in with_room:
-            if member.name != avoid:
-                chosen = member
+        chosen, rank = None, 3
+        for member in in_turn:  # one after the other: the next that has room is found sooner than all that have
+            if not member.has_room or (avoid and others_work and member.trust.doubt):
+                continue
+            its_rank = 2 if member.name == avoid else int(member.is_full)
+            if its_rank < rank and not (its_rank == 2 and others_work):
+                chosen, rank = member, its_rank
+            if not rank:
                 break
-            if not others_work:
-                chosen = chosen or member
         if chosen is None:
             return None
         self._next = (self.members.index(chosen) + 1) % len(self.members)
         return chosen
+
+    def were_told(self, told: Mapping[str, tuple[int | None, float | None]]) -> None:
+        """By URL, slots and seconds between polls of nodes as jobs of earlier runs have told them."""
+        for member in self.members:
+            member.pace.learns(Told(*told.get(member.carrier.url, ())))
+
+    def slots(self) -> Slots:
+        """Counts them; 1 where no node is well."""
+        well = [member for member in self.members if member.trust.well]
+        told = [member.pace.poll for member in well if member.pace.poll is not None]
+        return Slots(
+            all=max(1, sum(member.pace.slots for member in well)),
+            free=sum(max(0, member.pace.slots - member.jobs) for member in well),
+            idle=sum(member.pace.free_slots for member in well),
+            polls=sum(min(member.pace.free_slots, member.waiting) for member in well if member.pace.poll != 0),
+            unused=sum(max(0, (member.pace.known_slots or 0) - member.most_jobs) for member in well),
+            poll=median_low(told) if told else None,
+            at_once=bool(well) and all(member.pace.at_once for member in well),
+        )
 
     def flights(self) -> Iterable[tuple[Member, Flight]]:
         return [(member, flight) for member in self.members for flight in member.flights.values()]

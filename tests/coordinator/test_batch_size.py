@@ -1,18 +1,31 @@
-"""The size of batches: whole runs on a clock of their own, what receipts may claim, and the sentence at the end."""
+"""The size of batches: long runs on a clock of their own, what is shared at once, and what receipts may claim. How
+close whole runs come to the best one: ``test_schedules``."""
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from heapq import heappop, heappush
 from itertools import pairwise
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scrapy.settings import Settings
 
-from scrapy_distributed.coordinator.batch_size import FIRST, LARGEST, BatchSize
+from scrapy_distributed.config.prior import Prior
+from scrapy_distributed.coordinator.batch_size import LARGEST, LONG, POLL, ROUND, START, WAITS, BatchSize
+from scrapy_distributed.dispatch.members import Slots
 
 COLD, WARM = 1.1, 0.1  # seconds of start-up
 FAST, SLOW = 0.002, 0.25 / 16  # seconds a request
+AT_ONCE = 0.0  # between two polls
+PACE = 0.1 / 8  # seconds a request, while nothing is known
+
+
+def sized(setting: int | str = "auto", **settings: object) -> BatchSize:
+    return BatchSize(setting, Prior.of(Settings(settings), {}, None))
 
 
 def job(startup: float, seconds: float) -> dict[str, float]:
@@ -21,50 +34,47 @@ def job(startup: float, seconds: float) -> dict[str, float]:
 
 
 class Run:
-    """A run as the coordinator does it: *slots* that take batches at once, and as many batches that wait for them. A
+    """A run as the coordinator does it: *slots* that start a batch at once, and as many batches that wait for them. A
     job takes up to *jitter* more or less than its share of the time."""
 
     def __init__(
         self, setting: int | str, *, startup: float, request: float, slots: int, requests: int, walk: float,
         jitter: float = 0.1,
     ) -> None:  # fmt: skip
-        self.size = BatchSize(setting)
+        self.size = sized(setting)
         self.sizes: list[int] = []
         random, now, cut, settled = Random(1), 0.0, 0, 0
         waiting: deque[int] = deque()
         running: list[tuple[float, float, float, int]] = []
+        self.idle = 0.0  # seconds of slots for which nothing is left
         while settled < requests:
             now += 0.25
             found = min(requests, int(walk * now))
             while running and running[0][0] <= now:
                 _, began, seconds, count = heappop(running)
                 settled += count
-                self.size.job_ended(job(began, seconds), count, now, "n1")
+                self.size.job_ended(job(began, seconds), count, now, "n1", seconds)
             while (uncut := found - cut) and len(waiting) < slots:
-                count = self.size.next(
-                    uncut=uncut, unsettled=found - settled, slots=slots, elapsed=now, walking=found < requests
-                )
-                if found < requests and uncut < count:
+                sizes = self.size.next(
+                    uncut=uncut, unsettled=found - settled, elapsed=now, walking=found < requests,
+                    slots=Slots(slots, max(0, slots - len(running) - len(waiting)), poll=AT_ONCE),
+                )  # fmt: skip
+                if uncut < sizes[0] and found < requests:
                     break
-                self.sizes.append(uncut if found == requests and uncut < 1.5 * count else min(count, uncut))
-                waiting.append(self.sizes[-1])
-                cut += self.sizes[-1]
+                sizes = [min(uncut, size) for size in sizes]
+                self.sizes += sizes
+                waiting += sizes
+                cut += sum(sizes)
             while waiting and len(running) < slots:
                 count = waiting.popleft()
                 began = startup * random.uniform(1 - jitter, 1 + jitter)
                 seconds = began + count * request * random.uniform(1 - jitter, 1 + jitter)
                 heappush(running, (now + seconds, began, seconds, count))
-            self.size.idle(cut == requests and len(running) < slots, now)
+            self.idle += 0.25 * (slots - len(running)) * (cut == requests)
         self.seconds = now
         share = self.size.startup_share()
         assert share is not None
-        self.startup, self.tail = share, self.size.tail_share(now)
-        self.advice = self.size.advice(slots=slots, elapsed=now)
-
-    @property
-    def worse(self) -> float:
-        """How far the worse of both shares is from its limit; up to 1 both are kept."""
-        return max(self.startup / 0.05, self.tail / 0.10)
+        self.startup, self.tail = share, self.idle / slots / now
 
 
 LONG_RUNS = [
@@ -72,23 +82,21 @@ LONG_RUNS = [
     (COLD, SLOW, 2, 50_000, 20_000), (COLD, SLOW, 12, 500_000, 2_000), (COLD, SLOW, 12, 500_000, 20_000),
     (COLD, SLOW, 1000, 10_000_000, 20_000), (WARM, FAST, 2, 50_000, 2_000), (WARM, FAST, 2, 500_000, 20_000),
     (WARM, FAST, 12, 500_000, 2_000), (WARM, FAST, 12, 500_000, 20_000), (WARM, FAST, 1000, 10_000_000, 20_000),
-    (WARM, SLOW, 2, 5_000, 2_000), (WARM, SLOW, 12, 50_000, 2_000), (WARM, SLOW, 12, 50_000, 20_000),
-    (WARM, SLOW, 1000, 10_000_000, 20_000),
+    (WARM, SLOW, 12, 50_000, 2_000), (WARM, SLOW, 12, 50_000, 20_000), (WARM, SLOW, 1000, 10_000_000, 20_000),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("startup", "request_time", "slots", "requests", "walk"), LONG_RUNS)
 @pytest.mark.parametrize("jitter", [0, 0.1, 0.4])
-def test_a_long_run_keeps_both_limits(
+def test_a_long_run_wastes_little_on_starts_and_at_its_end(
     startup: float, request_time: float, slots: int, requests: int, walk: float, jitter: float
 ) -> None:
     run = Run(
         "auto", startup=startup, request=request_time, slots=slots, requests=requests, walk=walk, jitter=jitter
     )  # fmt: skip
     assert sum(run.sizes) == requests
-    assert run.sizes[0] == FIRST
     assert run.startup <= 0.05
-    assert run.tail <= (0.10 if jitter < 0.4 else 0.13)
+    assert run.tail <= (0.10 if jitter < 0.4 else 0.15)
     assert run.seconds <= 1.15 * max(requests * request_time / slots, requests / walk) + 5
 
 
@@ -98,10 +106,10 @@ def test_a_long_run_keeps_both_limits(
         (COLD, FAST, 2, 5_000, 2_000), (COLD, FAST, 2, 50_000, 2_000), (COLD, FAST, 12, 500_000, 20_000),
         (COLD, SLOW, 2, 5_000, 2_000), (COLD, SLOW, 12, 5_000, 20_000), (COLD, SLOW, 12, 50_000, 20_000),
         (WARM, FAST, 2, 5_000, 20_000), (WARM, FAST, 12, 5_000, 20_000), (WARM, FAST, 12, 50_000, 20_000),
-        (WARM, SLOW, 12, 5_000, 20_000),
+        (WARM, SLOW, 2, 5_000, 2_000), (WARM, SLOW, 12, 5_000, 20_000),
     ],
 )  # fmt: skip
-def test_a_run_too_short_for_both_is_not_slower_than_with_the_default(
+def test_a_short_run_is_not_slower_than_with_a_thousand(
     startup: float, request_time: float, slots: int, requests: int, walk: float
 ) -> None:
     what = {"startup": startup, "request": request_time, "slots": slots, "requests": requests, "walk": walk}
@@ -122,57 +130,157 @@ def test_the_same_measurements_give_the_same_sizes() -> None:
     assert first.sizes == second.sizes
 
 
-def following(size: BatchSize, **known: float) -> int:
-    """The next size in the middle of a run that is an hour old, with plenty to do."""
-    usual = {"uncut": 10**6, "unsettled": 10**6, "slots": 4, "elapsed": 3600.0, "walking": True}
-    return size.next(**(usual | known))  # type: ignore[arg-type]
+# What a job costs
 
 
-def measured(*jobs: tuple[float, float, int], setting: int | str = "auto") -> BatchSize:
+def measured(*jobs: tuple[float, float, int], setting: int | str = "auto", wait: float = 0.0) -> BatchSize:
     """*jobs*: start-up seconds, seconds, requests."""
-    size = BatchSize(setting)
+    size = sized(setting)
     for startup, seconds, requests in jobs:
-        size.job_ended(job(startup, seconds), requests, 3600.0, "n1")
+        size.job_ended(job(startup, seconds), requests, 3600.0, "n1", seconds + wait)
     return size
 
 
+SCRAPYD = Slots(4, 4)
+
+
+def test_what_a_job_costs_is_guessed_until_one_was_measured() -> None:
+    assert sized().cost(SCRAPYD) == START + POLL / 2 == 3.5
+    assert sized().cost(SCRAPYD._replace(poll=0.5)) == 3.5
+    assert sized().cost(SCRAPYD._replace(poll=20.0)) == START + 10
+    assert sized().cost(SCRAPYD._replace(at_once=True)) == START
+    assert sized(AUTOTHROTTLE_ENABLED=True).cost(SCRAPYD._replace(at_once=True)) == START + 10
+
+
+def test_then_it_is_its_start_and_the_least_that_one_has_waited_of_late() -> None:
+    """Others may have waited behind jobs of others. But no less than half of the time between two polls."""
+    size = measured(*[(1, 11, 100)] * 3, wait=0.1)
+    assert size.cost(SCRAPYD) == pytest.approx(1.1)
+    assert size.cost(SCRAPYD._replace(poll=5.0)) == 3.5
+    for _ in range(WAITS):
+        size.job_ended(job(1, 11), 100, 3600.0, "n1", 17.0)
+    assert size.cost(SCRAPYD) == 7
+
+
+@pytest.mark.parametrize("trip", [None, 4.0], ids=["it was queued", "it was sent before this coordinator has begun"])
+def test_not_every_job_tells_how_long_one_waits(trip: float | None) -> None:
+    size = sized()
+    size.job_ended(job(1, 11), 100, 3600.0, "n1", trip)
+    assert size.cost(SCRAPYD) == 1 + POLL / 2
+
+
+# One round
+
+
+def following(size: BatchSize, *, walking: bool = True, **known: float) -> list[int]:
+    """The next sizes in the middle of a run that is an hour old, with plenty to do on four slots that are busy."""
+    slots = {name: known.pop(name, None) for name in ("free", "poll")}
+    usual = {"uncut": 10**6, "unsettled": 10**6, "elapsed": 3600.0}
+    return size.next(
+        **(usual | known), walking=walking, slots=Slots(4, int(slots["free"] or 0), poll=slots["poll"])  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
 def test_a_fixed_size_is_what_it_is() -> None:
-    assert following(measured((1, 2, 10), setting=7)) == 7
+    assert following(measured((1, 2, 10), setting=7)) == [7]
+    assert following(sized(7), walking=False, uncut=20, free=4) == [7]
 
 
-def test_the_first_batches_are_modest_and_no_drops_in_the_ocean() -> None:
-    assert following(BatchSize("auto"), uncut=0) == FIRST
-    assert following(BatchSize("auto"), uncut=FIRST) == FIRST
-    assert following(BatchSize("auto"), uncut=64_000) == 1000
+@given(uncut=st.integers(1, 1000), free=st.integers(1, 4))
+def test_what_is_short_is_shared_evenly_by_the_slots_that_are_free(uncut: int, free: int) -> None:
+    sizes = following(sized(), walking=False, uncut=uncut, free=free, elapsed=1.0)
+    assert sum(sizes) == uncut
+    assert max(sizes) - min(sizes) <= 1
+    assert len(sizes) == min(free, max(1, int(uncut * PACE / START)))
+
+
+def test_no_share_is_smaller_than_a_start_is_worth() -> None:
+    """A start costs as much as crawling so many pages; where it is cheap a batch may be one request."""
+    assert following(sized(), walking=False, uncut=100, free=4) == [100]
+    assert following(sized(), walking=False, uncut=160, free=4) == [80, 80]
+    assert following(sized(DOWNLOAD_DELAY=2), walking=False, uncut=4, free=4) == [1, 1, 1, 1]
+    assert following(measured((0.05, 1.05, 10)), walking=False, uncut=4, free=4) == [1, 1, 1, 1]
+
+
+def test_what_is_long_is_not_shared_at_once() -> None:
+    just = int(ROUND * 3.5 * 4 / PACE)
+    assert following(sized(), walking=False, uncut=just - 4, free=4, poll=POLL) == [(just - 4) // 4] * 4
+    assert len(following(sized(), walking=False, uncut=just, free=4, poll=POLL)) == 1
+
+
+def test_a_free_slot_waits_for_busy_ones_only_where_these_would_save_more_than_a_round_costs() -> None:
+    """Three are busy. Together they would have done it in a quarter of the time."""
+    little, much = int(3.5 / 0.75 / PACE) - 1, int(3.5 / 0.75 / PACE) + 1
+    assert following(sized(), walking=False, uncut=little, free=1, elapsed=10.0) == [little]
+    assert sum(following(sized(), walking=False, uncut=4 * much, unsettled=4 * much, free=1, elapsed=10.0)) < 4 * much
+
+
+def test_while_the_walk_goes_on_nobody_knows_what_there_is_to_share() -> None:
+    assert len(following(sized(), uncut=600, free=4)) == 1
+
+
+def test_a_share_is_no_longer_than_a_batch_may_be() -> None:
+    fast = measured((1, 1.02, 10_000))
+    assert max(following(fast, walking=False, uncut=10**6, free=4, elapsed=1.0)) <= LARGEST
+
+
+# Else
+
+
+def test_the_first_batch_of_a_walk_is_that_of_a_run_of_some_length() -> None:
+    """The balanced job for ten times what a job costs."""
+    seconds = math.sqrt(2 * 3.5 * 35)
+    assert following(sized(), uncut=0, unsettled=0, elapsed=0.0) == [int(seconds / PACE)] == [1252]
+    assert following(sized(DOWNLOAD_DELAY=1), uncut=0, unsettled=0, elapsed=0.0) == [int(seconds / 1.218)]
+
+
+def test_while_all_is_guessed_no_batch_is_larger() -> None:
+    for walking in (True, False):
+        assert following(sized(), walking=walking) == [1252]
 
 
 def test_a_job_of_a_minute_is_long_enough() -> None:
-    assert following(measured((1, 11, 100))) == 600
+    assert following(measured((1, 11, 100))) == [LONG / 0.1]
 
 
-def test_where_starts_are_slow_jobs_are_longer() -> None:
-    assert following(measured((6, 16, 100))) == 2000
+def test_where_jobs_cost_much_they_are_longer() -> None:
+    assert following(measured((6, 16, 100))) == [2000]
+    assert following(measured((1, 11, 100), wait=5)) == [2000]
 
 
 def test_what_is_left_is_shared() -> None:
-    assert following(measured((1, 11, 100)), uncut=2400, unsettled=2400, elapsed=100.0, walking=False) == 300
+    assert following(measured((1, 11, 100)), uncut=2400, unsettled=2400, elapsed=100.0, walking=False) == [300]
 
 
-def test_the_last_batches_are_not_too_small() -> None:
-    """The geometric mean of start-up and run: 1 s and 100 s."""
-    assert following(measured((1, 11, 100)), uncut=1, unsettled=0, elapsed=100.0, walking=False) == 100
+def test_the_last_batches_are_not_too_small_and_a_small_rest_goes_with_the_last_one() -> None:
+    """The geometric mean of what a job costs and of the run: 1 s and 100 s."""
+    left = measured((1, 11, 100))
+    assert left.usual(uncut=1, unsettled=0, slots=Slots(4, 0, poll=0), elapsed=100.0, walking=False) == 100
+    assert following(left, uncut=149, unsettled=0, elapsed=100.0, walking=False) == [149]
+    assert following(left, uncut=151, unsettled=0, elapsed=100.0, walking=False) == [100]
+
+
+def test_the_best_size_is_known_afterwards() -> None:
+    slots = Slots(4, 0, poll=AT_ONCE)
+    assert measured(*[(1, 6, 50)] * 3).best(slots) == 38
+    assert measured(*[(1, 101, 1000)] * 100).best(slots) == int(math.sqrt(2 * 2500) / 0.1)
+
+
+# Lies
 
 
 @pytest.mark.parametrize("lie", [(1e-9, 1e-9, 10**6), (3000, 3600, 1), (1e-9, 3600, 1)])
 def test_a_few_receipts_that_lie_change_little(lie: tuple[float, float, int]) -> None:
     honest = [(1 + number / 100, 11 + number / 50, 100) for number in range(30)]
-    size = following(measured(*honest, *[lie] * 29))
-    assert 0.8 < size / following(measured(*honest)) < 1.25
+    (size,), (truth,) = following(measured(*honest, *[lie] * 29)), following(measured(*honest))
+    assert 0.8 < size / truth < 1.25
 
 
 @pytest.mark.parametrize("lie", [(1e-300, 1e-300, 10**6), (3600, 3600, 1), (1e-300, 3600, 1), (1e-300, 1e-300, 1)])
-def test_if_all_receipts_lie_a_batch_is_a_batch_still(lie: tuple[float, float, int]) -> None:
-    assert 1 <= following(measured(*[lie] * 200)) <= LARGEST
+@pytest.mark.parametrize("free", [0, 4])
+def test_if_all_receipts_lie_a_batch_is_a_batch_still(lie: tuple[float, float, int], free: int) -> None:
+    for walking in (True, False):
+        assert all(1 <= size <= LARGEST for size in following(measured(*[lie] * 200), free=free, walking=walking))
 
 
 @pytest.mark.parametrize(
@@ -183,87 +291,29 @@ def test_if_all_receipts_lie_a_batch_is_a_batch_still(lie: tuple[float, float, i
     ],
 )  # fmt: skip
 def test_what_can_not_be_is_left_out(stats: dict[str, float]) -> None:
-    size = BatchSize("auto")
-    size.job_ended(stats, 10, 3600.0, "n1")
+    size = sized()
+    size.job_ended(stats, 10, 3600.0, "n1", 9.0)
     assert size.startup_share() is None
-    assert size.requests == 0
-    assert following(size, uncut=0) == FIRST
+    assert (size.requests, size.pace, size.cost(SCRAPYD)) == (0, PACE, 3.5)
 
 
 def test_a_job_without_a_request_says_nothing_of_requests() -> None:
     assert measured((1, 2, 0)).startup_share() is None
 
 
-def test_the_shares_are_of_the_time_of_all() -> None:
-    size = measured((1, 4, 10), (2, 16, 10))
-    assert size.startup_share() == 3 / 20
-    assert size.tail_share(0) == 0
-    for idle, elapsed in ((False, 10), (True, 20), (True, 22), (False, 24), (False, 30), (True, 39), (False, 40)):
-        size.idle(idle, elapsed)
-    assert size.tail_share(40) == 5 / 40
-
-
-def advice(setting: int | str, *jobs: tuple[float, float, int], tail: float = 0, seconds: float = 1000) -> str | None:
-    """For 2 slots; *tail*: seconds."""
-    size = measured(*jobs, setting=setting)
-    size.idle(True, seconds - tail)
-    size.idle(False, seconds)
-    return size.advice(slots=2, elapsed=seconds)
-
-
-def test_if_both_shares_are_fine_nothing_is_said() -> None:
-    assert advice(1000, (1, 21, 1000), tail=100) is None
-    assert advice(1000) is None
-
-
-def test_batches_that_are_too_small() -> None:
-    assert advice(50, *[(1, 2, 50)] * 500) == (
-        "Batches are too small: 50% of the workers' time was start-up (5% is fine);"
-        " try DISTRIBUTED_BATCH_SIZE = 2200, or 'auto'"
-    )
-
-
-def test_batches_that_are_too_large() -> None:
-    assert advice(5000, (1, 501, 5000), (1, 501, 5000), tail=300) == (
-        "Batches are too large: for 30% of the run a node had nothing left to do (10% is fine);"
-        " try DISTRIBUTED_BATCH_SIZE = 450, or 'auto'"
-    )
-
-
-@pytest.mark.parametrize(
-    ("setting", "jobs", "tail"),
-    [
-        ("auto", [(1, 2, 50)] * 500, 0),  # it did what it could
-        (1000, [(1, 2, 50)], 0),  # there were no more requests
-        (2200, [(1, 2, 50)] * 500, 0),  # batches were cut, as an argument is only so long
-    ],
-)
-def test_another_size_is_not_asked_for_where_it_would_not_help(
-    setting: int | str, jobs: list[tuple[float, float, int]], tail: float
-) -> None:
-    assert advice(setting, *jobs, tail=tail) == (
-        "50% of the workers' time was start-up (5% is fine); batches of another size would hardly help"
-    )
-
-
-def test_a_run_that_is_short_is_not_told_to_change() -> None:
-    """Both are over their limits, and the size is the one that keeps them as far from these."""
-    assert advice(60, (1, 7, 60), (1, 7, 60), tail=3, seconds=18) == (
-        "14% of the workers' time was start-up (5% is fine) and for 17% of the run a node had nothing left to do"
-        " (10% is fine); batches of another size would hardly help"
-    )
+def test_the_share_is_of_the_time_of_all() -> None:
+    assert measured((1, 4, 10), (2, 16, 10)).startup_share() == 3 / 20
 
 
 @pytest.mark.parametrize("honest", [1, 2, 5])
 @pytest.mark.parametrize("lie", [98.0, 1e-9])
 def test_one_node_that_lies_does_not_decide_for_all(honest: int, lie: float) -> None:
     """It answers first and most often; of two nodes nobody knows which one lies, so the faster one is believed."""
-    size = BatchSize("auto")
-    truth = BatchSize("auto")
+    size, truth = sized(), sized()
     for _ in range(100):
-        size.job_ended(job(1.0, 1.0 + 10 * lie), 10, 3600.0, "liar")
+        size.job_ended(job(1.0, 1.0 + 10 * lie), 10, 3600.0, "liar", 1.0 + 10 * lie)
     for number in range(honest):
         for one in (size, truth):
-            one.job_ended(job(1.0, 11.0), 1000, 3600.0, f"n{number}")
+            one.job_ended(job(1.0, 11.0), 1000, 3600.0, f"n{number}", 11.0)
     if honest > 1 or lie > 1:
-        assert following(size) == following(truth) == 6000
+        assert following(size) == following(truth) == [6000]

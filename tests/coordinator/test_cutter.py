@@ -21,18 +21,21 @@ from taker import Taker
 from twisted.internet.task import Clock
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.coordinator.batch_size import FIRST
+from scrapy_distributed.config.prior import Prior
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
-from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.dispatch.members import Fleet
 from scrapy_distributed.errors import LedgerUnavailableError
+from scrapy_distributed.fleet.pace import Told
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.ledger.sums import MOST_STATS
 from scrapy_distributed.wire import payload
 from scrapy_distributed.wire.payload import decode_payload
+
+FULL = 1252  # requests of a batch, while the walk goes on and nothing is measured: 15.6 s at 12.5 ms
+COST = 3.5  # seconds: what a job costs then
 
 
 class Plain(Spider):
@@ -44,14 +47,17 @@ class Rig:
 
     def __init__(self, path: Path, **settings: Any) -> None:
         given = {"BATCH_SIZE": "auto", **settings}
-        self.crawler: Crawler = get_crawler(Plain, {f"DISTRIBUTED_{name}": str(value) for name, value in given.items()})
+        delay = given.pop("DOWNLOAD_DELAY", 0)
+        ours = {f"DISTRIBUTED_{name}": str(value) for name, value in given.items()}
+        self.crawler: Crawler = get_crawler(Plain, {**ours, "DOWNLOAD_DELAY": delay})
         self.crawler.spider = Plain.from_crawler(self.crawler)
         assert self.crawler.stats is not None
         self.clock = Clock()
         self.ledger = Ledger(path)
-        self.taker = Taker(self.ledger)
         self.member = idle_member(1)
+        self.taker = Taker(self.ledger, self.member)
         self.walk = Walk(self.crawler, patterns=(), clock=self.clock)
+        self.walk.start_read = True
         self.cutter = Cutter(
             intake=self.ledger.intake,
             bookings=self.ledger.bookings,
@@ -63,6 +69,7 @@ class Rig:
             idle=lambda: self.taker.idle,
             send=self.taker.send_ready,
             renewed=lambda session: None,
+            prior=Prior.of(self.crawler.settings, {}, None),
         )
         self.ledger.begin(IDENTITY, resume=True)
         self.cutter.start()
@@ -95,7 +102,8 @@ class Rig:
         stats = {"distributed/startup_seconds": startup, "distributed/job_seconds": seconds}
         final = receipt(attempt, stats=stats)
         self.ledger.verdicts.settle(attempt, final, max_attempts=1)
-        self.cutter.size.job_ended(final.stats, attempt.size, self.cutter.elapsed, "n1")
+        self.member.forget(self.member.flights[attempt.job])
+        self.cutter.job_ended("n1", final, seconds)
 
 
 Start = Callable[..., Rig]
@@ -168,123 +176,138 @@ def test_what_the_ledger_can_not_cut_stays_open(start: Start) -> None:
     assert (rig.cutter.open_batch.count, queued(rig.ledger)) == (1, ['"http://a/4"'])
 
 
-def test_where_nobody_waits_for_receipts_the_size_is_fixed(start: Start) -> None:
-    rig = start(WAIT=False)
-    rig.find(range(3 * FIRST))
+@pytest.mark.parametrize(("delay", "size"), [(0, FULL), (0.5, 25)])
+def test_where_nobody_waits_for_receipts_the_size_is_what_the_settings_say(
+    start: Start, delay: float, size: int
+) -> None:
+    rig = start(WAIT=False, DOWNLOAD_DELAY=delay)
+    rig.find(range(3 * size))
     rig.take(9)
-    assert rig.sizes == [FIRST] * 3
+    rig.cutter.tick()
+    assert rig.sizes == [size] * 3
 
 
 def test_a_batch_is_cut_off_when_those_before_it_are_taken(start: Start) -> None:
     rig = start()
-    rig.find(range(5 * FIRST))
+    rig.find(range(4 * FULL))
     assert len(rig.ledger.bookings.ready()) == 1
-    assert len(queued(rig.ledger)) == 4 * FIRST
+    assert len(queued(rig.ledger)) == 3 * FULL
     rig.take(2)
     rig.cutter.tick()
-    assert rig.sizes == [FIRST, FIRST]
+    assert rig.sizes == [FULL, FULL]
     assert len(rig.ledger.bookings.ready()) == 1
-    assert len(queued(rig.ledger)) == 2 * FIRST
-    assert states(rig.ledger) == {"diverted": 5 * FIRST, "queued": 3 * FIRST, "in_flight": 2 * FIRST}
+    assert len(queued(rig.ledger)) == FULL
+    assert states(rig.ledger) == {"diverted": 4 * FULL, "queued": 2 * FULL, "in_flight": 2 * FULL}
 
 
 def test_a_batch_that_waits_for_another_node_holds_up_none(start: Start) -> None:
     rig = start()
     rig.taker.room = 1
-    rig.find(range(FIRST))
+    rig.find(range(FULL))
     rig.ledger.verdicts.unsent(rig.taker.attempts[0], "the node was full")  # ready, and not for n1
-    rig.find(range(FIRST, 2 * FIRST))
+    rig.find(range(FULL, 2 * FULL))
     assert [last for _, last in rig.ledger.bookings.ready()] == ["n1", None]
 
 
 def test_what_jobs_report_makes_the_size(start: Start) -> None:
     rig = start()
     rig.taker.room = 2
-    rig.find(range(60 * FIRST))
+    rig.find(range(40_000))
     rig.clock.advance(1000)
-    rig.settle(rig.taker.attempts[0], 1, 51)  # 50 ms a request
+    first = rig.taker.attempts[0]
+    rig.settle(first, 1, 1 + 0.05 * first.size)
     rig.take(9)
     rig.cutter.tick()
     assert rig.sizes[3:] == [1200] * 8  # a minute each
 
 
-def test_while_nothing_is_measured_few_wait_on_a_node(start: Start) -> None:
+def test_a_start_that_is_read_at_once_is_shared_as_a_whole(start: Start) -> None:
     rig = start()
-    rig.taker.room = 2
-    rig.find(range(2 * FIRST))
-    flights = [Flight(attempt=attempt, sent_at=0, evidence=0) for attempt in rig.taker.attempts]
-    rig.member.flights = {flight.attempt.job: flight for flight in flights}
-    rig.find(range(2 * FIRST, 4 * FIRST))
-    assert rig.ledger.bookings.ready() == []
-    flights[0].started = True
+    rig.walk.start_read = False
+    rig.taker.room = 9
+    rig.find(range(FULL))
+    rig.clock.advance(1.9)
     rig.cutter.tick()
-    assert len(rig.ledger.bookings.ready()) == 1
-    rig.take(9)
-    flights[0].started = False
-    rig.clock.advance(1000)
-    rig.settle(rig.taker.attempts[0], 1, 1.02)
-    rig.walk.done = True
-    rig.cutter.tick()
-    assert sum(rig.sizes) == 4 * FIRST
+    rig.find(range(FULL, 2 * FULL))
+    assert rig.sizes == []
+    rig.walk.start_read = True
+    rig.end_of_walk()
+    assert rig.sizes == [FULL, FULL]
 
 
-def test_while_the_walk_goes_on_a_batch_is_full_or_has_waited(start: Start) -> None:
-    rig = start(BATCH_MAX_AGE=30)
-    rig.taker.room, rig.taker.idle = 9, True
-    rig.find(range(FIRST - 1))
-    rig.clock.advance(29.9)
+def test_a_start_that_takes_long_is_a_walk(start: Start) -> None:
+    rig = start()
+    rig.walk.start_read = False
+    rig.taker.room = 9
+    rig.find(range(FULL + 1))
+    rig.clock.advance(2.0)
+    rig.cutter.tick()
+    assert rig.sizes == [FULL]
+
+
+@pytest.mark.parametrize(
+    ("idle", "most", "seconds"),
+    [(False, 30, 30), (True, 30, COST), (True, 3, 3)],
+    ids=["the oldest is old", "a slot is idle", "a slot is idle, and older is too old"],
+)
+def test_while_the_walk_goes_on_a_batch_is_full_or_has_waited(
+    start: Start, idle: bool, most: float, seconds: float
+) -> None:
+    rig = start(BATCH_MAX_AGE=most)
+    rig.taker.room, rig.taker.idle = 9, idle
+    rig.find(range(FULL - 1))
+    rig.clock.advance(seconds - 0.1)
     rig.cutter.tick()
     assert rig.sizes == []
     rig.clock.advance(0.1)
     rig.cutter.tick()
-    assert rig.sizes == [FIRST - 1]
+    assert rig.sizes == [FULL - 1]
 
 
-def test_at_the_end_of_the_walk_the_open_batch_goes_out(start: Start) -> None:
+def test_at_the_end_of_the_walk_what_is_left_is_shared_by_free_slots(start: Start) -> None:
     rig = start()
     rig.taker.room = 9
-    rig.find(range(3 * FIRST - 1))
-    assert rig.sizes == [FIRST, FIRST]
+    rig.find(range(FULL - 1))
+    assert rig.sizes == []
     rig.end_of_walk()
-    assert rig.sizes == [FIRST, FIRST, FIRST - 1]
+    assert rig.sizes == [626, 625]
+
+
+def test_slots_that_were_told_meanwhile_count(start: Start) -> None:
+    rig = start()
+    rig.taker.room = 9
+    rig.find(range(FULL - 1))
+    rig.member.pace.learns(Told(4, 5.0))
+    rig.end_of_walk()
+    assert rig.sizes == [313, 313, 313, 312]
 
 
 def test_after_the_walk_what_workers_find_waits_for_a_node_that_has_nothing_to_do(start: Start) -> None:
     rig = start()
     rig.taker.room = 9
-    rig.find(range(FIRST))
+    rig.find(range(FULL))
     rig.end_of_walk()
     rig.clock.advance(1)
-    rig.find(range(FIRST, FIRST + 5))
+    rig.find(range(FULL, FULL + 5))
     rig.end_of_walk()
-    assert rig.sizes == [FIRST]
+    assert rig.sizes == [FULL]
     rig.taker.idle = True
     rig.end_of_walk()
-    assert rig.sizes == [FIRST, 5]
-
-
-def test_after_the_walk_a_small_rest_goes_with_the_last_batch(start: Start) -> None:
-    rig = start()
-    rig.find(range(FIRST))
-    rig.find(range(FIRST, FIRST + FIRST * 4 // 3))
-    rig.end_of_walk()
-    rig.take(9)
-    rig.cutter.tick()
-    assert rig.sizes == [FIRST, FIRST * 4 // 3]
+    assert rig.sizes == [FULL, 5]
 
 
 def test_what_is_not_cut_is_kept_and_taken_up_again(start: Start) -> None:
     rig = start()
     rig.taker.room = 1
-    rig.find(range(5 * FIRST))
+    rig.find(range(4 * FULL))
     rig = start()
-    assert rig.cutter.open_batch.count == 3 * FIRST
+    assert rig.cutter.open_batch.count == 2 * FULL
     rig.take(9)
     rig.walk.done = True
     rig.taker.idle = True
     rig.cutter.tick()
-    assert sum(rig.sizes) == 4 * FIRST
-    assert states(rig.ledger) == {"diverted": 5 * FIRST, "in_flight": 5 * FIRST}
+    assert sum(rig.sizes) == 3 * FULL
+    assert states(rig.ledger) == {"diverted": 4 * FULL, "in_flight": 4 * FULL}
 
 
 def test_too_much_to_hold_is_cut_off_though_no_node_takes_it(start: Start) -> None:
@@ -299,7 +322,7 @@ def test_too_much_to_hold_is_cut_off_though_no_node_takes_it(start: Start) -> No
 def test_what_is_to_be_tried_again_comes_after_what_was_not_tried(start: Start) -> None:
     rig = start()
     rig.taker.room = 1
-    rig.find(range(2 * FIRST))
+    rig.find(range(2 * FULL))
     rig.end_of_walk()
     attempt = rig.taker.attempts[0]
     final = receipt(attempt, failed={"timeout": [0]}, again=1)
@@ -315,16 +338,36 @@ def test_what_is_to_be_tried_again_comes_after_what_was_not_tried(start: Start) 
     assert rig.crawler.stats.get_value("distributed/batches") == 3
 
 
-def test_the_tail_is_the_time_in_which_a_node_has_nothing_to_do(start: Start) -> None:
+def test_what_slots_do_is_noted_each_second(start: Start) -> None:
+    rig = start()
+    rig.member.pace.learns(Told(2, 5.0))
+    rig.taker.room = 1
+    rig.find(range(FULL))
+    rig.clock.advance(1)
+    rig.cutter.tick()
+    (flight,) = rig.member.flights.values()
+    flight.runs(1)
+    rig.member.pace.running = 1
+    rig.walk.done = True
+    rig.clock.advance(3)
+    rig.cutter.note_slots()
+    time = rig.cutter.slot_time
+    assert (time.total, time.polls, time.tail, time.alone) == (8, 1, 3, 3)
+    rig.find(range(FULL, FULL + 5))
+    assert (time.links, time.tail, time.alone) == (3, 0, 0)
+
+
+def test_a_chain_is_told(start: Start) -> None:
     rig = start()
     rig.taker.room, rig.taker.idle = 9, True
-    rig.find(range(FIRST))
-    for over in (False, True, True):
-        rig.walk.done = over
-        rig.cutter.tick()
-        rig.clock.advance(10)
-    rig.cutter.size.idle(False, rig.cutter.elapsed)
-    assert rig.cutter.size.tail_share(rig.cutter.elapsed) == 20 / 30
+    rig.walk.done = True
+    told = []
+    for number in range(4):
+        rig.find(range(number, number + 1))
+        flight = rig.member.flights[rig.taker.attempts[-1].job]
+        rig.member.forget(flight)
+        told.append(rig.cutter.job_ended("n1", receipt(flight.attempt, targets=("x",)), 1.0))
+    assert told == [False, False, True, False]
 
 
 @pytest.mark.parametrize(("seen", "told"), [(range(10), True), (range(4), False)], ids=["most of the run", "its end"])
@@ -335,19 +378,22 @@ def test_only_of_a_run_that_was_looked_after_it_is_said_how_large_batches_should
     rig.taker.room = 10
     rig.find(range(10))
     rig.ledger.intake.walked()
-    rig.clock.advance(100)
+    rig.clock.advance(20)
+    rig.cutter.note_slots()
     for number, attempt in enumerate(rig.taker.attempts):
         rig.settle(attempt, *((1, 2) if number in seen else (0, 0)))
     caplog.set_level("INFO")
     report(
         rig.ledger, rig.crawler, "finished", targets="", wait=True, stored=True, walked=True,
-        batch_size=rig.cutter.size, slots=1, elapsed=100.0,
+        cutter=rig.cutter,
     )  # fmt: skip
     stats = rig.crawler.stats
     assert stats is not None
     assert stats.get_value("distributed/startup_share") == 0.5
     assert stats.get_value("distributed/tail_share") == (0.0 if told else None)
-    assert any("Batches are too small: 50%" in message for message in caplog.messages) is told
+    assert stats.get_value("distributed/poll_share") == (0.5 if told else None)
+    sentence = "Batches are too small: starts and waits of 10 jobs took 10 s: try DISTRIBUTED_BATCH_SIZE = 5, or 'auto'"
+    assert (sentence in caplog.messages) is told
 
 
 def test_stats_that_are_in_no_sum_are_told(start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -359,7 +405,7 @@ def test_stats_that_are_in_no_sum_are_told(start: Start, caplog: pytest.LogCaptu
         rig.ledger.verdicts.settle(attempt, receipt(attempt, stats=stats), max_attempts=1)
     report(
         rig.ledger, rig.crawler, "finished", targets="", wait=True, stored=True, walked=True,
-        batch_size=rig.cutter.size, slots=1, elapsed=1.0,
+        cutter=rig.cutter,
     )  # fmt: skip
     stats_of = rig.crawler.stats
     assert stats_of is not None
@@ -377,7 +423,7 @@ def test_what_jobs_had_to_crawl_themselves_is_told(start: Start, caplog: pytest.
         rig.ledger.verdicts.settle(attempt, receipt(attempt, stats=stats), max_attempts=1)
     report(
         rig.ledger, rig.crawler, "finished", targets="", wait=True, stored=True, walked=True,
-        batch_size=rig.cutter.size, slots=1, elapsed=1.0,
+        cutter=rig.cutter,
     )  # fmt: skip
     (told,) = [record for record in caplog.records if "by the jobs that found them" in record.getMessage()]
     assert told.levelname == "INFO"
@@ -395,8 +441,8 @@ def test_a_batch_that_can_not_be_packed_stays_open(start: Start, monkeypatch: py
     with monkeypatch.context() as patched:
         patched.setattr(payload, "encode_payload", fail)
         with pytest.raises(MemoryError):
-            rig.find(range(2 * FIRST))
-    assert rig.cutter.open_batch.count == len(queued(rig.ledger)) == 2 * FIRST
+            rig.find(range(2 * FULL))
+    assert rig.cutter.open_batch.count == len(queued(rig.ledger)) == 2 * FULL
     rig.cutter.cut()
-    assert rig.sizes == [FIRST, FIRST]
+    assert rig.sizes == [FULL, FULL]
     assert (queued(rig.ledger), rig.cutter.open_batch.count) == ([], 0)

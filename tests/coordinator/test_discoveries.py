@@ -105,7 +105,7 @@ async def test_many_finds_leave_time_for_others(start: Started) -> None:
     finds = await coordinator.discoveries.read(taker.attempts[0], final)
     assert len(queued(coordinator.ledger)) == 0  # nothing of it counts yet
     coordinator.ledger.verdicts.settle(taker.attempts[0], final, max_attempts=1, found=finds)
-    coordinator._accepted("n1", taker.attempts[0], final)
+    coordinator._accepted("n1", taker.attempts[0], final, 1.0)
     while coordinator.discoveries.waits:
         await deferLater(reactor, 0.001)
     looker.stop()
@@ -124,7 +124,7 @@ def test_what_was_found_and_not_diverted_is_kept_for_the_next_start(start: Start
     finds = [Finds.of(coordinator.diverter.found(decode_requests(payload, coordinator.spider), b"job"))
              for payload in final.targets]  # fmt: skip
     coordinator.ledger.verdicts.settle(taker.attempts[0], final, max_attempts=1, found=finds)
-    coordinator._accepted("n1", taker.attempts[0], final)
+    coordinator._accepted("n1", taker.attempts[0], final, 1.0)
     assert coordinator.crawler.stats is not None
     assert coordinator.crawler.stats.get_value("distributed/found_by_workers") == 10
     assert not coordinator.ending.done
@@ -159,7 +159,7 @@ async def test_nothing_is_taken_of_a_receipt_whose_last_target_is_bad(start: Sta
     with pytest.raises(WireError, match=r"<GET http://a.example/>: meta\['proxy'\]"):
         await reading
     assert states(coordinator.ledger) == {"diverted": 10, "in_flight": 10}
-    assert not coordinator.cutter.size.measured
+    assert not coordinator.cutter.size.jobs
 
 
 COOKIE = Cookie(0, "a", "1", None, False, "a.example", False, False, "/", True, False, None, True, None, None, {})

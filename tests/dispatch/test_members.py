@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.dispatch.leases import LONGEST_START, USUAL_START, Starts
-from scrapy_distributed.dispatch.members import Fleet, Member
+from scrapy_distributed.dispatch.members import Fleet, Member, Slots
 from scrapy_distributed.fleet.node import DaemonStatus
-from scrapy_distributed.fleet.pace import LARGEST_BACKLOG
+from scrapy_distributed.fleet.pace import GUESSED_SLOTS, LARGEST_BACKLOG, Told
 from scrapy_distributed.fleet.trust import BAD_JOBS, FIRST_PAUSE, LONGEST_PAUSE, Proof, Trust
 from scrapy_distributed.ledger.states import Attempt, AttemptState
 
@@ -320,6 +320,63 @@ def test_free_slots_are_those_that_were_seen_busy_and_at_least_one_where_nothing
     assert node.idle_slots == 0
     node.trust.recover(FIRST_PAUSE)
     assert node.idle_slots == 0  # in doubt
+
+
+def test_slots_that_are_known_count_in_place_of_those_that_were_seen() -> None:
+    node = member(0)
+    assert (node.pace.slots, node.pace.poll) == (GUESSED_SLOTS, None)
+    node.seen(status(running=3), 0)
+    assert node.pace.slots == 3
+    assert node.pace.learns(Told(5, 2.0))
+    assert not node.pace.learns(Told(5, 2.0))
+    assert not node.pace.learns(Told())  # of a job that can't know
+    assert (node.pace.slots, node.pace.poll, node.idle_slots) == (5, 2.0, 2)
+    node.seen(DaemonStatus(pending=0, running=3, finished=0, node_name="x", slots=4, poll_seconds=0), 1)
+    assert (node.pace.slots, node.pace.poll, node.idle_slots) == (4, 0, 1)  # it says so itself
+
+
+def test_slots_are_those_of_nodes_that_are_well() -> None:
+    told, guessed, down = (member(number) for number in range(3))
+    fleet = Fleet([told, guessed, down])
+    fleet.were_told({told.carrier.url: (4, 5.0), "http://gone:6800": (9, 9.0)})
+    down.trust.fail("down", 0)
+    told.seen(status(running=1), 0)
+    told.add(load(told, started=True)[0])
+    told.add(load(told)[0])
+    assert fleet.slots() == Slots(all=6, free=4, idle=4, polls=1, unused=2, poll=5.0)
+    guessed.pace.learns(Told(1, 0.0))
+    load(guessed)
+    assert fleet.slots() == Slots(all=5, free=2, idle=4, polls=1, unused=3, poll=0.0)
+    told.trust.fail("down", 0)
+    guessed.trust.fail("down", 0)
+    assert fleet.slots() == Slots(all=1, free=0)
+
+
+@pytest.mark.parametrize(("poll", "jobs"), [(None, 6), (5.0, 6), (0.0, 3)], ids=["unknown", "polls", "at once"])
+def test_where_batches_are_cut_late_each_slot_has_a_job_and_one_that_waits_where_it_must(
+    poll: float | None, jobs: int
+) -> None:
+    """Also where a launcher starts jobs at once, as we do not hear at once when one has ended."""
+    node = member(0, late=True)
+    node.seen(DaemonStatus(pending=0, running=0, finished=0, node_name="x", slots=3, poll_seconds=poll), 0)
+    node.pace.learns(Told(3, 0.0))
+    taken = 0
+    while node.has_room:
+        load(node, started=taken < 3)
+        taken += 1
+    assert taken == jobs
+
+
+def test_a_node_with_a_free_slot_comes_before_one_where_a_job_would_wait() -> None:
+    small, large = member(0, late=True), member(1, late=True)
+    small.pace.learns(Told(1, 5.0))
+    large.pace.learns(Told(3, 5.0))
+    fleet = Fleet([small, large])
+    order = []
+    while (one := fleet.take_turn()) is not None:
+        order.append(one.name)
+        load(one)
+    assert order == ["n0", "n1", "n1", "n1", "n0", "n1", "n1", "n1"]
 
 
 def test_a_node_that_passed_a_job_on_has_no_free_slot_until_something_moves() -> None:

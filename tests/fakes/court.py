@@ -56,7 +56,7 @@ class Court:
             raise WireError("no payload")
         return [Finds.of(self.targets)]
 
-    def accepted(self, node: str, attempt: Attempt, report: Receipt) -> None:
+    def accepted(self, node: str, attempt: Attempt, report: Receipt, trip: float | None) -> None:
         self.told.append(node)
         while (some := self.ledger.intake.divert_found()) is not None:
             self.found += some[1]

@@ -73,7 +73,7 @@ class Rig:
 
         judge = Judge(
             ledger=self.ledger, fleet=fleet, config=config, spider=spider, stats=self.stats,
-            read_targets=read_targets, harvest=None, accepted=lambda node, attempt, receipt: None,
+            read_targets=read_targets, harvest=None, accepted=lambda node, attempt, receipt, trip: None,
             stopped_by=lambda receipt: "",
         )  # fmt: skip
         self.dispatcher = Dispatcher(

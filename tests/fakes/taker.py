@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from scrapy_distributed.dispatch.flight import Flight
+from scrapy_distributed.dispatch.members import Member
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 
 
 class Taker:
-    """Takes ready batches while it has *room*."""
+    """Takes ready batches while it has *room*, for *member*."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, member: Member | None = None) -> None:
         self.ledger = ledger
+        self.member = member
         self.room = 0
         self.started = True
         self.idle = False
@@ -26,3 +29,5 @@ class Taker:
             attempt, payload = self.ledger.bookings.bind(ready[0][0], "n1", "http://n1:6800")
             self.attempts.append(attempt)
             self.payloads.append(payload)
+            if self.member is not None:
+                self.member.add(Flight(attempt=attempt, sent_at=0.0, evidence=0.0))
