@@ -50,8 +50,9 @@ class LocalCarrier:
     async def look(self) -> DaemonStatus:
         agent = self.agent
         return DaemonStatus(
-            pending=agent.pending, running=agent.running, finished=agent.finished, node_name=LOCAL, slots=agent.slots
-        )
+            pending=agent.pending, running=agent.running, finished=agent.finished, node_name=LOCAL,
+            slots=agent.slots, poll_seconds=0,
+        )  # fmt: skip
 
     async def send(self, attempt: Attempt, payload: str, job: JobTemplate) -> None:
         self.sources.tell(attempt.job)
