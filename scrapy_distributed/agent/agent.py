@@ -29,7 +29,8 @@ from scrapy_distributed.agent.warm_process import WarmProcess, WarmProcessError
 
 logger = logging.getLogger(__name__)
 
-RETRY_SECONDS = 1.0  # until a job, or the warm process, that could not be started is tried again
+RETRY_SECONDS = 1.0  # until a job that could not be started is tried again
+RESTART_SECONDS = (1.0, 60.0)  # until the warm process is, the first time and at most; each is twice the one before
 _RUNNER = "scrapy"
 
 
@@ -52,6 +53,8 @@ class Agent:
         self._pending: dict[str, Sequence[str]] = {}  # job -> its arguments
         self._running: dict[str, _Process] = {}
         self._warm: WarmProcess | None = None
+        self._pause = RESTART_SECONDS[0]
+        self._stuck = ""  # the job that could not be started last
         self._closed = False
 
     def open(self) -> None:
@@ -117,7 +120,9 @@ class Agent:
             try:
                 self._running[job] = self._start(job, self._pending[job])
             except OSError as error:
-                logger.error("Job %s can't be started now, trying again: %s", job, error)
+                if job != self._stuck:
+                    self._stuck = job
+                    logger.error("Job %s can't be started now, it is tried again each second: %s", job, error)
                 self._reactor.callLater(RETRY_SECONDS, self._start_jobs)
                 break
             del self._pending[job]
@@ -160,7 +165,7 @@ class Agent:
         if self._closed:
             return
         self._warm = warm = WarmProcess(
-            self._reactor, on_ready=self._start_jobs, on_end=self._warm_ended, detached=True, folder=self.files.folder
+            self._reactor, on_ready=self._warm_ready, on_end=self._warm_ended, detached=True, folder=self.files.folder
         )
         try:
             warm.start()
@@ -168,11 +173,16 @@ class Agent:
             logger.error("The warm process can't be started: %s", error)
             self._warm_ended(warm)
 
+    def _warm_ready(self) -> None:
+        self._pause = RESTART_SECONDS[0]
+        self._start_jobs()
+
     def _warm_ended(self, warm: WarmProcess) -> None:
         if warm is not self._warm or self._closed:
             return
         self._warm = None
-        self._reactor.callLater(RETRY_SECONDS, self._start_warm)
+        self._reactor.callLater(self._pause, self._start_warm)
+        self._pause = min(2 * self._pause, RESTART_SECONDS[1])
         self._start_jobs()
 
     def _can_start(self) -> bool:
