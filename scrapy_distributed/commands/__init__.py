@@ -4,7 +4,7 @@ Scrapy imports these modules at every ``scrapy`` call, whatever the command: the
 
 batch_words: what ``scrapy batches`` says.
 batch_export: what has come home, written once more.
-doctor: what ``scrapy fleet doctor`` does beyond the preflight: the project here, and a job on every node.
+doctor: what ``scrapy fleet doctor`` finds without a node; probe: the job that it sends to every node.
 """
 
 from __future__ import annotations

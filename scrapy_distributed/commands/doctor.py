@@ -1,27 +1,18 @@
-"""``scrapy fleet doctor``: all that preflight asks, and a job without requests, whose receipt must come home.
+"""``scrapy fleet doctor``: what can be told of a crawl without a node, and the words for what was found.
 
-Only such a job tells whether the plugin is installed on a node: Scrapyd knows nothing of it.
+All that preflight asks at the nodes comes besides, and a ``probe``.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import secrets
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from tempfile import TemporaryFile
-from typing import Any
+from dataclasses import dataclass
 
 from scrapy import Spider
 from scrapy.settings import BaseSettings
 from scrapy.spiderloader import get_spider_loader
-from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 
-from scrapy_distributed import __version__
 from scrapy_distributed.addon import Addon
 from scrapy_distributed.config.advice import unknown
 from scrapy_distributed.config.command_line import CommandLine
@@ -30,34 +21,15 @@ from scrapy_distributed.config.items_go import where_items_go
 from scrapy_distributed.config.told import block, lines_of_command
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.divert.diverter import in_words, rules_of, target_rules
-from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError, NodeRefusedError, WireError
-from scrapy_distributed.feeds.place import PROBE_BATCH, Trial
-from scrapy_distributed.fleet.node import Node, NodeAddress
-from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
-from scrapy_distributed.fleet.preflight import CHECKS, OPEN, Check, Finding, Survey, Verdict
-from scrapy_distributed.ledger.states import new_token
+from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.fleet.node import NodeAddress
+from scrapy_distributed.fleet.preflight import Finding, Survey, Verdict
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
 from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES
 from scrapy_distributed.wire.payload import MAX_VALUE_BYTES
-from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import listed, shortened
 
 HERE = "here"  # in the place of a node's name: what is checked on this machine
-#: What the probe gets besides the settings of a real job, so that it leaves nothing behind.
-PROBE_SETTINGS = {
-    "FEED_STORE_EMPTY": "False",
-    # Where the plugin is not active, the job is the spider's own crawl: Scrapy drops every request of it for this.
-    "URLLENGTH_LIMIT": "1",
-}
-#: What a probe says of the places of its feeds.
-_TRIALS = {
-    Trial.WRITTEN: "a file was written where its feed goes, and removed",
-    Trial.LEFT: "a file was written where its feed goes, and could not be removed: remove *probe-{job}-* there",
-    Trial.REACHED: "the server of its feed let it in; not tried whether it takes a file, as it would keep that",
-    Trial.UNTRIED: "not tried whether its feed can be written",
-}
-POLL_SECONDS = 0.25
-GRACE_SECONDS = 5.0  # for a probe that runs and is told to end
 #: What activates the plugin in a project, by the setting that names it.
 _ACTIVATION: dict[str, tuple[type | str, ...]] = {
     "ADDONS": (Addon, "scrapy_distributed.Addon", "scrapy_distributed.addon.Addon"),
@@ -66,13 +38,6 @@ _ACTIVATION: dict[str, tuple[type | str, ...]] = {
         "scrapy_distributed.middleware.DistributedSpiderMiddleware",
     ),
 }
-#: What mends the usual causes of death, by what stands in their words.
-_REMEDIES = (
-    (r"No module named '?scrapy_distributed", "install scrapy-distributed-batches on this node"),
-    (r"ModuleNotFoundError|ImportError", "install on this node what the project imports"),
-    (r"missing \d+ required", "give the argument with -a NAME=VALUE"),
-    (r"ADDONS", "then deploy again: scrapy fleet deploy"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +87,6 @@ def job_of(
         config, spider=subject.name, command=command, settings=subject.settings, project=project, rules=rules,
         version="", items_go=where_items_go(config, subject.settings), nodes=nodes,
     )  # fmt: skip
-
-
-def probe_of(job: JobTemplate, config: Config) -> JobTemplate:
-    """*job* as a job that leaves nothing behind. It has the feeds that a crawl would have, as a node may lack what they
-    need or not be able to write there, but not those of the project: nobody knows what is in them."""
-    feeds = {url: {**options, "store_empty": False} for url, options in config.target_feeds.items()}
-    return replace(job, settings={**job.settings, **PROBE_SETTINGS, "FEEDS": json.dumps(feeds)})
 
 
 def found_here(
@@ -186,163 +144,6 @@ def _job(job: JobTemplate | ConfigError) -> Finding:
 
 def _here(check: str, verdict: Verdict, words: str, error: ConfigError | None = None) -> Finding:
     return Finding(node=HERE, check=check, verdict=verdict, words=words, error=error)
-
-
-async def examine(nodes: Sequence[Node], survey: Survey, probe: Probe | None) -> list[Finding]:
-    """What every check has found, by node. Without *probe* no job is sent."""
-    trial = [Check(name="probe", trouble="no receipt", needs=("spider", "logs_dir"), ask=probe.ask)] if probe else []
-    await survey.ask(nodes, [*CHECKS, *trial])
-    return survey.findings
-
-
-class Probe:
-    """Sends *job*, that of ``probe_of``, to a node without requests, and waits for its final receipt, for at most
-    *timeout* seconds. It is taken back if it has not started by then, and ended if it runs."""
-
-    def __init__(self, *, job: JobTemplate, timeout: float, clock: Any) -> None:
-        self.job = job
-        self.timeout = timeout
-        self.clock = clock
-        self._under_way = 0
-        self._stopped: Deferred[None] | None = None
-
-    def stop(self) -> Deferred[None]:
-        """Take back what is under way, and send nothing any more. Fires when that is done."""
-        self._stopped = self._stopped or Deferred()
-        if not self._under_way and not self._stopped.called:
-            self._stopped.callback(None)
-        return self._stopped
-
-    async def ask(self, node: Node, survey: Survey) -> tuple[Verdict, str]:
-        if self._stopped:
-            raise NodeRefusedError(node.name, "interrupted before it was sent")
-        self._under_way += 1
-        begun = self._now()
-        job = f"doctor-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-        try:
-            receipt = await self._run(node, job, survey)
-        finally:
-            self._under_way -= 1
-            if self._stopped:
-                self.stop()
-        verdict, places = _places(receipt)
-        words = "; ".join([f"its receipt came home after {self._now() - begun:.1f} s", *places])
-        known_as_open = survey.verdict(node.name, "credentials") is Verdict.RISK
-        if receipt.stats.get("distributed/open_scrapyd") and not known_as_open:
-            words += f". But on its own machine, past a proxy, no password is needed: {OPEN}"
-            verdict = Verdict.RISK if verdict is Verdict.OK else verdict
-        return verdict, words
-
-    async def _run(self, node: Node, job: str, survey: Survey) -> Receipt:
-        """The final receipt. Raises ``NodeError`` unless it comes and is good."""
-        try:
-            await node.schedule(
-                self.job.project,
-                self.job.spider,
-                jobid=job,
-                version=survey.chosen or None,
-                settings=self.job.settings_of("[]", new_token()),
-                args={**self.job.args, "batch": PROBE_BATCH},
-            )
-            state, receipt = await self._wait(node, job)
-            before = None if receipt or state == "finished" else await self._end(node, job)
-        except NodeError as error:
-            with suppress(NodeError):
-                await node.cancel(self.job.project, job)
-            if isinstance(error, NodeAmbiguousError):  # it can still arrive there, after our cancel
-                words = str(error).removeprefix(f"{node.name}: ")
-                raise NodeAmbiguousError(
-                    node.name, f"{words} (job {job} may still start there; it ends by itself)"
-                ) from None
-            raise
-        if receipt is None:
-            raise NodeRefusedError(node.name, await self._why_none(node, job, state, before))
-        if why := await self._why_bad(node, receipt):
-            raise NodeRefusedError(node.name, why)
-        if receipt.items_file is not None:  # an empty one; a proxy may keep it back
-            with TemporaryFile() as file:
-                names = (self.job.project, self.job.spider, job)
-                await node.items(*names, file, size=receipt.items_file.size, digest=receipt.items_file.digest)
-        return receipt
-
-    async def _wait(self, node: Node, job: str) -> tuple[str | None, Receipt | None]:
-        """The job's state, and its final receipt if it has come."""
-        deadline = self._now() + self.timeout
-        while True:
-            # The state first: what has finished has written all that it ever will.
-            state = await node.status(job, self.job.project)
-            data = await node.receipt(self.job.project, self.job.spider, job)
-            try:
-                receipt = Receipt.from_json(data) if data is not None else None
-            except WireError as error:
-                advice = f"install the same version of scrapy_distributed on this node and here ({__version__})"
-                raise NodeRefusedError(node.name, f"{error}: {advice}") from None
-            if receipt is not None and receipt.final:
-                return state, receipt
-            if state == "finished" or self._stopped or self._now() >= deadline:
-                return state, None
-            await deferLater(self.clock, POLL_SECONDS)
-
-    async def _end(self, node: Node, job: str) -> str | None:
-        """Cancel the job, and see that it ends. Returns what it was: pending, running or ``None``."""
-        before = await node.cancel(self.job.project, job)
-        deadline = self._now() + GRACE_SECONDS
-        while before == "running" and await node.status(job, self.job.project) == "running":
-            if self._now() >= deadline:
-                await node.cancel(self.job.project, job, signal="KILL")
-                break
-            await deferLater(self.clock, POLL_SECONDS)
-        return before
-
-    async def _why_bad(self, node: Node, receipt: Receipt) -> str:
-        if not receipt.stored:
-            why = last_error(await node.log_tail(self.job.project, self.job.spider, receipt.job))
-            return (
-                f"the job could not open or store its feed: {why or 'see its log on the node'}; see also"
-                " DISTRIBUTED_TARGET_FEED_URL or DISTRIBUTED_TARGET_FEEDS"
-            )
-        if receipt.finish_reason != "finished":
-            return (
-                f"the job ended as {shortened(receipt.finish_reason)!r}, expected 'finished': see its log on the node"
-            )
-        return ""
-
-    async def _why_none(self, node: Node, job: str, state: str | None, before: str | None) -> str:
-        if state == "finished":
-            cause = cause_of_death(await node.log_tail(self.job.project, self.job.spider, job))
-            remedy = next((f": {words}" for pattern, words in _REMEDIES if re.search(pattern, cause)), "")
-            return f"the job ended without a receipt. {cause}{remedy}"
-        if self._stopped:
-            return "interrupted, the job was taken back"
-        after = f"after {self.timeout:g} s"
-        if before == "pending":
-            running = (await node.daemonstatus()).running
-            advice = (
-                f"{running} jobs run there and may hold all slots, wait for them or give a longer --timeout; "
-                "if they do not end, restart Scrapyd"
-                if running
-                else "it runs nothing and starts nothing, restart Scrapyd"
-            )
-            return f"the job was still pending {after}, and was taken back: {advice}"
-        if before == "running":
-            return (
-                f"the job was still running {after}, and was ended: see its log on the node, or give a longer --timeout"
-            )
-        return f"the node took the job and knows nothing of it {after}: restart Scrapyd"
-
-    def _now(self) -> float:
-        return float(self.clock.seconds())
-
-
-def _places(receipt: Receipt) -> tuple[Verdict, list[str]]:
-    """What the job has found out about the places of its feeds."""
-    words = []
-    for trial, meaning in _TRIALS.items():
-        start = f"distributed/probe/{trial.value}/"
-        schemes = sorted(name.removeprefix(start) for name in receipt.stats if name.startswith(start))
-        words += [f"{meaning.format(job=receipt.job)} ({shortened(', '.join(schemes))})"] if schemes else []
-    left = any(name.startswith(f"distributed/probe/{Trial.LEFT.value}/") for name in receipt.stats)
-    return Verdict.WARN if left else Verdict.OK, words
 
 
 def all_well(findings: Sequence[Finding]) -> bool:

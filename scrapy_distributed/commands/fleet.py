@@ -163,7 +163,8 @@ class Command(ScrapyCommand):
         self.exitcode = 0 if results and not any(result.problem for result in results) else 1
 
     def _doctor(self, args: Sequence[str], opts: argparse.Namespace) -> None:
-        from scrapy_distributed.commands.doctor import all_well, as_json, found_here, job_of, plain, probe_of, subject
+        from scrapy_distributed.commands.doctor import all_well, as_json, found_here, job_of, plain, subject
+        from scrapy_distributed.commands.probe import probe_of
         from scrapy_distributed.config.advice import check_feeds
         from scrapy_distributed.config.command_line import CommandLine
         from scrapy_distributed.config.config import Config
@@ -294,7 +295,7 @@ async def _examined(
     """*deadline* is that of one call to a node, *timeout* that of the probe's receipt; both in seconds."""
     from twisted.internet import reactor
 
-    from scrapy_distributed.commands.doctor import Probe, examine
+    from scrapy_distributed.commands.probe import Probe, examine
     from scrapy_distributed.fleet.node import open_nodes
 
     loop: Any = reactor

@@ -27,7 +27,8 @@ from twisted.internet.defer import Deferred
 from until import until
 
 from scrapy_distributed.addon import Addon
-from scrapy_distributed.commands.doctor import Probe, Subject, all_well, examine, found_here, job_of, probe_of, subject
+from scrapy_distributed.commands.doctor import Subject, all_well, found_here, job_of, subject
+from scrapy_distributed.commands.probe import Probe, examine, probe_of
 from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.job_template import JobTemplate
