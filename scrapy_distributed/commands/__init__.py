@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from scrapy.exceptions import UsageError
 
@@ -45,13 +45,23 @@ def refuse_options(args: Sequence[str]) -> None:
             raise UsageError(f"unknown option {arg}", print_help=False)
 
 
-def chosen_addresses(names: Sequence[str], settings: BaseSettings, targets: Mapping[str, Target]) -> list[NodeAddress]:
-    """The nodes that *names* say, else ``DISTRIBUTED_TARGET_HOSTS``, else all *targets*. Raises ``ConfigError``."""
-    from scrapy_distributed.config.config import Config
-    from scrapy_distributed.fleet.addresses import addresses
+class Chosen(NamedTuple):
+    """The nodes that a command is about: Scrapyds, and so many workers at once on this machine; 0: it is none."""
 
-    usable = [name for name, target in targets.items() if target.url]
-    return addresses(names or Config.from_settings(settings).target_hosts or usable, targets=targets)
+    scrapyds: list[NodeAddress]
+    slots: int
+
+
+def chosen_nodes(names: Sequence[str], settings: BaseSettings, targets: Mapping[str, Target]) -> Chosen:
+    """Those that *names* say, else ``DISTRIBUTED_TARGET_HOSTS``, else all *targets*. Raises ``ConfigError``."""
+    from scrapy_distributed.config.config import Config
+    from scrapy_distributed.fleet.addresses import addresses, all_addresses
+    from scrapy_distributed.fleet.local_slots import local_slots
+
+    hosts = names or Config.from_settings(settings).target_hosts
+    if not hosts:
+        return Chosen(all_addresses(targets), 0)
+    return Chosen(addresses(hosts, targets=targets), local_slots(hosts, targets))
 
 
 def run_in_reactor(main: Callable[[], Coroutine[Any, Any, T]]) -> T | None:

@@ -16,7 +16,7 @@ from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 from scrapy.utils.conf import closest_scrapy_cfg
 
-from scrapy_distributed.commands import at_least, chosen_addresses, refuse_options, run_in_reactor
+from scrapy_distributed.commands import at_least, chosen_nodes, refuse_options, run_in_reactor
 
 if TYPE_CHECKING:
     from scrapy_distributed.dispatch.job_template import JobTemplate
@@ -147,7 +147,10 @@ class Command(ScrapyCommand):
         if not cfg or not module:
             raise ConfigError("no Scrapy project here: run scrapy fleet deploy in the folder that has its scrapy.cfg")
         targets = targets_from_cfg()
-        where = chosen_addresses(args, self.settings, targets)
+        where = chosen_nodes(args, self.settings, targets).scrapyds
+        if not where:
+            print("nothing to deploy: workers on this machine run the project as it lies here")
+            return
         project = opts.project or project_of(targets, self.settings)
         version = opts.version or datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
         check_project(project)
@@ -177,7 +180,7 @@ class Command(ScrapyCommand):
         config = Config.from_settings(patient.settings)
         check_feeds(config)
         targets = targets_from_cfg()
-        where = chosen_addresses(args, patient.settings, targets)
+        where = chosen_nodes(args, patient.settings, targets).scrapyds
         project = opts.project or project_of(targets, patient.settings)
         version, feed = opts.version or config.version, bool(config.feed_urls)
         survey = Survey(project=project, spider=patient.name, version=version, feed=feed)

@@ -10,7 +10,7 @@ from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 from scrapy.utils.project import inside_project
 
-from scrapy_distributed.commands import at_least, chosen_addresses, refuse_options, run_in_reactor
+from scrapy_distributed.commands import at_least, chosen_nodes, refuse_options, run_in_reactor
 
 if TYPE_CHECKING:
     from scrapy_distributed.fleet.node import NodeAddress
@@ -49,7 +49,7 @@ class Command(ScrapyCommand):
         refuse_options(args)
         try:
             targets = targets_from_cfg()
-            where = chosen_addresses(args, self.settings, targets)
+            where = chosen_nodes(args, self.settings, targets).scrapyds
         except ConfigError as error:
             raise UsageError(str(error), print_help=False) from None
         project = opts.project or (project_of(targets, self.settings) if inside_project() else None)

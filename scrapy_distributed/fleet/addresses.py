@@ -26,6 +26,10 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 6800
 _PATTERN_CHARACTERS = frozenset("*?[")
+_NO_NODES = (
+    "no nodes: set DISTRIBUTED_TARGET_HOSTS, e.g. ['local'] or ['scrapyd1:6800'], or add sections [deploy:scrapyd1]"
+    " with url = http://scrapyd1:6800 to scrapy.cfg"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +88,19 @@ def addresses(hosts: Sequence[str], *, targets: Mapping[str, Target] | None = No
 
     Raises ``ConfigError`` for an entry that leads to no node, and if there is nothing at all."""
     targets = targets_from_cfg() if targets is None else targets
-    found: dict[str, NodeAddress] = {}
-    for entry in (host.strip() for host in hosts if not is_local(host)):
-        for address in _of_entry(entry, targets):
-            found.setdefault(address.url, address if address.username else _with_credentials(address))
+    entries = [host.strip() for host in hosts if not is_local(host)]
+    found = _each_once(address for entry in entries for address in _of_entry(entry, targets))
     if not found and not any(map(is_local, hosts)):
-        raise ConfigError(
-            "no nodes: set DISTRIBUTED_TARGET_HOSTS, e.g. ['local'] or ['scrapyd1:6800'], or add sections "
-            "[deploy:scrapyd1] with url = http://scrapyd1:6800 to scrapy.cfg"
-        )
-    return list(found.values())
+        raise ConfigError(_NO_NODES)
+    return found
+
+
+def all_addresses(targets: Mapping[str, Target]) -> list[NodeAddress]:
+    """The Scrapyds of all *targets* that have a url, each once, in order. Raises ``ConfigError``, also if none has."""
+    found = _each_once(_of_target(target) for target in targets.values() if target.url)
+    if not found:
+        raise ConfigError(_NO_NODES)
+    return found
 
 
 def places(hosts: Iterable[str]) -> list[tuple[str, int]]:
@@ -117,6 +124,14 @@ def project_of(targets: Mapping[str, Target], settings: BaseSettings) -> str:
     named = {target.project for target in targets.values() if target.project}
     configured: str = settings.get("DISTRIBUTED_PROJECT") or ""
     return configured or (named.pop() if len(named) == 1 else str(settings["BOT_NAME"]))
+
+
+def _each_once(found: Iterable[NodeAddress]) -> list[NodeAddress]:
+    """With credentials, for those that do not say their own."""
+    once: dict[str, NodeAddress] = {}
+    for address in found:
+        once.setdefault(address.url, address if address.username else _with_credentials(address))
+    return list(once.values())
 
 
 def _target(name: str, values: Mapping[str, str]) -> Target:
