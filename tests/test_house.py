@@ -41,8 +41,8 @@ ARROWS: dict[str, set[str]] = {
     "worker": {"divert", "wire", "items", "config", "guard", "feeds"},
     "middleware": {"coordinator", "worker", "guard", "config", "role"},
     "addon": {"middleware", "guard"},
-    "commands": {"addon", "middleware", "config", "dispatch", "divert", "fleet", "ledger", "monitor", "results", "wire",
-                 "worker", "feeds", "items"},
+    "commands": {"addon", "middleware", "config", "dispatch", "divert", "fleet", "ledger", "monitor", "results",
+                 "agent", "wire", "worker", "feeds", "items"},
 }  # fmt: skip
 COMING: dict[str, tuple[set[str], set[str]]] = {
     "shared": ({"wire", "ledger", "agent"}, {"coordinator", "commands"}),

@@ -19,6 +19,11 @@ class JobFiles:
         self.folder = folder.absolute()
         self._over: list[str] = []
 
+    @classmethod
+    def beside(cls, ledger: Path) -> JobFiles:
+        """Those of the crawls with this *ledger*."""
+        return cls(ledger.with_name(f"{ledger.name}.local"))
+
     def make(self) -> None:
         """Raises ``OSError``."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what pages say may be nobody else's business

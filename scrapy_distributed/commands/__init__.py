@@ -3,6 +3,7 @@
 Scrapy imports these modules at every ``scrapy`` call, whatever the command: they import what is heavy when they run.
 
 batch_words: what ``scrapy batches`` says.
+batch_log: what the jobs of a batch have logged.
 batch_export: what has come home, written once more.
 doctor: what ``scrapy fleet doctor`` finds without a node; probe: the job that it sends to every node.
 """

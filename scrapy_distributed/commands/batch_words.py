@@ -62,7 +62,7 @@ def attempt_lines(attempt: AttemptRecord) -> str:
     from scrapy_distributed.ledger.balance import Losses
 
     attempt = _clean(attempt)
-    where = f"{attempt.node} at {attempt.url}" if attempt.url else attempt.node
+    where = attempt.node if attempt.url in ("", attempt.node) else f"{attempt.node} at {attempt.url}"
     why = f" ({attempt.reason})" if attempt.reason else ""
     lines = [
         f"  attempt {attempt.number} (label {attempt.label}): {counted(attempt.size, 'request')} on {where},"
@@ -77,6 +77,14 @@ def attempt_lines(attempt: AttemptRecord) -> str:
     if attempt.log:
         lines.append(f"    log {attempt.log}")
     return "\n".join(lines)
+
+
+def log_title(attempt: AttemptRecord, where: str) -> str:
+    """The line before the log of *attempt*, which is *where* it says."""
+    attempt = _clean(attempt)
+    why = f" ({attempt.reason})" if attempt.reason else ""
+    named = f"attempt {attempt.number} (label {attempt.label}) on {attempt.node}, {attempt.state}{why}"
+    return f"==> {named}, log: {escaped(where)}"
 
 
 def _home(attempt: AttemptRecord) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from contextlib import ExitStack, closing
 from fnmatch import fnmatchcase
@@ -35,9 +36,15 @@ if TYPE_CHECKING:
 
     Run = tuple[LedgerReader, RunRecord]
 
-ACTIONS = ("list", "show", "failed", "check", "retry", "export", "merge")
+ACTIONS = ("list", "show", "log", "failed", "check", "retry", "export", "merge")
 #: What an action takes besides its name, in the words of an error message; the others take nothing.
-WORDS = {"show": "the number of a batch", "merge": "the folders with the feeds"}
+WORDS = {
+    "show": "the number of a batch, like 12",
+    "log": "the number of a batch, or the label of an attempt, like 12 or 12.2",
+    "merge": "the folders with the feeds",
+}
+#: What the one word of an action looks like.
+PATTERNS = {"show": r"[0-9]{1,18}", "log": r"[0-9]{1,18}(\.[0-9]{1,18})?"}
 #: Options that not every action has: attribute -> option and actions.
 OPTIONS = {
     "all_runs": ("--all-runs", ("list", "failed", "check")),
@@ -51,7 +58,7 @@ OPTIONS = {
     "max_item": ("--max-item", ("merge",)),
 }
 #: Actions on one run.
-OF_ONE_RUN = ("show", "retry", "export", "merge")
+OF_ONE_RUN = ("show", "log", "retry", "export", "merge")
 
 
 class Command(ScrapyCommand):
@@ -61,19 +68,20 @@ class Command(ScrapyCommand):
     default_settings = {"LOG_ENABLED": False}
 
     def syntax(self) -> str:
-        return "[list|show N|failed|check|retry|export -O FILE|merge DIR... -O FILE] [options]"
+        return "[list|show N|log N|failed|check|retry|export -O FILE|merge DIR... -O FILE] [options]"
 
     def short_desc(self) -> str:
         return "Show the batches of distributed crawls, check that no URL is lost, try again what failed, merge feeds"
 
     def long_desc(self) -> str:
         return (
-            "list: the last run of each ledger and its batches. show: one batch with its attempts. failed: URLs with"
-            " their reasons. check: exit code 0 only where the run is over, every diverted request is crawled, failed,"
-            " filtered, dead, or not crawled as a limit or the spider has stopped the run, and no item is missing in a"
-            " feed that counts. retry: what is dead, or failed before its callback, goes into new batches for the next"
-            " crawl; a run that was stopped goes on. export: the items that came home, written once more. merge: the"
-            " feeds that count, found in the folders DIR, as one file."
+            "list: the last run of each ledger and its batches. show: one batch with its attempts. log: what its jobs"
+            " on this machine have logged. failed: URLs with their reasons. check: exit code 0 only where the run is"
+            " over, every diverted request is crawled, failed, filtered, dead, or not crawled as a limit or the spider"
+            " has stopped the run, and no item is missing in a feed that counts. retry: what is dead, or failed before"
+            " its callback, goes into new batches for the next crawl; a run that was stopped goes on. export: the"
+            " items that came home, written once more. merge: the feeds that count, found in the folders DIR, as one"
+            " file."
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -176,6 +184,7 @@ class Command(ScrapyCommand):
         return 0
 
     def _show(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        from scrapy_distributed.commands.batch_log import attempts_with_logs
         from scrapy_distributed.errors import LedgerError
 
         ((ledger, run),) = runs
@@ -184,7 +193,7 @@ class Command(ScrapyCommand):
         if batch is None:
             raise LedgerError(f"{ledger.path}: found no batch {number} in run {run.name}; list shows those it has")
         children = ledger.children(run.id, number)
-        attempts = ledger.attempts(run, number)
+        attempts = attempts_with_logs(ledger, run, number)
         outcomes = ledger.outcomes(run.id, batch=number)
         if opts.json:
             more = {"attempts": [vars(attempt) for attempt in attempts], "outcomes": [vars(one) for one in outcomes]}
@@ -198,6 +207,12 @@ class Command(ScrapyCommand):
         for outcome in outcomes:
             print(f"  {outcome_line(outcome)}")
         return 0
+
+    def _log(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        from scrapy_distributed.commands.batch_log import show_logs
+
+        ((ledger, run),) = runs
+        return show_logs(ledger, run, words[0], as_json=opts.json)
 
     def _failed(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         wanted = _Wanted(opts)
@@ -346,8 +361,8 @@ def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> Non
         wrong = f"found {' '.join([action, *words])!r}, expected one of {', '.join(ACTIONS)}"
     elif action in WORDS and not words:
         wrong = f"{action}: expected {WORDS[action]}"
-    elif action == "show" and not (len(words) == 1 and words[0].isascii() and words[0].isdigit()):
-        wrong = f"show: found {' '.join(words)!r}, expected {WORDS['show']}, like 12"
+    elif action in PATTERNS and not (len(words) == 1 and re.fullmatch(PATTERNS[action], words[0])):
+        wrong = f"{action}: found {' '.join(words)!r}, expected {WORDS[action]}"
     elif action in OPTIONS["output"][1] and not opts.output:
         wrong = f"{action}: expected -O FILE, the file to be written"
     elif action == "retry" and opts.state == Outcome.FILTERED:

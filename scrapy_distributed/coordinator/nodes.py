@@ -59,8 +59,7 @@ class Nodes:
         """Those on this machine come first. *ledger*: beside this file is what they write."""
         found: list[Carrier] = []
         if self.slots:
-            files = JobFiles(ledger.with_name(f"{ledger.name}.local"))
-            self._agent = Agent(files, slots=self.slots, reactor=self.clock)
+            self._agent = Agent(JobFiles.beside(ledger), slots=self.slots, reactor=self.clock)
             found.append(LocalCarrier(self._agent, command=self.command, clock=self.clock))
         return [*found, *(ScrapydCarrier(node, **self._wanted) for node in self.scrapyds)]
 

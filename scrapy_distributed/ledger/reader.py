@@ -251,12 +251,12 @@ class LedgerReader:
             positions=bitmap_from_bytes(positions),
         )  # fmt: skip
         names = (run.identity["project"], run.identity["spider"], attempt.job)
-        ran = url and attempt.state is not AttemptState.UNSENT
+        served = "://" in url and attempt.state is not AttemptState.UNSENT
         return AttemptRecord(
             number=number, label=attempt.label, job=attempt.job, node=node, url=url, state=state, reason=reason,
             size=attempt.size, bound=bound, ended=ended, items=items, feeds=_feeds(feeds), unexported=unexported,
             followed=dict(loads(followed)), home=home, twice=twice,
-            log=f"{url}/logs/{'/'.join(quote(name, safe='') for name in names)}.log" if ran else None,
+            log=f"{url}/logs/{'/'.join(quote(name, safe='') for name in names)}.log" if served else None,
         )  # fmt: skip
 
     def _elements(self, run: int, batch: int) -> list[Any]:

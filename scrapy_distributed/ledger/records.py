@@ -90,8 +90,8 @@ class BatchRecord:
 @dataclass(frozen=True, kw_only=True)
 class AttemptRecord:
     """An attempt. Times are seconds since the epoch; *size* is in requests; *home*: how many of its items came home,
-    ``None`` where they do not; *twice*: how many did not, as their page had brought them before; *log*: where the node
-    serves the log of the job, ``None`` if it never ran or nobody knows."""
+    ``None`` where they do not; *twice*: how many did not, as their page had brought them before; *log*: where its
+    Scrapyd serves the log of the job, ``None`` if it never ran, ran elsewhere, or nobody knows."""
 
     number: int
     label: str

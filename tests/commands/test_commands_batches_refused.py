@@ -31,7 +31,7 @@ def test_what_a_ledger_of_somebody_else_says_is_no_command_to_the_terminal(
         db.execute("UPDATE batch SET avoid = ?", (evil,))
         db.execute("UPDATE outcome SET reason = ?", (evil,))
         db.commit()
-    for words in (["list"], ["show", "1"], ["check"], ["failed"], ["retry"]):
+    for words in (["list"], ["show", "1"], ["log", "1"], ["check"], ["failed"], ["retry"]):
         said = Said(capsys, *words, "--ledger", "s.sqlite")
         assert "2026 ERROR" in said.out + said.error
         assert all(line.replace("\t", " ").isprintable() for line in (said.out + said.error).split("\n")), said.out
@@ -41,7 +41,7 @@ def test_what_a_ledger_of_somebody_else_says_is_no_command_to_the_terminal(
 # Ledgers that can't be used, and wrong words
 
 
-EVERY_ACTION = [["list"], ["show", "1"], ["failed"], ["check"], ["retry"], ["merge", ".", "-O", "out"]]
+EVERY_ACTION = [["list"], ["show", "1"], ["log", "1"], ["failed"], ["check"], ["retry"], ["merge", ".", "-O", "out"]]
 
 
 @pytest.mark.parametrize("words", EVERY_ACTION, ids=lambda words: words[0])
@@ -146,12 +146,15 @@ def test_the_option_wins_over_the_setting(capsys: pytest.CaptureFixture[str], tm
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["chekc"], "found 'chekc', expected one of list, show, failed, check, retry, export, merge"),
+        (["chekc"], "found 'chekc', expected one of list, show, log, failed, check, retry, export, merge"),
         (["list", "more"], "found 'list more', expected one of"),
         ([""], "found '', expected one of"),
         (["--al-runs"], "unknown option --al-runs"),
         (["show"], "show: expected the number of a batch"),
         (["show", "1.2"], "show: found '1.2', expected the number of a batch"),
+        (["log"], "log: expected the number of a batch, or the label of an attempt, like 12 or 12.2"),
+        (["log", "1.2.3"], "log: found '1.2.3', expected the number of a batch"),
+        (["log", "1" * 19], "expected the number of a batch"),
         (["show", "1", "2"], "show: found '1 2', expected the number of a batch"),
         (["merge", "-O", "out"], "merge: expected the folders with the feeds"),
         (["merge", "items"], "merge: expected -O FILE"),

@@ -29,8 +29,9 @@ JSON = (
     "[" * 100_000, '{"project": 1, "spider": {"a": NaN}}',
 )  # fmt: skip
 COMMANDS = (
-    ["list"], ["list", "--json", "--all-runs"], ["show", "1"], ["show", "1", "--json"], ["failed", "--reason", "h*"],
-    ["failed", "--json"], ["check"], ["check", "--json"], ["merge", "folder", "-O", "out.jl", "--partial", "--json"],
+    ["list"], ["list", "--json", "--all-runs"], ["show", "1"], ["show", "1", "--json"], ["log", "1"],
+    ["log", "1", "--json"], ["failed", "--reason", "h*"], ["failed", "--json"], ["check"],
+    ["check", "--json"], ["merge", "folder", "-O", "out.jl", "--partial", "--json"],
 )  # fmt: skip
 
 Readers = list[tuple[list[str], set[tuple[str, str]]]]

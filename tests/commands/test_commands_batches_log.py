@@ -1,0 +1,136 @@
+"""``scrapy batches log``: the logs of jobs on this machine, and where those of the others are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from batches_command import Said, change
+from ledgers import IDENTITY, a_batch, receipt
+
+from scrapy_distributed.agent.job_files import JobFiles
+from scrapy_distributed.commands import batch_log
+from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.states import Attempt
+
+HERE = ("local", "local")
+
+
+class Run:
+    """A run in ``s.sqlite`` with one batch, and attempts at it on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ledger = Ledger(folder / "s.sqlite")
+        self.ledger.begin(IDENTITY, resume=True)
+        self.files = JobFiles.beside(folder / "s.sqlite")
+        self.files.make()
+
+    def bind(self, node: tuple[str, str] = HERE) -> Attempt:
+        return self.ledger.bookings.bind(1, *node)[0]
+
+    def rejected(self, node: tuple[str, str] = HERE) -> Attempt:
+        attempt = self.bind(node)
+        self.ledger.verdicts.reject(attempt, "no receipt: killed", counts=False, max_attempts=9)
+        return attempt
+
+    def log(self, attempt: Attempt, text: bytes) -> str:
+        with self.files.open_log(attempt.job) as log:
+            log.write(text)
+        return str(self.files.log(attempt.job))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Run]:
+    run = Run(tmp_path)
+    with closing(run.ledger):
+        run.ledger.verdicts.unsent(a_batch(run.ledger), "refused")
+        yield run
+
+
+def test_attempt_by_attempt_where_it_ran(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    there = run.rejected(("n1", "http://n1:6800"))
+    first = run.log(run.rejected(), b"one\ntwo")
+    run.rejected()
+    last = run.bind()
+    run.ledger.bookings.sent(last)
+    said = Said(capsys, "log", "1", "--ledger", "s.sqlite")
+    assert said.out.splitlines() == [
+        "==> attempt 1 (label 1) on n1, unsent (refused), log: none, it never ran",
+        f"==> attempt 2 (label 1.2) on n1, rejected (no receipt: killed), log: http://n1:6800/logs/p/s/{there.job}.log",
+        f"==> attempt 3 (label 1.3) on local, rejected (no receipt: killed), log: {first}",
+        "one",
+        "two",
+        "==> attempt 4 (label 1.4) on local, rejected (no receipt: killed), log: none any more, those of the last 100"
+        " jobs are kept",
+        "==> attempt 5 (label 1.5) on local, sent, log: none yet, it has not begun",
+    ]
+    assert said.code == 0
+    (shown,) = Said(capsys, "log", "1", "--json", "--ledger", "s.sqlite").lines
+    assert (shown["batch"], [one["log"] and one["log"][:4] for one in shown["attempts"]]) == (
+        1, [None, "http", first[:4], None, None],
+    )  # fmt: skip
+    assert "two" not in str(shown)
+
+
+def test_one_attempt_by_its_label(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run.log(run.rejected(), b"second\n")
+    run.log(run.rejected(), b"third\n")
+    said = Said(capsys, "log", "1.2", "--ledger", "s.sqlite")
+    assert said.out == (f"==> attempt 2 (label 1.2) on local, rejected (no receipt: killed), log: {path}\nsecond\n")
+    for label in ("2", "1.4"):
+        said = Said(capsys, "log", label, "--ledger", "s.sqlite")
+        assert (said.code, said.out) == (2, "")
+        assert f"s.sqlite: found no attempt {label} in run {run.ledger.run}; list and show" in said.error
+
+
+def test_none_is_here(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.rejected(("n1", "http://n1:6800"))
+    assert Said(capsys, "log", "1", "--ledger", "s.sqlite").code == 1
+    assert Said(capsys, "log", "1", "--json", "--ledger", "s.sqlite").code == 1
+
+
+def test_what_a_page_says_is_no_command_to_the_terminal(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_log, "PIECE", 5)  # a line is read in several pieces, cut in the middle of what is escaped
+    run.log(run.rejected(), "a ü \x1b]0;title\x07 \u202e\r\n\n".encode() + b"\xff end")
+    said = Said(capsys, "log", "1.2", "--ledger", "s.sqlite")
+    assert said.out.splitlines()[1:] == ["a ü \\x1b]0;title\\x07 \\u202e\\r", "", "\ufffd end"]
+    assert said.out.endswith("\n")
+
+
+def test_a_log_that_can_not_be_read(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = run.log(run.rejected(), b"text\n")
+
+    def refused(*args: object, **more: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refused)
+    said = Said(capsys, "log", "1.2", "--ledger", "s.sqlite")
+    monkeypatch.undo()
+    assert (said.code, said.out.endswith(f"log: {path} can't be read: Permission denied\n")) == (1, True)
+
+
+def test_a_ledger_can_not_name_a_file_elsewhere(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    attempt = run.bind()
+    change(tmp_path / "s.sqlite", "UPDATE run SET name = '../../secret'")
+    (tmp_path / f"secret-000001-2-{attempt.token}.log").write_text("s3cret")
+    for words in (["log", "1"], ["show", "1"]):
+        said = Said(capsys, *words, "--ledger", "s.sqlite")
+        assert (said.code, said.out) == (2, "")
+        assert said.error.startswith("s.sqlite: job id '../../secret-000001-2-")
+
+
+def test_show_tells_the_file(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    attempt = run.bind()
+    path = run.log(attempt, b"")
+    run.ledger.verdicts.settle(attempt, receipt(attempt), max_attempts=1)
+    lines = Said(capsys, "show", "1", "--ledger", "s.sqlite").out.splitlines()
+    assert "  attempt 2 (label 1.2): 4 requests on local, accepted (finished)" in lines
+    assert f"    log {path}" in lines
+    Path(path).unlink()
+    assert "    log" not in Said(capsys, "show", "1", "--ledger", "s.sqlite").out
