@@ -33,7 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "ledger": {"wire"},
     "divert": {"wire", "config"},
     "guard": {"config", "fleet", "role", "fast"},
-    "monitor": {"fleet"},
+    "monitor": {"fleet", "ledger", "agent"},
     "results": {"ledger"},
     "dispatch": {"ledger", "fleet", "agent", "wire", "items", "config", "guard", "fast"},
     "coordinator": {"dispatch", "divert", "ledger", "fleet", "agent", "wire", "items", "feeds", "config", "fast"},
@@ -41,8 +41,8 @@ ARROWS: dict[str, set[str]] = {
     "worker": {"divert", "wire", "items", "config", "guard", "feeds"},
     "middleware": {"coordinator", "worker", "guard", "config", "role"},
     "addon": {"middleware", "guard"},
-    "commands": {"addon", "middleware", "config", "dispatch", "divert", "fleet", "ledger", "monitor", "results",
-                 "agent", "wire", "worker", "feeds", "items"},
+    "commands": {"addon", "middleware", "config", "coordinator", "dispatch", "divert", "fleet", "ledger", "monitor",
+                 "results", "agent", "wire", "worker", "feeds", "items"},
 }  # fmt: skip
 COMING: dict[str, tuple[set[str], set[str]]] = {
     "shared": ({"wire", "ledger", "agent"}, {"coordinator", "commands"}),

@@ -50,6 +50,11 @@ class JobFiles:
         """Whether a worker that has claimed it lives."""
         return is_held(self.receipt(job))
 
+    def running(self) -> set[str]:
+        """The jobs whose worker has claimed its receipt and lives. Raises ``OSError``."""
+        locks = self.receipt("any").parent.glob("*.lock")
+        return {lock.stem for lock in locks if is_held(lock)}
+
     def over(self, job: str) -> None:
         """Nobody asks for its items or its receipt any more. Its log is kept for a while."""
         self.items(job).unlink(missing_ok=True)

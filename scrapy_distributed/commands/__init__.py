@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from scrapy.exceptions import UsageError
@@ -63,6 +64,14 @@ def chosen_nodes(names: Sequence[str], settings: BaseSettings, targets: Mapping[
     if not hosts:
         return Chosen(all_addresses(targets), 0)
     return Chosen(addresses(hosts, targets=targets), local_slots(hosts, targets))
+
+
+def ledger_paths(settings: BaseSettings, given: str | None = None) -> list[Path]:
+    """The ledger *given*, else that of ``DISTRIBUTED_LEDGER``, which need not be there; else all of the project."""
+    from scrapy.utils.project import data_path
+
+    named = given or settings.get("DISTRIBUTED_LEDGER")
+    return [Path(named)] if named else sorted(Path(data_path("distributed")).glob("*.sqlite"))
 
 
 def run_in_reactor(main: Callable[[], Coroutine[Any, Any, T]]) -> T | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from scrapy_distributed.commands import at_least, refuse_options
+from scrapy_distributed.commands import at_least, ledger_paths, refuse_options
 from scrapy_distributed.commands.batch_words import (
     STATES,
     all_moved,
@@ -151,12 +151,9 @@ class Command(ScrapyCommand):
         from scrapy_distributed.errors import LedgerError
 
         assert self.settings is not None
-        named = given or self.settings.get("DISTRIBUTED_LEDGER")
-        if named:
-            return [Path(named)]
-        folder = Path(data_path("distributed"))
-        paths = sorted(folder.glob("*.sqlite"))
+        paths = ledger_paths(self.settings, given)
         if not paths:
+            folder = data_path("distributed")
             raise LedgerError(f"{folder}: no ledger there; a distributed crawl makes one, --ledger names another")
         return paths
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 from scrapy.utils.project import inside_project
 
-from scrapy_distributed.commands import at_least, chosen_nodes, refuse_options, run_in_reactor
+from scrapy_distributed.commands import Chosen, at_least, chosen_nodes, ledger_paths, refuse_options, run_in_reactor
 
 if TYPE_CHECKING:
-    from scrapy_distributed.fleet.node import NodeAddress
+    from scrapy.settings import BaseSettings
 
 
 class Command(ScrapyCommand):
@@ -21,15 +20,16 @@ class Command(ScrapyCommand):
     requires_crawler_process = False
 
     def syntax(self) -> str:
-        return "[NAME | PATTERN | HOST:PORT ...] [options]"
+        return "[NAME | PATTERN | HOST:PORT | local ...] [options]"
 
     def short_desc(self) -> str:
-        return "Show what the Scrapyd nodes of the fleet are doing"
+        return "Show what the nodes of the fleet are doing"
 
     def long_desc(self) -> str:
         return (
-            "Show one line per Scrapyd node at every poll. NAME is a target of scrapy.cfg, PATTERN a shell pattern "
-            "over these names; without any, the nodes of DISTRIBUTED_TARGET_HOSTS, else all targets."
+            "Show one line per node at every poll. NAME is a target of scrapy.cfg, PATTERN a shell pattern over these "
+            "names, local the workers on this machine; without any, the nodes of DISTRIBUTED_TARGET_HOSTS, else all "
+            "targets."
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -45,29 +45,32 @@ class Command(ScrapyCommand):
         from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
 
-        assert self.settings is not None
+        settings = self.settings
+        assert settings is not None
         refuse_options(args)
         try:
             targets = targets_from_cfg()
-            where = chosen_nodes(args, self.settings, targets).scrapyds
+            chosen = chosen_nodes(args, settings, targets)
         except ConfigError as error:
             raise UsageError(str(error), print_help=False) from None
-        project = opts.project or (project_of(targets, self.settings) if inside_project() else None)
-        healthy = run_in_reactor(lambda: _watch(where, project, opts))
+        project = opts.project or (project_of(targets, settings) if inside_project() else None)
+        healthy = run_in_reactor(lambda: _watch(chosen, project, settings, opts))
         self.exitcode = 1 if opts.once and not healthy else 0
 
 
-async def _watch(where: Sequence[NodeAddress], project: str | None, opts: argparse.Namespace) -> bool:
+async def _watch(chosen: Chosen, project: str | None, settings: BaseSettings, opts: argparse.Namespace) -> bool:
     """Poll and print until stopped, with ``--once`` a single time; whether all nodes were well."""
     from twisted.internet import reactor
     from twisted.internet.task import deferLater
 
     from scrapy_distributed.fleet.node import open_nodes
+    from scrapy_distributed.monitor.local import local_state
     from scrapy_distributed.monitor.snapshot import as_json, plain, poll
 
-    async with open_nodes(where) as nodes:
+    async with open_nodes(chosen.scrapyds) as nodes:
         while True:
-            snapshot = await poll(nodes, project)
+            here = [local_state(ledger_paths(settings), project)] if chosen.slots else []
+            snapshot = await poll(nodes, project, here=here)
             print("\n".join([as_json(snapshot)] if opts.json else plain(snapshot)), flush=True)
             if opts.once:
                 return snapshot.healthy

@@ -31,7 +31,7 @@ from scrapy_distributed.ledger.records import (
 )
 from scrapy_distributed.ledger.spooled import own_from_json, spool_name, spooled
 from scrapy_distributed.ledger.sqlite_schema import check_beside, check_format, check_tables, read_balance, read_losses
-from scrapy_distributed.ledger.states import Attempt, AttemptState
+from scrapy_distributed.ledger.states import Attempt, AttemptState, job_id
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes, has_bit
 from scrapy_distributed.wire.payload import decode_payload, loads, url_of
 from scrapy_distributed.wire.receipt import FeedFile, ItemsFile
@@ -59,6 +59,10 @@ SELECT number, token, node, url, state, positions, reason, bound, ended, items, 
 FROM attempt
 WHERE run = ? AND batch = ? ORDER BY number
 """
+JOBS_UNDER_WAY = """
+SELECT batch, number, token FROM attempt WHERE run = ? AND state IN ('bound', 'sent') AND url = ?
+"""
+JOBS_ENDED = "SELECT count(*) FROM attempt WHERE run = ? AND state IN ('accepted', 'rejected') AND url = ?"
 OUTCOMES = """
 SELECT batch, position, state, reason, again FROM outcome
 WHERE run = :run AND (batch, position) > (:batch, :position) AND batch <= :last ORDER BY batch, position LIMIT :page
@@ -141,6 +145,14 @@ class LedgerReader:
         """The attempts at *batch*, oldest first."""
         with self._reading():
             return [self._attempt(run, batch, row) for row in self._db.execute(ATTEMPTS, (run.id, batch))]
+
+    def jobs_at(self, run: RunRecord, url: str) -> tuple[set[str], int]:
+        """Of the node at *url*: the jobs that it should have, and how many have ended there."""
+        with self._reading():
+            rows = self._db.execute(JOBS_UNDER_WAY, (run.id, url))
+            jobs = {job_id(run.name, batch, number, token) for batch, number, token in rows}
+            ((ended,),) = self._db.execute(JOBS_ENDED, (run.id, url))
+        return jobs, ended
 
     def outcomes(
         self, run: int, *, batch: int | None = None, wanted: Callable[[str, str], bool] = lambda state, reason: True

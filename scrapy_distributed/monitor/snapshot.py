@@ -44,10 +44,11 @@ class Snapshot:
         return all(node.problem is None for node in self.nodes)
 
 
-async def poll(nodes: Sequence[Node], project: str | None) -> Snapshot:
-    """Ask all *nodes* at once. A node that fails is in the snapshot with its problem; nothing is raised for it."""
+async def poll(nodes: Sequence[Node], project: str | None, *, here: Sequence[NodeState] = ()) -> Snapshot:
+    """Ask all *nodes* at once. A node that fails is in the snapshot with its problem; nothing is raised for it. *here*:
+    what is known of those that are not asked."""
     states = await together(_state(node, project) for node in nodes)
-    return Snapshot(time=datetime.now(timezone.utc), project=project, nodes=tuple(states))
+    return Snapshot(time=datetime.now(timezone.utc), project=project, nodes=(*here, *states))
 
 
 async def _state(node: Node, project: str | None) -> NodeState:
