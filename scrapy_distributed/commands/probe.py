@@ -1,15 +1,15 @@
 """The job without requests that ``scrapy fleet doctor`` sends to a node: its receipt must come home.
 
-Only such a job tells whether the plugin is installed there: Scrapyd knows nothing of it.
+Only such a job tells whether the plugin is installed there: Scrapyd knows nothing of it. To the node it is an attempt
+like others, and goes the way that these go.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import secrets
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from tempfile import TemporaryFile
@@ -20,13 +20,16 @@ from twisted.internet.task import deferLater
 
 from scrapy_distributed import __version__
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.dispatch.carrier import Carrier
+from scrapy_distributed.dispatch.flight import Signal
 from scrapy_distributed.dispatch.job_template import JobTemplate
+from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.errors import NodeAmbiguousError, NodeError, NodeRefusedError, WireError
 from scrapy_distributed.feeds.place import PROBE_BATCH, Trial
 from scrapy_distributed.fleet.node import Node
 from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
 from scrapy_distributed.fleet.preflight import CHECKS, OPEN, Check, Finding, Survey, Verdict
-from scrapy_distributed.ledger.states import new_token
+from scrapy_distributed.ledger.states import Attempt, AttemptState, new_token
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import shortened
 
@@ -50,7 +53,7 @@ _REMEDIES = (
     (r"No module named '?scrapy_distributed", "install scrapy-distributed-batches on this node"),
     (r"ModuleNotFoundError|ImportError", "install on this node what the project imports"),
     (r"missing \d+ required", "give the argument with -a NAME=VALUE"),
-    (r"ADDONS", "then deploy again: scrapy fleet deploy"),
+    (r"ADDONS", "then deploy again where it is deployed: scrapy fleet deploy"),
 )
 
 
@@ -63,13 +66,33 @@ def probe_of(job: JobTemplate, config: Config) -> JobTemplate:
 
 async def examine(nodes: Sequence[Node], survey: Survey, probe: Probe | None) -> list[Finding]:
     """What every check has found, by node. Without *probe* no job is sent."""
-    trial = [Check(name="probe", trouble="no receipt", needs=("spider", "logs_dir"), ask=probe.ask)] if probe else []
+
+    async def ask(node: Node, survey: Survey) -> tuple[Verdict, str]:
+        assert probe is not None
+        carrier = ScrapydCarrier(node, project=survey.project, spider=survey.spider, feed=survey.feed)
+        return await probe.ask(carrier, survey)
+
+    trial = [Check(name="probe", trouble="no receipt", needs=("spider", "logs_dir"), ask=ask)] if probe else []
     await survey.ask(nodes, [*CHECKS, *trial])
     return survey.findings
 
 
+class _Attempt(Attempt):
+    """The probe as an attempt, at a batch of no run: by its label the worker knows what it is."""
+
+    @classmethod
+    def at(cls, carrier: Carrier) -> _Attempt:
+        run = f"doctor-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}"
+        return cls(run=run, batch=0, number=1, node=carrier.name, url=carrier.url, token=new_token(),
+                   state=AttemptState.BOUND, positions=0)  # fmt: skip
+
+    @property
+    def label(self) -> str:
+        return PROBE_BATCH
+
+
 class Probe:
-    """Sends *job*, that of ``probe_of``, to a node without requests, and waits for its final receipt, for at most
+    """Sends *job*, that of ``probe_of``, to nodes without requests, and waits for each one's final receipt, for at most
     *timeout* seconds. It is taken back if it has not started by then, and ended if it runs."""
 
     def __init__(self, *, job: JobTemplate, timeout: float, clock: Any) -> None:
@@ -86,122 +109,119 @@ class Probe:
             self._stopped.callback(None)
         return self._stopped
 
-    async def ask(self, node: Node, survey: Survey) -> tuple[Verdict, str]:
-        if self._stopped:
-            raise NodeRefusedError(node.name, "interrupted before it was sent")
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Until the end of this ``stop`` does not fire."""
         self._under_way += 1
-        begun = self._now()
-        job = f"doctor-{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
         try:
-            receipt = await self._run(node, job, survey)
+            yield
         finally:
             self._under_way -= 1
             if self._stopped:
                 self.stop()
+
+    async def ask(self, carrier: Carrier, survey: Survey) -> tuple[Verdict, str]:
+        """Raises ``NodeError`` unless its receipt comes, and is good. *survey*: what is known of the node."""
+        if self._stopped:
+            raise NodeRefusedError(carrier.name, "interrupted before it was sent")
+        begun = self._now()
+        with self.at_work():
+            receipt = await self._run(carrier, _Attempt.at(carrier), replace(self.job, version=survey.chosen))
         verdict, places = _places(receipt)
         words = "; ".join([f"its receipt came home after {self._now() - begun:.1f} s", *places])
-        known_as_open = survey.verdict(node.name, "credentials") is Verdict.RISK
-        if receipt.stats.get("distributed/open_scrapyd") and not known_as_open:
+        is_open = receipt.stats.get("distributed/open_scrapyd") and not carrier.ends_with_us
+        if is_open and survey.verdict(carrier.name, "credentials") is not Verdict.RISK:
             words += f". But on its own machine, past a proxy, no password is needed: {OPEN}"
             verdict = Verdict.RISK if verdict is Verdict.OK else verdict
         return verdict, words
 
-    async def _run(self, node: Node, job: str, survey: Survey) -> Receipt:
-        """The final receipt. Raises ``NodeError`` unless it comes and is good."""
+    async def _run(self, carrier: Carrier, attempt: Attempt, job: JobTemplate) -> Receipt:
+        """The final receipt."""
         try:
-            await node.schedule(
-                self.job.project,
-                self.job.spider,
-                jobid=job,
-                version=survey.chosen or None,
-                settings=self.job.settings_of("[]", new_token()),
-                args={**self.job.args, "batch": PROBE_BATCH},
-            )
-            state, receipt = await self._wait(node, job)
-            before = None if receipt or state == "finished" else await self._end(node, job)
+            await carrier.send(attempt, "[]", job)
+            state, receipt = await self._wait(carrier, attempt)
+            before = None if receipt or state == "finished" else await self._end(carrier, attempt)
         except NodeError as error:
             with suppress(NodeError):
-                await node.cancel(self.job.project, job)
+                await carrier.cancel(attempt, Signal.INT)
             if isinstance(error, NodeAmbiguousError):  # it can still arrive there, after our cancel
-                words = str(error).removeprefix(f"{node.name}: ")
+                words = str(error).removeprefix(f"{carrier.name}: ")
                 raise NodeAmbiguousError(
-                    node.name, f"{words} (job {job} may still start there; it ends by itself)"
+                    carrier.name, f"{words} (job {attempt.job} may still start there; it ends by itself)"
                 ) from None
             raise
         if receipt is None:
-            raise NodeRefusedError(node.name, await self._why_none(node, job, state, before))
-        if why := await self._why_bad(node, receipt):
-            raise NodeRefusedError(node.name, why)
+            raise NodeRefusedError(carrier.name, await self._why_none(carrier, attempt, state, before))
+        if why := await self._why_bad(carrier, attempt, receipt):
+            raise NodeRefusedError(carrier.name, why)
         if receipt.items_file is not None:  # an empty one; a proxy may keep it back
             with TemporaryFile() as file:
-                names = (self.job.project, self.job.spider, job)
-                await node.items(*names, file, size=receipt.items_file.size, digest=receipt.items_file.digest)
+                await carrier.items(attempt, file, size=receipt.items_file.size, digest=receipt.items_file.digest)
         return receipt
 
-    async def _wait(self, node: Node, job: str) -> tuple[str | None, Receipt | None]:
+    async def _wait(self, carrier: Carrier, attempt: Attempt) -> tuple[str | None, Receipt | None]:
         """The job's state, and its final receipt if it has come."""
         deadline = self._now() + self.timeout
         while True:
             # The state first: what has finished has written all that it ever will.
-            state = await node.status(job, self.job.project)
-            data = await node.receipt(self.job.project, self.job.spider, job)
+            state = await carrier.state(attempt)
+            data = await carrier.receipt(attempt)
             try:
                 receipt = Receipt.from_json(data) if data is not None else None
             except WireError as error:
                 advice = f"install the same version of scrapy_distributed on this node and here ({__version__})"
-                raise NodeRefusedError(node.name, f"{error}: {advice}") from None
+                raise NodeRefusedError(carrier.name, f"{error}: {advice}") from None
             if receipt is not None and receipt.final:
                 return state, receipt
             if state == "finished" or self._stopped or self._now() >= deadline:
                 return state, None
             await deferLater(self.clock, POLL_SECONDS)
 
-    async def _end(self, node: Node, job: str) -> str | None:
+    async def _end(self, carrier: Carrier, attempt: Attempt) -> str | None:
         """Cancel the job, and see that it ends. Returns what it was: pending, running or ``None``."""
-        before = await node.cancel(self.job.project, job)
+        before = await carrier.cancel(attempt, Signal.INT)
         deadline = self._now() + GRACE_SECONDS
-        while before == "running" and await node.status(job, self.job.project) == "running":
+        while before == "running" and await carrier.state(attempt) == "running":
             if self._now() >= deadline:
-                await node.cancel(self.job.project, job, signal="KILL")
+                await carrier.cancel(attempt, Signal.KILL)
                 break
             await deferLater(self.clock, POLL_SECONDS)
         return before
 
-    async def _why_bad(self, node: Node, receipt: Receipt) -> str:
+    async def _why_bad(self, carrier: Carrier, attempt: Attempt, receipt: Receipt) -> str:
         if not receipt.stored:
-            why = last_error(await node.log_tail(self.job.project, self.job.spider, receipt.job))
+            why = last_error(await carrier.log_end(attempt))
             return (
-                f"the job could not open or store its feed: {why or 'see its log on the node'}; see also"
+                f"the job could not open or store its feed: {why or 'see its log'}; see also"
                 " DISTRIBUTED_TARGET_FEED_URL or DISTRIBUTED_TARGET_FEEDS"
             )
         if receipt.finish_reason != "finished":
-            return (
-                f"the job ended as {shortened(receipt.finish_reason)!r}, expected 'finished': see its log on the node"
-            )
+            return f"the job ended as {shortened(receipt.finish_reason)!r}, expected 'finished': see its log"
         return ""
 
-    async def _why_none(self, node: Node, job: str, state: str | None, before: str | None) -> str:
+    async def _why_none(self, carrier: Carrier, attempt: Attempt, state: str | None, before: str | None) -> str:
         if state == "finished":
-            cause = cause_of_death(await node.log_tail(self.job.project, self.job.spider, job))
+            cause = cause_of_death(await carrier.log_end(attempt))
             remedy = next((f": {words}" for pattern, words in _REMEDIES if re.search(pattern, cause)), "")
             return f"the job ended without a receipt. {cause}{remedy}"
         if self._stopped:
             return "interrupted, the job was taken back"
         after = f"after {self.timeout:g} s"
         if before == "pending":
-            running = (await node.daemonstatus()).running
-            advice = (
+            return f"the job was still pending {after}, and was taken back: {await self._why_pending(carrier)}"
+        if before == "running":
+            return f"the job was still running {after}, and was ended: see its log, or give a longer --timeout"
+        return f"the node took the job and knows nothing of it {after}: restart Scrapyd"
+
+    async def _why_pending(self, carrier: Carrier) -> str:
+        if carrier.ends_with_us:
+            return "no process for it was there by then, give a longer --timeout"
+        if running := (await carrier.look()).running:
+            return (
                 f"{running} jobs run there and may hold all slots, wait for them or give a longer --timeout; "
                 "if they do not end, restart Scrapyd"
-                if running
-                else "it runs nothing and starts nothing, restart Scrapyd"
             )
-            return f"the job was still pending {after}, and was taken back: {advice}"
-        if before == "running":
-            return (
-                f"the job was still running {after}, and was ended: see its log on the node, or give a longer --timeout"
-            )
-        return f"the node took the job and knows nothing of it {after}: restart Scrapyd"
+        return "it runs nothing and starts nothing, restart Scrapyd"
 
     def _now(self) -> float:
         return float(self.clock.seconds())

@@ -139,7 +139,7 @@ async def test_a_node_whose_own_machine_gets_in_without_a_password(fake: FakeScr
         ),
         (None, "ModuleNotFoundError: No module named 'boto3'", "'boto3': install on this node what the project"),
         (None, "TypeError: __init__() missing 1 required argument: 'x'", "give the argument with -a NAME=VALUE"),
-        (None, "INFO: Spider closed (finished)", "(ADDONS): then deploy again: scrapy fleet deploy"),
+        (None, "INFO: Spider closed (finished)", "(ADDONS): then deploy again where it is deployed: "),
         (lambda job: '{"format": 0}', "", "install the same version of scrapy_distributed on this node and here (0.1"),
         (lambda job: "[]", "", "install the same version"),
         (lambda job: receipt_of(job, stored=False), "", "could not open or store its feed"),
