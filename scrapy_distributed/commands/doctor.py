@@ -90,12 +90,17 @@ def job_of(
 
 
 def found_here(
-    subject: Subject, config: Config, command: CommandLine, job: JobTemplate | ConfigError, *, nodes: int
+    subject: Subject,
+    config: Config,
+    command: CommandLine,
+    job: JobTemplate | ConfigError,
+    *,
+    nodes: int,
+    slots: int = 0,
 ) -> list[Finding]:
-    """What can be told without a node, of which there are *nodes*."""
-    return [
-        _plugin(subject), *_settings(subject), _spider(subject), *_said(subject, config, command, job, nodes), _job(job)
-    ]  # fmt: skip
+    """What can be told without a node: of Scrapyds there are *nodes*, of workers on this machine *slots*."""
+    said = _said(subject, config, command, job, nodes=nodes, slots=slots)
+    return [_plugin(subject), *_settings(subject), _spider(subject), *said, _job(job)]
 
 
 def _plugin(subject: Subject) -> Finding:
@@ -116,7 +121,7 @@ def _spider(subject: Subject) -> Finding:
 
 
 def _said(
-    subject: Subject, config: Config, command: CommandLine, job: JobTemplate | ConfigError, nodes: int
+    subject: Subject, config: Config, command: CommandLine, job: JobTemplate | ConfigError, *, nodes: int, slots: int
 ) -> list[Finding]:
     """What the crawl would say before its first batch. Of its warnings only what the command can't give to jobs is one
     here as well: a feed may come with -O, and what a pipeline is for its owner knows."""
@@ -127,7 +132,8 @@ def _said(
         try:
             lines = block(
                 config, subject.settings, command=command, job=job.settings, spider=subject.kind, nodes=nodes,
-                targets=in_words(rules, config.target_callbacks), items_go=where_items_go(config, subject.settings),
+                slots=slots, targets=in_words(rules, config.target_callbacks),
+                items_go=where_items_go(config, subject.settings),
             )  # fmt: skip
         except Exception as error:  # whatever the project's modules raise
             return [_here("item pipelines", Verdict.FAIL, f"{type(error).__name__}: {shortened(str(error))}")]

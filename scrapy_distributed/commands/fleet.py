@@ -19,7 +19,9 @@ from scrapy.utils.conf import closest_scrapy_cfg
 from scrapy_distributed.commands import at_least, chosen_nodes, refuse_options, run_in_reactor
 
 if TYPE_CHECKING:
+    from scrapy_distributed.commands.doctor_local import WorkerCommand
     from scrapy_distributed.dispatch.job_template import JobTemplate
+    from scrapy_distributed.errors import ConfigError
     from scrapy_distributed.fleet.deploy import Deployed
     from scrapy_distributed.fleet.local_node import LocalNode
     from scrapy_distributed.fleet.node import NodeAddress
@@ -167,6 +169,7 @@ class Command(ScrapyCommand):
 
     def _doctor(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.doctor import all_well, as_json, found_here, job_of, plain, subject
+        from scrapy_distributed.commands.doctor_local import worker_command
         from scrapy_distributed.commands.probe import probe_of
         from scrapy_distributed.config.advice import check_feeds
         from scrapy_distributed.config.command_line import CommandLine
@@ -180,19 +183,21 @@ class Command(ScrapyCommand):
         config = Config.from_settings(patient.settings)
         check_feeds(config)
         targets = targets_from_cfg()
-        where = chosen_nodes(args, patient.settings, targets).scrapyds
+        chosen = chosen_nodes(args, patient.settings, targets)
         project = opts.project or project_of(targets, patient.settings)
         version, feed = opts.version or config.version, bool(config.feed_urls)
         survey = Survey(project=project, spider=patient.name, version=version, feed=feed)
         arguments, command = _spider_arguments(opts.a or ()), CommandLine()
         try:
             command = CommandLine.read(patient.settings, config, arguments)
-            job: JobTemplate | ConfigError = job_of(patient, config, project, command, where)
+            job: JobTemplate | ConfigError = job_of(patient, config, project, command, chosen.scrapyds)
         except ConfigError as error:
             job = error
-        found = found_here(patient, config, command, job, nodes=len(where))
+        found = found_here(patient, config, command, job, nodes=len(chosen.scrapyds), slots=chosen.slots)
         to_send = probe_of(job, config) if not isinstance(job, ConfigError) else None
-        examined = run_in_reactor(lambda: _examined(where, survey, to_send, config.timeout, opts.timeout))
+        here = worker_command(patient, config, chosen.scrapyds) if chosen.slots else None
+        where, times = chosen.scrapyds, (config.timeout, opts.timeout)
+        examined = run_in_reactor(lambda: _examined(where, here, survey, to_send, *times))
         found += examined or []
         print("\n".join([as_json(survey, found)] if opts.json else plain(found)))
         self.exitcode = 0 if examined and all_well(found) else 1
@@ -293,17 +298,28 @@ async def _deploy_all(where: Sequence[NodeAddress], project: str, version: str, 
 
 
 async def _examined(
-    where: Sequence[NodeAddress], survey: Survey, job: JobTemplate | None, deadline: float, timeout: float
+    where: Sequence[NodeAddress],
+    here: WorkerCommand | ConfigError | None,
+    survey: Survey,
+    job: JobTemplate | None,
+    deadline: float,
+    timeout: float,
 ) -> list[Finding]:
-    """*deadline* is that of one call to a node, *timeout* that of the probe's receipt; both in seconds."""
+    """*here*: what workers on this machine run, ``None`` where they are not meant. *deadline* is that of one call to a
+    node, *timeout* that of the probe's receipt; both in seconds."""
     from twisted.internet import reactor
 
+    from scrapy_distributed.commands.doctor_local import examine_here
     from scrapy_distributed.commands.probe import Probe, examine
     from scrapy_distributed.fleet.node import open_nodes
+    from scrapy_distributed.together import together
 
     loop: Any = reactor
     probe = Probe(job=job, timeout=timeout, clock=loop) if job else None
     if probe:  # Ctrl-C must not leave a job behind
         loop.addSystemEventTrigger("before", "shutdown", probe.stop)
     async with open_nodes(where, deadline_seconds=deadline) as nodes:
-        return await examine(nodes, survey, probe)
+        parts = [examine(nodes, survey, probe)]
+        if here is not None:
+            parts.insert(0, examine_here(here, survey, probe))
+        return [finding for found in await together(parts) for finding in found]

@@ -18,7 +18,7 @@ from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.errors import ConfigError, NodeError
 from scrapy_distributed.fleet.addresses import Target, addresses
 from scrapy_distributed.fleet.local_slots import local_slots
-from scrapy_distributed.fleet.node import Node
+from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.fleet.preflight import preflight
 
 
@@ -49,7 +49,7 @@ class Nodes:
             for address in addresses(config.target_hosts, targets=targets)
         ]
         command = local_command(type(spider)) if slots else ()
-        _check(config, scrapyds, command)
+        check_nodes(config, scrapyds, command)
         return cls(
             scrapyds, slots=slots, command=command, project=project, spider=spider, feed=bool(config.feed_urls),
             clock=clock,
@@ -80,7 +80,8 @@ class Nodes:
         return " and ".join([here] * bool(self.slots) + [there] * bool(self.scrapyds))
 
 
-def _check(config: Config, scrapyds: Sequence[Node], command: Sequence[str]) -> None:
+def check_nodes(config: Config, scrapyds: Sequence[Node | NodeAddress], command: Sequence[str]) -> None:
+    """*command*: what workers on this machine run, if there are any. Raises ``ConfigError``."""
     if command and not config.wait:
         raise ConfigError(
             "DISTRIBUTED_WAIT: found False, and workers on this machine end with the crawl that has started them;"
