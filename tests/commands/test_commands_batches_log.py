@@ -12,6 +12,7 @@ from ledgers import IDENTITY, a_batch, receipt
 
 from scrapy_distributed.agent.job_files import JobFiles
 from scrapy_distributed.commands import batch_log
+from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 
@@ -132,5 +133,7 @@ def test_show_tells_the_file(run: Run, capsys: pytest.CaptureFixture[str]) -> No
     lines = Said(capsys, "show", "1", "--ledger", "s.sqlite").out.splitlines()
     assert "  attempt 2 (label 1.2): 4 requests on local, accepted (finished)" in lines
     assert f"    log {path}" in lines
+    with closing(LedgerReader(run.ledger.path)) as reader:
+        assert [one.log for one in reader.attempts(reader.runs()[0], 1)] == [None, None]  # no Scrapyd serves one
     Path(path).unlink()
     assert "    log" not in Said(capsys, "show", "1", "--ledger", "s.sqlite").out

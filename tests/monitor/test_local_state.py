@@ -61,10 +61,11 @@ def test_running_by_locks_the_rest_by_the_ledger(tmp_path: Path, workers: ExitSt
     path = tmp_path / "s.sqlite"
     with closing(Ledger(path)) as ledger:
         ledger.begin(IDENTITY, resume=True)
-        done, died, lost, at_work, waits, _, _ = attempts(ledger, *[HERE] * 5, THERE, THERE)
+        done, died, lost, gone, at_work, waits, _, _ = attempts(ledger, *[HERE] * 6, THERE, THERE)
         ledger.verdicts.settle(done, receipt(done), max_attempts=1)
         ledger.verdicts.reject(died, "no receipt: killed", counts=True, max_attempts=3)
-        ledger.verdicts.lose(lost, "no sign of life", counts=True, max_attempts=3)
+        for one in (lost, gone):
+            ledger.verdicts.lose(one, "no sign of life", counts=True, max_attempts=3)
         for one in (at_work, lost):
             lives(workers, path, one.job)
         lock_path(JobFiles.beside(path).receipt(done.job)).touch()  # of a worker that is gone
