@@ -6,7 +6,10 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from crawling import wait_for
@@ -45,9 +48,24 @@ def temporary(tmp_path: Path) -> Path:
     return folder
 
 
-def test_all_is_well(project: Path, temporary: Path) -> None:
-    """No Scrapyd is asked, and nothing is left behind."""
-    result = scrapy(project, "fleet", "doctor", "--json", TMPDIR=str(temporary))
+@pytest.fixture
+def strange_scrapyd() -> Iterator[str]:
+    """The port of one that asks nobody for a password, and has nothing to do with the crawl."""
+
+    class Open(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Open) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield str(server.server_port)
+        server.shutdown()
+
+
+def test_all_is_well(project: Path, temporary: Path, strange_scrapyd: str) -> None:
+    """No Scrapyd is needed, and nothing is left behind."""
+    result = scrapy(project, "fleet", "doctor", "--json", TMPDIR=str(temporary), SCRAPYD_HTTP_PORT=strange_scrapyd)
     assert result.returncode == 0, result.stdout + result.stderr
     answer = json.loads(result.stdout)
     assert (answer["well"], answer["version"], {one["node"] for one in answer["checks"]}) == (
