@@ -1,7 +1,7 @@
-"""The whole thing on one machine: a site, a fleet of Scrapyd nodes, an FTP server for the items, one crawl over all of
-the site, the proof, and what the items say.
+"""The whole thing on one machine: a site, a fleet of workers on this machine and of Scrapyd nodes, an FTP server for
+the items, one crawl over all of the site, the proof, and what the items say.
 
-    python demo.py --properties 3000 --nodes 3 --latency 0 --batch 250
+    python demo.py --properties 3000 --local 2 --nodes 2 --latency 0 --batch 250
 
 Everything is started here, on free ports of this machine, and ended here, also if a part of it fails, and after Ctrl-C.
 Exit code 0 means: every property came out exactly once, and the balance of the run holds.
@@ -18,19 +18,23 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("site", "analysis"))
 from pages import index_pages, property_path
-from progress import Progress, fetch, pages_served
+from progress import Progress, fetch, local_state, pages_served, scrapyd_state
 from report import write_report
 from result import Result, agreement, read_account
-from session import PROJECT, Child, DemoError, Session, SignalledError
+from session import POLL_SECONDS, PROJECT, Child, DemoError, Session, SignalledError
 from shifts import Tables, analyse, positive
 
 from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.fleet.local_slots import LOCAL
+from scrapy_distributed.wire.hold import is_held
 from scrapy_distributed.words import counted
 
 RUNS = PROJECT / ".demo"
@@ -40,10 +44,12 @@ SCRAPY = (sys.executable, "-m", "scrapy")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line says. ``latency`` is in seconds for each page, ``batch`` in requests; ``warm``
-    nodes start workers from a process that has imported Scrapy already."""
+    """What the command line says. ``local`` workers at once on this machine, ``nodes`` Scrapyds; ``latency`` is in
+    seconds for each page, ``batch`` in requests; ``warm`` nodes start workers from a process that has imported Scrapy
+    already."""
 
     properties: int
+    local: int
     nodes: int
     latency: float
     batch: int
@@ -59,6 +65,11 @@ class Files:
     @property
     def ledger(self) -> Path:
         return self.work / "ledger.sqlite"
+
+    @property
+    def local(self) -> Path:
+        """What workers on this machine write: logs, and beside them receipts."""
+        return self.work / "ledger.sqlite.local"
 
     @property
     def staging(self) -> Path:
@@ -79,11 +90,11 @@ class Files:
 
 @dataclass(frozen=True, kw_only=True)
 class Servers:
-    """What a crawl needs: the URLs of the site and of the FTP server, and ``host:port`` of every node."""
+    """What a crawl needs: the URLs of the site and of the FTP server, and ``host:port`` of every Scrapyd."""
 
     site: str
     ftp: str
-    nodes: Sequence[str]
+    scrapyds: Sequence[str]
 
 
 # --- the steps of the demo ---
@@ -108,7 +119,7 @@ def start_ftp(session: Session, files: Files) -> str:
 
 
 def start_fleet(session: Session, options: Options) -> list[str]:
-    """Start the nodes; their ``host:port``."""
+    """Start the Scrapyds; their ``host:port``."""
     place = ("--port", "0", "--dir", str(session.work / "nodes"), "--poll-interval", "0.5")
     up = (*SCRAPY, "fleet", "up", str(options.nodes), *place, *(["--warm"] if options.warm else []))
     lines = session.read(session.start("fleet", *up), "^ready$")
@@ -116,23 +127,27 @@ def start_fleet(session: Session, options: Options) -> list[str]:
 
 
 def start_servers(session: Session, options: Options, files: Files) -> Servers:
-    """Start all that a crawl needs, with the project on every node."""
+    """Start all that a crawl needs, with the project on every Scrapyd."""
     site = start_site(session, options)
     say("site", f"{site}, {options.properties:,} properties, {options.latency:g} s a page")
     ftp = start_ftp(session, files)
     say("items", f"{ftp}, which puts them into {shown(files.items)}")
-    nodes = start_fleet(session, options)
-    say("nodes", ", ".join(nodes))
-    session.run("deploy", *SCRAPY, "fleet", "deploy", "-s", f"DISTRIBUTED_TARGET_HOSTS={','.join(nodes)}")
-    say("deploy", "the same version on every node")
-    return Servers(site=site, ftp=ftp, nodes=nodes)
+    if options.local:
+        say("local", f"{counted(options.local, 'worker')} on this machine, which the crawl starts by itself")
+    scrapyds = start_fleet(session, options) if options.nodes else []
+    if scrapyds:
+        say("nodes", ", ".join(scrapyds))
+        session.run("deploy", *SCRAPY, "fleet", "deploy", "-s", f"DISTRIBUTED_TARGET_HOSTS={','.join(scrapyds)}")
+        say("deploy", "the same version on every node")
+    return Servers(site=site, ftp=ftp, scrapyds=scrapyds)
 
 
 def start_coordinator(session: Session, options: Options, files: Files, servers: Servers) -> Child:
     """Start the crawl."""
     feeds = servers.ftp.replace("//", "//anonymous@")
+    local = [f"{LOCAL}:{options.local}"] if options.local else []
     settings = {
-        "DISTRIBUTED_TARGET_HOSTS": ",".join(servers.nodes),
+        "DISTRIBUTED_TARGET_HOSTS": ",".join([*local, *servers.scrapyds]),
         "DISTRIBUTED_TARGET_FEED_URL": f"{feeds}/%(batch)s_%(name)s_%(time)s.jl",
         "DISTRIBUTED_BATCH_SIZE": options.batch,
         "DISTRIBUTED_LEDGER": files.ledger,
@@ -149,7 +164,9 @@ def crawl(session: Session, options: Options, files: Files, servers: Servers) ->
     """Crawl the site, to the end; how it went."""
     say("crawl", f"log in {shown(session.work / 'coordinator.log')}")
     tables = Tables(files.items)
-    with Progress(site=servers.site, nodes=servers.nodes, total=options.properties, tables=tables) as progress:
+    local = [partial(local_state, files.ledger, files.local)] if options.local else []
+    states = [*local, *(partial(scrapyd_state, scrapyd) for scrapyd in servers.scrapyds)]
+    with Progress(site=servers.site, states=states, total=options.properties, tables=tables) as progress:
         coordinator = start_coordinator(session, options, files, servers)
         if session.finish(coordinator, tick=progress.tick):
             raise DemoError(f"the crawl failed, it ended {coordinator.how_it_ended()}")
@@ -172,7 +189,7 @@ def examine(session: Session, options: Options, files: Files, servers: Servers, 
     found = Counter(read_urls(files.merged))
     truth = fetch(f"{servers.site}/truth.json")
     return Result(
-        nodes=servers.nodes,
+        nodes=[*([LOCAL] if options.local else []), *servers.scrapyds],
         properties=options.properties,
         items=found.total(),
         missing=len(expected - found.keys()),
@@ -251,6 +268,23 @@ def below(lines: Sequence[str]) -> str:
 # --- the command ---
 
 
+def count(text: str) -> int:
+    """A number on the command line that can't be less than 0."""
+    if (value := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{value} is less than 0")
+    return value
+
+
+@contextmanager
+def outlasting_workers(files: Files) -> Iterator[None]:
+    """Workers on this machine whose coordinator was killed end by themselves: what is in here is over when they are."""
+    try:
+        yield
+    finally:
+        while any(is_held(receipt) for receipt in files.local.rglob("*.json")):
+            time.sleep(POLL_SECONDS)
+
+
 def make_work_folder(runs: Path) -> Path:
     """A new folder for this run. Of those before only the latest are kept, and as many that did not come to an end."""
     runs.mkdir(exist_ok=True)
@@ -290,14 +324,17 @@ def has_run(files: Files) -> bool:
 
 def main() -> int:
     """Run the demo; the exit code."""
-    parser = argparse.ArgumentParser(description="One crawl over a fleet of Scrapyd nodes, on this machine.")
+    parser = argparse.ArgumentParser(description="One crawl over a fleet, all of it on this machine.")
     parser.add_argument("--properties", type=positive, default=3000, help="size of the site (3000)")
-    parser.add_argument("--nodes", type=positive, default=3, help="Scrapyd servers (3)")
+    parser.add_argument("--local", type=count, default=2, help="workers at once on this machine; 0: none (2)")
+    parser.add_argument("--nodes", type=count, default=2, help="Scrapyd servers; 0: none (2)")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds that each page takes (0)")
     parser.add_argument("--batch", type=positive, default=250, help="requests of a batch (250)")
     parser.add_argument("--warm", action="store_true", help="nodes with a warm process, which start workers at once")
     parser.add_argument("--work", type=Path, help="folder for logs, ledger and items (.demo/<time>)")
     arguments = vars(parser.parse_args())
+    if not arguments["local"] and not arguments["nodes"]:
+        parser.error("arguments --local and --nodes: both are 0, expected somebody who crawls")
     work = arguments.pop("work")
     if work and has_run(Files(work=work)):  # its items would be counted as this run's
         parser.error(f"argument --work: {work} has the ledger or items of an earlier run, expected a new folder")
@@ -310,7 +347,7 @@ def main() -> int:
     options, files = Options(**arguments), Files(work=work.resolve())
     os.environ["XDG_STATE_HOME"] = str(files.work / "state")  # there the fleet leaves its password for all that need it
     try:
-        with Session(files.work) as session:
+        with outlasting_workers(files), Session(files.work) as session:
             servers = start_servers(session, options, files)
             progress = crawl(session, options, files, servers)
             result = examine(session, options, files, servers, progress)

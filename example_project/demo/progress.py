@@ -8,15 +8,23 @@ import sys
 import time
 import urllib.request
 from base64 import b64encode
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from http.client import HTTPException
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from result import Sample
+from result import Sample, attempts_of
 from shifts import Analysis, Tables
 
+from scrapy_distributed.agent.job_files import JobFiles
+from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.fleet.local_credentials import Credentials, of_url
+from scrapy_distributed.fleet.local_slots import LOCAL
+from scrapy_distributed.ledger.reader import LedgerReader
+from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.words import counted
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -24,7 +32,10 @@ LOOKS_FOR_AN_ANALYSIS = 2
 SHIFTS_SHOWN = 2  # from above, and from below
 
 # The fleet is on this machine: a proxy of the environment must not be asked for it.
-LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+UNDER_WAY = (AttemptState.BOUND, AttemptState.SENT)
+OVER = (AttemptState.ACCEPTED, AttemptState.REJECTED)
 
 UNREADABLE = (OSError, HTTPException, ValueError, KeyError)
 """What `fetch`, or reading what it brings, raises when a server is on its way out."""
@@ -36,7 +47,7 @@ def fetch(url: str, credentials: Credentials | None = None) -> dict[str, Any]:
     if credentials is not None:
         pair = f"{credentials.username}:{credentials.password}".encode()
         request.add_header("Authorization", f"Basic {b64encode(pair).decode()}")
-    with LOCAL.open(request, timeout=5) as answer:
+    with DIRECT.open(request, timeout=5) as answer:
         value: dict[str, Any] = json.load(answer)
         return value
 
@@ -48,14 +59,15 @@ def pages_served(stats: dict[str, Any]) -> int:
 
 
 class Progress:
-    """A look at the crawl every second: how far it is, what the nodes do, and what the items say that have landed so
-    far. On a terminal these lines are renewed in their place. Else one is written for each look, and one for new items.
+    """A look at the crawl every second: how far it is, what the nodes do, as *states* say, and what the items say that
+    have landed so far. On a terminal these lines are renewed in their place. Else one is written for each look, and one
+    for new items.
     """
 
-    def __init__(self, *, site: str, nodes: Sequence[str], total: int, tables: Tables) -> None:
+    def __init__(self, *, site: str, states: Sequence[Callable[[], str]], total: int, tables: Tables) -> None:
         self.samples = [Sample(seconds=0.0, served=0, pages=0, landed=0)]
         self._site = site
-        self._nodes = nodes
+        self._states = states
         self._total = total
         self._tables = tables
         self._looks = 0
@@ -100,7 +112,7 @@ class Progress:
         if new:
             found = self._tables.analysis()
             self._landed, self._shifts = found.items, top_shifts(found)
-        done, states = self._sample(), [node_state(node) for node in self._nodes]
+        done, states = self._sample(), [state() for state in self._states]
         if self._terminal:
             self._renew([done, self._shifts, *(f"{'':<11}{state}" for state in states)])
         else:
@@ -126,14 +138,33 @@ class Progress:
         self._shown = len(lines)
 
 
-def node_state(node: str) -> str:
-    """What a node says about its jobs. On this machine its port is name enough, and the line stays short."""
+def scrapyd_state(node: str) -> str:
+    """What a Scrapyd says about its jobs. On this machine its port is name enough, and the line stays short."""
     name = node.partition("127.0.0.1")[2] or node
     try:
         state = fetch(f"http://{node}/daemonstatus.json", of_url(f"http://{node}"))
-        return f"{name} running {state['running']:,}, pending {state['pending']:,}, done {state['finished']:,}"
+        return state_of(name, running=state["running"], pending=state["pending"], done=state["finished"])
     except UNREADABLE:
         return f"{name} does not answer"
+
+
+def local_state(ledger: Path, folder: Path) -> str:
+    """What becomes of the jobs on this machine, as *ledger* and their files in *folder* tell."""
+    try:
+        with closing(LedgerReader(ledger)) as reader:
+            attempts = attempts_of(reader, reader.runs()[-1])
+    except (LedgerError, IndexError):
+        return f"{LOCAL} has not begun"
+    jobs = [(one.job, AttemptState(one.state)) for one in attempts if one.node == LOCAL]
+    states, files = Counter(state for _, state in jobs), JobFiles(folder)
+    running = sum(files.has_begun(job) for job, state in jobs if state in UNDER_WAY)
+    pending = sum(states[state] for state in UNDER_WAY) - running
+    return state_of(LOCAL, running=running, pending=pending, done=sum(states[state] for state in OVER))
+
+
+def state_of(name: str, *, running: int, pending: int, done: int) -> str:
+    """How many jobs of a node are where."""
+    return f"{name} running {running:,}, pending {pending:,}, done {done:,}"
 
 
 def top_shifts(analysis: Analysis) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from charts import Curve, Format, Scale, axis, bar, interval, panel, scale_around
 from result import Account, Comparison, Result, Sample, accepted, agreement
 
+from scrapy_distributed.fleet.local_slots import LOCAL
 from scrapy_distributed.ledger.records import AttemptRecord
 from scrapy_distributed.words import counted
 
@@ -165,8 +166,10 @@ def nodes(result: Result) -> str:
         f'<td class="number">{count:,}</td><td class="number">{counting[node]:,} of {jobs[node]:,}</td></tr>'
         for node, count in items.items()
     )
+    local = f" <code>{LOCAL}</code> are the workers on this machine, which need no Scrapyd." if LOCAL in items else ""
     return f"""<section><h2>Nodes</h2>
-<p class="quiet">Counted are the properties of jobs that count: what a node has crawled in others went out again.</p>
+<p class="quiet">Counted are the properties of jobs that count: what a node has crawled in others went out
+again.{local}</p>
 <table class="wide nodes"><thead><tr><th>node</th><th class="plot"></th><th class="number">properties</th>
 <th class="number">jobs that count</th></tr></thead><tbody>{rows}</tbody></table></section>"""
 

@@ -149,9 +149,12 @@ def read_account(ledger: Path) -> Account:
     """The last run of a ledger. Raises `scrapy_distributed.errors.LedgerError` if it can't be read."""
     with closing(LedgerReader(ledger)) as reader:
         run = reader.runs()[-1]
-        batches = reader.each_batch(run.id)
-        attempts = [attempt for batch in batches for attempt in reader.attempts(run, batch.number)]
-        return Account(run=run, attempts=tuple(attempts), failures=by_reason(reader.outcomes(run.id)))
+        return Account(run=run, attempts=attempts_of(reader, run), failures=by_reason(reader.outcomes(run.id)))
+
+
+def attempts_of(reader: LedgerReader, run: RunRecord) -> tuple[AttemptRecord, ...]:
+    """All attempts at all batches of a run. Raises `scrapy_distributed.errors.LedgerError` like `read_account`."""
+    return tuple(one for batch in reader.each_batch(run.id) for one in reader.attempts(run, batch.number))
 
 
 def accepted(attempt: AttemptRecord) -> bool:

@@ -186,6 +186,13 @@ def test_it_says_which_properties_of_a_node_are_counted() -> None:
     assert "n1 0 0 of 1 n2 2 1 of 1" in text
 
 
+def test_workers_on_this_machine_are_a_node_and_are_explained() -> None:
+    assert "need no Scrapyd" not in page(RESULT).text
+    here = replace(RESULT, nodes=("local", "n1"))
+    assert "local are the workers on this machine, which need no Scrapyd." in page(here).text
+    assert "local 0 0 of 0 n1 2 1 of 1" in page(here).text
+
+
 # --- over time ---
 
 
