@@ -15,6 +15,7 @@ import pytest
 from scrapy.commands import ScrapyCommand
 from scrapy.commands.crawl import Command as Crawl
 from scrapy.commands.genspider import Command as Genspider
+from scrapy.commands.startproject import Command as Startproject
 from scrapy.settings import Settings
 from scrapyd.config import Config as ScrapydConfig
 
@@ -40,7 +41,7 @@ MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SOURCES = sorted((ROOT / "scrapy_distributed").rglob("*.py"))
 
 OURS: dict[str, type[ScrapyCommand]] = {"monitor": Monitor, "fleet": Fleet, "batches": Batches}
-COMMANDS: dict[str, type[ScrapyCommand]] = {**OURS, "crawl": Crawl}
+COMMANDS: dict[str, type[ScrapyCommand]] = {**OURS, "crawl": Crawl, "startproject": Startproject}
 SUBCOMMANDS: dict[str, tuple[str, ...]] = {"fleet": ("up", "password", "deploy", "doctor"), "batches": ACTIONS}
 SECTIONS = {
     "monitor": ["### scrapy monitor"],
