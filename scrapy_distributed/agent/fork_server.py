@@ -186,7 +186,9 @@ def _job(descriptors: list[int]) -> bytes:
     for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    os.set_inheritable(status, False)  # it stays: its end tells that of the job, should the warm process end before
+    # It stays: its end tells that of the job, should the warm process end before. Nobody else has it.
+    os.set_inheritable(status, False)
+    os.register_at_fork(after_in_child=io.FileIO(status, "w").close)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     job = sys.stdin.buffer.read()
     if not job:

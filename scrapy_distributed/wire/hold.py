@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from io import FileIO
 from pathlib import Path
 
 
@@ -12,13 +13,14 @@ def lock_path(receipt: Path) -> Path:
     return receipt.with_suffix(".lock")
 
 
-def hold(receipt: Path) -> int:
-    """From now on this process lives, for all who ask ``is_held``: as long as the descriptor is open that this returns,
-    which no program has that it starts. Raises ``OSError``."""
+def hold(receipt: Path) -> FileIO:
+    """From now on this process lives, for all who ask ``is_held``: until it ends, or closes the file that this returns.
+    Neither a program that it starts nor a process that it forks has that. Raises ``OSError``."""
     receipt.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(lock_path(receipt), os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return descriptor
+    file = FileIO(os.open(lock_path(receipt), os.O_RDWR | os.O_CREAT, 0o600), "r+")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    os.register_at_fork(after_in_child=file.close)
+    return file
 
 
 def is_held(receipt: Path) -> bool:

@@ -8,13 +8,13 @@ from pathlib import Path
 from scrapy_distributed.wire.hold import hold, is_held
 
 
-def test_it_is_held_until_its_descriptor_is_closed(tmp_path: Path) -> None:
+def test_it_is_held_until_its_file_is_closed(tmp_path: Path) -> None:
     receipt = tmp_path / "receipts" / "job.json"
     assert not is_held(receipt)
-    descriptor = hold(receipt)
+    file = hold(receipt)
     assert is_held(receipt)
     assert not is_held(receipt.with_name("other.json"))
-    assert not os.get_inheritable(descriptor)
-    os.close(descriptor)
+    assert not os.get_inheritable(file.fileno())
+    file.close()
     assert not is_held(receipt)
-    os.close(hold(receipt))  # and may be held again
+    hold(receipt).close()  # and may be held again

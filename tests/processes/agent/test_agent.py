@@ -18,7 +18,7 @@ from scrapy_distributed.agent.job_files import KEPT, JobFiles
 from scrapy_distributed.wire.receipt import Receipt
 
 SPIDERS = """\
-import os, sys
+import os, sys, time
 import scrapy
 from scrapy import signals
 from scrapy.exceptions import DontCloseSpider
@@ -42,7 +42,13 @@ class Waits(scrapy.Spider):
         yield
 
     def wait(self):
-        if not hasattr(self, "quick"):
+        if hasattr(self, "forks"):
+            child = os.fork()
+            if not child:
+                time.sleep(60)
+                os._exit(0)
+            print(f"child={child}", flush=True)
+        elif not hasattr(self, "quick"):
             raise DontCloseSpider
 """
 WORKER = ["-s", 'ADDONS={"scrapy_distributed.Addon": 500}', "-s", "DISTRIBUTED_START_URL=[]"]
@@ -160,6 +166,19 @@ async def test_a_worker_ends_when_who_has_started_it_is_gone(rig: Rig) -> None:
     rig.submit("c", "-a", "quick=1")  # with another warm process, or cold
     rig.agent.end("b", signal.SIGKILL)
     await rig.state("c", "finished")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_process_that_a_job_has_forked_may_outlive_it(rig: Rig) -> None:
+    """As those of ``multiprocessing`` do where the job is killed: it is over all the same, and its slot is free."""
+    rig.submit("a", *WORKER, "-a", "forks=1")
+    try:
+        await rig.state("a", "finished")
+        assert alive(int(rig.printed("a", "child")))
+        assert not rig.files.is_held("a")
+        assert rig.agent.running == 0
+    finally:
+        os.kill(int(rig.printed("a", "child")), signal.SIGKILL)
 
 
 @pytest_twisted.ensureDeferred
