@@ -21,7 +21,6 @@ from scrapy_distributed.wire.reasons import MAX_REASON
 from scrapy_distributed.wire.receipt import ItemsFile, Receipt
 from scrapy_distributed.words import shortened
 from scrapy_distributed.worker.items_file import ItemsFileWriter
-from scrapy_distributed.worker.its_node import of_its_node
 from scrapy_distributed.worker.outcomes import Outcomes
 from scrapy_distributed.worker.process_age import process_age
 from scrapy_distributed.worker.targets import Targets
@@ -35,12 +34,14 @@ ACTIVITY = ("downloader/request_count", "response_received_count", "item_scraped
 class Reporter:
     """Writes the receipts of the job of *crawler* to *file* (``None``: nobody waits for them), each *interval* seconds
     and when there is news. *with_items*: beside it are the items; those of *done_jobs* are removed there.
+    *its_node*: how many jobs that runs at once, and the seconds between two polls of its queue, as far as is known.
 
     *items*: that were scraped; *items_file*: what writes them, from the claim on."""
 
     def __init__(
         self, crawler: Crawler, *, file: Path | None, interval: float, outcomes: Outcomes, feeds: Feeds,
-        targets: Targets | None, with_items: bool = False, done_jobs: Sequence[str] = (),
+        targets: Targets | None, its_node: tuple[int | None, float | None], with_items: bool = False,
+        done_jobs: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.crawler = crawler
         self.spider: Any = crawler.spider
@@ -53,7 +54,7 @@ class Reporter:
         self.done_jobs = done_jobs
         self.items_file: ItemsFileWriter | None = None
         self._items_file: ItemsFile | None = None  # what is in it when it is closed
-        self._slots, self._poll_seconds = of_its_node()
+        self._slots, self._poll_seconds = its_node
         self.items = 0
         self.sequence = 0
         self.activity = 0
