@@ -22,7 +22,6 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo, where_items_go
 from scrapy_distributed.config.prior import Prior
 from scrapy_distributed.config.told import block, tell
-from scrapy_distributed.config.values import AUTO
 from scrapy_distributed.coordinator import chain
 from scrapy_distributed.coordinator.arguments import arguments_of
 from scrapy_distributed.coordinator.cutter import Cutter
@@ -32,7 +31,6 @@ from scrapy_distributed.coordinator.ending import Ending
 from scrapy_distributed.coordinator.homecoming import Homecoming
 from scrapy_distributed.coordinator.identity import file_name, identity_of
 from scrapy_distributed.coordinator.keeper import Keeper
-from scrapy_distributed.coordinator.limits import most_waiting
 from scrapy_distributed.coordinator.nodes import Nodes
 from scrapy_distributed.coordinator.own_feed import OwnFeed
 from scrapy_distributed.coordinator.refused import check_config, check_settings
@@ -42,7 +40,6 @@ from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.dispatch.harvest import Harvest
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
-from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.divert.diverter import Diverter
 from scrapy_distributed.divert.duplicates import are_filtered, warn_of_others
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
@@ -50,7 +47,6 @@ from scrapy_distributed.divert.jars import Jars
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import DistributedError, LedgerUnavailableError
 from scrapy_distributed.fast import preset
-from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
@@ -77,9 +73,7 @@ class Coordinator:
         self.nodes = nodes
         self.items_go = items_go
         self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
-        carriers = nodes.carriers(self.ledger.path)
-        late = config.batch_size == AUTO and config.wait and not config.node_backlog
-        self.fleet = Fleet([Member(carrier=carrier, fixed_backlog=self._backlog, late=late) for carrier in carriers])
+        self.fleet = nodes.fleet(self.ledger.path, config, crawler.settings)
         self.sessions = Sessions(Jars(crawler))
         self.diverter = self._diverting_side()
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
@@ -105,10 +99,6 @@ class Coordinator:
         )  # fmt: skip
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
-
-    @property
-    def _backlog(self) -> int:
-        return self.config.node_backlog or most_waiting(self.crawler.settings)
 
     def _diverting_side(self) -> Diverter:
         crawler = self.crawler
@@ -184,12 +174,9 @@ class Coordinator:
         command = CommandLine.read(settings, config, arguments_of(crawler))
         check_settings(settings)
         check_config(config, spider)
-        targets = targets_from_cfg()
         from twisted.internet import reactor
 
-        nodes = Nodes.of_crawl(
-            config, spider=spider, targets=targets, project=project_of(targets, settings), clock=reactor
-        )
+        nodes = Nodes.of_crawl(config, settings=settings, spider=spider, clock=reactor)
         coordinator = cls(
             crawler, config=config, command=command, nodes=nodes, items_go=where_items_go(config, settings),
             clock=reactor,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from scrapy import Spider
+from scrapy.settings import BaseSettings
 
 from scrapy_distributed.agent.agent import Agent
 from scrapy_distributed.agent.job_files import JobFiles
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.config.values import AUTO
+from scrapy_distributed.coordinator.limits import most_waiting
 from scrapy_distributed.coordinator.local_command import local_command
 from scrapy_distributed.dispatch.carrier import Carrier
 from scrapy_distributed.dispatch.local_carrier import LocalCarrier
+from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.errors import ConfigError, NodeError
-from scrapy_distributed.fleet.addresses import Target, addresses
+from scrapy_distributed.fleet.addresses import addresses, project_of, targets_from_cfg
 from scrapy_distributed.fleet.local_slots import local_slots
 from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.fleet.preflight import preflight
@@ -39,10 +43,9 @@ class Nodes:
         self._agent: Agent | None = None
 
     @classmethod
-    def of_crawl(
-        cls, config: Config, *, spider: Spider, targets: Mapping[str, Target], project: str, clock: Any
-    ) -> Nodes:
+    def of_crawl(cls, config: Config, *, settings: BaseSettings, spider: Spider, clock: Any) -> Nodes:
         """Raises ``ConfigError`` where they can't be what *config* says."""
+        targets = targets_from_cfg()
         slots = local_slots(config.target_hosts, targets)
         scrapyds = [
             Node(address=address, deadline_seconds=config.timeout)
@@ -51,12 +54,17 @@ class Nodes:
         command = local_command(type(spider)) if slots else ()
         check_nodes(config, scrapyds, command)
         return cls(
-            scrapyds, slots=slots, command=command, project=project, spider=spider, feed=bool(config.feed_urls),
-            clock=clock,
+            scrapyds, slots=slots, command=command, project=project_of(targets, settings), spider=spider,
+            feed=bool(config.feed_urls), clock=clock,
         )  # fmt: skip
 
-    def carriers(self, ledger: Path) -> list[Carrier]:
-        """Those on this machine come first. *ledger*: beside this file is what they write."""
+    def fleet(self, ledger: Path, config: Config, settings: BaseSettings) -> Fleet:
+        """Workers on this machine come first. *ledger*: beside this file is what they write."""
+        backlog = config.node_backlog or most_waiting(settings)
+        late = config.batch_size == AUTO and config.wait and not config.node_backlog
+        return Fleet([Member(carrier=one, fixed_backlog=backlog, late=late) for one in self._carriers(ledger)])
+
+    def _carriers(self, ledger: Path) -> list[Carrier]:
         found: list[Carrier] = []
         if self.slots:
             self._agent = Agent(JobFiles.beside(ledger), slots=self.slots, reactor=self.clock)

@@ -40,8 +40,8 @@ TWO = ONE + "class Two(scrapy.Spider):\n    name = 'two'\n"
 
 def nodes(spider: Spider, **settings: object) -> Nodes:
     given = {f"DISTRIBUTED_{name.upper()}": value for name, value in settings.items()}
-    config = Config.from_settings(Settings(given))
-    return Nodes.of_crawl(config, spider=spider, targets={}, project="p", clock=Clock())
+    settings = Settings(given)
+    return Nodes.of_crawl(Config.from_settings(settings), settings=settings, spider=spider, clock=Clock())
 
 
 def test_the_spider_of_a_file_is_run_by_its_file(
