@@ -116,6 +116,10 @@ class BatchSize:
         rest_is_little = not walking and uncut < 1.5 * size
         return [uncut if rest_is_little else size]
 
+    def is_short(self, uncut: int, slots: Slots) -> bool:
+        """Whether all of *slots* together would do it in one round."""
+        return uncut * self.pace / slots.all < ROUND * self.cost(slots)
+
     def _parts(self, uncut: int, slots: Slots) -> int:
         """Into how many even shares *uncut* is cut, one for each of the *slots* that are free; 0 where that is no good:
         it is too much, or busy ones should have some of it. No share is smaller than the start of its process is worth.

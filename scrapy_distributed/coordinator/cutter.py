@@ -21,8 +21,6 @@ from scrapy_distributed.wire.payload import MAX_JSON_BYTES
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.session import Session
 
-START_SECONDS = 2.0  # a start that has been read by then is no walk: what it holds is known when it is shared
-
 
 class Cutter:
     """Cuts the requests of *intake* that are in no batch yet into batches, which are then in *bookings*.
@@ -97,10 +95,9 @@ class Cutter:
             if self.open_batch.too_long:
                 self._cut([self.open_batch.count])
             return
-        starting = not (self.walk.start_read or self.walk.over) and self.elapsed < START_SECONDS
-        while self.open_batch.count and (self.open_batch.too_long or (self._wanted() and not starting)):
-            uncut = self.open_batch.count
-            if uncut < self._usual_size() and not (self.open_batch.too_long or self._due()):
+        while (uncut := self.open_batch.count) and (self.open_batch.too_long or self._wanted()):
+            is_full = uncut >= self._usual_size() and not self._starts
+            if not (is_full or self.open_batch.too_long or self._due()):
                 return
             self._cut([min(uncut, size) for size in self._next_sizes()])
 
@@ -141,6 +138,13 @@ class Cutter:
         self.slots = self.fleet.slots()
         self.slot_time.passed(now - self._ticked, self.slots, nothing_left=self._all_out)
         self._ticked = now
+
+    @property
+    def _starts(self) -> bool:
+        """Whether the spider's start is still being read, and what it has given may be all: then it is no walk, but to
+        be shared as a whole."""
+        may_be_all = self.size.is_short(self.open_batch.count, self.slots)
+        return may_be_all and not (self.walk.start_read or self.walk.over)
 
     def _wanted(self) -> bool:
         """Whether a node would take one more: nothing is ready but what waits for another node than its last."""

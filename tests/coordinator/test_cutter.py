@@ -221,12 +221,12 @@ def test_what_jobs_report_makes_the_size(start: Start) -> None:
     assert rig.sizes[3:] == [1200] * 8  # a minute each
 
 
-def test_a_start_that_is_read_at_once_is_shared_as_a_whole(start: Start) -> None:
+def test_a_start_that_is_read_soon_is_shared_as_a_whole(start: Start) -> None:
     rig = start()
     rig.walk.start_read = False
     rig.taker.room = 9
     rig.find(range(FULL))
-    rig.clock.advance(1.9)
+    rig.clock.advance(10)
     rig.cutter.tick()
     rig.find(range(FULL, 2 * FULL))
     assert rig.sizes == []
@@ -235,13 +235,26 @@ def test_a_start_that_is_read_at_once_is_shared_as_a_whole(start: Start) -> None
     assert rig.sizes == [FULL, FULL]
 
 
-def test_a_start_that_takes_long_is_a_walk(start: Start) -> None:
+def test_a_start_that_takes_long_is_a_walk_while_slots_are_idle(start: Start) -> None:
     rig = start()
     rig.walk.start_read = False
-    rig.taker.room = 9
-    rig.find(range(FULL + 1))
-    rig.clock.advance(2.0)
+    rig.taker.room, rig.taker.idle = 9, True
+    rig.find(range(FULL))
+    rig.clock.advance(COST - 0.1)
     rig.cutter.tick()
+    assert rig.sizes == []
+    rig.clock.advance(0.1)
+    rig.cutter.tick()
+    assert rig.sizes == [FULL]
+
+
+def test_a_start_that_holds_more_than_one_round_is_a_walk(start: Start) -> None:
+    rig = start()
+    rig.walk.start_read = False
+    rig.taker.room = 1
+    rig.find(range(5599))  # 70 s, for two slots
+    assert rig.sizes == []
+    rig.find(range(5599, 5600))
     assert rig.sizes == [FULL]
 
 
