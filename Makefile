@@ -7,7 +7,8 @@
 # make chaos  workers, nodes, disks, FTP servers and the site fail at random: an hour; before it the
 #             tests of make unit, with three times as many random examples
 # make bench  this project and others crawl the same site, side by side, for two to three hours
-#             (make bench SCENARIO=short ROUNDS=1: for a few minutes)
+#             (make bench SCENARIO=short ROUNDS=1: for a few minutes; python benchmarks/schedules.py:
+#             how close crawls come to the best schedule, for one to two hours)
 # make lint   style and types
 # Each sets up .venv first (make oldest: .venv-oldest) if it is missing, or older than pyproject.toml or constraints.txt.
 

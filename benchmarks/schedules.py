@@ -27,7 +27,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # this project, wherever it is installed
 from designs import ScrapydNode, Stage, Workload, make_node, settle
@@ -43,6 +43,7 @@ PROJECT = "sleeping"
 CALIBRATIONS = 3
 NODE_START = 1.0  # seconds that a Scrapyd takes to be up
 STARTUP = re.compile(r"'distributed/workers/distributed/startup_seconds': ([\d.]+)")
+JOBS = re.compile(r"'distributed/attempts/accepted': (\d+)")
 ONE_PAGE = Schedule(name="one-page", what="", crawl=Workload(properties=1, nodes=1), best=even)
 
 
@@ -88,6 +89,7 @@ class Theatre:
         self.kind = kind
         self.nodes: list[ScrapydNode] = []
         self._running: dict[str, Child] = {}
+        self._began: dict[Child, float] = {}  # coordinators, in seconds since 1970
 
     @property
     def hosts(self) -> str:
@@ -128,10 +130,23 @@ class Theatre:
             *(word for key, value in args.items() for word in ("-a", f"{key}={value}")),
             settings=self.stage.crawl_settings() | settings,
         )
-        return self.stage.processes.start(name, COORDINATOR, argv, cwd=self.stage.project, env={})
+        began = time.time()
+        coordinator = self.stage.processes.start(name, COORDINATOR, argv, cwd=self.stage.project, env={})
+        self._began[coordinator] = began
+        return coordinator
 
     def ledger(self, name: str) -> Path:
         return self.stage.folder / f"{name}.sqlite"
+
+    def starts(self, coordinator: Child) -> Starts:
+        """How long it has taken to start, and its workers on average. Raises ``MeasurementError``."""
+        log = coordinator.log.read_text(errors="replace")
+        startup, jobs = STARTUP.search(log), JOBS.search(log)
+        if startup is None or jobs is None:
+            raise MeasurementError(f"{coordinator.name} tells no start of a worker:\n{coordinator.tail()}")
+        with closing(LedgerReader(self.ledger(coordinator.name))) as reader:
+            began = reader.runs()[-1].started - self._began[coordinator]
+        return Starts(coordinator=began, worker=float(startup[1]) / int(jobs[1]))
 
     def check(self) -> float:
         """Requests a page. Raises ``MeasurementError`` where a page was not asked for, or an account does not hold."""
@@ -139,11 +154,11 @@ class Theatre:
         crawls = {"first": self.schedule.pages, "second": self.schedule.besides}
         crawls = {name: pages for name, pages in crawls.items() if pages}
         for name, pages in crawls.items():
-            if times[name]["sent"] != pages:
-                raise MeasurementError(f"{times[name]['sent']} pages were asked for, expected {pages}")
-            check = [self.stage.python(), "-m", "scrapy", "batches", "check", "--ledger", self.ledger(name)]
-            checking = self.stage.processes.start(f"check-{name}", COORDINATOR, check, cwd=self.stage.project, env={})
-            self.stage.processes.finish(checking, self.stage.deadline)
+            with closing(LedgerReader(self.ledger(name))) as reader:
+                balance = reader.balance(reader.runs()[-1].id)
+            if not balance.settled or (times[name]["sent"], balance.crawled) != (pages, pages):
+                sent = f"{times[name]['sent']} pages were asked for"
+                raise MeasurementError(f"{sent}, and the account is {balance}: expected {pages}")
         return float(sum(times[name]["requests"] for name in crawls) / sum(crawls.values()))
 
 
@@ -174,25 +189,26 @@ def theatre(schedule: Schedule, kind: Kind, *, work: Path, seconds: float) -> It
 
 def measure_starts(kind: Kind, *, work: Path) -> Starts:
     """The shortest of some crawls of one page."""
+    found = []
     with theatre(ONE_PAGE, kind, work=work, seconds=120) as stand:
-        found = [_starts(stand, f"start{number}") for number in range(CALIBRATIONS)]
+        for number in range(CALIBRATIONS):
+            coordinator = stand.crawl(f"start{number}", 1)
+            stand.stage.processes.finish(coordinator, stand.stage.deadline)
+            found.append(stand.starts(coordinator))
     return Starts(coordinator=min(one.coordinator for one in found), worker=min(one.worker for one in found))
 
 
-def _starts(stand: Theatre, name: str) -> Starts:
-    began = time.time()
-    coordinator = stand.crawl(name, 1)
-    stand.stage.processes.finish(coordinator, stand.stage.deadline)
-    worker = STARTUP.search(coordinator.log.read_text(errors="replace"))
-    if worker is None:
-        raise MeasurementError(f"{coordinator.name} tells no start of a worker:\n{coordinator.tail()}")
-    with closing(LedgerReader(stand.ledger(name))) as reader:
-        return Starts(coordinator=reader.runs()[-1].started - began, worker=float(worker[1]))
+class Performance(NamedTuple):
+    """Of the crawl that counts, by *coordinator*: *seconds*, and the 95th percentile of those from the discovery of a
+    page until it was there (*waited*)."""
+
+    coordinator: Child
+    seconds: float
+    waited: float
 
 
-def perform(stand: Theatre) -> tuple[float, float]:
-    """Crawl, while with the nodes happens what the schedule says. Returns seconds, and the 95th percentile of those
-    from the discovery of a page until it was there; of the crawl that counts."""
+def perform(stand: Theatre) -> Performance:
+    """Crawl, while with the nodes happens what the schedule says."""
     schedule, processes, deadline = stand.schedule, stand.stage.processes, stand.stage.deadline
     began = [time.monotonic()]
     crawls = [stand.crawl("first", schedule.pages)]
@@ -209,7 +225,7 @@ def perform(stand: Theatre) -> tuple[float, float]:
         stand.kill_last()
     ended = processes.finish_all(crawls, deadline)
     took = sorted(stand.stage.times()[crawls[-1].name]["took"])
-    return ended[-1] - began[-1], took[math.ceil(0.95 * len(took)) - 1]
+    return Performance(crawls[-1], ended[-1] - began[-1], took[math.ceil(0.95 * len(took)) - 1])
 
 
 def _wait(stand: Theatre, until: float) -> None:
@@ -228,7 +244,7 @@ def measure(schedule: Schedule, nodes: str, starts: Starts, *, series: str, numb
     }  # fmt: skip
     try:
         with theatre(schedule, KINDS[nodes], work=work, seconds=180 + 10 * optimum) as stand:
-            seconds, waited = perform(stand)
+            _, seconds, waited = perform(stand)
             requests = stand.check()
     except MeasurementError as error:
         return Measured(**common, problem=str(error))

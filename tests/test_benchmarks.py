@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import asdict
@@ -17,8 +18,11 @@ from contenders import SCENARIOS, Entry
 from http_messages import Request
 from market import make_property
 from measurement import Measurement, check
+from optimum import SCHEDULES, Starts
 from pages import property_path
+from schedules import KINDS, Measured, report
 from side_by_side import turns
+from sleeping_site import SleepingSite
 from tables import markdown, svg, tables
 from timed_site import TimedSite
 
@@ -125,3 +129,47 @@ def test_contenders_take_turns_and_every_second_round_is_reversed() -> None:
     one, two, *_ = SCENARIOS["installed"].entries
     order: list[tuple[int, Entry]] = list(turns(3, [one, two]))
     assert order == [(1, one), (1, two), (2, two), (2, one), (3, one), (3, two)]
+
+
+# --- the best schedule ---
+
+
+def test_the_best_schedules_are_those_that_were_computed_by_hand() -> None:
+    starts = Starts(coordinator=0.48, worker=0.5)
+    found = {name: round(schedule.optimum(starts), 1) for name, schedule in SCHEDULES.items()}
+    assert found == {
+        "polite-small": 18.7, "polite-larger": 22.0, "chain": 5.0, "tree": 2.5, "burst": 1.9, "wide": 24.5,
+        "slow-node": 9.5, "slow-walk": 40.6, "heavy-tail": 12.2, "node-joins": 20.8, "node-goes": 12.7,
+        "two-crawls": 6.0,
+    }  # fmt: skip
+
+
+def test_each_bar_is_for_a_kind_of_node_that_there_is() -> None:
+    assert {kind for schedule in SCHEDULES.values() for kind in schedule.bars} == set(KINDS)
+
+
+def page(number: int, agent: str = "sleeping times 1.0") -> Request:
+    return Request(method="GET", target=f"/page/a/{number}?found=10.0", headers={"user-agent": agent}, body=b"")
+
+
+def test_pages_sleep_and_it_is_noted_how_long_each_took_since_it_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sleeping_site.time.monotonic", lambda: 12.0)
+    site = SleepingSite(properties=0, latency=0.5, heavy=8.0)
+    answers = [site.answer(page(0)), site.answer(page(50)), site.answer(page(0)), site.answer(page(1, "times 5"))]
+    assert [answer.delay for answer in answers] == [0.5, 8.0, 0.5, 2.5]
+    times = site.answer(Request(method="GET", target="/times.json", headers={}, body=b""))
+    assert json.loads(times.body) == {"a": {"sent": 3, "requests": 4, "took": [2.5, 10.0, 4.5]}}
+
+
+def schedule(figure: float, **other: Any) -> Measured:
+    usual = {"workload": "burst", "nodes": "warm", "series": "1", "round": 1, "optimum": 2.0, "seconds": 2 * figure}
+    return Measured(**{**usual, "figure": figure, "requests": 1.0, **other})
+
+
+def test_of_some_rounds_the_best_counts_and_of_runs_the_last() -> None:
+    found = [schedule(1.0), schedule(3.0, series="2"), schedule(2.5, series="2"), schedule(9.0, nodes="stock")]
+    text = report([*found, schedule(math.inf, series="2", problem="no node")])
+    assert "| burst | warm | 2.0 | 5.0 | 2.50 (3.00, 2.50, failed) | **1.80** | 1.00 |\n" in text
+    assert "| burst | stock | 2.0 | 18.0 | 9.00 (9.00) | **2.70** | 1.00 |\n" in text
+    assert "| burst | warm | 2.0 | 3.0 | 1.50 (1.50) | 1.80 | 1.00 |\n" in report([schedule(1.5)])
+    assert "| burst | warm | 2.0 | failed |  |  |  |\n" in report([schedule(math.inf, problem="no node")])
