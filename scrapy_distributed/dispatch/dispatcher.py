@@ -278,7 +278,8 @@ class Dispatcher:
                 member.trust.goes_silent(self._now(), down=isinstance(error, NodeDownError))
                 self._fail(member, error)
         if member.trust.silent:
-            self.handover.give_up(member)
+            if self._sending:
+                self.handover.give_up(member)
             for flight in list(member.flights.values()):
                 self.supervisor.end_lease(member, flight)
         self._check_usable()

@@ -98,14 +98,27 @@ async def test_where_no_slot_is_idle_it_is_waited_for(rig: Rig) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_where_something_is_ready_it_is_waited_for(rig: Rig) -> None:
+async def test_what_is_ready_comes_first(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.batches(5)
+    await rig.start()
+    rig.fakes[0].start_pending()
+    await rig.look()
+    rig.down.add("n0")
+    monkeypatch.setattr(rig.dispatcher, "send_ready", lambda: None)
+    rig.batches(1)
+    await rig.look(DOWN_SECONDS + LATE)
+    assert rig.attempts() == [("n0", "sent")]
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_nothing_is_sent_any_more_it_is_waited_for(rig: Rig) -> None:
+    """What its jobs have done counts, if it comes back."""
     rig.batches(5)
     await rig.start()
     rig.fakes[0].start_pending()
     await rig.look()
     rig.down.add("n0")
     rig.dispatcher.send_no_more()
-    rig.batches(1)
     await rig.look(DOWN_SECONDS + LATE)
     assert rig.attempts() == [("n0", "sent")]
 
