@@ -173,6 +173,18 @@ def test_it_stays_open_until_what_was_found_is_settled(start: Start) -> None:
     stopped.coordinator.ending.idle()
 
 
+def test_the_dispatcher_sees_that_the_walk_is_over_also_where_nothing_is_left_to_cut(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = start()
+    taker = sent(stopped, 1, 2, 3)
+    seen: list[bool] = []
+    monkeypatch.setattr(taker, "send_ready", lambda: seen.append(stopped.coordinator.cutter.all_cut))
+    with pytest.raises(DontCloseSpider):
+        stopped.coordinator.ending.idle()
+    assert seen == [True]
+
+
 def test_who_does_not_wait_ends_when_all_is_with_the_nodes(start: Start) -> None:
     stopped = start(WAIT=False)
     taker = stopped.begin()
