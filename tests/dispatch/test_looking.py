@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from itertools import pairwise
 
 import pytest
 import pytest_twisted
@@ -15,7 +14,6 @@ from fake_scrapyd import FakeJob, Fault
 from rig import LEASE, PATIENCE, POLL, STALL, Rig, busy
 
 from scrapy_distributed.dispatch import leases
-from scrapy_distributed.dispatch.dispatcher import LAST_LOOKS, LOOKS
 from scrapy_distributed.dispatch.flight import KILL_AFTER
 from scrapy_distributed.dispatch.leases import OVERTAKEN
 from scrapy_distributed.ledger.reader import LedgerReader
@@ -130,113 +128,6 @@ async def test_after_a_slow_start_others_get_more_time_but_not_on_a_node_that_is
     rig.fakes[0].faults["*"] = Fault.SERVER_ERROR
     await rig.look(2 * POLL)
     assert rig.attempts(2) == [("n0", "unknown")]
-
-
-@pytest_twisted.ensureDeferred
-async def test_the_last_batches_are_looked_at_more_often(rig: Rig) -> None:
-    rig.batches(1)
-    await rig.start()
-    rig.all_cut = True
-    await rig.look()
-    asked = len(rig.fakes[0].requests)
-    rig.clock.advance(2 / LAST_LOOKS)
-    await rig.quiet()
-    assert rig.fakes[0].requests[asked:] == ["GET daemonstatus.json"]
-    rig.batches(1)
-    rig.dispatcher.send_ready = lambda: None  # type: ignore[method-assign]
-    rig.clock.advance(2 / LAST_LOOKS)
-    await rig.quiet()
-    asked = len(rig.fakes[0].requests)
-    rig.clock.advance(POLL / 2)
-    await rig.quiet()
-    assert len(rig.fakes[0].requests) == asked
-
-
-def test_a_large_fleet_is_looked_at_less_often_and_always_within_a_lease(make_rig: Callable[..., Rig]) -> None:
-    rig = make_rig()
-    pauses = []
-    for size in (2, 400, 1000, 100_000):
-        rig.dispatcher.fleet.members = rig.members[:1] * size
-        pauses.append(rig.dispatcher._pause(rig.members[0]))
-    rig.dispatcher.fleet.members = rig.members  # those are ended
-    assert [usual for usual, _ in pauses] == [POLL, POLL, 1000 / LOOKS, LEASE / 4]
-    assert [least for _, least in pauses] == [2 / LAST_LOOKS, POLL, 1000 / LOOKS, LEASE / 4]
-
-
-@pytest_twisted.ensureDeferred
-async def test_when_the_last_batch_is_on_its_node_no_long_pause_goes_on(make_rig: Callable[..., Rig]) -> None:
-    rig = make_rig(nodes=1)
-    await rig.start()
-    for crawled in (1, 2):  # the second one is what a worker has found on the first
-        rig.all_cut = False
-        await rig.look()
-        rig.all_cut = True
-        await rig.send(1)
-        (job,) = rig.fakes[0].start_pending()
-        rig.report(0, job)
-        rig.clock.advance(1 / LAST_LOOKS)
-        await rig.quiet()
-        assert rig.balance() == {"diverted": crawled, "crawled": crawled}
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_batch_that_is_not_the_last_one_ends_no_pause(rig: Rig) -> None:
-    await rig.start()
-    await rig.look()
-    for last in (False, True):
-        rig.all_cut = last
-        await rig.send(1)
-        for fake in rig.fakes:
-            fake.requests.clear()
-        rig.clock.advance(2 / LAST_LOOKS)
-        await rig.quiet()
-        rig.clock.advance(2 / LAST_LOOKS)
-        await rig.quiet()
-        looks = [fake.requests.count("GET daemonstatus.json") for fake in rig.fakes]
-        assert looks == ([2, 2] if last else [0, 0])
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_job_that_should_be_over_is_asked_for_and_less_and_less_where_it_is_not(
-    make_rig: Callable[..., Rig],
-) -> None:
-    rig = make_rig(nodes=1)
-    rig.batches(10)
-    await rig.start()
-    (job,) = rig.fakes[0].start_pending()
-    for sequence, settled in ((1, 0b0), (2, 0b1111)):
-        rig.report(0, job, sequence=sequence, final=False, settled=settled, activity=sequence)
-        await rig.look()  # so of ten requests four take a pause
-    rig.fakes[0].requests.clear()
-    began, looks, receipts = rig.clock.seconds(), [], 0
-    for _ in range(100):
-        rig.clock.advance(0.1)
-        await rig.quiet()
-        looks += [round(rig.clock.seconds() - began, 1)] * rig.fakes[0].requests.count("GET daemonstatus.json")
-        receipts += sum("receipts" in request for request in rig.fakes[0].requests)
-        rig.fakes[0].requests.clear()
-    assert looks[:2] == pytest.approx([2.0, 3.0], abs=0.1)
-    gaps = [round(later - sooner, 1) for sooner, later in pairwise(looks[1:])]
-    assert gaps == sorted(gaps)
-    assert (gaps[0], gaps[-1]) == (0.1, POLL)
-    assert receipts == 1
-
-
-@pytest_twisted.ensureDeferred
-async def test_a_node_that_has_news_is_looked_at_and_no_other(rig: Rig) -> None:
-    rig.batches(1, 1)
-    await rig.start()
-    await rig.look()
-    (job,) = rig.fakes[0].start_pending()
-    rig.report(0, job)
-    for fake in rig.fakes:
-        fake.requests.clear()
-    rig.news["n0"]()
-    rig.clock.advance(2 / LAST_LOOKS)
-    await rig.quiet()
-    assert rig.balance() == {"diverted": 2, "crawled": 1, "in_flight": 1}
-    assert rig.fakes[0].requests == ["GET daemonstatus.json", f"GET logs/p/s.receipts/{job.id}.json"]
-    assert rig.fakes[1].requests == []
 
 
 @pytest_twisted.ensureDeferred
