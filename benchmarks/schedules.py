@@ -67,7 +67,7 @@ KINDS = {
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """One crawl. *series*: when the run began that it was measured in; *seconds*, *optimum*: of what *figure* tells;
-    *requests*: a page. *problem*: why there is no result."""
+    *requests*: a page; *load*: of the machine, in the minute before its end. *problem*: why there is no result."""
 
     workload: str
     nodes: str
@@ -77,6 +77,7 @@ class Measured:
     seconds: float = 0.0
     figure: float = math.inf
     requests: float = 0.0
+    load: float = 0.0
     problem: str = ""
 
 
@@ -249,7 +250,10 @@ def measure(schedule: Schedule, nodes: str, starts: Starts, *, series: str, numb
     except MeasurementError as error:
         return Measured(**common, problem=str(error))
     figure = waited if schedule.at_once else seconds / optimum
-    return Measured(**common, seconds=round(seconds, 2), figure=round(figure, 2), requests=round(requests, 2))
+    return Measured(
+        **common, seconds=round(seconds, 2), figure=round(figure, 2), requests=round(requests, 2),
+        load=round(os.getloadavg()[0], 1),
+    )  # fmt: skip
 
 
 # --- the table ---
@@ -280,12 +284,13 @@ def report(found: Iterable[Measured]) -> str:
         "",
         "Made by `python benchmarks/schedules.py --write`. How far crawls are from the best schedule: the time divided "
         "by the optimum, unless the workload says otherwise; the best of some rounds, in brackets all of them. The "
-        "*bar* is what the figure may be. *requests*: a page. No crawl comes down to 1.00: the optimum has no wait for "
-        "the poll of a node in it (5 s between two of a stock one), nothing that is sent and answered, and no page "
-        "that is fetched twice.",
+        "*bar* is what the figure may be. *requests*: a page. *load*: of the machine, with all that it had to do "
+        "besides; where that is more than it has cores the times are longer than they would be. No crawl comes down to "
+        "1.00: the optimum has no wait for the poll of a node in it (5 s between two of a stock one), nothing that is "
+        "sent and answered, and no page that is fetched twice.",
         "",
-        "| workload | nodes | optimum, s | s | figure | bar | requests |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| workload | nodes | optimum, s | s | figure | bar | requests | load |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         *(_row(measured[key]) for name in SCHEDULES for key in measured if key[0] == name),
         "",
         *(f"- *{name}*: {schedule.what}; {schedule.figure}" for name, schedule in SCHEDULES.items()),
@@ -297,12 +302,12 @@ def report(found: Iterable[Measured]) -> str:
 def _row(rounds: Sequence[Measured]) -> str:
     one, bar = best(rounds), SCHEDULES[rounds[0].workload].bars.get(rounds[0].nodes)
     if one.problem:
-        return f"| {one.workload} | {one.nodes} | {one.optimum:.1f} | failed |  |  |  |"
+        return f"| {one.workload} | {one.nodes} | {one.optimum:.1f} | failed |  |  |  |  |"
     others = ", ".join("failed" if other.problem else f"{other.figure:.2f}" for other in rounds)
     kept = "" if bar is None else f"{bar:.2f}" if one.figure <= bar else f"**{bar:.2f}**"
     return (
         f"| {one.workload} | {one.nodes} | {one.optimum:.1f} | {one.seconds:.1f} | {one.figure:.2f} ({others}) | {kept}"
-        f" | {one.requests:.2f} |"
+        f" | {one.requests:.2f} | {one.load:.1f} |"
     )
 
 

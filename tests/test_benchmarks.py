@@ -20,7 +20,7 @@ from market import make_property
 from measurement import Measurement, check
 from optimum import SCHEDULES, Starts
 from pages import property_path
-from schedules import KINDS, Measured, report
+from schedules import KINDS, Kind, Measured, Theatre, report
 from side_by_side import turns
 from sleeping_site import SleepingSite
 from tables import markdown, svg, tables
@@ -161,15 +161,20 @@ def test_pages_sleep_and_it_is_noted_how_long_each_took_since_it_was_found(monke
     assert json.loads(times.body) == {"a": {"sent": 3, "requests": 4, "took": [2.5, 10.0, 4.5]}}
 
 
+def test_where_no_scrapyd_is_started_the_slots_are_those_of_the_workload() -> None:
+    kind = Kind(hosts="local:{}")
+    assert Theatre(None, SCHEDULES["burst"], kind).hosts == "local:4"
+
+
 def schedule(figure: float, **other: Any) -> Measured:
     usual = {"workload": "burst", "nodes": "warm", "series": "1", "round": 1, "optimum": 2.0, "seconds": 2 * figure}
-    return Measured(**{**usual, "figure": figure, "requests": 1.0, **other})
+    return Measured(**{**usual, "figure": figure, "requests": 1.0, "load": 0.5, **other})
 
 
 def test_of_some_rounds_the_best_counts_and_of_runs_the_last() -> None:
     found = [schedule(1.0), schedule(3.0, series="2"), schedule(2.5, series="2"), schedule(9.0, nodes="stock")]
     text = report([*found, schedule(math.inf, series="2", problem="no node")])
-    assert "| burst | warm | 2.0 | 5.0 | 2.50 (3.00, 2.50, failed) | **1.80** | 1.00 |\n" in text
-    assert "| burst | stock | 2.0 | 18.0 | 9.00 (9.00) | **2.70** | 1.00 |\n" in text
-    assert "| burst | warm | 2.0 | 3.0 | 1.50 (1.50) | 1.80 | 1.00 |\n" in report([schedule(1.5)])
-    assert "| burst | warm | 2.0 | failed |  |  |  |\n" in report([schedule(math.inf, problem="no node")])
+    assert "| burst | warm | 2.0 | 5.0 | 2.50 (3.00, 2.50, failed) | **1.80** | 1.00 | 0.5 |\n" in text
+    assert "| burst | stock | 2.0 | 18.0 | 9.00 (9.00) | **2.70** | 1.00 | 0.5 |\n" in text
+    assert "| burst | warm | 2.0 | 3.0 | 1.50 (1.50) | 1.80 | 1.00 | 0.5 |\n" in report([schedule(1.5)])
+    assert "| burst | warm | 2.0 | failed |  |  |  |  |\n" in report([schedule(math.inf, problem="no node")])
