@@ -9,7 +9,7 @@ from typing import BinaryIO
 from scrapy_distributed.wire import receipt
 from scrapy_distributed.wire.hold import is_held, lock_path
 
-KEPT = 100  # jobs that are over, whose logs can be read still
+KEPT = 100  # logs of jobs that are over
 
 
 class JobFiles:
@@ -28,6 +28,7 @@ class JobFiles:
         """Raises ``OSError``."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what pages say may be nobody else's business
         (self.folder / "logs").mkdir(exist_ok=True)
+        self._over = self._over_before()
 
     def log(self, job: str) -> Path:
         return self.folder / "logs" / f"{job}.log"
@@ -57,10 +58,19 @@ class JobFiles:
 
     def over(self, job: str) -> None:
         """Nobody asks for its items or its receipt any more. Its log is kept for a while."""
-        self.items(job).unlink(missing_ok=True)
+        receipt = self.receipt(job)
+        _remove(self.items(job), receipt, lock_path(receipt))
         self._over.append(job)
         while len(self._over) > KEPT:
-            oldest = self._over.pop(0)
-            for path in (self.log(oldest), self.receipt(oldest), lock_path(self.receipt(oldest))):
-                with suppress(OSError):
-                    path.unlink()
+            _remove(self.log(self._over.pop(0)))
+
+    def _over_before(self) -> list[str]:
+        """The jobs of other agents that are over, in the order of their ends."""
+        logs = sorted((self.folder / "logs").glob("*.log"), key=lambda log: log.stat().st_mtime)
+        return [log.stem for log in logs if not self.receipt(log.stem).exists()]
+
+
+def _remove(*files: Path) -> None:
+    for file in files:
+        with suppress(OSError):
+            file.unlink()

@@ -42,7 +42,10 @@ class LocalCarrier:
         self.agent.news = news
 
     def remembers(self, attempt: Attempt) -> bool:
-        return self.agent.files.receipt(attempt.job).exists() or self.agent.files.is_held(attempt.job)
+        try:
+            return self.agent.files.receipt(attempt.job).exists() or self.agent.files.is_held(attempt.job)
+        except OSError:  # its lease will tell
+            return True
 
     async def admit(self, version: str) -> None:
         """Nothing is missing here."""
@@ -61,7 +64,10 @@ class LocalCarrier:
         self.agent.submit(attempt.job, [*self.command, *options])
 
     async def state(self, attempt: Attempt) -> str | None:
-        return self.agent.state(attempt.job)
+        try:
+            return self.agent.state(attempt.job)
+        except OSError as error:
+            raise NodeRefusedError(LOCAL, f"whether job {attempt.job} runs can't be seen: {error}") from None
 
     async def receipt(self, attempt: Attempt) -> bytes | None:
         try:

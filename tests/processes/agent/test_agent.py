@@ -14,7 +14,7 @@ from twisted.internet import reactor
 from until import until as until_awaited
 
 from scrapy_distributed.agent.agent import Agent
-from scrapy_distributed.agent.job_files import KEPT, JobFiles
+from scrapy_distributed.agent.job_files import JobFiles
 from scrapy_distributed.wire.receipt import Receipt
 
 SPIDERS = """\
@@ -205,21 +205,6 @@ async def test_nothing_is_left_when_it_is_closed(rig: Rig) -> None:
     warm = int(rig.printed("a", "parent"))
     await rig.agent.close()
     await until(lambda: not any(map(alive, (*pids, warm))))
-
-
-def test_logs_of_the_last_jobs_are_kept(tmp_path: Path) -> None:
-    files = JobFiles(tmp_path)
-    files.make()
-    names = [f"job-{number}" for number in range(KEPT + 3)]
-    for name in names:
-        files.open_log(name).close()
-        files.receipt(name).parent.mkdir(exist_ok=True)
-        files.receipt(name).write_text("{}")
-        files.items(name).write_text("")
-        files.over(name)
-    assert [name for name in names if not files.log(name).exists()] == names[:3]
-    assert [name for name in names if not files.receipt(name).exists()] == names[:3]
-    assert not any(files.items(name).exists() for name in names)
 
 
 async def until(check: Callable[[], bool]) -> None:
