@@ -28,8 +28,9 @@ def check_config(config: Config, spider: Spider) -> None:
     """Refuse what can be seen to be wrong before a node is asked."""
     if not config.target_hosts:
         raise ConfigError(
-            "DISTRIBUTED_TARGET_HOSTS: found nothing, expected the Scrapyd nodes of the fleet, e.g. ['scrapyd1:6800'];"
-            " to crawl this spider on this machine alone set DISTRIBUTED_ENABLED = False"
+            "DISTRIBUTED_TARGET_HOSTS: found nothing, expected ['local'], for workers on all cores of this machine, or"
+            " the Scrapyd nodes of the fleet, e.g. ['scrapyd1:6800']; DISTRIBUTED_ENABLED = False crawls this spider"
+            " in one process"
         )
     check_targets(config, spider)
     check_feeds(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -217,8 +218,12 @@ def check_targets(config: Config, spider: Spider) -> None:
         )
     unknown = [name for name in config.target_callbacks if not callable(getattr(spider, name, None))]
     if unknown:
+        own = [name for name in dir(type(spider)) if not name.startswith("_") and not hasattr(Spider, name)]
+        close = difflib.get_close_matches(unknown[0], own, n=1)
         raise ConfigError(
             f"DISTRIBUTED_TARGET_CALLBACKS: found {', '.join(unknown)}, expected names of methods of the spider"
+            f" {spider.name!r}{f', did you mean {close[0]}?' if close else ''} (one that is to be crawled in one process"
+            " sets DISTRIBUTED_ENABLED = False in its custom_settings)"
         )
     _warn_rules(config, spider, rules)
 

@@ -9,10 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.words import shortened
 
 LOCAL = "local"
 MOST = 1000  # workers: each takes memory of this machine
-_ENTRY = re.compile(rf"\s*{LOCAL}(?::(\d+))?\s*")
+_ENTRY = re.compile(rf"\s*{LOCAL}(?::([^/@\s]*))?\s*", re.IGNORECASE)
 
 
 def is_local(entry: str) -> bool:
@@ -36,11 +37,11 @@ def local_slots(hosts: Sequence[str], targets: Collection[str] = ()) -> int:
             f"DISTRIBUTED_TARGET_HOSTS: found {LOCAL!r}, which is the name of a target in scrapy.cfg and means workers"
             f" on this machine as well: write {LOCAL}:{cores()} for these; or the target's host:port, or rename it"
         )
-    slots = cores() if number is None else int(number)
+    slots = cores() if number is None else int(number) if number.isdecimal() else 0
     if not 1 <= slots <= MOST:
         raise ConfigError(
-            f"DISTRIBUTED_TARGET_HOSTS: found {LOCAL}:{number}, expected {LOCAL} or {LOCAL}:N for N workers on this"
-            f" machine, 1 to {MOST}; for a host of that name give its URL, http://{LOCAL}:{number}"
+            f"DISTRIBUTED_TARGET_HOSTS: found {LOCAL}:{shortened(str(number))}, expected {LOCAL} or {LOCAL}:N for N"
+            f" workers on this machine, 1 to {MOST}; for a host of that name give its URL, http://{LOCAL}:6800"
         )
     return slots
 

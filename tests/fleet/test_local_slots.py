@@ -17,6 +17,7 @@ from scrapy_distributed.fleet.local_slots import _quota, cores, is_local, local_
     [
         (["local:4"], 4),
         ([" local:1 "], 1),
+        (["Local:3"], 3),
         (["scrapyd1:6800", "local:12"], 12),
         (["local"], cores()),
         (["scrapyd1:6800"], 0),
@@ -36,6 +37,8 @@ def test_what_entries_ask_for(hosts: list[str], slots: int) -> None:
     ("hosts", "words"),
     [
         (["local:0"], "found local:0, expected local or local:N for N workers on this machine, 1 to 1000"),
+        (["local:x"], "found local:x, expected local or local:N"),
+        (["local:-1"], "found local:-1, expected local or local:N"),
         (["local:6800"], "for a host of that name give its URL, http://local:6800"),
         (["local", "local:2"], "found 2 entries for workers on this machine, expected one"),
     ],
