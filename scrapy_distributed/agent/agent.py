@@ -37,14 +37,15 @@ _RUNNER = "scrapy"
 class Agent:
     """Runs at most *slots* jobs at once, in the order in which they are submitted; their files are *files*.
 
-    *news* is called whenever a job has started or ended. A job is ``scrapy ARGUMENTS`` in the folder, with the
-    environment and the ``sys.path`` that this process has when the agent is made.
+    *news* is called whenever a job has started or ended, *starts* with its id before one starts. A job is ``scrapy
+    ARGUMENTS`` in the folder, with the environment and the ``sys.path`` that this process has when the agent is made.
     """
 
     def __init__(self, files: JobFiles, *, slots: int, reactor: Any) -> None:
         self.files = files
         self.slots = slots
         self.news: Callable[[], None] = lambda: None
+        self.starts: Callable[[str], None] = lambda job: None
         self.finished = 0  # jobs that have ended since then
         self._reactor = reactor
         self._folder = os.getcwd()
@@ -132,6 +133,7 @@ class Agent:
 
     def _start(self, job: str, arguments: Sequence[str]) -> _Process:
         """Raises ``OSError``."""
+        self.starts(job)
         process = _Process(lambda: self._ends(job))
         with self.files.open_log(job) as log:
             if self._warm is not None:

@@ -125,7 +125,7 @@ def _said(
 ) -> list[Finding]:
     """What the crawl would say before its first batch. Of its warnings only what the command can't give to jobs is one
     here as well: a feed may come with -O, and what a pipeline is for its owner knows."""
-    lines = lines_of_command(command)
+    lines = lines_of_command(command, scrapyds=nodes > 0)
     faults = {line for line in lines if line.warning}
     if not isinstance(job, ConfigError):
         rules = target_rules(config, rules_of(subject.kind))

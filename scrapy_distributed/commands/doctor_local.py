@@ -50,7 +50,7 @@ async def _probed(command: WorkerCommand, survey: Survey, probe: Probe) -> Findi
     with probe.at_work():
         files = JobFiles(Path(mkdtemp(prefix="scrapy-doctor-")))
         agent = Agent(files, slots=1, reactor=probe.clock)
-        carrier = LocalCarrier(agent, command=command, clock=probe.clock)
+        carrier = LocalCarrier(agent, command=command, ledger=files.folder, clock=probe.clock)
         logs = []
         try:
             agent.open()

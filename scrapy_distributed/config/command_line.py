@@ -3,7 +3,8 @@
 Those of the command line are known by their priority. A script gives its settings (``CrawlerProcess(settings={...})``)
 the priority of the project's; they are those that the project's module has not, or has with another value.
 
-What goes with a job is in its command line on the node, for all to see: what looks like a secret does not go.
+What goes with a job to a Scrapyd is in its command line there, for all to see: what looks like a secret does not go.
+Workers on this machine are told all of it, by a pipe.
 """
 
 from __future__ import annotations
@@ -38,12 +39,14 @@ _OF_SCRAPYD = "_job"
 @dataclass(frozen=True, kw_only=True)
 class CommandLine:
     """*args* and *settings* go with each job, as text. The names of those that do not: *stay*, settings of this crawl
-    alone; *secrets*, written as on the command line; *no_text*, settings that no command line can give."""
+    alone; *secrets*, written as on the command line; *no_text*, settings that no command line can give. *private*:
+    options that give the secrets, for jobs whose command line nobody sees."""
 
     args: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     stay: tuple[str, ...] = ()
     secrets: tuple[str, ...] = ()
+    private: tuple[str, ...] = field(default=(), repr=False)
     no_text: tuple[str, ...] = ()
 
     @classmethod
@@ -54,12 +57,18 @@ class CommandLine:
         hidden = {name for name in args if is_secret(name) and name not in config.worker_args}
         given = [name for name in _given(settings) if not _is_of_workers(name, settings, config)]
         travel = [name for name in given if not _matches(name, STAY)]
-        open_to_all = {name: _as_text(name, settings[name]) for name in travel if not is_secret(name)}
+        texts = {name: _as_text(name, settings[name]) for name in travel}
+        open_to_all = {name: text for name, text in texts.items() if not is_secret(name)}
+        secret_settings = {name: text for name, text in texts.items() if is_secret(name) and text is not None}
         return cls(
             args={name: text for name, text in args.items() if name not in hidden},
             settings={name: text for name, text in open_to_all.items() if text is not None},
             stay=tuple(name for name in given if name not in travel),
             secrets=(*_options("-a", hidden), *_options("-s", filter(is_secret, travel))),
+            private=(
+                *(part for name in sorted(hidden) for part in ("-a", f"{name}={args[name]}")),
+                *(part for name, text in secret_settings.items() for part in ("-s", f"{name}={text}")),
+            ),
             no_text=tuple(sorted(name for name, text in open_to_all.items() if text is None)),
         )
 
@@ -74,11 +83,10 @@ class CommandLine:
         parts += [f"for this crawl alone: {_listed(_options('-s', own))}"] if own else []
         return "; ".join(parts)
 
-    @property
-    def warnings(self) -> list[str]:
-        """What jobs lack, and how they get it."""
+    def warnings(self, *, scrapyds: bool) -> list[str]:
+        """What jobs lack, and how they get it. *scrapyds*: not all of them are on this machine."""
         found = []
-        if self.secrets:
+        if self.secrets and scrapyds:
             found.append(
                 f"{_listed(self.secrets)}: not sent to the nodes, as the name is that of a secret and ps shows there"
                 " what a job is given. Set it in the settings of the deployed project, or have the spider read it from"

@@ -48,11 +48,11 @@ def block(
             words=f"it crawls what matches {targets}; all else, start requests too, is crawled here, and so is what"
             " can't travel",
         ),
-        *lines_of_command(command),
+        *lines_of_command(command, scrapyds=nodes > 0),
         *_limits(settings),
         *_items(items_go, config, settings, spool),
         *_pipelines(config, settings),
-        *_stores(settings),
+        *_stores(settings, nodes=nodes, slots=slots),
     ]
 
 
@@ -61,10 +61,12 @@ def tell(lines: Iterable[Line]) -> None:
         logger.log(logging.WARNING if line.warning else logging.INFO, "%s", line)
 
 
-def lines_of_command(command: CommandLine) -> list[Line]:
+def lines_of_command(command: CommandLine, *, scrapyds: bool) -> list[Line]:
     """What goes with each job and what does not, and what jobs lack."""
     told = [Line(subject="command line", words=command.summary)] if command.summary else []
-    return told + [Line(subject="command line", words=warning, warning=True) for warning in command.warnings]
+    return told + [
+        Line(subject="command line", words=warning, warning=True) for warning in command.warnings(scrapyds=scrapyds)
+    ]
 
 
 def _limits(settings: BaseSettings) -> Iterator[Line]:
@@ -119,8 +121,10 @@ def _pipelines(config: Config, settings: BaseSettings) -> Iterator[Line]:
             yield Line(subject="item pipelines", words=words, warning=True)
 
 
-def _stores(settings: BaseSettings) -> Iterator[Line]:
+def _stores(settings: BaseSettings, *, nodes: int, slots: int) -> Iterator[Line]:
     for name in ("FILES_STORE", "IMAGES_STORE"):
         if place := settings.get(name):
-            words = f"each worker has its own, {shown(str(place)) or 'a place'} as it is on its node"
-            yield Line(subject=name, words=words)
+            where = shown(str(place)) or "a place"
+            words = [f"workers on this machine share {where} with this crawl"] if slots else []
+            words += [f"each worker on a node has its own, {where} as it is there"] if nodes else []
+            yield Line(subject=name, words="; ".join(words))

@@ -176,7 +176,7 @@ class Coordinator:
         check_config(config, spider)
         from twisted.internet import reactor
 
-        nodes = Nodes.of_crawl(config, settings=settings, spider=spider, clock=reactor)
+        nodes = Nodes.of_crawl(config, settings=settings, spider=spider, private=command.private, clock=reactor)
         coordinator = cls(
             crawler, config=config, command=command, nodes=nodes, items_go=where_items_go(config, settings),
             clock=reactor,

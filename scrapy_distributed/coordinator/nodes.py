@@ -27,23 +27,26 @@ from scrapy_distributed.fleet.preflight import preflight
 
 
 class Nodes:
-    """*scrapyds*, and *slots* workers on this machine (0: none) that run ``scrapy`` *command*. *project*: its name on a
-    Scrapyd; *feed*: whether jobs are told where to write their items."""
+    """*scrapyds*, and *slots* workers on this machine (0: none) that run ``scrapy`` *command*, with options that are
+    *private*. *project*: its name on a Scrapyd; *feed*: whether jobs are told where to write their items."""
 
     def __init__(
-        self, scrapyds: Sequence[Node], *, slots: int = 0, command: Sequence[str] = (), project: str, spider: Spider,
-        feed: bool, clock: Any,
+        self, scrapyds: Sequence[Node], *, slots: int = 0, command: Sequence[str] = (), private: Sequence[str] = (),
+        project: str, spider: Spider, feed: bool, clock: Any,
     ) -> None:  # fmt: skip
         self.scrapyds = scrapyds
         self.slots = slots
         self.command = command
+        self.private = private
         self.project = project
         self.clock = clock
         self._wanted: dict[str, Any] = {"project": project, "spider": spider.name, "feed": feed}
         self._agent: Agent | None = None
 
     @classmethod
-    def of_crawl(cls, config: Config, *, settings: BaseSettings, spider: Spider, clock: Any) -> Nodes:
+    def of_crawl(
+        cls, config: Config, *, settings: BaseSettings, spider: Spider, private: Sequence[str] = (), clock: Any
+    ) -> Nodes:
         """Raises ``ConfigError`` where they can't be what *config* says."""
         targets = targets_from_cfg()
         slots = local_slots(config.target_hosts, targets)
@@ -54,8 +57,8 @@ class Nodes:
         command = local_command(type(spider)) if slots else ()
         check_nodes(config, scrapyds, command)
         return cls(
-            scrapyds, slots=slots, command=command, project=project_of(targets, settings), spider=spider,
-            feed=bool(config.feed_urls), clock=clock,
+            scrapyds, slots=slots, command=command, private=private, project=project_of(targets, settings),
+            spider=spider, feed=bool(config.feed_urls), clock=clock,
         )  # fmt: skip
 
     def fleet(self, ledger: Path, config: Config, settings: BaseSettings) -> Fleet:
@@ -68,7 +71,10 @@ class Nodes:
         found: list[Carrier] = []
         if self.slots:
             self._agent = Agent(JobFiles.beside(ledger), slots=self.slots, reactor=self.clock)
-            found.append(LocalCarrier(self._agent, command=self.command, clock=self.clock))
+            local = LocalCarrier(
+                self._agent, command=self.command, private=self.private, ledger=ledger, clock=self.clock
+            )
+            found.append(local)
         return [*found, *(ScrapydCarrier(node, **self._wanted) for node in self.scrapyds)]
 
     async def check(self, *, version: str, wait: float) -> tuple[str, dict[str, NodeError]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from signal import Signals
 from typing import Any, BinaryIO
 
@@ -26,17 +27,21 @@ CHUNK = 1024 * 1024  # bytes that are read in one turn of the event loop
 
 
 class LocalCarrier:
-    """The jobs of *agent*; *command*: what of ``scrapy`` runs the spider, and which one."""
+    """The jobs of *agent*; *command*: what of ``scrapy`` runs the spider, and which one; *private*: options that jobs
+    get which nobody sees; *ledger*: that of the run."""
 
     name = url = LOCAL
     ends_with_us = True
 
-    def __init__(self, agent: Agent, *, command: Sequence[str], clock: Any) -> None:
+    def __init__(
+        self, agent: Agent, *, command: Sequence[str], private: Sequence[str] = (), ledger: Path, clock: Any
+    ) -> None:
         self.agent = agent
         self.command = command
+        self.private = private
         self.clock = clock
-        self.sources = Sources()
-        self.tracebacks = Tracebacks()
+        agent.starts = Sources().tell
+        self.tracebacks = Tracebacks(ledger)
 
     def listen(self, news: Callable[[], None]) -> None:
         self.agent.news = news
@@ -58,9 +63,8 @@ class LocalCarrier:
         )  # fmt: skip
 
     async def send(self, attempt: Attempt, payload: str, job: JobTemplate) -> None:
-        self.sources.tell(attempt.job)
         settings, args = job.settings_of(payload, attempt.token), job.args_of(attempt)
-        options = [*_options("-s", settings), *_options("-a", args)]
+        options = [*_options("-s", settings), *_options("-a", args), *self.private]
         self.agent.submit(attempt.job, [*self.command, *options])
 
     async def state(self, attempt: Attempt) -> str | None:

@@ -51,7 +51,7 @@ def test_all_arguments_travel() -> None:
     command = arguments(category="tea", pages="3", empty="")
     assert command.args == {"category": "tea", "pages": "3", "empty": ""}
     assert command.summary == "for each job: -a category, -a empty, -a pages"
-    assert command.warnings == []
+    assert command.warnings(scrapyds=True) == []
 
 
 class Level(str, enum.Enum):
@@ -94,9 +94,17 @@ def test_secrets_are_named_and_go_nowhere(caplog: pytest.LogCaptureFixture) -> N
     command = CommandLine.read(settings, Config.from_settings(settings), given)
     assert (dict(command.args), dict(command.settings)) == ({"category": "tea"}, {"USER_AGENT": "me"})
     assert command.summary == "for each job: -a category, -s USER_AGENT"
-    (warning,) = command.warnings
+    (warning,) = command.warnings(scrapyds=True)
     assert warning.startswith("-a api_key, -s FTP_PASSWORD: not sent to the nodes")
     assert "s3cret" not in f"{warning}{command!r}"
+
+
+def test_workers_on_this_machine_are_told_secrets_by_a_pipe() -> None:
+    settings = Settings()
+    settings.setdict({"FTP_PASSWORD": "s3cret", "USER_AGENT": "me"}, priority="cmdline")
+    command = CommandLine.read(settings, Config.from_settings(settings), {"api_key": "k", "category": "tea"})
+    assert command.private == ("-a", "api_key=k", "-s", "FTP_PASSWORD=s3cret")
+    assert command.warnings(scrapyds=False) == []
 
 
 def test_what_is_no_secret_in_spite_of_its_name_travels_when_it_is_named() -> None:
@@ -245,7 +253,7 @@ def test_all_settings_of_a_script_without_a_project_travel() -> None:
 def test_what_no_command_line_can_give_is_named(name: str, value: Any) -> None:
     command = read(Settings({name: value}))
     assert command.settings == {}
-    (warning,) = command.warnings
+    (warning,) = command.warnings(scrapyds=True)
     assert warning.startswith(f"{name}: not sent to the nodes, as this script sets a value that no -s NAME=VALUE can")
 
 
@@ -254,7 +262,7 @@ def test_what_no_command_line_can_give_is_named(name: str, value: Any) -> None:
 
 def test_nothing_is_said_where_there_is_nothing_to_say() -> None:
     command = read(DISTRIBUTED_LEDGER="x")
-    assert (command.summary, command.warnings) == ("", [])
+    assert (command.summary, command.warnings(scrapyds=True)) == ("", [])
 
 
 def test_what_is_said_is_one_line_that_a_terminal_can_show() -> None:

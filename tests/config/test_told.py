@@ -75,7 +75,7 @@ def said(*given: dict[str, Any], go: ItemsGo = ItemsGo.HOME, command: CommandLin
             [{"FEED_URI": "%(batch)s.jl", "FILES_STORE": "/files"}],
             [
                 "Items: each job writes its own to '%(batch)s.jl'",
-                "FILES_STORE: each worker has its own, '/files' as it is on its node",
+                "FILES_STORE: each worker on a node has its own, '/files' as it is there",
             ],
         ),
     ],

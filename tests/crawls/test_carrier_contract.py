@@ -46,7 +46,7 @@ def carrier(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
             patch.chdir(write_project(folder / "project"))
             agent = Agent(JobFiles(folder / "jobs"), slots=1, reactor=reactor)
         agent.open()
-        local = LocalCarrier(agent, command=("crawl", "waiting"), clock=reactor)
+        local = LocalCarrier(agent, command=("crawl", "waiting"), ledger=folder / "x", clock=reactor)
         yield local
         pytest_twisted.blockon(Deferred.fromCoroutine(local.close()))
         return
