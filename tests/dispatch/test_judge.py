@@ -51,6 +51,17 @@ def test_where_nothing_goes_out_again_items_of_unfinished_requests_count_as_well
     assert court.count("attempts/rejected") == 0
 
 
+def test_how_long_an_attempt_took_is_told_unless_it_had_to_wait_for_another(court: Court) -> None:
+    court.batch(0)
+    court.batch(1)
+    n0 = court.members[0]
+    for queued in (False, True):
+        flight = court.send(n0, queued=queued)
+        flight.sent_at -= 7
+        court.final(n0, flight)
+    assert court.trips == [7, None]
+
+
 def test_an_attempt_that_settles_nothing_is_no_proof(court: Court) -> None:
     court.batch(0, 1)
     n0 = court.members[0]

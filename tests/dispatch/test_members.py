@@ -367,6 +367,14 @@ def test_where_batches_are_cut_late_each_slot_has_a_job_and_one_that_waits_where
     assert taken == jobs
 
 
+def test_a_job_that_is_sent_where_each_slot_has_one_is_queued() -> None:
+    node, jobs = member(0), load(member(1), 3)
+    for job in jobs:
+        node.add(job)
+    assert [job.queued for job in jobs] == [False, False, True]
+    assert node.most_jobs == 3
+
+
 def test_a_node_with_a_free_slot_comes_before_one_where_a_job_would_wait() -> None:
     small, large = member(0, late=True), member(1, late=True)
     small.pace.learns(Told(1, 5.0))

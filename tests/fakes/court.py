@@ -41,6 +41,7 @@ class Court:
         self.found: list[str] = []
         self.reading: Deferred[None] | None = None  # what the next reader of targets waits for
         self.told: list[str] = []  # nodes whose attempts were accepted
+        self.trips: list[float | None] = []  # seconds since these were sent
         self.stopped_by = ""
         self.judge = Judge(
             ledger=self.ledger, fleet=Fleet(self.members), config=Config.from_settings(Settings(settings)),
@@ -58,6 +59,7 @@ class Court:
 
     def accepted(self, node: str, attempt: Attempt, report: Receipt, trip: float | None) -> None:
         self.told.append(node)
+        self.trips.append(trip)
         while (some := self.ledger.intake.divert_found()) is not None:
             self.found += some[1]
 
