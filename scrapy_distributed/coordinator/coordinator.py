@@ -33,6 +33,7 @@ from scrapy_distributed.coordinator.identity import file_name, identity_of
 from scrapy_distributed.coordinator.keeper import Keeper
 from scrapy_distributed.coordinator.nodes import Nodes
 from scrapy_distributed.coordinator.own_feed import OwnFeed
+from scrapy_distributed.coordinator.progress import Progress
 from scrapy_distributed.coordinator.refused import check_config, check_settings
 from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.coordinator.walk import Walk
@@ -97,6 +98,7 @@ class Coordinator:
             crawler, config=config, ledger=self.ledger, walk=self.walk, diversion=self.diversion, cutter=self.cutter,
             discoveries=self.discoveries, dispatcher=self.dispatcher, keeper=self.keeper, clock=clock,
         )  # fmt: skip
+        self.progress = self._telling_side()
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
 
@@ -107,6 +109,12 @@ class Coordinator:
             fingerprint=fingerprinter_of(crawler), occurrence=self.ledger.intake.occurrence,
             filters=are_filtered(crawler.settings), session_of=self.sessions.of,
         )  # fmt: skip
+
+    def _telling_side(self) -> Progress:
+        interval = self.crawler.settings.getfloat("LOGSTATS_INTERVAL")
+        return Progress(
+            account=self.ledger.account, fleet=self.fleet, spider=self.spider, interval=interval, clock=self.clock
+        )
 
     def _finding_side(self) -> Discoveries:
         return Discoveries(
@@ -242,6 +250,7 @@ class Coordinator:
         self.discoveries.divert()
         self.cutter.cut()
         self._ticker.start(1.0, now=False)
+        self.progress.start()
         return to_walk
 
     def _begin_run(self, version: str) -> bool:
@@ -361,6 +370,7 @@ class Coordinator:
     async def _spider_closed(self, reason: str) -> None:
         if self._ticker.running:
             self._ticker.stop()
+        self.progress.stop()
         await self.ending.shut_down(reason)
 
     @property

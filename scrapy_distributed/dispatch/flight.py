@@ -45,6 +45,8 @@ class Flight:
     started: bool = False
     at_work: bool = False  # a receipt of it tells of something done
     sequence: int = 0  # of its newest receipt
+    settled: int = 0  # requests, by that
+    items: int = 0  # likewise
     activity: int = -1  # what it had done by then
     active_at: float = 0.0  # when that grew last
     first_news: tuple[float, int] | None = None  # when it was heard of first, and how many requests it had settled then
@@ -115,6 +117,7 @@ class Flight:
         news = receipt.sequence > self.sequence
         if news:
             self.sequence, self.at_work = receipt.sequence, receipt.activity > 0
+            self.settled, self.items = receipt.settled.bit_count(), receipt.items
         return news
 
     def acts(self, receipt: Receipt, now: float, *, stall: float) -> bool:

@@ -222,8 +222,8 @@ def check_targets(config: Config, spider: Spider) -> None:
         close = difflib.get_close_matches(unknown[0], own, n=1)
         raise ConfigError(
             f"DISTRIBUTED_TARGET_CALLBACKS: found {', '.join(unknown)}, expected names of methods of the spider"
-            f" {spider.name!r}{f', did you mean {close[0]}?' if close else ''} (one that is to be crawled in one process"
-            " sets DISTRIBUTED_ENABLED = False in its custom_settings)"
+            f" {spider.name!r}{f', did you mean {close[0]}?' if close else ''} (one that is to be crawled in one"
+            " process sets DISTRIBUTED_ENABLED = False in its custom_settings)"
         )
     _warn_rules(config, spider, rules)
 
