@@ -17,11 +17,11 @@ from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.sources import Sources
 from scrapy_distributed.dispatch.tracebacks import Tracebacks
 from scrapy_distributed.errors import NodeItemsError, NodeRefusedError
+from scrapy_distributed.fleet.local_slots import LOCAL
 from scrapy_distributed.fleet.node import DaemonStatus
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.receipt import MAX_BYTES
 
-LOCAL = "local"
 LOG_BYTES = 20_000
 CHUNK = 1024 * 1024  # bytes that are read in one turn of the event loop
 
