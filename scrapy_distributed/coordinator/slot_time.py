@@ -60,7 +60,7 @@ class SlotTime:
         cure = 'try DISTRIBUTED_WORKER_TARGETS = "follow"'
         yield self.links, f"Slots waited {self.links:.0f} s for what workers had to bring home first: {cure}"
         unused = f"{slots.unused} of {slots.all} slots never had a job"
-        if slots.all > self._first:
+        if size.fixed is None and slots.all > self._first:
             yield slots.unused * elapsed, f"{unused}: nobody knew of them before; the next run does"
         elif size.largest > CLEARLY * best:
             yield slots.unused * elapsed, f"{unused}: try {choice}"

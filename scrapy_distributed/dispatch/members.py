@@ -93,7 +93,7 @@ class Member:
     @property
     def backlog(self) -> int:
         """Unstarted jobs of ours that it may hold."""
-        return self.fixed_backlog or self.pace.backlog
+        return self.fixed_backlog or (self._slots_and_next if self.late else self.pace.backlog)
 
     @property
     def has_room(self) -> bool:

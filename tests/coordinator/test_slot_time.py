@@ -76,6 +76,10 @@ def test_slots_that_nobody_knew_of() -> None:
     )
 
 
+def test_where_the_size_is_set_it_does_not_matter_who_knew_of_them() -> None:
+    assert "nobody" not in advice(measured(50, 50, 50), unused=2, first=2)
+
+
 def test_slots_that_never_had_a_job_as_batches_are_too_large() -> None:
     assert advice(measured(50, 50, 50), unused=2) == (
         "2 of 4 slots never had a job: try DISTRIBUTED_BATCH_SIZE = 25, or 'auto'"

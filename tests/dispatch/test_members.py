@@ -352,6 +352,18 @@ def test_slots_are_those_of_nodes_that_are_well() -> None:
     assert fleet.slots() == Slots(all=1, free=0)
 
 
+def test_a_node_with_many_slots_has_room_for_as_many_jobs_at_once() -> None:
+    node = member(0, late=True)
+    node.pace.learns(Told(64, 5.0))
+    load(node, 127)
+    assert node.has_room
+    load(node)
+    assert not node.has_room
+    fixed = member(0, late=True, fixed_backlog=1)
+    load(fixed)
+    assert not fixed.has_room
+
+
 @pytest.mark.parametrize(("poll", "jobs"), [(None, 6), (5.0, 6), (0.0, 3)], ids=["unknown", "polls", "at once"])
 def test_where_batches_are_cut_late_each_slot_has_a_job_and_one_that_waits_where_it_must(
     poll: float | None, jobs: int
