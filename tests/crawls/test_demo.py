@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -198,8 +199,17 @@ def test_workers_on_this_machine_end_before_the_demo_where_the_crawl_is_killed(s
     demo = start("--properties", "60", "--nodes", "0", "--latency", "2", "--batch", "20")
     demo.wait_for(r"[1-9]\d*/60 properties.* local running [12]")
     (pid,) = demo.pids("\0crawl\0distr")
+    workers = demo.pids("fork_server")
+    for worker in workers:
+        os.kill(worker, signal.SIGSTOP)
     os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not demo.pids("site_server.py"))
+    time.sleep(1)  # it would be over by then
+    still = demo.process.poll() is None
+    for worker in workers:
+        os.kill(worker, signal.SIGCONT)
     assert demo.wait() == 1
+    assert still
     assert "the crawl failed, it ended by signal 9" in demo.output
 
 

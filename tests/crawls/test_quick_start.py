@@ -64,9 +64,11 @@ def serving() -> Iterator[Books]:
         books = Books(server.server_address[1])
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield books
-        server.shutdown()
-        thread.join()
+        try:
+            yield books
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 class Reader:
