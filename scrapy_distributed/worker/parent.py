@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
+from threading import Thread
 
 from scrapy import signals
 from scrapy.crawler import Crawler
@@ -21,7 +23,7 @@ LAST_SECONDS = 30  # for pages that are under way, and the final receipt
 
 class Parent:
     """Ends *crawler*, as Ctrl-C does, when the process *pid* is its parent no longer. What is not done by
-    ``LAST_SECONDS`` later does not count: then it is killed."""
+    ``LAST_SECONDS`` later does not count: then it is killed, also where a callback holds up the event loop."""
 
     def __init__(self, crawler: Crawler, pid: int) -> None:
         self.crawler = crawler
@@ -43,7 +45,13 @@ class Parent:
             )
 
     def _spider_opened(self) -> None:
+        Thread(target=self._kill_late, daemon=True).start()
         self._check.start(CHECK_SECONDS, now=False)
+
+    def _kill_late(self) -> None:
+        while not self.gone:
+            time.sleep(CHECK_SECONDS)
+        signal.alarm(LAST_SECONDS)
 
     def _spider_closed(self) -> None:
         if self._check.running:
@@ -54,6 +62,5 @@ class Parent:
             return
         self._check.stop()
         logger.warning("The process %d, which has started this job, is gone: the job ends", self.pid)
-        signal.alarm(LAST_SECONDS)
         assert self.crawler.engine is not None
         deferred_from_coro(self.crawler.engine.close_spider_async(reason="shutdown"))

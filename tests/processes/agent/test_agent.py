@@ -22,6 +22,7 @@ import os, sys, time
 import scrapy
 from scrapy import signals
 from scrapy.exceptions import DontCloseSpider
+from scrapy_distributed.worker import parent
 
 class Waits(scrapy.Spider):
     name = "waits"
@@ -48,6 +49,10 @@ class Waits(scrapy.Spider):
                 time.sleep(60)
                 os._exit(0)
             print(f"child={child}", flush=True)
+        elif hasattr(self, "blocks"):
+            parent.LAST_SECONDS = 1
+            print("blocked=1", flush=True)
+            time.sleep(600)
         elif not hasattr(self, "quick"):
             raise DontCloseSpider
 """
@@ -166,6 +171,16 @@ async def test_a_worker_ends_when_who_has_started_it_is_gone(rig: Rig) -> None:
     rig.submit("c", "-a", "quick=1")  # with another warm process, or cold
     rig.agent.end("b", signal.SIGKILL)
     await rig.state("c", "finished")
+
+
+@pytest_twisted.ensureDeferred
+async def test_so_does_one_whose_spider_blocks(rig: Rig) -> None:
+    rig.submit("a", *WORKER, "-a", "blocks=1")
+    await until(lambda: rig.files.log("a").exists() and "blocked=1" in rig.log("a"))
+    assert rig.agent._warm is not None
+    os.kill(rig.agent._warm.pid, signal.SIGKILL)
+    await until(lambda: not rig.files.is_held("a"))
+    await rig.state("a", "finished")
 
 
 @pytest_twisted.ensureDeferred
