@@ -55,7 +55,8 @@ class Agent:
         self._running: dict[str, _Process] = {}
         self._warm: WarmProcess | None = None
         self._pause = RESTART_SECONDS[0]
-        self._stuck = ""  # the job that could not be started last
+        self._again: Any = None  # the call that tries again
+        self._told = ""  # why the last job could not be started
         self._closed = False
 
     def open(self) -> None:
@@ -121,21 +122,26 @@ class Agent:
             try:
                 self._running[job] = self._start(job, self._pending[job])
             except OSError as error:
-                if job != self._stuck:
-                    self._stuck = job
-                    logger.error("Job %s can't be started now, it is tried again each second: %s", job, error)
-                self._reactor.callLater(RETRY_SECONDS, self._start_jobs)
+                self._start_later(job, error)
                 break
             del self._pending[job]
             started = True
         if started:
             self.news()
 
+    def _start_later(self, job: str, error: OSError) -> None:
+        """Try again until it can be started, and say it once."""
+        if str(error) != self._told:
+            self._told = str(error)
+            logger.error("Job %s can't be started now, trying again: %s", job, error)
+        if self._again is None or not self._again.active():
+            self._again = self._reactor.callLater(RETRY_SECONDS, self._start_jobs)
+
     def _start(self, job: str, arguments: Sequence[str]) -> _Process:
         """Raises ``OSError``."""
-        self.starts(job)
         process = _Process(lambda: self._ends(job))
         with self.files.open_log(job) as log:
+            self.starts(job)
             if self._warm is not None:
                 with suppress(WarmProcessError):
                     self._warm.fork(process, self._payload(job, arguments, self._warm.pid), output=log.fileno())
