@@ -4,10 +4,10 @@ A job *costs* ``s`` seconds in which its slot crawls nothing: it waits for a pol
 seen a while after it. What a request takes is its *pace*: the settings' own (``Prior``) until jobs have told how long
 they took. One formula before and after.
 
-*One round.* Where all that is left is short for the slots that are free, each of them gets an even share, once. Batches
-that get smaller cost ``s`` for each round, and protect from what even ones lose where slots differ: that is a part of a
-round, so a round of less than ``ROUND`` times ``s`` is taken to be short. And no free slot waits for those that are at
-work where the help of these would save less than ``s``.
+*One round.* Where all that is left is short, each free slot gets an even share of it, once, so that all slots end
+together: those that are at work now take their part later. Batches that get smaller cost ``s`` for each round, and
+protect from what even ones lose where slots differ: that is a part of a round, so a round of less than ``ROUND`` times
+``s`` is taken to be short.
 
 *Else* jobs get smaller to the end. With ``b`` seconds of crawling in a job the slots spend ``s / b`` of their time on
 what jobs cost, and in a run of ``T`` seconds they have nothing left to do for ``b / 2 T`` of it on average. Both
@@ -34,7 +34,7 @@ LOW_SHARE = 0.03  # but where jobs cost much, as long as keeps the cost at this 
 SHARES = 2  # a batch leaves as much of what waits for the other slots as it takes
 RECENT = 100  # jobs of a node whose median counts
 WAITS = 10  # jobs of the run, the least wait of which counts
-TINY = 1e-6  # seconds a request, at least: nobody divides by 0
+TINY = 1e-6  # seconds of a request or a start, at least: nobody divides by 0
 
 
 class BatchSize:
@@ -86,7 +86,7 @@ class BatchSize:
     @property
     def startup(self) -> float:
         """From the start of a job's process to its first request."""
-        return self._startups.median if self.jobs else START
+        return max(self._startups.median, TINY) if self.jobs else START
 
     @property
     def pace(self) -> float:
@@ -104,14 +104,16 @@ class BatchSize:
 
     # The next batches
 
-    def next(self, *, uncut: int, unsettled: int, slots: Slots, elapsed: float, walking: bool) -> list[int]:
+    def next(
+        self, *, uncut: int, unsettled: int, slots: Slots, left: float, elapsed: float, walking: bool
+    ) -> list[int]:  # fmt: skip
         """The sizes of those that are to be cut at once. *uncut*: requests that are in no batch yet; *unsettled*: known
-        to be left, those included; *walking*: more may come. One that is larger than *uncut* is not full yet."""
+        to be left, those included; *left*: what the jobs that are under way still need together; *walking*: more may
+        come. One that is larger than *uncut* is not full yet."""
         if self.fixed is not None:
             return [self.fixed]
-        if not walking and (parts := self._parts(uncut, slots)):
-            share, more = divmod(uncut, parts)
-            return [share + (number < more) for number in range(parts)]
+        if not walking and (shares := self._shares(uncut, slots, left)):
+            return shares
         size = self.usual(uncut=uncut, unsettled=unsettled, slots=slots, elapsed=elapsed, walking=walking)
         rest_is_little = not walking and uncut < 1.5 * size
         return [uncut if rest_is_little else size]
@@ -120,18 +122,21 @@ class BatchSize:
         """Whether all of *slots* together would do it in one round."""
         return uncut * self.pace / slots.all < ROUND * self.cost(slots)
 
-    def _parts(self, uncut: int, slots: Slots) -> int:
-        """Into how many even shares *uncut* is cut, one for each of the *slots* that are free; 0 where that is no good:
-        it is too much, or busy ones should have some of it. No share is smaller than the start of its process is worth.
-        """
-        work, cost = uncut * self.pace, self.cost(slots)
+    def _shares(self, uncut: int, slots: Slots, left: float) -> list[int]:
+        """What each of the *slots* that are free is to have of *uncut*; none where that is too much for one round. No
+        share is smaller than the start of its process is worth."""
         if not (uncut and slots.free):
-            return 0
-        share = work / slots.free
-        if share >= ROUND * cost or share - work / slots.all >= cost:
-            return 0
-        parts = min(slots.free, uncut, max(1, int(work / self.startup)))
-        return parts if uncut <= parts * LARGEST else 0
+            return []
+        work, cost, busy = uncut * self.pace, self.cost(slots), slots.all - slots.free
+        share, later = work / slots.free, left / busy + cost if busy else 0.0
+        if busy and share > later:
+            share = (work + busy * later) / slots.all
+        shared = min(uncut, math.ceil(slots.free * share / self.pace))
+        parts = min(slots.free, shared, max(1, int(shared * self.pace / self.startup)))
+        if share >= ROUND * cost or shared > parts * LARGEST:
+            return []
+        least, more = divmod(shared, parts)
+        return [least + (number < more) for number in range(parts)]
 
     def usual(self, *, uncut: int, unsettled: int, slots: Slots, elapsed: float, walking: bool) -> int:
         """A job of a minute, if that is no more than a fair part of what waits: so batches get smaller to the end. But
@@ -149,9 +154,8 @@ class BatchSize:
 
     def best(self, slots: Slots) -> int:
         """The size that would have been best for all that was measured, had it been known from the beginning."""
-        everything = slots._replace(free=slots.all)
-        if parts := self._parts(self.requests, everything):
-            return -(-self.requests // parts)
+        if shares := self._shares(self.requests, slots._replace(free=slots.all), 0.0):
+            return shares[0]
         run = self.requests * self.pace / slots.all
         return min(max(1, int(math.sqrt(2 * self.cost(slots) * run) / self.pace)), LARGEST)
 

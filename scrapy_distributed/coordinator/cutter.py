@@ -168,7 +168,14 @@ class Cutter:
     def _next_sizes(self) -> list[int]:
         if self.walk.over:  # then each slot counts
             self.slots = self.fleet.slots()
-        return self.size.next(**self._known)
+        return self.size.next(**self._known, left=self._left)
+
+    @property
+    def _left(self) -> float:
+        """Seconds that the jobs under way still need together, as far as is known."""
+        now, pace, cost = float(self.clock.seconds()), self.size.pace, self.size.cost(self.slots)
+        flights = [flight for _, flight in self.fleet.flights() if flight.counts]
+        return sum(max(0.0, flight.attempt.size * pace + cost - (now - flight.sent_at)) for flight in flights)
 
     def _usual_size(self) -> int:
         return self.size.usual(**self._known)

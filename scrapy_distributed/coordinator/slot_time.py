@@ -54,7 +54,7 @@ class SlotTime:
         if size.fixed is not None and size.fixed * CLEARLY < min(best, size.requests / slots.all):
             lost = size.jobs * size.cost(slots)
             yield lost, f"Batches are too small: starts and waits of {size.jobs} jobs took {lost:.0f} s: try {choice}"
-        elif self.polls:
+        elif slots.poll != 0:  # else they wait until we see that they have begun
             cure = "set poll_interval = 0.5 in scrapyd.conf, or use the warm launcher"
             yield self.polls, f"Jobs waited {self.polls:.0f} s for polls of their nodes: {cure}"
         cure = 'try DISTRIBUTED_WORKER_TARGETS = "follow"'

@@ -57,6 +57,7 @@ class Run:
             while (uncut := found - cut) and len(waiting) < slots:
                 sizes = self.size.next(
                     uncut=uncut, unsettled=found - settled, elapsed=now, walking=found < requests,
+                    left=sum(max(0.0, end - now) for end, *_ in running) + sum(waiting) * request,
                     slots=Slots(slots, max(0, slots - len(running) - len(waiting)), poll=AT_ONCE),
                 )  # fmt: skip
                 if uncut < sizes[0] and found < requests:
@@ -175,7 +176,7 @@ def test_not_every_job_tells_how_long_one_waits(trip: float | None) -> None:
 def following(size: BatchSize, *, walking: bool = True, **known: float) -> list[int]:
     """The next sizes in the middle of a run that is an hour old, with plenty to do on four slots that are busy."""
     slots = {name: known.pop(name, None) for name in ("free", "poll")}
-    usual = {"uncut": 10**6, "unsettled": 10**6, "elapsed": 3600.0}
+    usual = {"uncut": 10**6, "unsettled": 10**6, "elapsed": 3600.0, "left": 100.0}
     return size.next(
         **(usual | known), walking=walking, slots=Slots(4, int(slots["free"] or 0), poll=slots["poll"])  # type: ignore[arg-type]
     )  # fmt: skip
@@ -208,11 +209,14 @@ def test_what_is_long_is_not_shared_at_once() -> None:
     assert len(following(sized(), walking=False, uncut=just, free=4, poll=POLL)) == 1
 
 
-def test_a_free_slot_waits_for_busy_ones_only_where_these_would_save_more_than_a_round_costs() -> None:
-    """Three are busy. Together they would have done it in a quarter of the time."""
-    little, much = int(3.5 / 0.75 / PACE) - 1, int(3.5 / 0.75 / PACE) + 1
-    assert following(sized(), walking=False, uncut=little, free=1, elapsed=10.0) == [little]
-    assert sum(following(sized(), walking=False, uncut=4 * much, unsettled=4 * much, free=1, elapsed=10.0)) < 4 * much
+def test_all_slots_end_together_those_that_are_at_work_now_included() -> None:
+    """Three of four are busy, for ten seconds each, and then their next jobs cost 3.5 seconds."""
+    until = int(13.5 / PACE)
+    assert following(sized(), walking=False, uncut=until, free=1, left=30.0, elapsed=10.0) == [until]
+    more = int(4 * 3 / PACE)  # three seconds more for each
+    assert following(sized(), walking=False, uncut=until + more, free=1, left=30.0, elapsed=10.0) == [
+        pytest.approx(until + more / 4, abs=1)
+    ]
 
 
 def test_while_the_walk_goes_on_nobody_knows_what_there_is_to_share() -> None:

@@ -70,6 +70,13 @@ def test_waits_for_polls() -> None:
     )
 
 
+def test_where_jobs_start_at_once_they_wait_for_no_poll() -> None:
+    """We see late that they have begun, and do not know it of the first ones."""
+    time, slots = SlotTime(), FOUR._replace(poll=0.0)
+    time.passed(10, slots._replace(idle=4, polls=4, poll=None), nothing_left=False)
+    assert time.advice(measured("auto", *EVEN), slots, 10) is None
+
+
 def test_slots_that_nobody_knew_of() -> None:
     assert advice(measured("auto", 50, 50), unused=2, first=2) == (
         "2 of 4 slots never had a job: nobody knew of them before; the next run does"
