@@ -80,7 +80,7 @@ INTO_THE_FILE = [
 @pytest.mark.parametrize(
     ("home", "arrows"),
     [
-        pytest.param("-o", INTO_THE_SPOOL + INTO_THE_FILE, id="appends"),
+        pytest.param("-o", INTO_THE_SPOOL + INTO_THE_FILE, id="appends", marks=pytest.mark.chaos),
         pytest.param("-O", [("after-export", 30), ("after-close", 1)], id="writes"),
         pytest.param("-O", INTO_THE_SPOOL + INTO_THE_FILE, id="writes-all", marks=pytest.mark.chaos),
     ],
@@ -140,6 +140,7 @@ def served(child: SiteChild) -> int:
     return int(child.stats()["properties_served"])
 
 
+@pytest.mark.chaos
 def test_the_disk_of_the_spool_is_full_while_it_walks(struck: Fleet, tmp_path: Path) -> None:
     """Its own items are in its file alone, then. Interrupted before all is over, it has to walk again. There is more to
     do than what waits on its nodes when there is room again."""
