@@ -75,6 +75,16 @@ def fork_servers(daemon: int) -> set[int]:
     return found
 
 
+def linked(folder: Path, link: str) -> set[int]:
+    """The processes whose *link* (``cwd``, ``fd/1``) leads to *folder*, or to what is in it."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if Path(os.readlink(path / link)).is_relative_to(folder):
+                found.add(int(path.name))
+    return found
+
+
 def strike(pid: int, number: int) -> bool:
     """Send a signal; returns whether the process was still there."""
     try:
@@ -184,11 +194,13 @@ class StruckNode:
 
 
 class Fleet:
-    """Three nodes and a project: ``scrapyd1`` to ``scrapyd3`` are the nodes, ``gate1`` to ``gate3`` the gates."""
+    """Three nodes, or none, and a project: ``scrapyd1`` to ``scrapyd3`` are the nodes, ``gate1`` to ``gate3`` the
+    gates. *temp*: the folder for temporary files."""
 
-    def __init__(self, nodes: Sequence[StruckNode], project: Project, names: Sequence[str] | None = None) -> None:
+    def __init__(self, nodes: Sequence[StruckNode], project: Project, temp: Path) -> None:
         self.nodes = list(nodes)
         self.project = project
+        self.temp = temp
 
     def mend(self) -> None:
         for node in self.nodes:
@@ -226,9 +238,10 @@ def fleet(
         gates = {f"gate{n}": f"url = http://127.0.0.1:{node.gate.port}" for n, node in enumerate(nodes, 1)}
         project = Project(folder / "project", with_urls(children) | gates, settings="trial.chaos_settings")
         stack.callback(project.end)
-        project.deploy("scrapyd*", folder=folder / "deploy")
+        if nodes:
+            project.deploy("scrapyd*", folder=folder / "deploy")
         try:
-            yield Fleet(nodes, project)
+            yield Fleet(nodes, project, folder / "tmp")
         finally:
             for node in nodes:
                 node.go_on()  # else what is stopped could not end
@@ -272,6 +285,7 @@ class Run:
         self.uploads = ftp is not None or scheme == "upload"
         self.home = home
         self.place = Folder(folder / "place")
+        self.jobs = Folder(folder / "ledger.sqlite.local")  # of workers on the coordinator's machine
         self.switches = folder / "switches"  # of the faults in the files that items come home to: see ``launcher.py``
         self.switches.mkdir()
         if home == "-o":
@@ -317,8 +331,11 @@ class Run:
     def mend(self) -> None:
         """All that is not the fleet's is as it should be."""
         self.site.go_on()
-        for folder in (self.items, self.temp, self.place):
+        for folder in (self.items, self.temp, self.place, self.jobs):
             folder.open()
+        for pid in self.here():
+            strike(pid, signal.SIGCONT)
+            limit_files(pid)
         for switch in self.switches.iterdir():
             switch.unlink()
         if self.ftp is not None:
@@ -334,6 +351,20 @@ class Run:
     def taken(self, fault: str = "*") -> list[str]:
         """The faults that have happened in workers."""
         return [path.name.partition(".")[0] for path in sorted(self.grants.glob(f"{fault}.*.taken"))]
+
+    def workers_here(self) -> list[int]:
+        """The workers on the coordinator's machine, also of those before it."""
+        return sorted(linked(self.jobs.real, "fd/1"))
+
+    def warm(self) -> list[int]:
+        """The warm processes there, and what they have forked and is no worker yet."""
+        return sorted(linked(self.jobs.real, "cwd") - linked(self.jobs.real, "fd/1"))
+
+    def here(self) -> list[int]:
+        return [*self.workers_here(), *self.warm()]
+
+    def workers(self) -> list[int]:
+        return [*self.fleet.workers(), *self.workers_here()]
 
     @property
     def crawl(self) -> Crawl:

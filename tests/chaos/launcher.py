@@ -1,8 +1,8 @@
 """A coordinator that kills itself at an exact point: ``python launcher.py POINT NUMBER crawl ...``.
 
-*POINT* is one of ``POINTS``, or ``NEVER``; *NUMBER* which time it is reached. What follows is given to ``scrapy``. The
-command and the code that run are the ordinary ones; only the named method is wrapped. Where the environment names a
-folder of ``SWITCHES``, so are the files that items of workers come home to.
+*POINT* is one of ``POINTS`` and their like, or ``NEVER``; *NUMBER* which time it is reached. What follows is given to
+``scrapy``. The command and the code that run are the ordinary ones; only the named method is wrapped. Where the
+environment names a folder of ``SWITCHES``, so are the files that items of workers come home to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from typing import Any
 from scrapy.exporters import JsonLinesItemExporter
 from scrapy.extensions.feedexport import FileFeedStorage
 
+from scrapy_distributed.agent.warm_process import WarmProcess
 from scrapy_distributed.coordinator.homecoming import Homecoming
+from scrapy_distributed.dispatch.local_carrier import LocalCarrier
 from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.fleet.node import Node
 from scrapy_distributed.items.spool import Draft, OwnItems
@@ -36,22 +38,24 @@ SPOOL_FULL = "spool-full"
 FEED_FULL = "feed-full"
 """The same of the coordinator's own feeds."""
 
-METHODS: dict[str, tuple[type, str]] = {
-    "divert": (Intake, "divert"),
-    "cut": (Intake, "cut"),
-    "bind": (Bookings, "bind"),
-    "post": (Node, "schedule"),
-    "mark": (Bookings, "sent"),
-    "settle": (Verdicts, "settle"),
-    "walked": (Intake, "walked"),
-    "end": (Account, "end"),
+Methods = dict[str, list[tuple[type, str]]]
+METHODS: Methods = {
+    "divert": [(Intake, "divert")],
+    "cut": [(Intake, "cut")],
+    "bind": [(Bookings, "bind")],
+    "post": [(Node, "schedule"), (LocalCarrier, "send")],
+    "mark": [(Bookings, "sent")],
+    "settle": [(Verdicts, "settle")],
+    "walked": [(Intake, "walked")],
+    "end": [(Account, "end")],
 }
-METHODS_OF_ITEMS: dict[str, tuple[type, str]] = {
-    "fetch": (ScrapydCarrier, "items"),
-    "keep": (Draft, "keep"),
-    "export": (JsonLinesItemExporter, "export_item"),
-    "close": (Homecoming, "close"),
+METHODS_OF_ITEMS: Methods = {
+    "fetch": [(ScrapydCarrier, "items"), (LocalCarrier, "items")],
+    "keep": [(Draft, "keep")],
+    "export": [(JsonLinesItemExporter, "export_item")],
+    "close": [(Homecoming, "close")],
 }
+METHODS_HERE: Methods = {"fork": [(WarmProcess, "fork")]}
 
 
 def _around(methods: Iterable[str]) -> list[str]:
@@ -62,6 +66,8 @@ POINTS = [*_around(METHODS), "during-post"]
 """``during-post``: the node has been asked, and has not answered for ``SECONDS_BEFORE_REPLY``."""
 POINTS_OF_ITEMS = _around(METHODS_OF_ITEMS)
 """On the way of items that come home; ``export``: into the feed."""
+POINTS_HERE = _around(METHODS_HERE)
+"""Where workers are started on the coordinator's machine; after the fork the worker has not been told its job."""
 
 
 def die() -> None:
@@ -69,9 +75,13 @@ def die() -> None:
 
 
 def arm(point: str, number: int) -> None:
-    """Wrap the method of *point* so that the process dies around its call with this *number*, counted from 1."""
+    """Wrap the methods of *point* so that the process dies around their call with this *number*, counted from 1."""
     when, _, name = point.partition("-")
-    owner, method = (METHODS | METHODS_OF_ITEMS)[name]
+    for owner, method in (METHODS | METHODS_OF_ITEMS | METHODS_HERE)[name]:
+        _arm(owner, method, when, number)
+
+
+def _arm(owner: type, method: str, when: str, number: int) -> None:
     original = getattr(owner, method)
     calls = 0
 

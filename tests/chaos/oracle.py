@@ -59,7 +59,7 @@ def _spool(run: Run) -> None:
 
 def _balance(run: Run, *, stood_still: bool) -> Named:
     ended = run.crawl.process.returncode
-    assert ended in (0, -signal.SIGKILL), f"the coordinator ended with {ended}"
+    assert ended in (0, -signal.SIGKILL, -signal.SIGHUP), f"the coordinator ended with {ended}"
     assert ended or run.crawl.stat("distributed/difference") == 0
     account = run.fleet.project.account(run.crawl)
     balance = run.crawl.balance()
@@ -165,13 +165,17 @@ def _is_right(item: dict[str, Any], expected: Any) -> bool:
 
 def _leftovers(run: Run) -> None:
     # SQLite leaves the last two where the last who looked was a reader, as the commands are.
-    usual = {f"ledger.sqlite{end}" for end in ("", ".lock", "-shm", "-wal", ".items")}
+    places = (".local", ".local.folder", ".local.wall")
+    usual = {f"ledger.sqlite{end}" for end in ("", ".lock", "-shm", "-wal", ".items", *places)}
     beside = [path for path in run.folder.glob("ledger.sqlite*") if path.name not in usual]
     unclosed = [path for path in run.folder.glob("*-wal") if path.stat().st_size]
     if not run.crawl.process.returncode:  # one that was killed when all was over had no time to tidy up
         assert not beside + unclosed, f"left beside the ledger: {beside + unclosed}"
     left = processes(run.crawl.process.pid)  # its process group: it was started in a session of its own
     assert not left, f"processes of the coordinator are left: {left}"
+    wait_for(lambda: not run.here(), 10)  # those of a coordinator that was killed have a last page, and a receipt
+    if not run.fleet.nodes:
+        assert not list(run.fleet.temp.iterdir()), "left in the folder for temporary files"
 
 
 def no_repetition(run: Run) -> None:

@@ -12,12 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from arena import Run, StruckNode, limit_files, slowness, strike
+from arena import TIMES, Run, StruckNode, limit_files, slowness, strike
 from ftp_child import FtpChild
 from gate import Weather
-from launcher import FEED_FULL, POINTS, POINTS_OF_ITEMS, SPOOL_FULL
+from launcher import FEED_FULL, POINTS, POINTS_HERE, POINTS_OF_ITEMS, SPOOL_FULL
 from places import Backup, Folder
 from trial import chaos
+
+from scrapy_distributed.fleet.local_slots import is_local
 
 GRANTED = (
     chaos.KILL_MIDWAY, chaos.TERM_MIDWAY, chaos.KILL_STORED, chaos.TERM_STORING, chaos.STORE_REFUSED,
@@ -60,8 +62,9 @@ class Storm:
         for fault in GRANTED_AT_HOME if run.home else rng.sample(GRANTED, 3):
             run.grant(fault)
         node_count = len(run.fleet.nodes)
+        here = [host for host in run.hosts if is_local(host)]
         # A node that is spoken to through its gate can have bad weather, one that is not can refuse connections.
-        run.hosts = [f"{rng.choice(('scrapyd', 'gate'))}{number}" for number in range(1, node_count + 1)]
+        run.hosts = [f"{rng.choice(('scrapyd', 'gate'))}{number}" for number in range(1, node_count + 1)] + here
         self._hangs_at_first = rng.choice((None, *run.fleet.nodes))
         self._hangs_for = rng.uniform(1, 8)
         self._order = itertools.count()
@@ -112,6 +115,21 @@ class Storm:
             "worker-kill": lambda strike: self._worker(strike, signal.SIGKILL),
             "worker-term": lambda strike: self._worker(strike, signal.SIGTERM),
             "worker-stopped": self._worker_stopped,
+            **(self._kinds_of_nodes() if self.run.fleet.nodes else {}),
+            "coordinator-kill": lambda strike: self._coordinator(strike, signal.SIGKILL),
+            "coordinator-term": lambda strike: self._coordinator(strike, signal.SIGTERM),
+            "coordinator-dies-at-a-point": self._coordinator_at_a_point,
+            "coordinator-disk-full": self._coordinator_disk_full,
+            "hosts-reordered": self._hosts_reordered,
+            "ledger-put-back": self._ledger_put_back,
+            "worker-disk-full": self._worker_disk_full,
+            "site-stands-still": self._site_stands_still,
+            **self._kinds_of_places(),
+            **(self._kinds_here() if self._is_here else {}),
+        }
+
+    def _kinds_of_nodes(self) -> dict[str, Callable[[Strike], bool]]:
+        return {
             "node-kill": lambda strike: self._node(strike, signal.SIGKILL, workers=False),
             "node-term": lambda strike: self._node(strike, signal.SIGTERM, workers=False),
             "node-and-workers-kill": lambda strike: self._node(strike, signal.SIGKILL, workers=True),
@@ -123,15 +141,6 @@ class Storm:
             "gate-html": lambda strike: self._gate(strike, Weather.HTML),
             "gate-loses-answers": lambda strike: self._gate(strike, Weather.LOSES),
             "post-twice": self._post_twice,
-            "coordinator-kill": lambda strike: self._coordinator(strike, signal.SIGKILL),
-            "coordinator-term": lambda strike: self._coordinator(strike, signal.SIGTERM),
-            "coordinator-dies-at-a-point": self._coordinator_at_a_point,
-            "coordinator-disk-full": self._coordinator_disk_full,
-            "hosts-reordered": self._hosts_reordered,
-            "ledger-put-back": self._ledger_put_back,
-            "worker-disk-full": self._worker_disk_full,
-            "site-stands-still": self._site_stands_still,
-            **self._kinds_of_places(),
         }
 
     def _kinds_of_places(self) -> dict[str, Callable[[Strike], bool]]:
@@ -150,32 +159,54 @@ class Storm:
         return kinds
 
     def _kinds_at_home(self) -> dict[str, Callable[[Strike], bool]]:
-        return {
+        gates: dict[str, Callable[[Strike], bool]] = {
             "gate-cuts-answers": lambda strike: self._gate(strike, Weather.CUTS),
             "gate-stalls": lambda strike: self._gate(strike, Weather.STALLS),
             "gate-garbles": lambda strike: self._gate(strike, Weather.GARBLES),
+        }
+        return {
+            **(gates if self.run.fleet.nodes else {}),
             "coordinator-int": lambda strike: self._coordinator(strike, signal.SIGINT),
             "spool-full": lambda strike: self._full(strike, SPOOL_FULL),
             "own-feed-full": lambda strike: self._full(strike, FEED_FULL),
             "own-feed-refused": lambda strike: self._place(strike, self.run.place),
         }
 
+    @property
+    def _is_here(self) -> bool:
+        """Whether there are workers on the coordinator's machine."""
+        return any(map(is_local, self.run.hosts))
+
+    def _kinds_here(self) -> dict[str, Callable[[Strike], bool]]:
+        return {
+            "warm-kill": lambda strike: self._process(strike, self.run.warm(), signal.SIGKILL),
+            "warm-stopped": lambda strike: self._stopped(strike, self.run.warm()),
+            "coordinator-stopped": self._coordinator_stopped,
+            "coordinator-hup": lambda strike: self._coordinator(strike, signal.SIGHUP),
+            "orphan-sleeps": self._orphan_sleeps,
+            "jobs-refused": lambda strike: self._place(strike, self.run.jobs),
+        }
+
     # Whom it strikes
 
-    def _worker(self, planned: Strike, number: int) -> bool:
-        workers = self.run.fleet.workers()
-        return bool(workers) and strike(_one(planned, workers), number)
+    def _process(self, planned: Strike, among: Sequence[int], number: int) -> bool:
+        return bool(among) and strike(_one(planned, among), number)
 
-    def _worker_stopped(self, planned: Strike) -> bool:
-        workers = self.run.fleet.workers()
-        if not workers or not strike(pid := _one(planned, workers), signal.SIGSTOP):
+    def _stopped(self, planned: Strike, among: Sequence[int]) -> bool:
+        if not among or not strike(pid := _one(planned, among), signal.SIGSTOP):
             return False
         self._mend(planned.seconds, lambda: strike(pid, signal.SIGCONT))
         return True
 
+    def _worker(self, planned: Strike, number: int) -> bool:
+        return self._process(planned, self.run.workers(), number)
+
+    def _worker_stopped(self, planned: Strike) -> bool:
+        return self._stopped(planned, self.run.workers())
+
     def _up(self, planned: Strike, *, gated: bool = False) -> StruckNode | None:
         """A node that is neither down nor stopped."""
-        hosts = sorted(self.run.hosts, key=lambda name: name[-1])
+        hosts = sorted((host for host in self.run.hosts if not is_local(host)), key=lambda name: name[-1])
         nodes = [
             node
             for node, host in zip(self.run.fleet.nodes, hosts, strict=True)
@@ -239,7 +270,7 @@ class Storm:
         if not self._coordinator(planned, signal.SIGKILL):
             return False
         self.run.crawl.process.wait()
-        points = [*DEATH_POINTS, *(POINTS_OF_ITEMS if self.run.home else ())]
+        points = [*DEATH_POINTS, *(POINTS_OF_ITEMS if self.run.home else ()), *(POINTS_HERE if self._is_here else ())]
         self.run.begin(_one(planned, points), 1 + int(planned.seconds) % 3)
         return True
 
@@ -249,8 +280,24 @@ class Storm:
         if process.poll() is not None:
             return False
         limit_files(process.pid, max(path.stat().st_size for path in files))
-        self._mend(planned.seconds, lambda: process.poll() is None and limit_files(process.pid))
+        self._mend(
+            planned.seconds,
+            lambda: process.poll() is None and [limit_files(pid) for pid in (process.pid, *self.run.here())],
+        )
         return True
+
+    def _coordinator_stopped(self, planned: Strike) -> bool:
+        """For longer than a lease: its workers go on."""
+        process = self.run.crawl.process
+        if not self._coordinator(planned, signal.SIGSTOP):
+            return False
+        seconds = TIMES["DISTRIBUTED_LEASE"] * slowness() + planned.seconds
+        self._mend(seconds, lambda: process.poll() is None and strike(process.pid, signal.SIGCONT))
+        return True
+
+    def _orphan_sleeps(self, planned: Strike) -> bool:
+        """A worker is stopped and its coordinator killed; it goes on when the next one may have taken over."""
+        return self._stopped(planned, self.run.workers_here()) and self._coordinator(planned, signal.SIGKILL)
 
     def _hosts_reordered(self, planned: Strike) -> bool:
         """The coordinator is killed, and the next one has the nodes in another order."""
@@ -299,7 +346,8 @@ class Storm:
         """That of all workers of a node, and what is full stays full for those that run: a file that is larger than
         a few items grows no more."""
         node = self._up(planned)
-        full = [pid for pid in node.workers() if limit_files(pid, 2000 + int(planned.chance * 20_000))] if node else []
+        workers = node.workers() if node else self.run.workers_here()
+        full = [pid for pid in workers if limit_files(pid, 2000 + int(planned.chance * 20_000))]
         self._mend(planned.seconds, lambda: [limit_files(pid) for pid in full])
         return bool(full)
 
