@@ -115,7 +115,9 @@ class BatchSize:
         if not walking and (shares := self._shares(uncut, slots, left)):
             return shares
         size = self.usual(uncut=uncut, unsettled=unsettled, slots=slots, elapsed=elapsed, walking=walking)
-        rest_is_little = not walking and uncut < 1.5 * size
+        if walking:
+            return self._first_shares(uncut, slots, size)
+        rest_is_little = uncut < 1.5 * size
         return [uncut if rest_is_little else size]
 
     def is_short(self, uncut: int, slots: Slots) -> bool:
@@ -135,8 +137,17 @@ class BatchSize:
         parts = min(slots.free, shared, max(1, int(shared * self.pace / self.startup)))
         if share >= ROUND * cost or shared > parts * LARGEST:
             return []
-        least, more = divmod(shared, parts)
-        return [least + (number < more) for number in range(parts)]
+        return _even(shared, parts)
+
+    def _first_shares(self, uncut: int, slots: Slots, size: int) -> list[int]:
+        """While the walk goes on, and all is guessed: what it has found so far is shared by the slots that are free, in
+        jobs of at least twice what one costs. So a wrong guess costs less, and is mended sooner. *size*: the usual one.
+        """
+        if self.jobs:
+            return [size]
+        shared = min(uncut, slots.free * size)
+        parts = min(slots.free, int(shared * self.pace / (2 * self.cost(slots))))
+        return _even(shared, parts) if parts > 1 else [size]
 
     def usual(self, *, uncut: int, unsettled: int, slots: Slots, elapsed: float, walking: bool) -> int:
         """A job of a minute, if that is no more than a fair part of what waits: so batches get smaller to the end. But
@@ -158,6 +169,11 @@ class BatchSize:
             return shares[0]
         run = self.requests * self.pace / slots.all
         return min(max(1, int(math.sqrt(2 * self.cost(slots) * run) / self.pace)), LARGEST)
+
+
+def _even(number: int, parts: int) -> list[int]:
+    least, more = divmod(number, parts)
+    return [least + (part < more) for part in range(parts)]
 
 
 class _ByNode:

@@ -166,8 +166,7 @@ class Cutter:
     # How many
 
     def _next_sizes(self) -> list[int]:
-        if self.walk.over:  # then each slot counts
-            self.slots = self.fleet.slots()
+        self.slots = self.fleet.slots()
         return self.size.next(**self._known, left=self._left)
 
     @property

@@ -219,8 +219,14 @@ def test_all_slots_end_together_those_that_are_at_work_now_included() -> None:
     ]
 
 
-def test_while_the_walk_goes_on_nobody_knows_what_there_is_to_share() -> None:
-    assert len(following(sized(), uncut=600, free=4)) == 1
+def test_what_a_walk_has_found_is_shared_by_free_slots_while_all_is_guessed() -> None:
+    """In jobs of at least twice what one costs, and none larger than usual."""
+    usual, twice = 1252, 2 * 3.5 / PACE
+    assert following(sized(), uncut=usual, unsettled=usual, free=4, elapsed=0.0) == [626, 626]
+    assert following(sized(), uncut=int(2 * twice) - 1, unsettled=0, free=4, elapsed=0.0) == [usual]  # not full
+    assert following(sized(), uncut=10**5, unsettled=0, free=2, elapsed=0.0) == [usual] * 2
+    assert following(sized(), uncut=usual, unsettled=usual, free=0, elapsed=0.0) == [usual]
+    assert following(measured((1, 11, 100)), uncut=600, free=4) == [600]
 
 
 def test_a_share_is_no_longer_than_a_batch_may_be() -> None:
