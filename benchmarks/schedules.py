@@ -61,6 +61,7 @@ class Kind:
 KINDS = {
     "stock": Kind(poll=5.0),
     "warm": Kind(scrapyd={"launcher": "scrapy_distributed.warm.launcher.WarmLauncher"}),
+    "local": Kind(hosts="local:{}"),
 }
 
 

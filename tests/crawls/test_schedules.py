@@ -37,7 +37,6 @@ def crawl(schedule: Schedule, nodes: str, work: Path) -> tuple[float, float]:
         return done.seconds, schedule.optimum(stand.starts(done.coordinator))
 
 
-@pytest.mark.xfail(reason="less than 200 requests are not shared by slots yet", raises=AssertionError, strict=True)
 def test_a_polite_crawl_is_shared_by_all_slots(tmp_path: Path) -> None:
     seconds, optimum = crawl(POLITE, "warm", tmp_path)
     assert seconds < 1.6 * optimum + 2

@@ -23,7 +23,8 @@ async def test_a_folder_that_can_t_be_reached_says_nothing_of_a_job(tmp_path: Pa
     folder = tmp_path / "jobs"
     folder.touch()  # so that even root finds no way
     clock = Clock()
-    carrier = LocalCarrier(Agent(JobFiles(folder), slots=2, reactor=clock), command=["crawl", "x"], clock=clock)
+    agent = Agent(JobFiles(folder), slots=2, reactor=clock)
+    carrier = LocalCarrier(agent, command=["crawl", "x"], ledger=tmp_path / "x.sqlite", clock=clock)
     assert carrier.remembers(ATTEMPT)
     with pytest.raises(NodeRefusedError, match=r"whether job .* runs can't be seen: .*Not a directory"):
         await carrier.state(ATTEMPT)
