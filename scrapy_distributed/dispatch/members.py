@@ -58,13 +58,18 @@ class Member:
 
     def ends(self, flight: Flight) -> None:
         """It is accepted or rejected."""
-        self.forget(flight)
+        self._leaves(flight)
         self.carrier.done(flight.attempt)
         for other in self.flights.values():
             other.falls_behind(flight)
 
     def forget(self, flight: Flight) -> None:
         """It never ran, or can't count."""
+        self._leaves(flight)
+        if flight.fenced:
+            self.carrier.done(flight.attempt)
+
+    def _leaves(self, flight: Flight) -> None:
         del self.flights[flight.job]
         flight.over = True
 

@@ -57,6 +57,16 @@ def test_a_node_that_fails_or_is_full_is_skipped_and_the_order_goes_on() -> None
     assert turns(fleet, 3) == ["n0", "n1", "n2"]
 
 
+def test_what_the_job_of_a_fenced_attempt_has_left_is_of_no_use() -> None:
+    one = member(0)
+    taken_back, fenced = load(one, 2)
+    fenced.fence()
+    for flight in (taken_back, fenced):
+        one.forget(flight)
+        assert flight.over
+    assert vars(one.carrier)["done_jobs"] == [fenced.job]
+
+
 def test_without_room_it_is_nobodys_turn() -> None:
     members = [member(number, fixed_backlog=1) for number in range(2)]
     fleet = Fleet(members)
