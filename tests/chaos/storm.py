@@ -326,8 +326,8 @@ class Storm:
         node = self._hangs_at_first
         if node is None:
             return
-        name = f"gate{self.run.fleet.nodes.index(node) + 1}"
-        self.run.hosts = [name if host[-1] == name[-1] else host for host in self.run.hosts]
+        number = self.run.fleet.nodes.index(node) + 1
+        self.run.hosts = [f"gate{number}" if host == f"scrapyd{number}" else host for host in self.run.hosts]
         node.gate.turn(Weather.HANGS)
         self._mend(self._hangs_for, lambda: node.gate.turn(Weather.FAIR))
         self.hits["node-hangs-at-the-start"] += 1
