@@ -317,7 +317,8 @@ class Dispatcher:
         if member.wedged(self._now(), seconds):
             reason = f"{member.name}: jobs wait there, nothing runs, and nothing has started for {seconds:.0f} s"
             if member.trust.fail(reason, self._now(), needs=Proof.STARTS):
-                logger.warning("%s: restart its Scrapyd; its batches go elsewhere", reason, extra=self._extra)
+                cure = "see why above" if member.carrier.ends_with_us else "restart its Scrapyd"
+                logger.warning("%s: %s; its batches go elsewhere", reason, cure, extra=self._extra)
 
     def _check_usable(self) -> None:
         now = self._now()
