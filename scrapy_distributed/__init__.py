@@ -27,7 +27,9 @@ feeds; many coroutines at once.
 The words, each with one meaning:
 
 coordinator, worker  the crawl that you start; the same spider as a job of Scrapyd, with one batch as its start
-node, fleet          one Scrapyd; all that a run uses. A *member* is a node in a run
+node, fleet          one Scrapyd, or this machine; all that a run uses. A *member* is a node in a run
+slot                 place for one job of a node that runs; a Scrapyd has as many as its ``max_proc``
+agent, warm process  what starts jobs on this machine; what it forks them from
 run                  what one command crawls, with all its resumes
 walk                 the coordinator's own crawl, which finds the requests for the fleet
 target               such a request. *Finds* are targets that a worker has come upon
