@@ -280,9 +280,12 @@ def test_with_and_without_a_reactor(warm: Node) -> None:
 
 def test_a_worker_imports_next_to_nothing(warm: Node) -> None:
     """A new Scrapy that imports more on its way shows here."""
+    pid = warm.warm_pids()[-1]
+    modules = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[3:-1]  # behind python -m and its own name
+    assert "scrapyd.eggstorage" in modules
     code = "import json, sys; from scrapy_distributed.agent.fork_server import warm_up"
-    code += "; warm_up(); print(json.dumps([*sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    code += "; warm_up(sys.argv[1:]); print(json.dumps([*sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, check=True)
     late = set(warm.probe()["modules"]) - set(json.loads(done.stdout))
     late = {name for name in late if not name.startswith("probe")}
     assert late == {"twisted.internet.reactor"}
