@@ -162,6 +162,8 @@ class WarmProcess(ProcessProtocol):
 
 
 def installed() -> dict[str, int]:
-    """When something was last installed to or removed from each folder of packages, in nanoseconds."""
-    folders = [path for path in sys.path if os.path.basename(path) in ("site-packages", "dist-packages")]
-    return {path: os.stat(path).st_mtime_ns for path in folders if os.path.isdir(path)}
+    """When something was last installed to or removed from each folder of ``sys.path``, in nanoseconds. Not those where
+    a crawl may write: that of the script, the working directory, and a project's."""
+    here = os.getcwd()
+    folders = [path for path in sys.path[1:] if path and os.path.isdir(path) and not os.path.samefile(path, here)]
+    return {path: os.stat(path).st_mtime_ns for path in folders if not os.path.exists(os.path.join(path, "scrapy.cfg"))}
