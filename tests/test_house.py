@@ -7,6 +7,7 @@ import ast
 import os
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -129,6 +130,11 @@ TESTS = Path(__file__).parent
 def test_what_test_files_share_is_among_the_fakes() -> None:
     for path in TESTS.rglob("*.py"):
         assert re.findall(r"^ *(?:from|import) (test_\w+)", path.read_text(), re.MULTILINE) == [], path.name
+
+
+def test_no_two_test_files_have_one_name() -> None:
+    """In one process the second one would not be imported, and so not be run."""
+    assert [name for name, files in Counter(path.name for path in TESTS.rglob("test_*.py")).items() if files > 1] == []
 
 
 @pytest.mark.parametrize(

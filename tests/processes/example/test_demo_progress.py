@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from urllib.request import urlopen
@@ -11,7 +12,7 @@ from urllib.request import urlopen
 import pytest
 from crawling import SiteChild
 from demo_results import a_shift
-from progress import Progress, top_shifts
+from progress import Progress, scrapyd_state, top_shifts
 from result import Sample
 from shifts import Analysis, Tables
 
@@ -23,7 +24,7 @@ def land(folder: Path, name: str = "1_distr.jl") -> None:
 
 
 def some_progress(site: str, folder: Path, node: str = "127.0.0.1:1") -> Progress:
-    return Progress(site=site, nodes=[node], total=60, tables=Tables(folder))
+    return Progress(site=site, states=[partial(scrapyd_state, node)], total=60, tables=Tables(folder))
 
 
 class Terminal(StringIO):
