@@ -54,7 +54,13 @@ SETTINGS = (
     _setting("enabled", True, boolean, "Set to False in a spider's custom_settings to crawl it on this machine alone."),
     _setting("target_rule", (), rules, 'Which rules of a CrawlSpider are crawled by the fleet: 1, [1, 2] or "1,2".'),
     _setting("target_callbacks", (), names, "Names of callbacks whose requests are crawled by the fleet."),
-    _setting("target_hosts", (), names, "The nodes: host:port, URLs, names of scrapy.cfg targets, patterns of names."),
+    _setting(
+        "target_hosts",
+        (),
+        names,
+        '"local" or "local:4", for workers on this machine; host:port, URLs, names of scrapy.cfg targets, patterns of'
+        " names.",
+    ),
     _setting(
         "target_feed_url",
         "",
