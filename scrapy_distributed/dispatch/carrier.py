@@ -10,6 +10,8 @@ from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.fleet.node import DaemonStatus
 from scrapy_distributed.ledger.states import Attempt
 
+LOG_BYTES = 20_000  # of the end of a log
+
 
 class Carrier(Protocol):
     """One node. Every method raises ``NodeUnreachableError`` (nothing was sent), ``NodeRefusedError`` (the answer is

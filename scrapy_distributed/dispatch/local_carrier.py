@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.agent.agent import Agent
+from scrapy_distributed.dispatch.carrier import LOG_BYTES
 from scrapy_distributed.dispatch.flight import Signal
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.sources import Sources
@@ -22,7 +23,6 @@ from scrapy_distributed.fleet.node import DaemonStatus
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.receipt import MAX_BYTES
 
-LOG_BYTES = 20_000
 CHUNK = 1024 * 1024  # bytes that are read in one turn of the event loop
 
 

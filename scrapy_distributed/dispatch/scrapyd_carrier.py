@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import BinaryIO
 
+from scrapy_distributed.dispatch.carrier import LOG_BYTES
 from scrapy_distributed.dispatch.flight import Signal
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.fleet.node import DaemonStatus, Node
 from scrapy_distributed.fleet.preflight import admit
 from scrapy_distributed.ledger.states import Attempt
 
-LOG_BYTES = 20_000
 TOLD_JOBS = 100  # that are over, to a job that is to remove what they have left
 
 
