@@ -64,6 +64,15 @@ class JobFiles:
         while len(self._over) > KEPT:
             _remove(self.log(self._over.pop(0)))
 
+    def forget(self, run: str) -> None:
+        """Nobody asks for jobs of *run* any more: those that were lost have left something as well. Logs are kept as
+        those of others, and so is what a worker that lives still writes."""
+        left = {path.name.partition(".")[0] for path in self.receipt("any").parent.glob(f"{run}-*")}
+        for job in sorted(left):
+            with suppress(OSError):
+                if not self.is_held(job):
+                    self.over(job)
+
     def _over_before(self) -> list[str]:
         """The jobs of other agents that are over, in the order of their ends."""
         logs = sorted((self.folder / "logs").glob("*.log"), key=lambda log: log.stat().st_mtime)

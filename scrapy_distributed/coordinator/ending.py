@@ -290,8 +290,10 @@ class Ending:
                     self.ledger, self.crawler, reason, targets=str(self.diversion.diverter), wait=self.config.wait,
                     stored=stored, walked=self.walk.done, cutter=self.cutter,
                 )  # fmt: skip
-                if over and self.keeper is not None:
-                    self.keeper.ended()
+                if over:
+                    self.dispatcher.fleet.forget(self.ledger.run)
+                    if self.keeper is not None:
+                        self.keeper.ended()
         except LedgerUnavailableError as error:
             self._tell_unwritten(error)
         finally:

@@ -72,5 +72,8 @@ class Carrier(Protocol):
     def done(self, attempt: Attempt) -> None:
         """It is over: what its job has left there is of no use any more."""
 
+    def forget(self, run: str) -> None:
+        """*run* is over: likewise all that any job of it has left."""
+
     async def close(self) -> None:
         """Cut off what is being asked, and end the jobs that end with us."""

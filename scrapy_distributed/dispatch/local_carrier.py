@@ -116,6 +116,9 @@ class LocalCarrier:
         self.tracebacks.tell(self.agent.files.log(attempt.job), attempt.label)
         self.agent.files.over(attempt.job)
 
+    def forget(self, run: str) -> None:
+        self.agent.files.forget(run)
+
     async def close(self) -> None:
         await self.agent.close()
 

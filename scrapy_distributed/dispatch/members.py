@@ -220,5 +220,10 @@ class Fleet:
             at_once=bool(well) and all(member.pace.at_once for member in well),
         )
 
+    def forget(self, run: str) -> None:
+        """*run* is over: what its jobs have left on the nodes is of no use any more."""
+        for member in self.members:
+            member.carrier.forget(run)
+
     def flights(self) -> Iterable[tuple[Member, Flight]]:
         return [(member, flight) for member in self.members for flight in member.flights.values()]

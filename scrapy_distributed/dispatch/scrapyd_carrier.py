@@ -80,5 +80,8 @@ class ScrapydCarrier:
     def done(self, attempt: Attempt) -> None:
         self.done_jobs.append(attempt.job)
 
+    def forget(self, run: str) -> None:
+        """Scrapyd keeps what it keeps: nothing can be removed there."""
+
     async def close(self) -> None:
         await self.node.close()

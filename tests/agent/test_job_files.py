@@ -53,6 +53,20 @@ def test_the_last_logs_are_kept_whichever_crawl_has_made_them(tmp_path: Path) ->
     assert again.receipt("not-over").exists()
 
 
+def test_of_a_run_that_is_over_the_logs_alone_are_kept_but_for_workers_that_live(tmp_path: Path) -> None:
+    files = made(tmp_path)
+    for job in ("run1-000001-1-aa", "run1-000002-1-bb", "run2-000001-1-cc"):
+        begin(files, job)
+    lives = hold(files.receipt("run1-000002-1-bb"))
+    made(tmp_path).forget("run1")
+    assert len(list(tmp_path.rglob("*.log"))) == 3
+    receipts = {path.stem for path in files.receipt("any").parent.iterdir()}
+    assert receipts == {"run1-000002-1-bb", "run2-000001-1-cc"}
+    lives.close()
+    files.forget("run1")
+    assert not files.receipt("run1-000002-1-bb").exists()
+
+
 def test_what_can_t_be_removed_stays(tmp_path: Path) -> None:
     folder = tmp_path / "jobs"
     files = made(folder)

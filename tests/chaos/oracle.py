@@ -169,8 +169,10 @@ def _leftovers(run: Run) -> None:
     usual = {f"ledger.sqlite{end}" for end in ("", ".lock", "-shm", "-wal", ".items", *places)}
     beside = [path for path in run.folder.glob("ledger.sqlite*") if path.name not in usual]
     unclosed = [path for path in run.folder.glob("*-wal") if path.stat().st_size]
+    of_jobs = list(run.folder.glob("ledger.sqlite.local/*.receipts/*"))
     if not run.crawl.process.returncode:  # one that was killed when all was over had no time to tidy up
         assert not beside + unclosed, f"left beside the ledger: {beside + unclosed}"
+        assert not of_jobs, f"left of jobs on this machine: {of_jobs}"
     left = processes(run.crawl.process.pid)  # its process group: it was started in a session of its own
     assert not left, f"processes of the coordinator are left: {left}"
     wait_for(lambda: not run.here(), 10)  # those of a coordinator that was killed have a last page, and a receipt

@@ -304,6 +304,7 @@ class Drained:
 
     def __init__(self, stopped: Stopped) -> None:
         self.stopped = stopped
+        self.fleet = stopped.coordinator.fleet
         self.dismissed = False
         self.sends = True
         self.seen: dict[str, int] = {}

@@ -66,6 +66,11 @@ def processes(folder: Path) -> list[int]:
     return found
 
 
+def kept(crawl: Crawl) -> list[str]:
+    """What workers have left beside their logs."""
+    return [path.name for path in crawl.ledger.with_name(f"{crawl.ledger.name}.local").glob("*.receipts/*")]
+
+
 def test_all_items_come_home_and_no_process_is_left(here: Home, tmp_path: Path) -> None:
     crawl = start(here, tmp_path).wait()
     assert crawl.process.returncode == 0, crawl.log
@@ -74,6 +79,7 @@ def test_all_items_come_home_and_no_process_is_left(here: Home, tmp_path: Path) 
     assert "on 2 workers on this machine" in crawl.log
     assert crawl.stat("distributed/attempts/local") == PRODUCTS / 2
     assert processes(tmp_path) == []
+    assert kept(crawl) == []
     assert here.shop.visits["/p/0"] == 1
 
 
@@ -105,6 +111,7 @@ def test_when_the_crawl_is_killed_its_workers_end_and_the_next_one_takes_over(he
     assert products(tmp_path) == EACH_ONCE
     assert sum(here.shop.visits[f"/p/{number}"] for number in range(PRODUCTS)) < 2 * PRODUCTS
     assert "accepted (shutdown)" in again.log
+    assert kept(again) == []
 
 
 def test_the_second_ctrl_c_does_not_wait(here: Home, tmp_path: Path) -> None:
@@ -122,6 +129,7 @@ def test_the_second_ctrl_c_does_not_wait(here: Home, tmp_path: Path) -> None:
     again = start(here, tmp_path).wait()
     assert again.process.returncode == 0, again.log
     assert products(tmp_path) == EACH_ONCE
+    assert kept(again) == []
 
 
 def test_a_traceback_of_a_worker_is_shown(here: Home, tmp_path: Path) -> None:
@@ -136,6 +144,7 @@ def test_what_a_killed_worker_had_goes_out_again(here: Home, tmp_path: Path) -> 
     assert crawl.process.returncode == 0, crawl.log
     assert products(tmp_path) == EACH_ONCE
     assert "rejected: no receipt" in crawl.log
+    assert kept(crawl) == []
 
 
 # Other ways to start it
