@@ -122,7 +122,11 @@ class BatchSize:
 
     def is_short(self, uncut: int, slots: Slots) -> bool:
         """Whether all of *slots* together would do it in one round."""
-        return uncut * self.pace / slots.all < ROUND * self.cost(slots)
+        return self.round_seconds(uncut, slots) < ROUND * self.cost(slots)
+
+    def round_seconds(self, requests: int, slots: Slots) -> float:
+        """What all of *slots* together need for so many *requests*, but for what jobs cost."""
+        return requests * self.pace / slots.all
 
     def _shares(self, uncut: int, slots: Slots, left: float) -> list[int]:
         """What each of the *slots* that are free is to have of *uncut*; none where that is too much for one round. No

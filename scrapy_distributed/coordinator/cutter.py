@@ -21,6 +21,8 @@ from scrapy_distributed.wire.payload import MAX_JSON_BYTES
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.session import Session
 
+AT_ONCE = 2  # times as fast as the fleet could do it, at least: so fast is a start read that is no walk
+
 
 class Cutter:
     """Cuts the requests of *intake* that are in no batch yet into batches, which are then in *bookings*.
@@ -96,8 +98,7 @@ class Cutter:
                 self._cut([self.open_batch.count])
             return
         while (uncut := self.open_batch.count) and (self.open_batch.too_long or self._wanted()):
-            is_full = uncut >= self._usual_size() and not self._starts
-            if not (is_full or self.open_batch.too_long or self._due()):
+            if not (self.open_batch.too_long or self._due()):
                 return
             self._cut([min(uncut, size) for size in self._next_sizes()])
 
@@ -141,22 +142,35 @@ class Cutter:
 
     @property
     def _starts(self) -> bool:
-        """Whether the spider's start is still being read, and what it has given may be all: then it is no walk, but to
-        be shared as a whole."""
-        may_be_all = self.size.is_short(self.open_batch.count, self.slots)
-        return may_be_all and not (self.walk.start_read or self.walk.over)
+        """Whether the spider's start is still being read, what it has given may be all, and it has given that in a
+        small part of the time that the fleet needs for it: then it is no walk, but to be shared as a whole."""
+        if self.walk.start_read or self.walk.over:
+            return False
+        seconds = self.size.round_seconds(self.open_batch.count, self.slots)
+        return seconds >= AT_ONCE * self.elapsed and self.size.is_short(self.open_batch.count, self.slots)
 
     def _wanted(self) -> bool:
         """Whether a node would take one more: nothing is ready but what waits for another node than its last."""
         return not any(last_node is None for _, last_node in self.bookings.ready())
 
     def _due(self) -> bool:
-        """Whether the open batch goes out though it is not full: after the walk only workers may add to it; and while
-        it goes on a slot is idle no longer than what a job costs."""
+        """Whether the open batch goes out: it is full, or as old as it may be. Or though it is not: after the walk only
+        workers may add to it; and while it goes on a slot is not idle for long."""
         now = self.clock.seconds()
+        if self.open_batch.overdue(now):
+            return True
+        if self._starts:
+            return False
         nothing_added = self.walk.done and self.open_batch.added <= self.walk.done_at
-        wanted = self.walk.over or self.open_batch.waits_since(now, self.size.cost(self.slots))
-        return nothing_added or self.open_batch.overdue(now) or (wanted and self.idle())
+        wanted = self.walk.over or self.open_batch.waits_since(now, self._patience)
+        return self.open_batch.count >= self._usual_size() or nothing_added or (wanted and self.idle())
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that what a walk has found waits for more, while a slot is idle. The more slots are at work the
+        longer, up to what a job costs: so a slow walk keeps as many at work as the root of their number."""
+        at_work = self.slots.all - self.slots.free
+        return self.size.cost(self.slots) * (at_work + 1) / self.slots.all
 
     @property
     def _all_out(self) -> bool:

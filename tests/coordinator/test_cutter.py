@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.prior import Prior
-from scrapy_distributed.coordinator.cutter import Cutter
+from scrapy_distributed.coordinator.cutter import AT_ONCE, Cutter
 from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.members import Fleet
@@ -35,6 +35,7 @@ from scrapy_distributed.wire import payload
 from scrapy_distributed.wire.payload import decode_payload
 
 FULL = 1252  # requests of a batch, while the walk goes on and nothing is measured: 15.6 s at 12.5 ms
+PACE = 0.0125
 COST = 3.5  # seconds: what a job costs then
 
 
@@ -225,7 +226,7 @@ def test_a_start_that_is_read_soon_is_shared_as_a_whole(start: Start) -> None:
     rig.walk.start_read = False
     rig.taker.room = 9
     rig.find(range(FULL))
-    rig.clock.advance(10)
+    rig.clock.advance(3)
     rig.cutter.tick()
     rig.find(range(FULL, 2 * FULL))
     assert rig.sizes == []
@@ -239,7 +240,8 @@ def test_a_start_that_takes_long_is_a_walk_while_slots_are_idle(start: Start) ->
     rig.walk.start_read = False
     rig.taker.room, rig.taker.idle = 9, True
     rig.find(range(FULL))
-    rig.clock.advance(COST - 0.1)
+    seconds = FULL * PACE / 2  # of two slots
+    rig.clock.advance(seconds / AT_ONCE)
     rig.cutter.tick()
     assert rig.sizes == []
     rig.clock.advance(0.1)
@@ -259,7 +261,7 @@ def test_a_start_that_holds_more_than_one_round_is_a_walk(start: Start) -> None:
 
 @pytest.mark.parametrize(
     ("idle", "most", "seconds"),
-    [(False, 30, 30), (True, 30, COST), (True, 3, 3)],
+    [(False, 30, 30), (True, 30, COST / 2), (True, 1, 1)],
     ids=["the oldest is old", "a slot is idle", "a slot is idle, and older is too old"],
 )
 def test_while_the_walk_goes_on_a_batch_is_full_or_has_waited(
@@ -274,6 +276,21 @@ def test_while_the_walk_goes_on_a_batch_is_full_or_has_waited(
     rig.clock.advance(0.1)
     rig.cutter.tick()
     assert sum(rig.sizes) == FULL - 1
+
+
+def test_the_more_slots_are_at_work_the_longer_it_waits(start: Start) -> None:
+    rig = start(BATCH_MAX_AGE=60)
+    rig.member.pace.learns(Told(4, 5.0))
+    rig.taker.room, rig.taker.idle = 9, True
+    rig.cutter.tick()
+    for batch in range(1, 4):
+        rig.find(range(100 * batch, 100 * batch + 9))
+        rig.clock.advance(batch * COST / 4 - 0.1)
+        rig.cutter.tick()
+        assert len(rig.sizes) == batch - 1
+        rig.clock.advance(0.1)
+        rig.cutter.tick()
+        assert len(rig.sizes) == batch
 
 
 def test_at_the_end_of_the_walk_what_is_left_is_shared_by_free_slots(start: Start) -> None:
