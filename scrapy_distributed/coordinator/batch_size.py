@@ -6,8 +6,8 @@ they took. One formula before and after.
 
 *One round.* Where all that is left is short, each free slot gets an even share of it, once, so that all slots end
 together: those that are at work now take their part later. Batches that get smaller cost ``s`` for each round, and
-protect from what even ones lose where slots differ: that is a part of a round, so a round of less than ``ROUND`` times
-``s`` is taken to be short.
+protect from what even ones lose where slots differ: that is a part of a round, so a round of less than some times ``s``
+is taken to be short: ``ROUND``, and ``ROUND_ALIKE`` where all slots are on this machine, and so hardly differ.
 
 *Else* jobs get smaller to the end. With ``b`` seconds of crawling in a job the slots spend ``s / b`` of their time on
 what jobs cost, and in a run of ``T`` seconds they have nothing left to do for ``b / 2 T`` of it on average. Both
@@ -26,8 +26,10 @@ from scrapy_distributed.config.prior import Prior
 from scrapy_distributed.dispatch.members import Slots
 
 START = 1.0  # seconds from the start of a process to its first request, while none has told
+START_WARM = 0.3  # likewise on nodes that start jobs at once: they have a warm process to fork
 POLL = 5.0  # seconds between two polls of a Scrapyd as it is installed: what is guessed until a job was measured
-ROUND = 10  # times what a job costs
+ROUND = 10  # times what a job costs, where a tenth of a round is what slots differ by
+ROUND_ALIKE = 100  # where that is a hundredth
 LARGEST = 20_000  # requests: to compress as many takes a tenth of a second, and seldom can more travel in one argument
 LONG = 60.0  # seconds of crawling: longer jobs win nothing, and lose more when they are lost
 LOW_SHARE = 0.03  # but where jobs cost much, as long as keeps the cost at this part
@@ -83,10 +85,10 @@ class BatchSize:
     def startup_share(self) -> float | None:
         return self.startup_total / self.job_total if self.jobs else None
 
-    @property
-    def startup(self) -> float:
+    def startup(self, slots: Slots) -> float:
         """From the start of a job's process to its first request."""
-        return max(self._startups.median, TINY) if self.jobs else START
+        guess = START_WARM if slots.at_once else START
+        return max(self._startups.median, TINY) if self.jobs else guess
 
     @property
     def pace(self) -> float:
@@ -100,7 +102,11 @@ class BatchSize:
         wait = 0.0 if slots.at_once else max(poll, POLL) / 2
         if self._waits:
             wait = max(poll / 2, min(self._waits))
-        return self.startup + wait + self.prior.ramp
+        return self.startup(slots) + wait + self.prior.ramp
+
+    def _short(self, slots: Slots) -> float:
+        """A round of less is short."""
+        return (ROUND_ALIKE if slots.at_once else ROUND) * self.cost(slots)
 
     # The next batches
 
@@ -122,7 +128,7 @@ class BatchSize:
 
     def is_short(self, uncut: int, slots: Slots) -> bool:
         """Whether all of *slots* together would do it in one round."""
-        return self.round_seconds(uncut, slots) < ROUND * self.cost(slots)
+        return self.round_seconds(uncut, slots) < self._short(slots)
 
     def round_seconds(self, requests: int, slots: Slots) -> float:
         """What all of *slots* together need for so many *requests*, but for what jobs cost."""
@@ -138,8 +144,8 @@ class BatchSize:
         if busy and share > later:
             share = (work + busy * later) / slots.all
         shared = min(uncut, math.ceil(slots.free * share / self.pace))
-        parts = min(slots.free, shared, max(1, int(shared * self.pace / self.startup)))
-        if share >= ROUND * cost or shared > parts * LARGEST:
+        parts = min(slots.free, shared, max(1, int(shared * self.pace / self.startup(slots))))
+        if share >= self._short(slots) or shared > parts * LARGEST:
             return []
         return _even(shared, parts)
 
@@ -160,7 +166,7 @@ class BatchSize:
         the shortest run that is not one round, while all is guessed."""
         pace, cost = self.pace, self.cost(slots)
         more = 2 if walking else 1
-        short = ROUND * cost
+        short = self._short(slots)
         run = max(elapsed * more + unsettled * pace / slots.all, short if walking else 0.0)
         fair = uncut * pace / (SHARES * slots.all)
         longest = max(LONG, cost / LOW_SHARE) if self.jobs else math.sqrt(2 * cost * short)

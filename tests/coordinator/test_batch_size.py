@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from scrapy.settings import Settings
 
 from scrapy_distributed.config.prior import Prior
-from scrapy_distributed.coordinator.batch_size import LARGEST, LONG, POLL, ROUND, START, WAITS, BatchSize
+from scrapy_distributed.coordinator.batch_size import (
+    LARGEST,
+    LONG,
+    POLL,
+    ROUND,
+    ROUND_ALIKE,
+    START,
+    START_WARM,
+    WAITS,
+    BatchSize,
+)
 from scrapy_distributed.dispatch.members import Slots
 
 COLD, WARM = 1.1, 0.1  # seconds of start-up
@@ -149,8 +159,8 @@ def test_what_a_job_costs_is_guessed_until_one_was_measured() -> None:
     assert sized().cost(SCRAPYD) == START + POLL / 2 == 3.5
     assert sized().cost(SCRAPYD._replace(poll=0.5)) == 3.5
     assert sized().cost(SCRAPYD._replace(poll=20.0)) == START + 10
-    assert sized().cost(SCRAPYD._replace(at_once=True)) == START
-    assert sized(AUTOTHROTTLE_ENABLED=True).cost(SCRAPYD._replace(at_once=True)) == START + 10
+    assert sized().cost(SCRAPYD._replace(at_once=True)) == START_WARM
+    assert sized(AUTOTHROTTLE_ENABLED=True).cost(SCRAPYD._replace(at_once=True)) == START_WARM + 10
 
 
 def test_then_it_is_its_start_and_the_least_that_one_has_waited_of_late() -> None:
@@ -175,11 +185,10 @@ def test_not_every_job_tells_how_long_one_waits(trip: float | None) -> None:
 
 def following(size: BatchSize, *, walking: bool = True, **known: float) -> list[int]:
     """The next sizes in the middle of a run that is an hour old, with plenty to do on four slots that are busy."""
-    slots = {name: known.pop(name, None) for name in ("free", "poll")}
+    free, at_once = int(known.pop("free", 0)), bool(known.pop("at_once", False))
+    slots = Slots(4, free, poll=known.pop("poll", None), at_once=at_once)
     usual = {"uncut": 10**6, "unsettled": 10**6, "elapsed": 3600.0, "left": 100.0}
-    return size.next(
-        **(usual | known), walking=walking, slots=Slots(4, int(slots["free"] or 0), poll=slots["poll"])  # type: ignore[arg-type]
-    )  # fmt: skip
+    return size.next(**(usual | known), walking=walking, slots=slots)  # type: ignore[arg-type]
 
 
 def test_a_fixed_size_is_what_it_is() -> None:
@@ -207,6 +216,14 @@ def test_what_is_long_is_not_shared_at_once() -> None:
     just = int(ROUND * 3.5 * 4 / PACE)
     assert following(sized(), walking=False, uncut=just - 4, free=4, poll=POLL) == [(just - 4) // 4] * 4
     assert len(following(sized(), walking=False, uncut=just, free=4, poll=POLL)) == 1
+
+
+def test_slots_of_one_machine_are_alike_and_start_at_once() -> None:
+    """So more is shared at once, and by smaller shares."""
+    just = int(ROUND_ALIKE * START_WARM * 4 / PACE)
+    assert following(sized(), walking=False, uncut=just - 4, free=4, at_once=1) == [(just - 4) // 4] * 4
+    assert len(following(sized(), walking=False, uncut=just, free=4, at_once=1)) == 1
+    assert following(sized(), walking=False, uncut=100, free=4, at_once=1) == [25] * 4
 
 
 def test_all_slots_end_together_those_that_are_at_work_now_included() -> None:
