@@ -120,10 +120,11 @@ class Member:
 
     @property
     def idle_slots(self) -> int:
-        """Jobs that it could start at once, as far as we know."""
+        """Jobs that it could start at once, as far as we know. One that was restarted has forgotten what runs there."""
         if not self.trust.well or self.closing or self.passed_until or self.waiting:
             return 0
-        return self.pace.free_slots
+        forgotten = sum(flight.counts and flight.started for flight in self.flights.values()) - self.pace.running
+        return max(0, self.pace.free_slots - max(0, forgotten))
 
     def would_try(self, *, any_well: bool) -> bool:
         """Whether a job that waits elsewhere may come to it while it is in doubt: else nothing might ever end that."""

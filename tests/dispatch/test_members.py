@@ -332,6 +332,16 @@ def test_free_slots_are_those_that_were_seen_busy_and_at_least_one_where_nothing
     assert node.idle_slots == 0  # in doubt
 
 
+def test_where_a_node_was_restarted_what_it_has_forgotten_takes_slots() -> None:
+    node = member(0)
+    load(node, 2, started=True)
+    node.seen(status(running=2), 0)
+    node.seen(status(running=0), 1)
+    assert node.idle_slots == 0
+    node.flights.popitem()
+    assert node.idle_slots == 1
+
+
 def test_slots_that_are_known_count_in_place_of_those_that_were_seen() -> None:
     node = member(0)
     assert (node.pace.slots, node.pace.poll) == (GUESSED_SLOTS, None)
