@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scrapy_distributed.coordinator import warm_start
 from scrapy_distributed.guard.guard import LAST, Guard
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
 from scrapy_distributed.password import hide_in_log
@@ -21,10 +22,11 @@ has passed UrlLength."""
 
 
 class Addon:
-    """Adds the spider middleware, unless the project has it already, and the guard of the nodes; hides the passwords of
-    feeds in the log."""
+    """Adds the spider middleware, unless the project has it already, the guard of the nodes, and what lets workers on
+    this machine start sooner; hides the passwords of feeds in the log."""
 
     def update_settings(self, settings: Settings) -> None:
         hide_in_log()  # here, and not on a worker alone: Scrapy logs the settings before it makes a middleware
         settings.setdefault_in_component_priority_dict("SPIDER_MIDDLEWARES", DistributedSpiderMiddleware, ORDER)
         settings.setdefault_in_component_priority_dict("DOWNLOADER_MIDDLEWARES", Guard, LAST)
+        settings.setdefault_in_component_priority_dict("EXTENSIONS", warm_start.WarmStart, warm_start.ORDER)

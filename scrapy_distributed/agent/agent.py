@@ -59,10 +59,14 @@ class Agent:
         self._told = ""  # why the last job could not be started
         self._closed = False
 
-    def open(self) -> None:
-        """Have a warm process, which is ready in half a second. Raises ``OSError`` where no files can be made."""
+    def open(self, warm: WarmProcess | None = None) -> None:
+        """Have a warm process, which is ready in a second: *warm*, if one was started before. Raises ``OSError`` where
+        no files can be made."""
         self.files.make()
-        self._start_warm()
+        if warm is None or warm.ended:
+            self._start_warm()
+        else:
+            self._warm, warm.listener = warm, self
 
     # What is asked of it
 
@@ -172,20 +176,18 @@ class Agent:
     def _start_warm(self) -> None:
         if self._closed:
             return
-        self._warm = warm = WarmProcess(
-            self._reactor, on_ready=self._warm_ready, on_end=self._warm_ended, detached=True, folder=self.files.folder
-        )
+        self._warm = warm = WarmProcess(self._reactor, listener=self, detached=True)
         try:
             warm.start()
         except OSError as error:
             logger.error("The warm process can't be started: %s", error)
-            self._warm_ended(warm)
+            self.warm_ended(warm)
 
-    def _warm_ready(self) -> None:
+    def warm_ready(self) -> None:
         self._pause = RESTART_SECONDS[0]
         self._start_jobs()
 
-    def _warm_ended(self, warm: WarmProcess) -> None:
+    def warm_ended(self, warm: WarmProcess) -> None:
         if warm is not self._warm or self._closed:
             return
         self._warm = None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.protocol import ProcessProtocol
@@ -34,11 +33,22 @@ class WarmProcessError(Exception):
     """The warm process has not done what it was asked for; nothing of the job has run, or will."""
 
 
-class WarmProcess(ProcessProtocol):
-    """A child that forks jobs, and has imported *modules* beside what every job imports. *on_ready* is called when it
-    can, *on_end* with it when it has ended. *folder*: its working directory, ours if there is none.
+class Listener(Protocol):
+    """Whoever has a warm process."""
 
-    *detached*: it is in a session of its own, so a terminal's Ctrl-C does not reach its jobs."""
+    def warm_ready(self) -> None:
+        """It can fork jobs."""
+
+    def warm_ended(self, warm: WarmProcess) -> None:
+        """*warm* has ended, or could not be started."""
+
+
+class WarmProcess(ProcessProtocol):
+    """A child that forks jobs, and has imported *modules* beside what every job imports. *listener* is told when it
+    can, and when it has ended.
+
+    *detached*: it is in a session of its own, so a terminal's Ctrl-C does not reach its jobs; and in a folder where no
+    module of a project lies."""
 
     transport: Any
 
@@ -46,18 +56,15 @@ class WarmProcess(ProcessProtocol):
         self,
         reactor: Any,
         *,
-        on_ready: Callable[[], None],
-        on_end: Callable[[WarmProcess], None],
+        listener: Listener | None = None,
         modules: Sequence[str] = (),
         detached: bool = False,
-        folder: Path | None = None,
     ) -> None:
-        self.ready = False
+        self.ready = self.ended = False
+        self.listener = listener
         self._reactor = reactor
         self._arguments = [*([DETACHED] if detached else []), *modules]
-        self._folder = folder
-        self._on_ready = on_ready
-        self._on_end = on_end
+        self._folder = os.path.dirname(os.__file__) if detached else None
         self._installed = installed()
         self._deadline: Any = None
         self._watch = LoopingCall(self._ping)
@@ -68,9 +75,8 @@ class WarmProcess(ProcessProtocol):
         command = [sys.executable, "-m", "scrapy_distributed.agent.fork_server", *self._arguments]
         pipes: Any = {0: self._theirs.fileno(), 1: "r", 2: "r"}
         self._reactor.spawnProcess(
-            self, sys.executable, command, env=without_secrets(os.environ), childFDs=pipes,
-            path=None if self._folder is None else str(self._folder),
-        )  # fmt: skip
+            self, sys.executable, command, env=without_secrets(os.environ), childFDs=pipes, path=self._folder
+        )
         self._theirs.close()
         self._deadline = self._reactor.callLater(START_SECONDS, self.kill)
 
@@ -146,7 +152,8 @@ class WarmProcess(ProcessProtocol):
             self._deadline.cancel()
             self._watch.start(PING_SECONDS, now=False)
             self.ready = True
-            self._on_ready()
+            if self.listener is not None:
+                self.listener.warm_ready()
 
     def errReceived(self, data: bytes) -> None:  # noqa: N802
         log.error("{text}", text=data.decode(errors="replace").rstrip(), log_system="Launcher,warm/stderr")
@@ -156,9 +163,10 @@ class WarmProcess(ProcessProtocol):
             self._deadline.cancel()
         if self._watch.running:
             self._watch.stop()
-        self.ready = False
+        self.ready, self.ended = False, True
         self._control.close()
-        self._on_end(self)
+        if self.listener is not None:
+            self.listener.warm_ended(self)
 
 
 def installed() -> dict[str, int]:

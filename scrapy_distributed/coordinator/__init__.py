@@ -9,5 +9,5 @@ who listens is told of them). own_feed: where workers have feeds, what is scrape
 two have in common. ending: when and why the crawl closes (closing: what that means for its run; limits: as far as jobs
 reach them). summary: what is said then. progress: what is said before. identity: which run is this?
 arguments: those that its spider was given. nodes: what the fleet is made of (local_command: how this spider is run on
-this machine). refused: what it does not begin with.
+this machine; warm_start: so that its workers start sooner). refused: what it does not begin with.
 """

@@ -37,6 +37,7 @@ from scrapy_distributed.coordinator.progress import Progress
 from scrapy_distributed.coordinator.refused import check_config, check_settings
 from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.coordinator.walk import Walk
+from scrapy_distributed.coordinator.warm_start import WarmStart
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.dispatch.harvest import Harvest
 from scrapy_distributed.dispatch.job_template import JobTemplate
@@ -184,7 +185,10 @@ class Coordinator:
         check_config(config, spider)
         from twisted.internet import reactor
 
-        nodes = Nodes.of_crawl(config, settings=settings, spider=spider, private=command.private, clock=reactor)
+        nodes = Nodes.of_crawl(
+            config, settings=settings, spider=spider, private=command.private, warm=crawler.get_extension(WarmStart),
+            clock=reactor,
+        )  # fmt: skip
         coordinator = cls(
             crawler, config=config, command=command, nodes=nodes, items_go=where_items_go(config, settings),
             clock=reactor,

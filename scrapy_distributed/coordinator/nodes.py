@@ -15,6 +15,7 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.values import AUTO
 from scrapy_distributed.coordinator.limits import most_waiting
 from scrapy_distributed.coordinator.local_command import local_command
+from scrapy_distributed.coordinator.warm_start import WarmStart
 from scrapy_distributed.dispatch.carrier import Carrier
 from scrapy_distributed.dispatch.local_carrier import LocalCarrier
 from scrapy_distributed.dispatch.members import Fleet, Member
@@ -23,6 +24,7 @@ from scrapy_distributed.errors import ConfigError, NodeError
 from scrapy_distributed.fleet.addresses import addresses, project_of, targets_from_cfg
 from scrapy_distributed.fleet.local_slots import local_slots
 from scrapy_distributed.fleet.node import Node, NodeAddress
+from scrapy_distributed.fleet.pace import Pace, Told
 from scrapy_distributed.fleet.preflight import preflight
 
 
@@ -32,21 +34,23 @@ class Nodes:
 
     def __init__(
         self, scrapyds: Sequence[Node], *, slots: int = 0, command: Sequence[str] = (), private: Sequence[str] = (),
-        project: str, spider: Spider, feed: bool, clock: Any,
+        project: str, spider: Spider, feed: bool, warm: WarmStart | None = None, clock: Any,
     ) -> None:  # fmt: skip
         self.scrapyds = scrapyds
         self.slots = slots
         self.command = command
         self.private = private
         self.project = project
+        self.warm = warm
         self.clock = clock
         self._wanted: dict[str, Any] = {"project": project, "spider": spider.name, "feed": feed}
         self._agent: Agent | None = None
 
     @classmethod
     def of_crawl(
-        cls, config: Config, *, settings: BaseSettings, spider: Spider, private: Sequence[str] = (), clock: Any
-    ) -> Nodes:
+        cls, config: Config, *, settings: BaseSettings, spider: Spider, private: Sequence[str] = (),
+        warm: WarmStart | None = None, clock: Any,
+    ) -> Nodes:  # fmt: skip
         """Raises ``ConfigError`` where they can't be what *config* says."""
         targets = targets_from_cfg()
         slots = local_slots(config.target_hosts, targets)
@@ -58,30 +62,29 @@ class Nodes:
         check_nodes(config, scrapyds, command)
         return cls(
             scrapyds, slots=slots, command=command, private=private, project=project_of(targets, settings),
-            spider=spider, feed=bool(config.feed_urls), clock=clock,
+            spider=spider, feed=bool(config.feed_urls), warm=warm, clock=clock,
         )  # fmt: skip
 
     def fleet(self, ledger: Path, config: Config, settings: BaseSettings) -> Fleet:
         """Workers on this machine come first. *ledger*: beside this file is what they write."""
         backlog = config.node_backlog or most_waiting(settings)
         late = config.batch_size == AUTO and config.wait and not config.node_backlog
-        return Fleet([Member(carrier=one, fixed_backlog=backlog, late=late) for one in self._carriers(ledger)])
-
-    def _carriers(self, ledger: Path) -> list[Carrier]:
-        found: list[Carrier] = []
+        nodes: list[tuple[Carrier, Pace]] = [(ScrapydCarrier(one, **self._wanted), Pace()) for one in self.scrapyds]
         if self.slots:
-            self._agent = Agent(JobFiles.beside(ledger), slots=self.slots, reactor=self.clock)
-            local = LocalCarrier(
-                self._agent, command=self.command, private=self.private, ledger=ledger, clock=self.clock
-            )
-            found.append(local)
-        return [*found, *(ScrapydCarrier(node, **self._wanted) for node in self.scrapyds)]
+            nodes.insert(0, (self._local(ledger), Pace(said=Told(self.slots, 0.0))))
+        return Fleet([
+            Member(carrier=carrier, pace=pace, fixed_backlog=backlog, late=late) for carrier, pace in nodes
+        ])  # fmt: skip
+
+    def _local(self, ledger: Path) -> LocalCarrier:
+        self._agent = Agent(JobFiles.beside(ledger), slots=self.slots, reactor=self.clock)
+        return LocalCarrier(self._agent, command=self.command, private=self.private, ledger=ledger, clock=self.clock)
 
     async def check(self, *, version: str, wait: float) -> tuple[str, dict[str, NodeError]]:
         """The egg version that the run uses, and why which Scrapyds can't be used now: see ``preflight``. Raises
         ``ConfigError`` if there is nothing that can be used, and ``OSError`` where no files can be made here."""
         if self._agent is not None:
-            self._agent.open()
+            self._agent.open(self.warm.take() if self.warm is not None else None)
         if not self.scrapyds:
             return "", {}
         return await preflight(

@@ -69,19 +69,19 @@ class WarmLauncher(Launcher):  # type: ignore[misc]
             return
         self._warm = None
         try:
-            self._warm = WarmProcess(reactor, on_ready=self._warm_ready, on_end=self._warm_ended, modules=_MODULES)
+            self._warm = WarmProcess(reactor, listener=self, modules=_MODULES)
             self._warm.start()
         except OSError as error:  # no memory, or no descriptor left
             log.error("The warm process can't be started: {error}", error=error)
-            self._warm_ended(self._warm)
+            self.warm_ended(self._warm)
 
-    def _warm_ready(self) -> None:
+    def warm_ready(self) -> None:
         assert self._warm is not None
         log.info("The warm process is ready: pid={pid}", pid=self._warm.pid)
         self._pause = RESTART_SECONDS[0]
         self._open_slots()
 
-    def _warm_ended(self, warm: WarmProcess | None) -> None:
+    def warm_ended(self, warm: WarmProcess | None) -> None:
         if warm is not self._warm or self._stopped:
             return
         log.error("There is no warm process; the next one starts in {seconds} s", seconds=self._pause)
