@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
 from urllib.request import urlopen
 
+from forked import SCRAPY, Forked
 from scrapyd_child import ScrapydChild
 
 from scrapy_distributed.ledger.reader import LedgerReader
@@ -24,10 +25,10 @@ from scrapy_distributed.ledger.reader import LedgerReader
 T = TypeVar("T")
 
 FAKES = Path(__file__).parent
-EXAMPLE = FAKES.parents[1] / "example_project"
+TESTS = FAKES.parent
+EXAMPLE = TESTS.parent / "example_project"
 VERSION = "r1"
 DEADLINE_SECONDS = 90
-SCRAPY = ("-m", "scrapy")
 
 
 def call(url: str, **form: str) -> Any:
@@ -96,16 +97,23 @@ class Crawl:
         self._log = folder / f"{len(list(folder.glob('*.log')))}.log"
         # A test run's own configuration must not reach what is tested.
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("SCRAPY", "SCRAPYD"))}
+        whole = {**kept, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", **environment}
+        self.process: subprocess.Popen[bytes] | Forked
         with self._log.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, *program, *args],
-                cwd=project,
-                env={**kept, "HOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1", **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            if "PYTHONPATH" not in environment and (program == SCRAPY or TESTS in Path(program[0]).parents):
+                self.process = Forked(
+                    args, program=program, folder=project, environment=whole, output=output.fileno()
+                )  # fmt: skip
+            else:
+                self.process = subprocess.Popen(
+                    [sys.executable, *program, *args],
+                    cwd=project,
+                    env=whole,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
 
     @property
     def log(self) -> str:

@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from typing import Any
 
 import pytest
 import scrapy
+from forked import Forked
 
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.worker.outcomes import LOST
@@ -39,7 +38,7 @@ class Site:
     held: threading.Event = field(default_factory=threading.Event)
     release: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
-    crawls: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    crawls: list[Forked] = field(default_factory=list)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -137,7 +136,7 @@ class Running:
         settings = {
             "LOG_FILE": str(self.log), "DISTRIBUTED_START_URL": value, "FEED_URI": f"file://{self.feed}", "FEEDS": "{}",
         } | settings  # fmt: skip
-        command = [sys.executable, "-W", "ignore", "-m", "scrapy", "runspider", str(spiders)]
+        command = ["runspider", str(spiders)]
         for name, text in settings.items():
             command += ["-s", f"{name}={text}"]
         for name, text in {"_job": job, "batch": "7", "refused": self.refused, "ok": f"{site.url}/ok"}.items():
@@ -145,7 +144,7 @@ class Running:
         environment = {name: text for name, text in os.environ.items() if not name.startswith("SCRAPY")}
         self.command = command
         with self.said.open("wb") as output:
-            self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+            self.process = Forked(command, folder=folder, environment=environment, output=output.fileno())
         site.crawls.append(self.process)
 
     def read(self) -> Receipt | None:
