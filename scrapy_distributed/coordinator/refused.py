@@ -1,6 +1,8 @@
-"""What a coordinator refuses before a node is asked."""
+"""What a coordinator refuses before a node is asked, and how that is said."""
 
 from __future__ import annotations
+
+import logging
 
 from scrapy import Spider
 from scrapy.settings import BaseSettings
@@ -34,3 +36,22 @@ def check_config(config: Config, spider: Spider) -> None:
         )
     check_targets(config, spider)
     check_feeds(config)
+
+
+class _Alone(logging.Filter):
+    def __init__(self, error: ConfigError) -> None:
+        super().__init__()
+        self.error = error
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and record.exc_info[1] is self.error:
+            record.name, record.msg, record.args = __name__, f"The crawl does not start: {self.error}", ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
+def say_alone(error: ConfigError) -> None:
+    """*error* is about to end a crawl that has not begun: then it stands alone in the log. Scrapy leaves it to the
+    event loop to log what a task or a Deferred has ended with, and that shows the way that it took."""
+    for name in ("asyncio", "twisted"):
+        logging.getLogger(name).addFilter(_Alone(error))
