@@ -114,8 +114,9 @@ class Coordinator:
     def _telling_side(self) -> Progress:
         interval = self.crawler.settings.getfloat("LOGSTATS_INTERVAL")
         return Progress(
-            account=self.ledger.account, fleet=self.fleet, spider=self.spider, interval=interval, clock=self.clock
-        )
+            account=self.ledger.account, fleet=self.fleet, walk=self.walk, spider=self.spider, interval=interval,
+            clock=self.clock,
+        )  # fmt: skip
 
     def _finding_side(self) -> Discoveries:
         return Discoveries(

@@ -9,6 +9,7 @@ from scrapy import Spider
 from twisted.internet.task import Clock
 
 from scrapy_distributed.coordinator.progress import SELDOM, Progress
+from scrapy_distributed.dispatch.members import Slots
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.balance import Balance
 
@@ -20,15 +21,23 @@ class Told:
         self.clock = clock
         self.seconds = seconds
         self.fails = False
+        self.over = True
+        self.crawled = 28
 
     def balance(self) -> Balance:
         self.clock.rightNow += self.seconds
         if self.fails:
             raise LedgerUnavailableError("busy")
-        return Balance(diverted=120, duplicates=0, queued=40, in_flight=50, crawled=28, failed=1, filtered=1, dead=0)
+        crawled = self.crawled
+        return Balance(
+            diverted=120, duplicates=0, queued=40, in_flight=78 - crawled, crawled=crawled, failed=1, filtered=1, dead=0
+        )  # fmt: skip
 
     def items(self) -> int:
         return 28
+
+    def slots(self) -> Slots:
+        return Slots(4, 3)
 
     def flights(self) -> list[object]:
         flights = [
@@ -39,7 +48,9 @@ class Told:
 
 
 def progress(clock: Clock, told: Told, interval: float = 60.0) -> Progress:
-    made = Progress(account=told, fleet=told, spider=Spider("s"), interval=interval, clock=clock)  # type: ignore[arg-type]
+    made = Progress(
+        account=told, fleet=told, walk=told, spider=Spider("s"), interval=interval, clock=clock  # type: ignore[arg-type]
+    )  # fmt: skip
     made.start()
     return made
 
@@ -55,11 +66,33 @@ def test_what_is_settled_and_what_running_jobs_have_done(caplog: pytest.LogCaptu
     clock.advance(59)
     assert not caplog.messages
     clock.advance(1)
-    assert caplog.messages == ["Fleet: 37 of 120 requests settled, 37 items, 1 job at work"]
+    # Thirty were settled when the crawl began; seven more are by what a job at work has told.
+    assert caplog.messages == [
+        "Fleet: 37 of 120 requests settled (30 %), 7/min, about 12 min left, 37 items, 1 of 4 slots at work"
+    ]
     clock.advance(60)
-    assert len(caplog.messages) == 2
+    assert caplog.messages[1] == "Fleet: 37 of 120 requests settled (30 %), 37 items, 1 of 4 slots at work"
     made.stop()
     assert not clock.getDelayedCalls()
+
+
+@pytest.mark.parametrize(
+    ("crawled", "over", "interval", "words"),
+    [
+        (76, False, 60.0, "(70 %), 55/min, less than a minute for the rest of what was found so far, "),
+        (78, True, 3600.0, "(72 %), 1/min, about 35 min left, "),
+        (29, True, 7200.0, "(31 %), 0/min, about 20 h left, "),
+    ],
+)
+def test_how_fast_since_the_line_before_and_what_that_means(
+    caplog: pytest.LogCaptureFixture, crawled: int, over: bool, interval: float, words: str
+) -> None:
+    clock = Clock()
+    told = Told(clock)
+    progress(clock, told, interval)
+    told.crawled, told.over = crawled, over
+    clock.advance(interval)
+    assert words in caplog.messages[0]
 
 
 def test_a_ledger_that_takes_long_is_asked_seldom(caplog: pytest.LogCaptureFixture) -> None:
