@@ -152,8 +152,7 @@ def failed(node: str, url: str, error: Exception, after_seconds: float | None) -
         return NodeAmbiguousError(node, f"no complete answer from {url}{within}: {advice}")
     words = " ".join(f"{type(reason).__name__} {reason}" for reason in reasons)
     if tls and _HANDSHAKE.search(words):
-        advice = "check its certificate, or use http if it has none"
-        return NodeUnreachableError(node, f"TLS with {url} failed ({shortened(words)}): {advice}")
+        return NodeUnreachableError(node, f"TLS with {url} failed ({shortened(words)}): {_of_tls(words)}")
     names = ", ".join(dict.fromkeys(type(reason).__name__ for reason in reasons))
     return NodeAmbiguousError(node, f"the connection to {url} broke before a complete answer ({names})")
 
@@ -180,6 +179,16 @@ def _why_unsent(error: Exception, url: str, within: str) -> str:
     if isinstance(error, ValueError | SchemeNotSupported):  # raised while the request was put together
         return f"{url} can't be used ({type(error).__name__}): expected http://host:port or https://host:port"
     return ""
+
+
+def _of_tls(words: str) -> str:
+    """What to do where OpenSSL says *words*."""
+    if "certificate verify failed" in words:
+        return (
+            "check its certificate; where an authority of your own has signed it, or it itself, name the file of that"
+            " certificate in the environment: SSL_CERT_FILE=/path/ca.pem"
+        )
+    return "check its certificate, or use http if it has none"
 
 
 def _reasons(error: BaseException) -> list[BaseException]:

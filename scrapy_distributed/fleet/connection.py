@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, BinaryIO
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import (  # type: ignore[attr-defined]  # it has them all, and names some in its documentation
+    BrowserLikePolicyForHTTPS,
     HTTP11ClientProtocol,
     HTTPConnectionPool,
     PotentialDataLoss,
@@ -247,6 +250,32 @@ class Connection(HTTP11ClientProtocol):
         if self._endless:
             raise HeadTooLongError(f"more than {MAX_HEAD_BYTES:,} bytes")
         return failure
+
+
+class Endpoints:
+    """Where to connect for a URL, which is given up after *seconds*: as Twisted's client does (an
+    ``IAgentEndpointFactory``), but an address is no name to be looked up. The resolver that Scrapy installs looks for
+    IPv4 addresses alone."""
+
+    def __init__(self, reactor: Any, *, seconds: float) -> None:
+        self._reactor = reactor
+        self._seconds = seconds
+        self._policy: Any = BrowserLikePolicyForHTTPS()  # type: ignore[no-untyped-call]
+
+    def endpointForURI(self, uri: Any) -> Any:  # noqa: N802
+        """Raises ``ValueError`` for another scheme than http and https."""
+        host = uri.host.decode("ascii").strip("[]")
+        kind: Any = HostnameEndpoint
+        if isIPAddress(host):
+            kind = TCP4ClientEndpoint
+        elif isIPv6Address(host):
+            kind = TCP6ClientEndpoint
+        endpoint = kind(self._reactor, host, uri.port, timeout=self._seconds)
+        if uri.scheme == b"http":
+            return endpoint
+        if uri.scheme == b"https":
+            return wrapClientTLS(self._policy.creatorForNetloc(host.encode(), uri.port), endpoint)
+        raise ValueError(f"{uri.scheme!r}: expected http or https")
 
 
 class Pool(HTTPConnectionPool):

@@ -23,7 +23,7 @@ from twisted.web.client import Agent
 
 from scrapy_distributed.errors import NodeError, NodeTooLongError
 from scrapy_distributed.fleet.answer import Answer, check_code, failed, other_items, parsed
-from scrapy_distributed.fleet.connection import Body, FileBody, Limit, MemoryBody, Pool, WriteError
+from scrapy_distributed.fleet.connection import Body, Endpoints, FileBody, Limit, MemoryBody, Pool, WriteError
 from scrapy_distributed.wire.job import Job, Jobs, check_job, check_project, check_spider
 from scrapy_distributed.wire.receipt import MAX_BYTES as MAX_RECEIPT_BYTES
 
@@ -141,7 +141,8 @@ class Node:
             clock = clock or reactor
             # As many, for receipts are fetched side by side.
             self._pool = Pool(reactor, idle_seconds=IDLE_CONNECTION_SECONDS, kept=8)
-            agent: Any = Agent(reactor, connectTimeout=deadline_seconds, pool=self._pool)  # type: ignore[no-untyped-call]
+            endpoints: Any = Endpoints(reactor, seconds=deadline_seconds)
+            agent: Any = Agent.usingEndpointFactory(reactor, endpoints, self._pool)  # type: ignore[no-untyped-call]
         self._client = client or HTTPClient(agent)
         self._clock: Any = clock
 
