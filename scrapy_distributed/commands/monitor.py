@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 from scrapy.utils.project import inside_project
 
-from scrapy_distributed.commands import Chosen, at_least, chosen_nodes, ledger_paths, refuse_options, run_in_reactor
-
-if TYPE_CHECKING:
-    from scrapy.settings import BaseSettings
+from scrapy_distributed.commands import at_least, chosen_nodes, ledger_paths, refuse_options, run_in_reactor
 
 
 class Command(ScrapyCommand):
@@ -27,9 +23,9 @@ class Command(ScrapyCommand):
 
     def long_desc(self) -> str:
         return (
-            "Show one line per node at every poll. NAME is a target of scrapy.cfg, PATTERN a shell pattern over these "
-            "names, local the workers on this machine; without any, the nodes of DISTRIBUTED_TARGET_HOSTS, else all "
-            "targets."
+            "Show one line per node at every poll, as each answers. NAME is a target of scrapy.cfg, PATTERN a shell "
+            "pattern over these names, local the workers on this machine; without any, the nodes of "
+            "DISTRIBUTED_TARGET_HOSTS, else all targets."
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -44,6 +40,8 @@ class Command(ScrapyCommand):
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
+        from scrapy_distributed.monitor.local import local_state
+        from scrapy_distributed.monitor.watch import Watch
 
         settings = self.settings
         assert settings is not None
@@ -54,24 +52,7 @@ class Command(ScrapyCommand):
         except ConfigError as error:
             raise UsageError(str(error), print_help=False) from None
         project = opts.project or (project_of(targets, settings) if inside_project() else None)
-        healthy = run_in_reactor(lambda: _watch(chosen, project, settings, opts))
+        here = (lambda: local_state(ledger_paths(settings), project)) if chosen.slots else None
+        watch = Watch(chosen.scrapyds, here=here, project=project, interval=None if opts.once else opts.interval)
+        healthy = run_in_reactor(watch.in_json if opts.json else watch.in_lines)
         self.exitcode = 1 if opts.once and not healthy else 0
-
-
-async def _watch(chosen: Chosen, project: str | None, settings: BaseSettings, opts: argparse.Namespace) -> bool:
-    """Poll and print until stopped, with ``--once`` a single time; whether all nodes were well."""
-    from twisted.internet import reactor
-    from twisted.internet.task import deferLater
-
-    from scrapy_distributed.fleet.node import open_nodes
-    from scrapy_distributed.monitor.local import local_state
-    from scrapy_distributed.monitor.snapshot import as_json, plain, poll
-
-    async with open_nodes(chosen.scrapyds) as nodes:
-        while True:
-            here = [local_state(ledger_paths(settings), project)] if chosen.slots else []
-            snapshot = await poll(nodes, project, here=here)
-            print("\n".join([as_json(snapshot)] if opts.json else plain(snapshot)), flush=True)
-            if opts.once:
-                return snapshot.healthy
-            await deferLater(reactor, opts.interval)

@@ -1,4 +1,4 @@
 """What the nodes are doing.
 
-snapshot: all of them at one moment, and in words; local: workers on this machine.
+snapshot: all of them at one moment, and in words; watch: again and again; local: workers on this machine.
 """

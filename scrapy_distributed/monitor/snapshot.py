@@ -47,11 +47,12 @@ class Snapshot:
 async def poll(nodes: Sequence[Node], project: str | None, *, here: Sequence[NodeState] = ()) -> Snapshot:
     """Ask all *nodes* at once. A node that fails is in the snapshot with its problem; nothing is raised for it. *here*:
     what is known of those that are not asked."""
-    states = await together(_state(node, project) for node in nodes)
+    states = await together(state_of(node, project) for node in nodes)
     return Snapshot(time=datetime.now(timezone.utc), project=project, nodes=(*here, *states))
 
 
-async def _state(node: Node, project: str | None) -> NodeState:
+async def state_of(node: Node, project: str | None) -> NodeState:
+    """Of the jobs of *project*, ``None``: of all. A *node* that fails has a problem; nothing is raised for it."""
     try:
         return await _counted(node, project)
     except NodeError as error:
@@ -84,7 +85,7 @@ async def _counted(node: Node, project: str | None) -> NodeState:
 
 def plain(snapshot: Snapshot) -> list[str]:
     """One line per node."""
-    return [_line(node, snapshot.project) for node in snapshot.nodes]
+    return [line(node, snapshot.project) for node in snapshot.nodes]
 
 
 def as_json(snapshot: Snapshot) -> str:
@@ -104,7 +105,8 @@ def as_json(snapshot: Snapshot) -> str:
     return json.dumps({"time": snapshot.time.isoformat(), "project": snapshot.project, "nodes": nodes})
 
 
-def _line(node: NodeState, project: str | None) -> str:
+def line(node: NodeState, project: str | None) -> str:
+    """What *node* does, in words; *project*: whose jobs were asked for."""
     if node.problem is not None:
         return f"{node.name} {node.kind}: {node.problem}"
     note = " (of all projects)" if node.all_projects and project is not None else ""
