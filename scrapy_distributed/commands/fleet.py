@@ -8,7 +8,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +57,8 @@ class Command(ScrapyCommand):
         both = parser.add_argument_group("fleet deploy: the project, to all nodes in parallel; and fleet doctor")
         both.add_argument("--project", help="name on Scrapyd (default: scrapy.cfg's, else BOT_NAME)")
         both.add_argument(
-            "--version", help="deploy: (default: the time, UTC, like 20261121114836); doctor: expected on every node"
+            "--version",
+            help="deploy: (default: scrapy.cfg's, else the seconds since 1970); doctor: expected on every node",
         )
         doctor = parser.add_argument_group("fleet doctor: is all in place for a crawl? Exit code 0 if it is")
         doctor.add_argument("--spider", metavar="NAME", help="(default: the first of the project that is distributed)")
@@ -140,8 +140,9 @@ class Command(ScrapyCommand):
 
     def _deploy(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.errors import ConfigError
-        from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
+        from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg, version_of
         from scrapy_distributed.fleet.egg import build_egg
+        from scrapy_distributed.fleet.version_name import version_name
         from scrapy_distributed.wire.job import check_project
 
         assert self.settings is not None
@@ -154,15 +155,18 @@ class Command(ScrapyCommand):
             print("nothing to deploy: workers on this machine run the project as it lies here")
             return
         project = opts.project or project_of(targets, self.settings)
-        version = opts.version or datetime.now(timezone.utc).strftime("%Y%m%d%H%M%S")
+        folder = Path(cfg).parent
+        version = version_name(opts.version or version_of(targets, where), folder, time.time())
         check_project(project)
-        egg = build_egg(Path(cfg).parent, module)
+        egg = build_egg(folder, module)
         results = run_in_reactor(lambda: _deploy_all(where, project, version, egg))
         for result in results or ():
             spiders = f"{len(result.spiders)} spider{'s' if len(result.spiders) != 1 else ''}"
             print(
                 f"{result.node} {f'failed: {result.problem}' if result.problem else f'{project} {version}: {spiders}'}"
             )
+        if newer := {result.newest for result in results or ()} - {""}:
+            print(_not_the_newest(version, min(newer)), file=sys.stderr)
         for sentence in _unusable(spider for result in results or () for spider in result.spiders):
             print(sentence, file=sys.stderr)
         self.exitcode = 0 if results and not any(result.problem for result in results) else 1
@@ -270,6 +274,13 @@ def _watch(nodes: Sequence[LocalNode], pause: Callable[[float], None], forget: C
             print(f"{node.name} has ended (status {node.exited}), see {node.log}", file=sys.stderr, flush=True)
             forget(node.url)
             running.remove(node)
+
+
+def _not_the_newest(version: str, newest: str) -> str:
+    return (
+        f"version {version} is there, and a crawl uses {newest}, which is newer by its name: name yours in the"
+        f" settings, DISTRIBUTED_VERSION = {version!r}, or give it a name that is newer (without --version: the time)"
+    )
 
 
 def _unusable(spiders: Iterable[str]) -> list[str]:

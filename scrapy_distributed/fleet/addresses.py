@@ -126,6 +126,18 @@ def project_of(targets: Mapping[str, Target], settings: BaseSettings) -> str:
     return configured or (named.pop() if len(named) == 1 else str(settings["BOT_NAME"]))
 
 
+def version_of(targets: Mapping[str, Target], nodes: Iterable[NodeAddress]) -> str:
+    """The version that the targets of *nodes* name, '' if none does. Raises ``ConfigError`` where they differ."""
+    named = {targets[node.name].version for node in nodes if node.name in targets} - {""}
+    if len(named) > 1:
+        found = ", ".join(sorted(named))
+        raise ConfigError(
+            f"version: found {found} for these targets in scrapy.cfg, expected one for all, as a crawl uses one version"
+            " on every node: --version NAME"
+        )
+    return named.pop() if named else ""
+
+
 def _each_once(found: Iterable[NodeAddress]) -> list[NodeAddress]:
     """With credentials, for those that do not say their own."""
     once: dict[str, NodeAddress] = {}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from scrapy_distributed.errors import NodeError, ScrapydRefusedError
 from scrapy_distributed.fleet.node import Node
-from scrapy_distributed.fleet.versions import stored_as
+from scrapy_distributed.fleet.versions import order_of, stored_as
 from scrapy_distributed.together import together
 from scrapy_distributed.words import shortened
 
@@ -21,7 +21,8 @@ class Deployed:
     """How it went on one node: *spiders* are those that it found in the egg, *problem* says what went wrong.
 
     *is_bad*: the node has had a look at the egg, and can't use it; else it may have failed for another reason.
-    *is_stored*: the egg may be there. *was_there*: the version was there before, and its egg has been replaced."""
+    *is_stored*: the egg may be there. *was_there*: the version was there before, and its egg has been replaced.
+    *newest*: another version there, which a crawl would use, as it is newer by its name."""
 
     node: str
     spiders: tuple[str, ...] = ()
@@ -29,6 +30,7 @@ class Deployed:
     is_bad: bool = False
     is_stored: bool = False
     was_there: bool = False
+    newest: str = ""
 
 
 async def deploy(nodes: Sequence[Node], project: str, version: str, egg: bytes) -> list[Deployed]:
@@ -58,6 +60,7 @@ async def _send(node: Node, project: str, version: str, egg: bytes) -> Deployed:
         return Deployed(
             node=node.name, problem=_words(error), is_bad=is_bad, is_stored=is_stored, was_there=was_there
         )  # fmt: skip
+    newest = max(versions, key=order_of, default="")
     problem = None
     if stored_as(version) not in versions:
         found = shortened(", ".join(versions)) or "none"
@@ -66,7 +69,7 @@ async def _send(node: Node, project: str, version: str, egg: bytes) -> Deployed:
         problem = "the egg has no spiders: check SPIDER_MODULES of the project"
     return Deployed(
         node=node.name, spiders=tuple(spiders), problem=problem, is_bad=problem is not None, is_stored=True,
-        was_there=was_there,
+        was_there=was_there, newest="" if problem or newest == stored_as(version) else newest,
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from configparser import ConfigParser
 from pathlib import Path
 
 from scrapy_distributed.errors import ConfigError
@@ -27,9 +28,9 @@ def build_egg(folder: Path, settings_module: str) -> bytes:
     behind a link that leads out of *folder*: an egg can be read by everybody who may use the node.
     ``scrapyd-deploy`` would write a ``setup.py`` and ``build/`` into the project.
 
-    Raises ``ConfigError`` if there is nothing to pack, or ``setup.py`` fails."""
+    Raises ``ConfigError`` if there is nothing to pack, or ``setup.py`` fails, or makes what Scrapyd can't use."""
     if (folder / "setup.py").exists():
-        return _by_setup_py(folder)
+        return _checked(_by_setup_py(folder), settings_module)
     root = settings_module.partition(".")[0]
     packages = [init.parent for init in folder.glob("*/__init__.py")]
     if (folder / root).is_dir() and folder / root not in packages:
@@ -88,3 +89,23 @@ def _by_setup_py(folder: Path) -> bytes:
             reason = last_line(done.stderr or done.stdout)
             raise ConfigError(f"setup.py bdist_egg failed in {folder} ({reason}): mend setup.py, or remove it")
         return eggs[0].read_bytes()
+
+
+def _checked(egg: bytes, settings_module: str) -> bytes:
+    """*egg*, which Scrapyd can use. It asks an egg for its settings, and takes one that says nothing of them."""
+    with zipfile.ZipFile(io.BytesIO(egg)) as file:
+        written = [file.read(name).decode() for name in file.namelist() if name == "EGG-INFO/entry_points.txt"]
+    points = ConfigParser()
+    points.read_string("\n".join(written))
+    found = points.get("scrapy", "settings", fallback="")
+    if not found:
+        raise ConfigError(
+            "setup.py: found no entry point of scrapy, expected the settings of the project in its call of setup():"
+            f" entry_points={{'scrapy': ['settings = {settings_module}']}}"
+        )
+    if found != settings_module:
+        logger.warning(
+            "setup.py says that the settings are %s, and here they are %s (scrapy.cfg, SCRAPY_PROJECT): the nodes use"
+            " the former", shortened(found), settings_module,
+        )  # fmt: skip
+    return egg

@@ -104,7 +104,7 @@ def test_up_deploy_monitor_and_an_end_without_remains(project: Path, number: sig
         deployed = scrapy(project, "fleet", "deploy", *hosts)
         assert deployed.returncode == 0, deployed.stderr
         assert [line.split(" ", 1)[0] for line in deployed.stdout.splitlines()] == hosts
-        assert re.findall(r" tiny (\d{14}): 2 spiders\n", deployed.stdout)
+        assert re.findall(r" tiny (\d{10}): 2 spiders\n", deployed.stdout)
         assert sorted(path for path in project.rglob("*") if ".scrapy" not in path.parts) == before
 
         up.call("schedule.json", project="tiny", spider="waiting", jobid="w1")
@@ -359,9 +359,30 @@ def test_deploy_by_setup_py_leaves_nothing(project: Path, tmp_path: Path) -> Non
     )
     before = sorted(project.rglob("*"))
     with start(tmp_path / "nodes") as node:
-        result = scrapy(project, "fleet", "deploy", f"127.0.0.1:{node.port}", "--project", "other", "--version", "v")
-    assert (result.returncode, result.stdout) == (0, f"127.0.0.1:{node.port} other v: 2 spiders\n"), result.stderr
+        place = f"127.0.0.1:{node.port}"
+        result = scrapy(project, "fleet", "deploy", place, "--project", "other", "--version", "2")
+        assert (result.returncode, result.stdout) == (0, f"{place} other 2: 2 spiders\n"), result.stderr
+        result = scrapy(project, "fleet", "deploy", place, "--project", "other", "--version", "1f2a")
+    assert result.stdout == f"{place} other 1f2a: 2 spiders\n"
+    assert result.stderr.startswith("version 1f2a is there, and a crawl uses 2, which is newer by its name: ")
     assert sorted(project.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        ("", "expected the settings of the project in its call of setup(): entry_points={'scrapy': ['settings = tiny."),
+        ("entry_points={'scrapy': ['settings = tiny.others']}", "setup.py says that the settings are tiny.others, and"),
+    ],
+)
+def test_the_settings_that_setup_py_names(project: Path, says: str, words: str) -> None:
+    """Scrapyd asks an egg for them, and would keep one that does not say."""
+    (project / "setup.py").write_text(
+        "from setuptools import find_packages, setup\n"
+        f"setup(name='tiny', version='3.1', packages=find_packages(), {says})\n"
+    )
+    result = scrapy(project, "fleet", "deploy", "127.0.0.1:1")
+    assert words in result.stderr
 
 
 def test_a_project_that_can_not_be_imported_on_the_node(project: Path, tmp_path: Path) -> None:

@@ -141,3 +141,12 @@ def tiny_egg_without_spiders(egg: bytes) -> bytes:
             if not name.endswith("spiders.py"):
                 new.writestr(name, old.read(name))
     return buffer.getvalue()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_version_that_is_not_the_newest_by_its_name_is_told(fakes: list[FakeScrapyd], egg: bytes) -> None:
+    fakes[0].projects["tiny"]["9"] = ["quick"]
+    (one,) = await deployed(fakes[:1], egg, version="5f2a")
+    assert (one.problem, one.newest) == (None, "9")
+    (one,) = await deployed(fakes[:1], egg, version="10")
+    assert (one.problem, one.newest) == (None, "")
