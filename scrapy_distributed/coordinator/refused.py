@@ -39,19 +39,18 @@ def check_config(config: Config, spider: Spider) -> None:
 
 
 class _Alone(logging.Filter):
-    def __init__(self, error: ConfigError) -> None:
-        super().__init__()
-        self.error = error
-
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and record.exc_info[1] is self.error:
-            record.name, record.msg, record.args = __name__, f"The crawl does not start: {self.error}", ()
+        if record.exc_info and isinstance(record.exc_info[1], ConfigError):
+            record.name, record.msg, record.args = __name__, f"The crawl does not start: {record.exc_info[1]}", ()
             record.exc_info = record.exc_text = None
         return True
 
 
-def say_alone(error: ConfigError) -> None:
-    """*error* is about to end a crawl that has not begun: then it stands alone in the log. Scrapy leaves it to the
-    event loop to log what a task or a Deferred has ended with, and that shows the way that it took."""
+_ALONE = _Alone()  # it holds no error: a Deferred that nobody looks at tells of its own when it is collected
+
+
+def say_alone() -> None:
+    """A ``ConfigError`` is about to end a crawl that has not begun: then it stands alone in the log. Scrapy leaves it
+    to the event loop to log what a task or a Deferred has ended with, and that shows the way that it took."""
     for name in ("asyncio", "twisted"):
-        logging.getLogger(name).addFilter(_Alone(error))
+        logging.getLogger(name).addFilter(_ALONE)
