@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     Run = tuple[LedgerReader, RunRecord]
 
-ACTIONS = ("list", "show", "log", "failed", "check", "retry", "export", "merge")
+ACTIONS = ("list", "show", "log", "failed", "check", "pause", "resume", "retry", "export", "merge")
 #: What an action takes besides its name, in the words of an error message; the others take nothing.
 WORDS = {
     "show": "the number of a batch, like 12",
@@ -58,7 +58,7 @@ OPTIONS = {
     "max_item": ("--max-item", ("merge",)),
 }
 #: Actions on one run.
-OF_ONE_RUN = ("show", "log", "retry", "export", "merge")
+OF_ONE_RUN = ("show", "log", "pause", "resume", "retry", "export", "merge")
 
 
 class Command(ScrapyCommand):
@@ -68,7 +68,7 @@ class Command(ScrapyCommand):
     default_settings = {"LOG_ENABLED": False}
 
     def syntax(self) -> str:
-        return "[list|show N|log N|failed|check|retry|export -O FILE|merge DIR... -O FILE] [options]"
+        return "[list|show N|log N|failed|check|pause|resume|retry|export -O FILE|merge DIR... -O FILE] [options]"
 
     def short_desc(self) -> str:
         return "Show the batches of distributed crawls, check that no URL is lost, try again what failed, merge feeds"
@@ -78,7 +78,8 @@ class Command(ScrapyCommand):
             "list: the last run of each ledger and its batches. show: one batch with its attempts. log: what its jobs"
             " on this machine have logged. failed: URLs with their reasons. check: exit code 0 only where the run is"
             " over, every diverted request is crawled, failed, filtered, dead, or not crawled as a limit or the spider"
-            " has stopped the run, and no item is missing in a feed that counts. retry: what is dead, or failed before"
+            " has stopped the run, and no item is missing in a feed that counts. pause, resume: the crawl that runs now"
+            " sends no more batches and asks for no more pages, until it is to. retry: what is dead, or failed before"
             " its callback, goes into new batches for the next crawl; a run that was stopped goes on. export: the"
             " items that came home, written once more. merge: the feeds that count, found in the folders DIR, as one"
             " file."
@@ -231,6 +232,18 @@ class Command(ScrapyCommand):
         if not runs:
             print("no runs")
         return 0 if good else 1
+
+    def _pause(self, runs: list[Run], words: list[str], opts: argparse.Namespace, what: str = "pause") -> int:
+        from scrapy_distributed.commands.wishing import wish
+
+        ((ledger, run),) = runs
+        answer = wish(ledger.path, what)
+        shown = json.dumps({"run": run.name, "answer": answer})
+        print(shown if opts.json else f"{title(ledger, run)}\n  {escaped(answer)}")
+        return 0
+
+    def _resume(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        return self._pause(runs, words, opts, "resume")
 
     def _retry(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         from scrapy_distributed.ledger.sqlite import Ledger

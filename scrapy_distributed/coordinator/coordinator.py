@@ -36,6 +36,7 @@ from scrapy_distributed.coordinator.own_feed import OwnFeed
 from scrapy_distributed.coordinator.progress import Progress
 from scrapy_distributed.coordinator.refused import check_config, check_settings
 from scrapy_distributed.coordinator.sessions import Sessions
+from scrapy_distributed.coordinator.steering import Steering
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.coordinator.warm_start import WarmStart
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
@@ -52,6 +53,7 @@ from scrapy_distributed.fast import preset
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.ledger.wishes import Wishes
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.request import IS_START
 from scrapy_distributed.words import shortened
@@ -100,6 +102,7 @@ class Coordinator:
             discoveries=self.discoveries, dispatcher=self.dispatcher, keeper=self.keeper, clock=clock,
         )  # fmt: skip
         self.progress = self._telling_side()
+        self.steering = Steering(crawler, wishes=Wishes(self.ledger.path), dispatcher=self.dispatcher)
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
 
@@ -254,6 +257,7 @@ class Coordinator:
         self.dispatcher.start(job)
         self.discoveries.divert()
         self.cutter.cut()
+        self.steering.begin()
         self._ticker.start(1.0, now=False)
         self.progress.start()
         return to_walk
@@ -356,6 +360,7 @@ class Coordinator:
             self.walk.go_on()
             self.diversion.divert_and_crawl()
             self.cutter.tick()
+            self.steering.look()
         except LedgerUnavailableError as error:
             self.ending.ledger_failed(error)
         except Exception:  # the next tick is due all the same

@@ -107,7 +107,7 @@ class Dispatcher:
 
     def send_ready(self) -> None:
         """Give ready batches to nodes with room, in strict round robin where all have room."""
-        while self._sending and not self._closing:
+        while self._sending and not self._closing and not self.handover.paused:
             ready = self.ledger.bookings.ready()
             # A batch that should not go back to its last node does not hold up those behind it.
             turns = ((batch, self.fleet.take_turn(avoid=last_node)) for batch, last_node in ready)
@@ -172,6 +172,7 @@ class Dispatcher:
                 self._posting
                 or (
                     self._sending
+                    and not self.handover.paused
                     and self.ledger.bookings.ready()
                     and any(member.has_room for member in self.fleet.members)
                 )

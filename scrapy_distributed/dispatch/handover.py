@@ -17,7 +17,8 @@ PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none b
 
 
 class Handover:
-    """Takes batches from the nodes of *fleet* that others could start at once. They are ready then."""
+    """Takes batches from the nodes of *fleet* that others could start at once, or all that wait there while the run is
+    *paused*. They are ready then."""
 
     def __init__(
         self, *, ledger: Ledger, fleet: Fleet, supervisor: Supervisor, judge: Judge, config: Config, clock: Any
@@ -28,9 +29,15 @@ class Handover:
         self.judge = judge
         self.config = config
         self.clock = clock
+        self.paused = False
 
     async def take_back(self, member: Member) -> None:
         """Jobs that have waited here for a while go to nodes that have nothing to do, the last ones first."""
+        if self.paused:
+            for flight in [flight for flight in member.flights.values() if flight.waiting]:
+                with suppress(NodeRefusedError, FlightOverError):
+                    await self.supervisor.take_back(member, flight)
+            return
         patience = self.config.lease / 4
         waiting = [flight for flight in member.flights.values() if flight.pending and flight.waiting]
         waiting = [flight for flight in waiting if self._now() - flight.sent_at >= patience]

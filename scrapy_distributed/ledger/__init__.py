@@ -5,6 +5,7 @@ batch? balance: every request is in one state. sums: what many jobs report, in f
 in facets: sqlite_intake (what comes in, each once, until it is in batches; finds: from workers), sqlite_bookings (what
 goes where), sqlite_verdicts (what becomes of it), sqlite_harvest (which items come home), sqlite_account (how the run
 stands), sqlite_control (what an operator wishes). Below them sqlite_batches (steps of several), sqlite_store
-(connection and transaction), sqlite_seen (which keys are known), sqlite_schema (the tables). reader: what is shown of a
-run, also while it goes on (records). spooled: which files should be in the spool.
+(connection and transaction), sqlite_seen (which keys are known), sqlite_schema (the tables). wishes: what operators
+wish of a crawl that runs. reader: what is shown of a run, also while it goes on (records). spooled: which files should
+be in the spool.
 """

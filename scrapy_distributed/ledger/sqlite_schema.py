@@ -144,18 +144,25 @@ def create(path: Path) -> None:
     """A new ledger at *path*: there as a whole, or not at all."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
-    _make_private(draft)
+    make_private(draft)
     with closing(sqlite3.connect(draft, isolation_level=None)) as db:
         db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
     draft.replace(path)
 
 
+HELD_SECONDS = 0.2  # who only asks whether it is held lets it go at once
+
+
+class LedgerHeldError(LedgerError):
+    """A coordinator uses the ledger."""
+
+
 def hold(path: Path) -> sqlite3.Connection:
     """A lock that ends with this process, however it ends. Who could read it could lock it, too."""
     file = path.with_name(path.name + ".lock")
-    _make_private(file)
+    make_private(file)
     check_owner(file)
-    lock = sqlite3.connect(file, timeout=0, isolation_level=None)
+    lock = sqlite3.connect(file, timeout=HELD_SECONDS, isolation_level=None)
     try:
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.Error as error:
@@ -163,13 +170,22 @@ def hold(path: Path) -> sqlite3.Connection:
         if "locked" not in str(error):
             advice = "delete it if no coordinator runs"
             raise LedgerError(f"{path}.lock: can't be used as lock: {error}; {advice}") from None
-        raise LedgerError(
+        raise LedgerHeldError(
             f"{path}: another coordinator is using this ledger; wait for it, or name another with DISTRIBUTED_LEDGER"
         ) from None
     return lock
 
 
-def _make_private(file: Path) -> None:
+def is_held(path: Path) -> bool:
+    """Whether a coordinator uses the ledger at *path*. Raises ``LedgerError`` where that can't be told."""
+    try:
+        hold(path).close()
+    except LedgerHeldError:
+        return True
+    return False
+
+
+def make_private(file: Path) -> None:
     """Make *file*, if it is not there, for its owner's eyes alone: a ledger holds headers, cookies and bodies. SQLite
     gives the files beside it the same mode."""
     with suppress(FileExistsError):  # nor is that opened: closing it would end the locks that this process has on it

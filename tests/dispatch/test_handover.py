@@ -158,3 +158,24 @@ async def test_a_job_whose_batch_was_divided_comes_too_late(rig: Rig) -> None:
     await rig.work(1)
     assert rig.balance() == {"diverted": 4, "crawled": 4}
     assert rig.count("attempts/accepted") == 2
+
+
+@pytest_twisted.ensureDeferred
+async def test_while_the_run_is_paused_what_waits_is_taken_back_and_nothing_is_sent(rig: Rig) -> None:
+    rig.batches(1, 1, 1, 1)
+    await rig.start()
+    rig.fakes[0].start_pending()
+    await rig.look()
+    assert (len(rig.jobs(0, "running")), len(rig.jobs(1, "pending"))) == (2, 2)
+    rig.dispatcher.handover.paused = True
+    await rig.look(LATE)
+    assert (len(rig.jobs(0, "running")), len(rig.jobs(1, "pending"))) == (2, 0)
+    assert [rig.attempts(batch) for batch in (2, 4)] == [[("n1", "unsent")]] * 2
+    await rig.work(0)
+    assert rig.posts() == 4
+    rig.dispatcher.handover.paused = False
+    rig.dispatcher.send_ready()
+    for number in (0, 1):
+        await rig.look(LATE)
+        await rig.work(number)
+    assert rig.balance() == {"diverted": 4, "crawled": 4}

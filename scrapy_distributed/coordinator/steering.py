@@ -1,0 +1,71 @@
+"""What operators wish of the crawl while it runs, carried out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from scrapy.crawler import Crawler
+
+from scrapy_distributed.dispatch.dispatcher import Dispatcher
+from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.ledger.wishes import Wish, Wishes
+from scrapy_distributed.words import counted, shortened
+
+logger = logging.getLogger(__name__)
+
+
+class Steering:
+    """Does what is in *wishes*, of the crawl of *crawler*, whose jobs *dispatcher* sends."""
+
+    def __init__(self, crawler: Crawler, *, wishes: Wishes, dispatcher: Dispatcher) -> None:
+        self.crawler = crawler
+        self.wishes = wishes
+        self.dispatcher = dispatcher
+        self._told = ""  # why they can't be read
+        self._extra: dict[str, Any] = {"spider": crawler.spider}
+        self._ways: dict[str, Callable[[], str]] = {"pause": self._pause, "resume": self._resume}
+
+    def begin(self) -> None:
+        """What was wished of an earlier crawl is void."""
+        self._reading(self.wishes.begin)
+
+    def look(self) -> None:
+        """Do what was wished since the last time."""
+        self._reading(self._look)
+
+    def _look(self) -> None:
+        for wish in self.wishes.unanswered():
+            self.wishes.answer(wish, self._do(wish))
+
+    def _reading(self, what: Callable[[], None]) -> None:
+        try:
+            what()
+        except LedgerError as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                logger.warning("What is wished of the crawl can't be read: %s", error, extra=self._extra)
+
+    def _do(self, wish: Wish) -> str:
+        """Returns what has come of it."""
+        if wish.what not in self._ways:
+            return f"this crawl does not know {shortened(wish.what)!r}, only {', '.join(self._ways)}"
+        words = self._ways[wish.what]()
+        logger.info("By an operator's wish: %s", words, extra=self._extra)
+        return words
+
+    def _pause(self) -> str:
+        assert self.crawler.engine is not None
+        self.crawler.engine.pause()
+        self.dispatcher.handover.paused = True
+        at_work = sum(flight.counts and flight.started for _, flight in self.dispatcher.fleet.flights())
+        jobs = f"{counted(at_work, 'job')} at work {'goes' if at_work == 1 else 'go'} on"
+        return f"paused: no page is asked for here, and no batch sent; {jobs}, those that wait are taken back"
+
+    def _resume(self) -> str:
+        assert self.crawler.engine is not None
+        self.crawler.engine.unpause()
+        self.dispatcher.handover.paused = False
+        self.dispatcher.send_ready()
+        return "it goes on"

@@ -1,0 +1,93 @@
+"""What operators wish of a crawl that runs, and what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from scrapy import Spider
+
+from scrapy_distributed.coordinator.steering import Steering
+from scrapy_distributed.ledger.wishes import Wishes
+
+
+class Engine:
+    paused = False
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def unpause(self) -> None:
+        self.paused = False
+
+
+class Dispatcher:
+    """With four jobs under way, of which one waits, and one can't count any more."""
+
+    def __init__(self) -> None:
+        self.handover = SimpleNamespace(paused=False)
+        self.sent = 0
+        states = ((True, True), (True, True), (True, False), (False, True))
+        flights = [(None, SimpleNamespace(counts=counts, started=started)) for counts, started in states]
+        self.fleet = SimpleNamespace(flights=lambda: flights)
+
+    def send_ready(self) -> None:
+        assert not self.handover.paused
+        self.sent += 1
+
+
+class Rig:
+    def __init__(self, ledger: Path) -> None:
+        self.engine, self.dispatcher = Engine(), Dispatcher()
+        crawler: Any = SimpleNamespace(engine=self.engine, spider=Spider("s"))
+        dispatcher: Any = self.dispatcher
+        self.wishes = Wishes(ledger)
+        self.steering = Steering(crawler, wishes=Wishes(ledger), dispatcher=dispatcher)
+
+    def wish(self, what: str) -> str | None:
+        number = self.wishes.ask(what)
+        self.steering.look()
+        return self.wishes.answer_of(number)
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Rig:
+    return Rig(tmp_path / "s.sqlite")
+
+
+def test_it_pauses_and_goes_on(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    rig.steering.begin()
+    jobs = "2 jobs at work go on, those that wait are taken back"
+    paused = f"paused: no page is asked for here, and no batch sent; {jobs}"
+    assert rig.wish("pause") == paused
+    assert (rig.engine.paused, rig.dispatcher.handover.paused, rig.dispatcher.sent) == (True, True, 0)
+    assert rig.wish("pause") == paused
+    assert rig.wish("resume") == "it goes on"
+    assert (rig.engine.paused, rig.dispatcher.handover.paused, rig.dispatcher.sent) == (False, False, 1)
+    assert caplog.messages[0] == f"By an operator's wish: {paused}"
+
+
+def test_what_it_does_not_know(rig: Rig) -> None:
+    assert rig.wish("fly") == "this crawl does not know 'fly', only pause, resume"
+
+
+def test_what_was_wished_before_it_began_is_not_done(rig: Rig) -> None:
+    rig.wishes.ask("pause")
+    rig.steering.begin()
+    rig.steering.look()
+    assert not rig.engine.paused
+
+
+def test_a_file_that_can_not_be_read_is_told_once_and_holds_up_nothing(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.wishes.path.write_text("x" * 1000)
+    for _ in range(3):
+        rig.steering.look()
+    (message,) = caplog.messages
+    assert message.startswith("What is wished of the crawl can't be read: ")
+    rig.wishes.path.unlink()
+    assert rig.wish("pause") is not None
