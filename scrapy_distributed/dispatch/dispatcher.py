@@ -21,7 +21,7 @@ from scrapy_distributed.dispatch.handover import Handover
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
-from scrapy_distributed.dispatch.pause import Pause
+from scrapy_distributed.dispatch.pause import Pause, Pauses
 from scrapy_distributed.dispatch.supervisor import Supervisor
 from scrapy_distributed.errors import (
     LedgerUnavailableError,
@@ -80,7 +80,7 @@ class Dispatcher:
         )
         self._usable_at = 0.0
         self._hurries = False  # no pause that is under way is a long one
-        self._pauses: list[Pause] = []
+        self.pauses = Pauses()
         self._watches: list[Deferred[None]] = []
 
     def start(self, job: JobTemplate) -> None:
@@ -100,7 +100,7 @@ class Dispatcher:
         for member in self.fleet.members:
             member.pace.still_since = now
             pause = Pause(self.clock)
-            self._pauses.append(pause)
+            self.pauses.add(pause)
             member.carrier.listen(pause.news)
             self._watches.append(self._spawn(self._watch(member, pause)))
         self.send_ready()
@@ -155,8 +155,7 @@ class Dispatcher:
             member.closing = True
             for flight in member.flights.values():
                 flight.dismiss()
-        for pause in self._pauses:
-            pause.news()
+        self.pauses.news()
         while not hurried() and (
             any(flight.counts for member in members for flight in member.flights.values())
             or (members and self._posting)
@@ -248,8 +247,7 @@ class Dispatcher:
         """What is on the nodes is all that there is: no long pause goes on that has begun before."""
         if not self._hurries:
             self._hurries = True
-            for pause in self._pauses:
-                pause.news()
+            self.pauses.news()
 
     def _pause(self, member: Member) -> tuple[float, float]:
         """Seconds until the next look at *member*, and how soon news may bring it. The last batches are over when we

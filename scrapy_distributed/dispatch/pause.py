@@ -34,3 +34,18 @@ class Pause:
         self._news = True
         if self._timer is not None and self._timer.active() and self._timer.getTime() > self._soonest:
             self._timer.reset(max(0.0, self._soonest - self._clock.seconds()))
+
+
+class Pauses:
+    """Those of all watches."""
+
+    def __init__(self) -> None:
+        self._all: list[Pause] = []
+
+    def add(self, pause: Pause) -> None:
+        self._all.append(pause)
+
+    def news(self) -> None:
+        """A look at any node would show something new."""
+        for pause in self._all:
+            pause.news()
