@@ -42,10 +42,18 @@ SOURCES = sorted((ROOT / "scrapy_distributed").rglob("*.py"))
 
 OURS: dict[str, type[ScrapyCommand]] = {"monitor": Monitor, "fleet": Fleet, "batches": Batches}
 COMMANDS: dict[str, type[ScrapyCommand]] = {**OURS, "crawl": Crawl, "startproject": Startproject}
-SUBCOMMANDS: dict[str, tuple[str, ...]] = {"fleet": ("up", "password", "deploy", "doctor"), "batches": ACTIONS}
+SUBCOMMANDS: dict[str, tuple[str, ...]] = {
+    "fleet": ("up", "password", "deploy", "doctor", "cancel"), "batches": ACTIONS
+}  # fmt: skip
 SECTIONS = {
     "monitor": ["### scrapy monitor"],
-    "fleet": ["### scrapy fleet up", "### scrapy fleet password", "### scrapy fleet deploy", "### scrapy fleet doctor"],
+    "fleet": [
+        "### scrapy fleet up",
+        "### scrapy fleet password",
+        "### scrapy fleet deploy",
+        "### scrapy fleet doctor",
+        "### scrapy fleet cancel",
+    ],
     "batches": ["### scrapy batches"],
 }
 TYPES = {bool: "bool", int: "int", float: "float", tuple: "list", dict: "dict", str: "str", type(None): "JSON"}

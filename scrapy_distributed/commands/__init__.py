@@ -5,7 +5,7 @@ Scrapy imports these modules at every ``scrapy`` call, whatever the command: the
 batch_words: what ``scrapy batches`` says.
 batch_log: what the jobs of a batch have logged.
 batch_export: what has come home, written once more.
-wishing: what an operator wishes of a crawl that runs.
+wishing: what an operator wishes of a crawl that runs; cancel: its jobs are to end as well, now.
 doctor: what ``scrapy fleet doctor`` finds without a node; doctor_local: at workers on this machine; probe: the job that
 it sends to every node.
 """

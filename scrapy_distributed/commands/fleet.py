@@ -15,7 +15,7 @@ from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 from scrapy.utils.conf import closest_scrapy_cfg
 
-from scrapy_distributed.commands import at_least, chosen_nodes, refuse_options, run_in_reactor
+from scrapy_distributed.commands import at_least, chosen_nodes, ledger_paths, refuse_options, run_in_reactor
 
 if TYPE_CHECKING:
     from scrapy_distributed.commands.doctor_local import WorkerCommand
@@ -36,10 +36,13 @@ class Command(ScrapyCommand):
 
     def syntax(self) -> str:
         nodes = "[NAME | PATTERN | HOST:PORT ...] [options]"
-        return f"up N [options]  |  deploy {nodes}  |  doctor {nodes}  |  password [NODE ...]"
+        return f"up N [options]  |  deploy {nodes}  |  doctor {nodes}  |  cancel {nodes}  |  password [NODE ...]"
 
     def short_desc(self) -> str:
-        return "Local Scrapyd nodes (up, password), the project on all nodes (deploy), a check of the fleet (doctor)"
+        return (
+            "Local Scrapyd nodes (up, password), the project on all nodes (deploy), a check of the fleet (doctor), an"
+            " end of all its jobs (cancel)"
+        )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
@@ -71,9 +74,12 @@ class Command(ScrapyCommand):
             help="for the receipt of the probe (default: 60)",
         )
         doctor.add_argument("--json", action="store_true", help="one JSON object")
+        cancel = parser.add_argument_group("fleet cancel: the crawls pause, and their jobs on all nodes end, now")
+        cancel.add_argument("--run", metavar="NAME", help="of this run alone (default: all that ledgers here know)")
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
-        from scrapy_distributed.errors import ConfigError, NodeError
+        from scrapy_distributed.errors import ConfigError, LedgerError, NodeError
+        from scrapy_distributed.words import escaped
 
         refuse_options(args)
         try:
@@ -83,14 +89,20 @@ class Command(ScrapyCommand):
                 self._deploy(args[1:], opts)
             elif args[:1] == ["doctor"]:
                 self._doctor(args[1:], opts)
+            elif args[:1] == ["cancel"]:
+                self._cancel(args[1:], opts)
             elif args[:1] == ["password"]:
                 self._password(args[1:])
             else:
                 found = f"found {args[0]!r}" if args else "found nothing"
-                expected = "scrapy fleet up N, scrapy fleet deploy, scrapy fleet doctor, or scrapy fleet password"
+                actions = ("up N", "deploy", "doctor", "cancel", "password")
+                expected = ", ".join(f"scrapy fleet {action}" for action in actions)
                 raise UsageError(f"{found}, expected: {expected}", print_help=False)
         except ConfigError as error:
             raise UsageError(str(error), print_help=False) from None
+        except LedgerError as error:
+            print(escaped(str(error)), file=sys.stderr)
+            self.exitcode = 2
         except NodeError as error:
             print(error, file=sys.stderr)
             self.exitcode = 1
@@ -170,6 +182,16 @@ class Command(ScrapyCommand):
         for sentence in _unusable(spider for result in results or () for spider in result.spiders):
             print(sentence, file=sys.stderr)
         self.exitcode = 0 if results and not any(result.problem for result in results) else 1
+
+    def _cancel(self, args: Sequence[str], opts: argparse.Namespace) -> None:
+        from scrapy_distributed.commands.cancel import cancel_runs
+        from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
+
+        assert self.settings is not None
+        targets = targets_from_cfg()
+        where = chosen_nodes(args, self.settings, targets).scrapyds
+        project = opts.project or project_of(targets, self.settings)
+        self.exitcode = cancel_runs(ledger_paths(self.settings), where, project, opts.run)
 
     def _doctor(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.doctor import all_well, as_json, found_here, job_of, plain, subject

@@ -15,6 +15,8 @@ from scrapy_distributed.words import counted, shortened
 
 logger = logging.getLogger(__name__)
 
+CANCEL_SECONDS = 5.0  # from INT to KILL: somebody wants it to be over now
+
 
 class Steering:
     """Does what is in *wishes*, of the crawl of *crawler*, whose jobs *dispatcher* sends."""
@@ -25,7 +27,9 @@ class Steering:
         self.dispatcher = dispatcher
         self._told = ""  # why they can't be read
         self._extra: dict[str, Any] = {"spider": crawler.spider}
-        self._ways: dict[str, Callable[[], str]] = {"pause": self._pause, "resume": self._resume}
+        self._ways: dict[str, Callable[[], str]] = {
+            "pause": self._pause, "resume": self._resume, "cancel": self._cancel
+        }  # fmt: skip
 
     def begin(self) -> None:
         """What was wished of an earlier crawl is void."""
@@ -62,6 +66,16 @@ class Steering:
         at_work = sum(flight.counts and flight.started for _, flight in self.dispatcher.fleet.flights())
         jobs = f"{counted(at_work, 'job')} at work {'goes' if at_work == 1 else 'go'} on"
         return f"paused: no page is asked for here, and no batch sent; {jobs}, those that wait are taken back"
+
+    def _cancel(self) -> str:
+        """Nobody is to blame for jobs that end so, and what they had not settled waits here."""
+        self._pause()
+        flights = [flight for _, flight in self.dispatcher.fleet.flights()]
+        for flight in flights:
+            flight.dismiss(kill_after=CANCEL_SECONDS)
+        self.dispatcher.pauses.news()
+        jobs = counted(len(flights), "job")
+        return f"paused, and {jobs} cancelled: what they have done by then counts, the rest waits until it is resumed"
 
     def _resume(self) -> str:
         assert self.crawler.engine is not None

@@ -4,7 +4,7 @@ sent -> confirmed -> started -> at work -> over: accepted, rejected or given bac
 
 From each of these, sent included, it may be lost or fenced; from the last two it may stall. Then its job is to end, by
 INT and after a while by KILL; a final receipt of a lost one is welcome until it is over. From each it may be dismissed:
-then it is to end by INT alone, since its receipt and its feed are waited for.
+then it is to end by INT alone, since its receipt and its feed are waited for; unless its dismissal says for how long.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Flight:
     stalled: bool = False  # it writes receipts and does nothing
     lost: bool = False  # its requests have gone to another attempt; a final receipt still counts if it comes first
     dismissed: bool = False  # its run is to end: it is to report what it has done
+    kill_after: float = float("inf")  # seconds that it has for that
     fenced: bool = False  # it can't count any more, and is only to be ended
     signalled_at: float | None = None  # it was told to end, and has not come into the queue after that
     killed: bool = False
@@ -172,9 +173,9 @@ class Flight:
         """What it was sent is settled by another attempt."""
         self.fenced = True
 
-    def dismiss(self) -> None:
-        """Nothing more of its run is to be crawled."""
-        self.dismissed = True
+    def dismiss(self, *, kill_after: float = float("inf")) -> None:
+        """Nothing more of its run is to be crawled. It has *kill_after* seconds to report what it has done."""
+        self.dismissed, self.kill_after = True, min(kill_after, self.kill_after)
 
     def signal_due(self, now: float) -> Signal | None:
         """What is to end it now, if it is to end: INT, so that it can report what it has done, then KILL."""
@@ -183,9 +184,8 @@ class Flight:
             return None
         if self.signalled_at is None:
             return Signal.INT
-        if wanted:
-            return None
-        return Signal.KILL if not self.killed and now - self.signalled_at >= KILL_AFTER else None
+        patience = self.kill_after if wanted else KILL_AFTER
+        return Signal.KILL if not self.killed and now - self.signalled_at >= patience else None
 
     def signalled(self, signal: Signal, now: float) -> None:
         """To be called before it is: the answer may be lost."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from scrapy import Spider
 
-from scrapy_distributed.coordinator.steering import Steering
+from scrapy_distributed.coordinator.steering import CANCEL_SECONDS, Steering
 from scrapy_distributed.ledger.wishes import Wishes
 
 
@@ -30,8 +30,16 @@ class Dispatcher:
         self.handover = SimpleNamespace(paused=False)
         self.sent = 0
         states = ((True, True), (True, True), (True, False), (False, True))
-        flights = [(None, SimpleNamespace(counts=counts, started=started)) for counts, started in states]
+        self.dismissed: list[float] = []
+        flights = [
+            (None, SimpleNamespace(counts=counts, started=started, dismiss=self._dismiss)) for counts, started in states
+        ]
         self.fleet = SimpleNamespace(flights=lambda: flights)
+        self.looks: list[str] = []
+        self.pauses = SimpleNamespace(news=lambda: self.looks.append("now"))
+
+    def _dismiss(self, *, kill_after: float) -> None:
+        self.dismissed.append(kill_after)
 
     def send_ready(self) -> None:
         assert not self.handover.paused
@@ -70,8 +78,17 @@ def test_it_pauses_and_goes_on(rig: Rig, caplog: pytest.LogCaptureFixture) -> No
     assert caplog.messages[0] == f"By an operator's wish: {paused}"
 
 
+def test_it_cancels_its_jobs(rig: Rig) -> None:
+    said = rig.wish("cancel")
+    assert said is not None
+    assert said.startswith("paused, and 4 jobs cancelled: ")
+    assert (rig.engine.paused, rig.dispatcher.handover.paused, rig.dispatcher.sent) == (True, True, 0)
+    assert rig.dispatcher.dismissed == [CANCEL_SECONDS] * 4
+    assert rig.dispatcher.looks == ["now"]
+
+
 def test_what_it_does_not_know(rig: Rig) -> None:
-    assert rig.wish("fly") == "this crawl does not know 'fly', only pause, resume"
+    assert rig.wish("fly") == "this crawl does not know 'fly', only pause, resume, cancel"
 
 
 def test_what_was_wished_before_it_began_is_not_done(rig: Rig) -> None:

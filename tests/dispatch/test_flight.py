@@ -118,6 +118,17 @@ def test_one_that_is_dismissed_is_told_to_end_and_never_killed_while_it_counts()
     assert one.signal_due(5 + KILL_AFTER) is Signal.KILL
 
 
+def test_one_that_is_dismissed_with_a_time_is_killed_after_it() -> None:
+    one = flight()
+    one.dismiss(kill_after=5)
+    one.dismiss()  # nor does a second dismissal give it more
+    one.signalled(Signal.INT, 5)
+    assert one.signal_due(9) is None
+    assert one.signal_due(10) is Signal.KILL
+    one.signalled(Signal.KILL, 10)
+    assert one.signal_due(99) is None
+
+
 def test_what_its_node_has_not_got_is_told_again() -> None:
     one = flight()
     one.dismiss()

@@ -1,0 +1,122 @@
+"""``scrapy fleet cancel``: nothing of a run goes on, and nothing of it is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crawling import Crawl, Project, SiteChild, call, site, wait_for
+from scrapyd_child import ScrapydChild, start
+
+PAGES = 480
+NODES, SLOTS = 3, 4
+
+
+@pytest.fixture(scope="module")
+def own_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ScrapydChild]]:
+    folder = tmp_path_factory.mktemp("nodes")
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(start(folder, max_proc=SLOTS, name=f"node{number}", warm=True))
+            for number in range(1, NODES + 1)
+        ]
+
+
+@pytest.fixture(scope="module")
+def project(own_nodes: list[ScrapydChild], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    project = Project(tmp_path_factory.mktemp("project"), {node.name: f"url = {node.url}" for node in own_nodes})
+    project.deploy("node*", folder=tmp_path_factory.mktemp("deploy"))
+    yield project
+    project.end()
+
+
+def begin(project: Project, folder: Path, child: SiteChild) -> Crawl:
+    settings = {"DISTRIBUTED_TARGET_HOSTS": "node*", "DISTRIBUTED_BATCH_SIZE": 30, "CONCURRENT_REQUESTS": 2}
+    return project.crawl("distr", folder=folder, args={"site": child.url}, settings=settings)
+
+
+def jobs(node: ScrapydChild, state: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = call(f"{node.url}/listjobs.json?project=trial")[state]
+    return found
+
+
+def at_work(nodes: list[ScrapydChild]) -> int:
+    return sum(len(jobs(node, "running")) for node in nodes)
+
+
+def cancel(project: Project, folder: Path, *options: str) -> tuple[int, str, float]:
+    """Its exit code, what it says, and how many seconds it takes."""
+    began = time.monotonic()
+    ledger = ("-s", f"DISTRIBUTED_LEDGER={folder / 'ledger.sqlite'}")
+    command = project.scrapy("fleet", "cancel", "node*", *ledger, *options, folder=folder).wait()
+    return command.process.returncode, command.log, time.monotonic() - began
+
+
+def failures(crawl: Crawl) -> int:
+    with closing(sqlite3.connect(crawl.ledger)) as db:
+        return int(db.execute("SELECT sum(failures) FROM batch").fetchone()[0])
+
+
+def prove(crawl: Crawl, child: SiteChild) -> None:
+    balance = crawl.balance()
+    assert (balance.pop("diverted"), balance.pop("crawled")) == (PAGES, PAGES)
+    assert set(balance) <= {"duplicates"}  # the walk is done again by the second command
+    assert Counter(crawl.item_urls()) == Counter(child.property_urls(range(PAGES)))
+
+
+def test_the_jobs_of_a_crawl_that_runs(project: Project, own_nodes: list[ScrapydChild], tmp_path: Path) -> None:
+    with site(PAGES, latency=0.5) as child:
+        crawl = begin(project, tmp_path, child)
+        wait_for(lambda: at_work(own_nodes) == NODES * SLOTS)
+        wait_for(lambda: child.stats()["properties_served"] > 20)
+        code, said, seconds = cancel(project, tmp_path)
+        assert code == 0, said
+        assert seconds < 12
+        assert at_work(own_nodes) == 0
+        assert "paused, and " in said
+        assert said.count("ended, none is left") == NODES
+        sent = child.stats()["properties_served"]
+        time.sleep(3)
+        assert child.stats()["properties_served"] == sent < PAGES  # nothing is sent again
+        assert not [job for node in own_nodes for job in jobs(node, "pending")]
+        assert crawl.process.poll() is None
+        os.kill(crawl.process.pid, signal.SIGINT)
+        crawl.wait()
+        assert failures(crawl) == 0, "an end that was wished counts against a batch"
+        prove(begin(project, tmp_path, child).wait(), child)
+
+
+def test_the_jobs_of_a_crawl_that_is_gone(project: Project, own_nodes: list[ScrapydChild], tmp_path: Path) -> None:
+    with site(PAGES, latency=0.5) as child:
+        crawl = begin(project, tmp_path, child)
+        wait_for(lambda: at_work(own_nodes) == NODES * SLOTS)
+        crawl.end()
+        assert cancel(project, tmp_path, "--run", "20260101T000000-abcd")[0] == 2
+        assert at_work(own_nodes) == NODES * SLOTS
+        code, said, _ = cancel(project, tmp_path, "--run", crawl.run()["name"])
+        assert code == 0, said
+        assert at_work(own_nodes) == 0
+        prove(begin(project, tmp_path, child).wait(), child)
+
+
+def test_jobs_of_others_are_left_alone(project: Project, own_nodes: list[ScrapydChild], tmp_path: Path) -> None:
+    with site(30, latency=30) as child:
+        node = own_nodes[0]
+        form = {"project": "trial", "spider": "distr", "setting": "DISTRIBUTED_ENABLED=False", "site": child.url}
+        job = call(f"{node.url}/schedule.json", **form)["jobid"]
+        wait_for(lambda: [one["id"] for one in jobs(node, "running")] == [job])
+        code, said, _ = cancel(project, tmp_path)
+        assert code == 0
+        assert "no run of this project is known here" in said
+        assert [one["id"] for one in jobs(node, "running")] == [job]
+        for _ in range(2):
+            call(f"{node.url}/cancel.json", project="trial", job=job, signal="KILL")
+        wait_for(lambda: not jobs(node, "running"))
