@@ -18,6 +18,8 @@ from scrapy_distributed.ledger.sqlite_schema import is_held
 from scrapy_distributed.together import together
 from scrapy_distributed.words import counted, escaped
 
+ANSWER_SECONDS = 10.0  # somebody wants it to be over now
+
 
 def cancel_runs(ledgers: Sequence[Path], where: Sequence[NodeAddress], project: str, run: str | None) -> int:
     """Pause the crawls that use *ledgers* now, end the jobs of their runs on the nodes at *where*, and see that none is
@@ -29,9 +31,8 @@ def cancel_runs(ledgers: Sequence[Path], where: Sequence[NodeAddress], project: 
             runs = [one.name for one in ledger.runs()]
         chosen = [name for name in runs if run in (None, name)]
         names += chosen
-        if runs and runs[-1] in chosen and is_held(path):
+        if runs and runs[-1] in chosen and is_held(path) and _pauses(path, runs[-1]):
             owned.append(runs[-1])
-            print(f"run {runs[-1]}: {escaped(wish(path, 'cancel'))}", flush=True)
     if run is not None and not names:
         raise LedgerError(f"found no run {run} in {', '.join(map(str, ledgers)) or 'any ledger of the project'}")
     results = run_in_reactor(lambda: _everywhere(where, project, names, owned)) if where and names else []
@@ -40,6 +41,16 @@ def cancel_runs(ledgers: Sequence[Path], where: Sequence[NodeAddress], project: 
     if not names:
         print("no run of this project is known here, so nothing was cancelled")
     return 1 if results is None or any(result.problem or result.left for result in results) else 0
+
+
+def _pauses(ledger: Path, run: str) -> bool:
+    """Whether the crawl of *run* ends its jobs itself. If it does not answer, nobody waits for it."""
+    try:
+        print(f"run {run}: {escaped(wish(ledger, 'cancel', seconds=ANSWER_SECONDS))}", flush=True)
+    except LedgerError as error:
+        print(f"run {run}: {escaped(str(error))}", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 async def _everywhere(

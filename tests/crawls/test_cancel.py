@@ -94,6 +94,26 @@ def test_the_jobs_of_a_crawl_that_runs(project: Project, own_nodes: list[Scrapyd
         prove(begin(project, tmp_path, child).wait(), child)
 
 
+def test_a_crawl_that_does_not_answer_holds_up_nothing(
+    project: Project, own_nodes: list[ScrapydChild], tmp_path: Path
+) -> None:
+    with site(PAGES, latency=0.5) as child:
+        crawl = begin(project, tmp_path, child)
+        wait_for(lambda: at_work(own_nodes) == NODES * SLOTS)
+        os.kill(crawl.process.pid, signal.SIGSTOP)
+        try:
+            code, said, _ = cancel(project, tmp_path)
+        finally:
+            os.kill(crawl.process.pid, signal.SIGCONT)
+        assert code == 0, said
+        assert "its crawl has not answered within 10 s" in said
+        wait_for(lambda: "By an operator's wish: paused" in crawl.log)  # as soon as it can
+        assert at_work(own_nodes) == 0
+        os.kill(crawl.process.pid, signal.SIGINT)
+        crawl.wait()
+        prove(begin(project, tmp_path, child).wait(), child)
+
+
 def test_the_jobs_of_a_crawl_that_is_gone(project: Project, own_nodes: list[ScrapydChild], tmp_path: Path) -> None:
     with site(PAGES, latency=0.5) as child:
         crawl = begin(project, tmp_path, child)
