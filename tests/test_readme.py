@@ -43,7 +43,7 @@ SOURCES = sorted((ROOT / "scrapy_distributed").rglob("*.py"))
 OURS: dict[str, type[ScrapyCommand]] = {"monitor": Monitor, "fleet": Fleet, "batches": Batches}
 COMMANDS: dict[str, type[ScrapyCommand]] = {**OURS, "crawl": Crawl, "startproject": Startproject}
 SUBCOMMANDS: dict[str, tuple[str, ...]] = {
-    "fleet": ("up", "password", "deploy", "doctor", "cancel"), "batches": ACTIONS
+    "fleet": ("up", "password", "deploy", "doctor", "cancel", "drain", "undrain"), "batches": ACTIONS
 }  # fmt: skip
 SECTIONS = {
     "monitor": ["### scrapy monitor"],
@@ -53,6 +53,7 @@ SECTIONS = {
         "### scrapy fleet deploy",
         "### scrapy fleet doctor",
         "### scrapy fleet cancel",
+        "### scrapy fleet drain",
     ],
     "batches": ["### scrapy batches"],
 }

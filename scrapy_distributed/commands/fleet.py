@@ -36,7 +36,10 @@ class Command(ScrapyCommand):
 
     def syntax(self) -> str:
         nodes = "[NAME | PATTERN | HOST:PORT ...] [options]"
-        return f"up N [options]  |  deploy {nodes}  |  doctor {nodes}  |  cancel {nodes}  |  password [NODE ...]"
+        return (
+            f"up N [options]  |  deploy {nodes}  |  doctor {nodes}  |  cancel {nodes}  |  "
+            "drain NODE ...  |  undrain NODE ...  |  password [NODE ...]"
+        )
 
     def short_desc(self) -> str:
         return (
@@ -91,11 +94,13 @@ class Command(ScrapyCommand):
                 self._doctor(args[1:], opts)
             elif args[:1] == ["cancel"]:
                 self._cancel(args[1:], opts)
+            elif args[:1] in (["drain"], ["undrain"]):
+                self._drain(args[0], args[1:])
             elif args[:1] == ["password"]:
                 self._password(args[1:])
             else:
                 found = f"found {args[0]!r}" if args else "found nothing"
-                actions = ("up N", "deploy", "doctor", "cancel", "password")
+                actions = ("up N", "deploy", "doctor", "cancel", "drain", "undrain", "password")
                 expected = ", ".join(f"scrapy fleet {action}" for action in actions)
                 raise UsageError(f"{found}, expected: {expected}", print_help=False)
         except ConfigError as error:
@@ -192,6 +197,14 @@ class Command(ScrapyCommand):
         where = chosen_nodes(args, self.settings, targets).scrapyds
         project = opts.project or project_of(targets, self.settings)
         self.exitcode = cancel_runs(ledger_paths(self.settings), where, project, opts.run)
+
+    def _drain(self, what: str, names: Sequence[str]) -> None:
+        from scrapy_distributed.commands.wishing import wish_of_all
+
+        assert self.settings is not None
+        if not names:
+            raise UsageError(f"{what}: expected the names of nodes, as the crawl has them", print_help=False)
+        self.exitcode = wish_of_all(ledger_paths(self.settings), what, names)
 
     def _doctor(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.doctor import all_well, as_json, found_here, job_of, plain, subject

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.sqlite_schema import is_held
 from scrapy_distributed.ledger.wishes import Wishes
+from scrapy_distributed.words import escaped
 
 ANSWER_SECONDS = 30.0  # a coordinator looks once a second, unless it is busy
 LOOK_SECONDS = 0.1
 
 
-def wish(ledger: Path, what: str, *, seconds: float = ANSWER_SECONDS) -> str:
-    """Have the crawl with *ledger* do *what*, and return its answer. Raises ``LedgerError`` where no crawl uses it, or
-    none answers within so many *seconds*."""
+def wish_of_all(ledgers: Iterable[Path], what: str, abouts: Sequence[str]) -> int:
+    """Have each crawl that uses one of *ledgers* now do *what* about each of *abouts*, and print its answers. Returns
+    the exit code: 2 where no crawl runs, or one does not answer."""
+    used = [path for path in ledgers if path.is_file() and is_held(path)]
+    if not used:
+        print(f"no crawl of this project runs now, so there is nothing to {what}", file=sys.stderr)
+        return 2
+    try:
+        for path, about in product(used, abouts):
+            print(f"{path.name}: {escaped(wish(path, what, about))}", flush=True)
+    except LedgerError as error:
+        print(escaped(str(error)), file=sys.stderr)
+        return 2
+    return 0
+
+
+def wish(ledger: Path, what: str, about: str = "", *, seconds: float = ANSWER_SECONDS) -> str:
+    """Have the crawl with *ledger* do *what* (*about* a node, say), and return its answer. Raises ``LedgerError`` where
+    no crawl uses it, or none answers within so many *seconds*."""
     if not is_held(ledger):
         raise LedgerError(f"{ledger}: no crawl uses it now, so there is nothing to {what}")
     wishes = Wishes(ledger)
-    number = wishes.ask(what)
+    number = wishes.ask(what, about)
     deadline = time.monotonic() + seconds
     while (answer := wishes.answer_of(number)) is None:
         if time.monotonic() > deadline:

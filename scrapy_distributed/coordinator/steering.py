@@ -11,7 +11,7 @@ from scrapy.crawler import Crawler
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.wishes import Wish, Wishes
-from scrapy_distributed.words import counted, shortened
+from scrapy_distributed.words import counted, listed, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +27,9 @@ class Steering:
         self.dispatcher = dispatcher
         self._told = ""  # why they can't be read
         self._extra: dict[str, Any] = {"spider": crawler.spider}
-        self._ways: dict[str, Callable[[], str]] = {
-            "pause": self._pause, "resume": self._resume, "cancel": self._cancel
+        self._ways: dict[str, Callable[[str], str]] = {
+            "pause": self._pause, "resume": self._resume, "cancel": self._cancel, "drain": self._drain,
+            "undrain": self._undrain,
         }  # fmt: skip
 
     def begin(self) -> None:
@@ -55,11 +56,11 @@ class Steering:
         """Returns what has come of it."""
         if wish.what not in self._ways:
             return f"this crawl does not know {shortened(wish.what)!r}, only {', '.join(self._ways)}"
-        words = self._ways[wish.what]()
+        words = self._ways[wish.what](wish.about)
         logger.info("By an operator's wish: %s", words, extra=self._extra)
         return words
 
-    def _pause(self) -> str:
+    def _pause(self, about: str = "") -> str:
         assert self.crawler.engine is not None
         self.crawler.engine.pause()
         self.dispatcher.handover.paused = True
@@ -67,7 +68,7 @@ class Steering:
         jobs = f"{counted(at_work, 'job')} at work {'goes' if at_work == 1 else 'go'} on"
         return f"paused: no page is asked for here, and no batch sent; {jobs}, those that wait are taken back"
 
-    def _cancel(self) -> str:
+    def _cancel(self, about: str) -> str:
         """Nobody is to blame for jobs that end so, and what they had not settled waits here."""
         self._pause()
         flights = [flight for _, flight in self.dispatcher.fleet.flights()]
@@ -77,9 +78,32 @@ class Steering:
         jobs = counted(len(flights), "job")
         return f"paused, and {jobs} cancelled: what they have done by then counts, the rest waits until it is resumed"
 
-    def _resume(self) -> str:
+    def _resume(self, about: str) -> str:
         assert self.crawler.engine is not None
         self.crawler.engine.unpause()
         self.dispatcher.handover.paused = False
         self.dispatcher.send_ready()
         return "it goes on"
+
+    def _drain(self, about: str) -> str:
+        member = self.dispatcher.fleet.by_name(about)
+        if member is None:
+            return self._unknown(about)
+        member.drained = True
+        self.dispatcher.pauses.news()
+        at_work = sum(flight.counts and flight.started for flight in member.flights.values())
+        words = f"{about} gets no more batches; {counted(at_work, 'job')} at work there, those that wait are taken back"
+        left = any(not other.drained for other in self.dispatcher.fleet.members)
+        return words if left else f"{words}. It was the last node: nothing is sent until one is undrained"
+
+    def _undrain(self, about: str) -> str:
+        member = self.dispatcher.fleet.by_name(about)
+        if member is None:
+            return self._unknown(about)
+        member.drained = False
+        self.dispatcher.send_ready()
+        return f"{about} gets batches again"
+
+    def _unknown(self, about: str) -> str:
+        names = listed(one.name for one in self.dispatcher.fleet.members)
+        return f"no node {shortened(about)!r} in this run, only {names}"

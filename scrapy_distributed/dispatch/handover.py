@@ -17,8 +17,8 @@ PASSED_LEASES = 10  # for so many leases a node that gave a job away gets none b
 
 
 class Handover:
-    """Takes batches from the nodes of *fleet* that others could start at once, or all that wait there while the run is
-    *paused*. They are ready then."""
+    """Takes batches from the nodes of *fleet* that others could start at once; and all that wait, from each while the
+    run is *paused*, and from those that are drained. They are ready then."""
 
     def __init__(
         self, *, ledger: Ledger, fleet: Fleet, supervisor: Supervisor, judge: Judge, config: Config, clock: Any
@@ -33,7 +33,7 @@ class Handover:
 
     async def take_back(self, member: Member) -> None:
         """Jobs that have waited here for a while go to nodes that have nothing to do, the last ones first."""
-        if self.paused:
+        if self.paused or member.drained:
             for flight in [flight for flight in member.flights.values() if flight.waiting]:
                 with suppress(NodeRefusedError, FlightOverError):
                     await self.supervisor.take_back(member, flight)

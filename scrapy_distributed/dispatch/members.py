@@ -42,6 +42,7 @@ class Member:
     flights: dict[str, Flight] = field(default_factory=dict)  # by job id
     delivered_at: float = float("-inf")  # when a job of it was accepted last
     closing: bool = False  # it gets no job any more
+    drained: bool = False  # nor does it now, until an operator wishes that again
     most_jobs: int = 0  # of ours at once
     passed_until: float = 0.0  # above 0: a job that waited here was given to another, and nothing has moved here since
 
@@ -102,7 +103,7 @@ class Member:
 
     @property
     def has_room(self) -> bool:
-        if self.trust.trouble or self.closing:
+        if self.trust.trouble or self.closing or self.drained:
             return False
         if self.trust.doubt:  # it gets one job, to see
             return not self.waiting and not self.trial
@@ -121,7 +122,7 @@ class Member:
     @property
     def idle_slots(self) -> int:
         """Jobs that it could start at once, as far as we know. One that was restarted has forgotten what runs there."""
-        if not self.trust.well or self.closing or self.passed_until or self.waiting:
+        if not self.trust.well or self.closing or self.drained or self.passed_until or self.waiting:
             return 0
         forgotten = sum(flight.counts and flight.started for flight in self.flights.values()) - self.pace.running
         return max(0, self.pace.free_slots - max(0, forgotten))
@@ -135,11 +136,11 @@ class Member:
     def usable(self, *, waiting: bool) -> bool:
         """Whether it can be hoped for: it is well; or it has failed, and none is *waiting* or it has a job of ours. To
         have one says nothing where jobs come to nothing."""
-        if self.trust.trouble:
+        has_job = any(flight.confirmed and not flight.lost for flight in self.flights.values())
+        if self.trust.trouble or (self.drained and waiting and not has_job):
             return False
         if not (self.trust.doubt and waiting):
             return True
-        has_job = any(flight.confirmed and not flight.lost for flight in self.flights.values())
         return has_job and self.trust.needs is not Proof.DELIVERS
 
     # What it shows
@@ -209,7 +210,7 @@ class Fleet:
 
     def slots(self) -> Slots:
         """Counts them; 1 where no node is well."""
-        well = [member for member in self.members if member.trust.well]
+        well = [member for member in self.members if member.trust.well and not member.drained]
         told = [member.pace.poll for member in well if member.pace.poll is not None]
         return Slots(
             all=max(1, sum(member.pace.slots for member in well)),

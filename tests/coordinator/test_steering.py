@@ -34,7 +34,11 @@ class Dispatcher:
         flights = [
             (None, SimpleNamespace(counts=counts, started=started, dismiss=self._dismiss)) for counts, started in states
         ]
-        self.fleet = SimpleNamespace(flights=lambda: flights)
+        members = {
+            name: SimpleNamespace(name=name, drained=False, flights={"j": SimpleNamespace(counts=True, started=True)})
+            for name in ("n1", "n2")
+        }
+        self.fleet = SimpleNamespace(flights=lambda: flights, by_name=members.get, members=list(members.values()))
         self.looks: list[str] = []
         self.pauses = SimpleNamespace(news=lambda: self.looks.append("now"))
 
@@ -54,8 +58,8 @@ class Rig:
         self.wishes = Wishes(ledger)
         self.steering = Steering(crawler, wishes=Wishes(ledger), dispatcher=dispatcher)
 
-    def wish(self, what: str) -> str | None:
-        number = self.wishes.ask(what)
+    def wish(self, what: str, about: str = "") -> str | None:
+        number = self.wishes.ask(what, about)
         self.steering.look()
         return self.wishes.answer_of(number)
 
@@ -87,8 +91,20 @@ def test_it_cancels_its_jobs(rig: Rig) -> None:
     assert rig.dispatcher.looks == ["now"]
 
 
+def test_it_drains_nodes_and_uses_them_again(rig: Rig) -> None:
+    one, two = rig.dispatcher.fleet.members
+    words = "gets no more batches; 1 job at work there, those that wait are taken back"
+    assert rig.wish("drain", "n1") == f"n1 {words}"
+    assert (one.drained, two.drained, rig.dispatcher.looks) == (True, False, ["now"])
+    assert rig.wish("drain", "n2") == f"n2 {words}. It was the last node: nothing is sent until one is undrained"
+    assert rig.wish("undrain", "n1") == "n1 gets batches again"
+    assert (one.drained, two.drained, rig.dispatcher.sent) == (False, True, 1)
+    for what in ("drain", "undrain"):
+        assert rig.wish(what, "n3") == "no node 'n3' in this run, only n1, n2"
+
+
 def test_what_it_does_not_know(rig: Rig) -> None:
-    assert rig.wish("fly") == "this crawl does not know 'fly', only pause, resume, cancel"
+    assert rig.wish("fly") == "this crawl does not know 'fly', only pause, resume, cancel, drain, undrain"
 
 
 def test_what_was_wished_before_it_began_is_not_done(rig: Rig) -> None:

@@ -179,3 +179,17 @@ async def test_while_the_run_is_paused_what_waits_is_taken_back_and_nothing_is_s
         await rig.look(LATE)
         await rig.work(number)
     assert rig.balance() == {"diverted": 4, "crawled": 4}
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_waits_on_a_node_that_is_drained_goes_to_others(rig: Rig) -> None:
+    rig.batches(1, 1, 1, 1)
+    await rig.start()
+    rig.fakes[0].start_pending()
+    await rig.look()
+    rig.members[1].drained = True
+    await rig.look(LATE)
+    assert [rig.attempts(batch)[-1][0] for batch in (1, 2, 3, 4)] == ["n0"] * 4
+    for _ in range(2):
+        await rig.work(0)
+    assert rig.balance() == {"diverted": 4, "crawled": 4}

@@ -342,6 +342,20 @@ def test_where_a_node_was_restarted_what_it_has_forgotten_takes_slots() -> None:
     assert node.idle_slots == 1
 
 
+def test_a_node_that_is_drained_gets_nothing_and_counts_for_nothing() -> None:
+    node, other = member(0), member(1)
+    fleet = Fleet([node, other])
+    assert fleet.slots().all == 4
+    node.drained = True
+    assert (node.has_room, node.idle_slots, fleet.slots().all) == (False, 0, 2)
+    assert [fleet.take_turn() for _ in range(2)] == [other, other]
+    assert node.usable(waiting=False)
+    assert not node.usable(waiting=True)
+    (flight,) = load(node)
+    flight.confirmed = True
+    assert node.usable(waiting=True)  # what it has is waited for
+
+
 def test_slots_that_are_known_count_in_place_of_those_that_were_seen() -> None:
     node = member(0)
     assert (node.pace.slots, node.pace.poll) == (GUESSED_SLOTS, None)

@@ -1,4 +1,4 @@
-"""``scrapy fleet cancel``: nothing of a run goes on, and nothing of it is lost."""
+"""What operators do with a fleet that crawls: jobs are ended, nodes are spared, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -52,12 +52,18 @@ def at_work(nodes: list[ScrapydChild]) -> int:
     return sum(len(jobs(node, "running")) for node in nodes)
 
 
-def cancel(project: Project, folder: Path, *options: str) -> tuple[int, str, float]:
-    """Its exit code, what it says, and how many seconds it takes."""
-    began = time.monotonic()
+def fleet(project: Project, folder: Path, *words: str) -> tuple[int, str]:
+    """The exit code of ``scrapy fleet`` *words*, and what it says."""
     ledger = ("-s", f"DISTRIBUTED_LEDGER={folder / 'ledger.sqlite'}")
-    command = project.scrapy("fleet", "cancel", "node*", *ledger, *options, folder=folder).wait()
-    return command.process.returncode, command.log, time.monotonic() - began
+    command = project.scrapy("fleet", *words, *ledger, folder=folder).wait()
+    return command.process.returncode, command.log
+
+
+def cancel(project: Project, folder: Path, *options: str) -> tuple[int, str, float]:
+    """With the seconds that it takes, too."""
+    began = time.monotonic()
+    code, said = fleet(project, folder, "cancel", "node*", *options)
+    return code, said, time.monotonic() - began
 
 
 def failures(crawl: Crawl) -> int:
@@ -108,7 +114,7 @@ def test_a_crawl_that_does_not_answer_holds_up_nothing(
         assert code == 0, said
         assert "its crawl has not answered within 10 s" in said
         wait_for(lambda: "By an operator's wish: paused" in crawl.log)  # as soon as it can
-        assert at_work(own_nodes) == 0
+        wait_for(lambda: at_work(own_nodes) == 0)
         os.kill(crawl.process.pid, signal.SIGINT)
         crawl.wait()
         prove(begin(project, tmp_path, child).wait(), child)
@@ -140,3 +146,19 @@ def test_jobs_of_others_are_left_alone(project: Project, own_nodes: list[Scrapyd
         for _ in range(2):
             call(f"{node.url}/cancel.json", project="trial", job=job, signal="KILL")
         wait_for(lambda: not jobs(node, "running"))
+
+
+def test_a_node_is_drained_and_used_again(project: Project, own_nodes: list[ScrapydChild], tmp_path: Path) -> None:
+    with site(PAGES, latency=0.5) as child:
+        crawl = begin(project, tmp_path, child)
+        wait_for(lambda: at_work(own_nodes) == NODES * SLOTS)
+        code, said = fleet(project, tmp_path, "drain", "node1", "no-such-node")
+        assert code == 0, said
+        assert "node1 gets no more batches; 4 jobs at work there, those that wait are taken back" in said
+        assert "no node 'no-such-node' in this run, only node1, node2, node3" in said
+        wait_for(lambda: not jobs(own_nodes[0], "running") + jobs(own_nodes[0], "pending"))
+        had = crawl.stat("distributed/attempts/node1")
+        assert had is None  # it goes on
+        assert fleet(project, tmp_path, "undrain", "node1")[1].strip().endswith("node1 gets batches again")
+        prove(crawl.wait(), child)
+    assert fleet(project, tmp_path, "drain", "node1")[0] == 2
