@@ -6,7 +6,8 @@ All that preflight asks at the nodes comes besides, and a ``probe``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from scrapy import Spider
@@ -29,6 +30,7 @@ from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES
 from scrapy_distributed.wire.payload import MAX_VALUE_BYTES
 from scrapy_distributed.words import listed, shortened
 
+FEW_NODES = 5  # so many are shown with all checks
 HERE = "here"  # in the place of a node's name: what is checked on this machine
 #: What activates the plugin in a project, by the setting that names it.
 _ACTIVATION: dict[str, tuple[type | str, ...]] = {
@@ -158,9 +160,25 @@ def all_well(findings: Sequence[Finding]) -> bool:
 
 
 def plain(findings: Sequence[Finding]) -> list[str]:
-    """One line per check, in columns."""
-    width = max((len(finding.node) for finding in findings), default=0)
-    return [f"{one.node:<{width}}  {one.verdict.value:<4}  {one.check}: {one.words}" for one in findings]
+    """One line per check, in columns. Of more than a few nodes only those with something to say, and how many of them
+    there are."""
+    by_node: dict[str, set[Verdict]] = {}
+    for one in findings:
+        if one.node != HERE:
+            by_node.setdefault(one.node, set()).add(one.verdict)
+    shown, last = findings, []
+    if len(by_node) > FEW_NODES:
+        shown = [one for one in findings if by_node.get(one.node) != {Verdict.OK}]
+        last = [f"{len(by_node)} nodes: {_counts(by_node.values())}"]
+    width = max((len(finding.node) for finding in shown), default=0)
+    return [f"{one.node:<{width}}  {one.verdict.value:<4}  {one.check}: {one.words}" for one in shown] + last
+
+
+def _counts(nodes: Iterable[Set[Verdict]]) -> str:
+    """How many of *nodes* are well, and how many are not: each by its worst verdict."""
+    order = (Verdict.FAIL, Verdict.SKIPPED, Verdict.WARN, Verdict.RISK, Verdict.OK)
+    worst = Counter(next(verdict for verdict in order if verdict in node) for node in nodes)
+    return ", ".join(f"{worst[verdict]} {verdict.value}" for verdict in reversed(order) if worst[verdict])
 
 
 def as_json(survey: Survey, findings: Sequence[Finding]) -> str:
