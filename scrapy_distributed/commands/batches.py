@@ -11,12 +11,13 @@ from contextlib import ExitStack, closing
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
 from scrapy_distributed.commands import at_least, ledger_paths, refuse_options
+from scrapy_distributed.commands.batch_account import Account, verdict_of
 from scrapy_distributed.commands.batch_words import (
     STATES,
     all_moved,
@@ -30,7 +31,6 @@ from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:
-    from scrapy_distributed.ledger.balance import Balance
     from scrapy_distributed.ledger.reader import LedgerReader
     from scrapy_distributed.ledger.records import RunRecord
 
@@ -221,7 +221,7 @@ class Command(ScrapyCommand):
         return 0
 
     def _check(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        accounts = [_Account(ledger, run) for ledger, run in runs]
+        accounts = [Account(ledger, run) for ledger, run in runs]
         settled = bool(accounts) and all(account.verdict == "settled" for account in accounts)
         good = settled and all(account.good(strict=opts.strict) for account in accounts)
         if opts.json:
@@ -290,7 +290,7 @@ class Command(ScrapyCommand):
 
         ((ledger, run),) = runs
         assert self.settings is not None
-        verdict = _verdict(run, ledger.balance(run.id))
+        verdict = verdict_of(run, ledger.balance(run.id))
         items, fault = export(ledger, run, opts.output, self.settings)
         if opts.json:
             print(json.dumps({"run": run.name, "items": items, "whole": not fault, "fault": fault, "verdict": verdict}))
@@ -307,7 +307,7 @@ class Command(ScrapyCommand):
 
         ((ledger, run),) = runs
         balance = ledger.balance(run.id)  # before the feeds: once it is settled, no more are accepted
-        verdict = _verdict(run, balance)
+        verdict = verdict_of(run, balance)
         merged = merge(
             ledger.accepted(run.id),
             [Path(word) for word in words],
@@ -323,29 +323,6 @@ class Command(ScrapyCommand):
         else:
             print_merged(merged, opts.output)
         return 1 if merged.faults else 0
-
-
-class _Account:
-    """What ``check`` says of a run."""
-
-    def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
-        self.ledger = ledger
-        self.run = run
-        self.balance = ledger.balance(run.id)
-        self.losses = ledger.losses(run.id)
-        self.verdict = _verdict(run, self.balance)
-
-    def good(self, *, strict: bool) -> bool:
-        """A page that fails is the site's affair, unless *strict*; an item that was scraped and is gone is not."""
-        return self.losses.none if strict else not self.losses.unexported
-
-    def as_dict(self) -> dict[str, Any]:
-        named = {"name": self.run.name, "ledger": str(self.ledger.path), "verdict": self.verdict}
-        return {**named, **self.balance.as_dict(), "stopped": self.run.stopped, "losses": self.losses.as_dict()}
-
-    def lines(self) -> list[str]:
-        why = [] if self.run.stopped is None else [f"stopped: {escaped(self.run.stopped)}"]
-        return [str(self.balance), self.verdict, *why, *map(escaped, self.losses.lines())]
 
 
 class _Wanted:
@@ -389,11 +366,3 @@ def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> Non
             wrong = f"{option} is an option of {', '.join(actions)}, found {action}"
     if wrong:
         raise UsageError(wrong, print_help=False)
-
-
-def _verdict(run: RunRecord, balance: Balance) -> str:
-    if not balance.holds:
-        return f"OFF BY {balance.difference}"
-    if balance.settled and run.walked is not None:
-        return "settled" if run.ended is not None or run.identity.get("items") != "home" else "not stored yet"
-    return "not finished" if run.ended is None else "given up"

@@ -146,7 +146,10 @@ def test_the_option_wins_over_the_setting(capsys: pytest.CaptureFixture[str], tm
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["chekc"], "found 'chekc', expected one of list, show, log, failed, check, pause, resume, retry, export, merge"),
+        (
+            ["chekc"],
+            "found 'chekc', expected one of list, show, log, failed, check, pause, resume, retry, export, merge",
+        ),
         (["list", "more"], "found 'list more', expected one of"),
         ([""], "found '', expected one of"),
         (["--al-runs"], "unknown option --al-runs"),

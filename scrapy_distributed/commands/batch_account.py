@@ -1,0 +1,43 @@
+"""What ``scrapy batches check`` says of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from scrapy_distributed.words import escaped
+
+if TYPE_CHECKING:
+    from scrapy_distributed.ledger.balance import Balance
+    from scrapy_distributed.ledger.reader import LedgerReader
+    from scrapy_distributed.ledger.records import RunRecord
+
+
+class Account:
+    """Of *run* in *ledger*."""
+
+    def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
+        self.ledger = ledger
+        self.run = run
+        self.balance = ledger.balance(run.id)
+        self.losses = ledger.losses(run.id)
+        self.verdict = verdict_of(run, self.balance)
+
+    def good(self, *, strict: bool) -> bool:
+        """A page that fails is the site's affair, unless *strict*; an item that was scraped and is gone is not."""
+        return self.losses.none if strict else not self.losses.unexported
+
+    def as_dict(self) -> dict[str, Any]:
+        named = {"name": self.run.name, "ledger": str(self.ledger.path), "verdict": self.verdict}
+        return {**named, **self.balance.as_dict(), "stopped": self.run.stopped, "losses": self.losses.as_dict()}
+
+    def lines(self) -> list[str]:
+        why = [] if self.run.stopped is None else [f"stopped: {escaped(self.run.stopped)}"]
+        return [str(self.balance), self.verdict, *why, *map(escaped, self.losses.lines())]
+
+
+def verdict_of(run: RunRecord, balance: Balance) -> str:
+    if not balance.holds:
+        return f"OFF BY {balance.difference}"
+    if balance.settled and run.walked is not None:
+        return "settled" if run.ended is not None or run.identity.get("items") != "home" else "not stored yet"
+    return "not finished" if run.ended is None else "given up"
