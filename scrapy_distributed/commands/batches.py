@@ -87,9 +87,11 @@ class Command(ScrapyCommand):
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument(
+        place = parser.add_mutually_exclusive_group()
+        place.add_argument(
             "--ledger", metavar="FILE", help="default: DISTRIBUTED_LEDGER, else every ledger of the project"
         )
+        place.add_argument("--spider", metavar="NAME", help="the ledger of this spider")
         parser.add_argument("--all-runs", action="store_true", help="not only the last run of a ledger")
         parser.add_argument("--json", action="store_true", help="for programs")
         parser.add_argument(
@@ -136,22 +138,32 @@ class Command(ScrapyCommand):
         from scrapy_distributed.errors import LedgerError
         from scrapy_distributed.ledger.reader import LedgerReader
 
-        paths = self._paths(opts.ledger)
+        paths = self._paths(opts.ledger, opts.spider)
         if action in OF_ONE_RUN and len(paths) > 1:
             names = ", ".join(path.name for path in paths)
-            raise LedgerError(f"{paths[0].parent}: found {names}, expected one ledger: say which with --ledger")
+            raise LedgerError(
+                f"{paths[0].parent}: found {names}, expected one ledger: say which with --spider or --ledger"
+            )
         ledgers = [stack.enter_context(closing(LedgerReader(path))) for path in paths]
         runs = [(ledger, run) for ledger in ledgers for run in (ledger.runs() if opts.all_runs else ledger.runs()[-1:])]
         if action in OF_ONE_RUN and not runs:
             raise LedgerError(f"{paths[0]}: found no run in it, so there is nothing to {action}")
         return runs
 
-    def _paths(self, given: str | None) -> list[Path]:
+    def _paths(self, given: str | None, spider: str | None) -> list[Path]:
         from scrapy.utils.project import data_path
 
+        from scrapy_distributed.coordinator.identity import ledger_of
         from scrapy_distributed.errors import LedgerError
 
         assert self.settings is not None
+        if spider is not None:
+            path = ledger_of(spider)
+            if not path.is_file():
+                raise LedgerError(
+                    f"{path}: no ledger of a spider {spider!r} there; a distributed crawl of it makes one"
+                )
+            return [path]
         paths = ledger_paths(self.settings, given)
         if not paths:
             folder = data_path("distributed")

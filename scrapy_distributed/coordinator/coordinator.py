@@ -12,7 +12,6 @@ from scrapy.crawler import Crawler
 from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.defer import maybe_deferred_to_future
-from scrapy.utils.project import data_path
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
 
@@ -29,7 +28,7 @@ from scrapy_distributed.coordinator.discoveries import Discoveries
 from scrapy_distributed.coordinator.diversion import Diversion
 from scrapy_distributed.coordinator.ending import Ending
 from scrapy_distributed.coordinator.homecoming import Homecoming
-from scrapy_distributed.coordinator.identity import file_name, identity_of
+from scrapy_distributed.coordinator.identity import identity_of, ledger_of
 from scrapy_distributed.coordinator.keeper import Keeper
 from scrapy_distributed.coordinator.nodes import Nodes
 from scrapy_distributed.coordinator.own_feed import OwnFeed
@@ -76,7 +75,7 @@ class Coordinator:
         self.clock = clock
         self.nodes = nodes
         self.items_go = items_go
-        self.ledger = Ledger(config.ledger or data_path(f"distributed/{file_name(self.spider.name)}.sqlite"))
+        self.ledger = Ledger(config.ledger or ledger_of(self.spider.name))
         self.fleet = nodes.fleet(self.ledger.path, config, crawler.settings)
         self.sessions = Sessions(Jars(crawler))
         self.diverter = self._diverting_side()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from scrapy.utils.project import data_path
 
 
 def identity_of(
@@ -17,6 +20,11 @@ def identity_of(
     digest = hashlib.sha256(json.dumps(dict(args), sort_keys=True).encode()).hexdigest()[:16]
     targets = [sorted(rules), sorted(callbacks)]
     return {"project": project, "spider": spider, "arguments": digest, "targets": targets, "items": items}
+
+
+def ledger_of(spider: str) -> Path:
+    """Where the ledger of *spider* is, in its project, unless a setting says another place."""
+    return Path(data_path(f"distributed/{file_name(spider)}.sqlite"))
 
 
 def file_name(spider: str) -> str:

@@ -303,3 +303,20 @@ def test_a_coordinator_at_work_does_not_disturb(capsys: pytest.CaptureFixture[st
         a_batch(ledger)
         assert Said(capsys, "check", "--ledger", "s.sqlite").code == 1
         assert "in flight on n1, attempt 1" in Said(capsys, "list", "--ledger", "s.sqlite").out
+
+
+def test_the_ledger_of_a_spider(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / ".scrapy" / "distributed"
+    folder.mkdir(parents=True)
+    run = settled(folder / "s.sqlite")
+    settled(folder / "other.sqlite")
+    assert Said(capsys, "show", "1", "--spider", "s").out.startswith(f"run {run}, ")
+    several = Said(capsys, "show", "1")
+    assert several.code == 2
+    assert "expected one ledger: say which with --spider or --ledger" in several.error
+    gone = Said(capsys, "list", "--spider", "gone")
+    assert gone.code == 2
+    assert "no ledger of a spider 'gone' there; a distributed crawl of it makes one" in gone.error
+    with pytest.raises(SystemExit):
+        Said(capsys, "list", "--spider", "s", "--ledger", "s.sqlite")
+    assert "argument --ledger: not allowed with argument --spider" in capsys.readouterr().err

@@ -129,7 +129,7 @@ def test_of_several_ledgers_one_must_be_named(
     settled(folder / "b.sqlite")
     said = Said(capsys, *words)
     assert (said.code, said.out) == (2, "")
-    assert "found a.sqlite, b.sqlite, expected one ledger: say which with --ledger" in said.error
+    assert "found a.sqlite, b.sqlite, expected one ledger: say which with --spider or --ledger" in said.error
     Ledger(tmp_path / "empty.sqlite").close()
     said = Said(capsys, *words, "--ledger", "empty.sqlite")
     assert (said.code, said.out) == (2, "")
