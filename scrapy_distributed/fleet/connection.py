@@ -260,7 +260,8 @@ class Endpoints:
     def __init__(self, reactor: Any, *, seconds: float) -> None:
         self._reactor = reactor
         self._seconds = seconds
-        self._policy: Any = BrowserLikePolicyForHTTPS()  # type: ignore[no-untyped-call]
+        policy: Any = BrowserLikePolicyForHTTPS
+        self._policy = policy()
 
     def endpointForURI(self, uri: Any) -> Any:  # noqa: N802
         """Raises ``ValueError`` for another scheme than http and https."""
