@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
 from scrapy import Spider
 from scrapy.exceptions import NotConfigured
+from scrapy.extensions.feedexport import FeedExporter
 from scrapy.settings import Settings
 from scrapy.utils.test import get_crawler
 
@@ -108,3 +110,12 @@ def test_the_add_on_reaches_a_spider_that_has_middlewares_of_its_own() -> None:
 
     crawler = get_crawler(Own, {"ADDONS": {Addon: 500}, "SPIDER_MIDDLEWARES": {PATH: 7}})
     assert order(crawler.settings) == 100
+
+
+@pytest.mark.parametrize(("settings", "warned"), [({"DISTRIBUTED_START_URL": "[]"}, False), ({}, True)])
+def test_a_job_is_not_warned_of_how_we_have_named_its_feed(settings: dict[str, str], warned: bool) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        Addon().update_settings(Settings(settings))
+        FeedExporter.from_crawler(get_crawler(Plain, {"FEED_URI": "file:///items.jl"}))
+    assert any("`FEED_URI`" in str(warning.message) for warning in told) is warned
