@@ -42,6 +42,7 @@ class Flight:
     trial: bool = False  # to see whether a member that has failed works again
     confirmed: bool = False  # the node has said that it has it
     pending: bool = False  # the node said so when it was asked last
+    gone_since: float | None = None  # its node had it in its queue, and does not know it any more
     started: bool = False
     at_work: bool = False  # a receipt of it tells of something done
     sequence: int = 0  # of its newest receipt
@@ -85,7 +86,8 @@ class Flight:
     @property
     def never_ran(self) -> bool:
         """As far as we know."""
-        return not self.confirmed or (self.signalled_at is not None and not self.started)
+        taken_out = self.signalled_at is not None or self.gone_since is not None
+        return not self.confirmed or (taken_out and not self.started)
 
     # What its node and its worker say
 
@@ -101,7 +103,7 @@ class Flight:
     def queues(self, now: float) -> None:
         """Its node has it in its queue: that is a sign of life. It may have come late: then it is to be taken back,
         if it was before."""
-        self.evidence, self.pending = now, True
+        self.evidence, self.pending, self.gone_since = now, True, None
         self.signalled_at, self.killed = None, False
 
     def runs(self, now: float) -> bool:
@@ -110,7 +112,7 @@ class Flight:
         news = not self.started
         if news:
             self.evidence = now
-        self.started, self.pending = True, False
+        self.started, self.pending, self.gone_since = True, False, None
         return news
 
     def reports(self, receipt: Receipt) -> bool:
@@ -146,6 +148,12 @@ class Flight:
     def left_the_queue(self) -> None:
         """Its node says that it has ended, or does not know it."""
         self.pending = False
+
+    def is_gone(self, now: float, *, seconds: float) -> bool:
+        """Its node does not know it. Returns whether that has been so for *seconds*, since it was in its queue."""
+        if self.pending and not self.started:
+            self.gone_since = now
+        return self.gone_since is not None and now - self.gone_since >= seconds
 
     def confuses(self) -> bool:
         """A receipt of it made no sense. Returns whether that is to be told: one may come cut, as Twisted's ``File``

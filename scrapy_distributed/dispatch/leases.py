@@ -39,7 +39,8 @@ class Leases:
             return False
         if flight.looked_at < flight.ends_at <= now:  # it should be over: is it, or when will it be?
             return True
-        urgent = member.trust.doubt or not flight.counts or flight.stalled or flight.dismissed or not flight.confirmed
+        unsure = not flight.confirmed or flight.gone_since is not None
+        urgent = member.trust.doubt or not flight.counts or flight.stalled or flight.dismissed or unsure
         if urgent and ago >= self.poll_interval:  # also where looks are close together
             return True
         return member.pace.moved and not (queue_stands and flight.waiting)
@@ -47,9 +48,8 @@ class Leases:
     def node_is_to_be_asked(self, member: Member, flight: Flight, now: float) -> bool:
         """``status.json`` unpacks a node's whole queue, so it is asked where a receipt can't tell, and not always."""
         silent = now - flight.evidence > self.patience
-        return (
-            member.pace.moved or not flight.confirmed or silent or flight.fenced or flight.stalled or flight.dismissed
-        )
+        unsure = not flight.confirmed or flight.gone_since is not None
+        return member.pace.moved or unsure or silent or flight.fenced or flight.stalled or flight.dismissed
 
     # When it is over
 

@@ -32,6 +32,8 @@ from scrapy_distributed.wire.receipt import Receipt
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+GONE_SECONDS = 5.0  # a job that its node does not know any more may just be starting
+
 
 class FlightOverError(Exception):
     """The flight that a node was asked about was over before it answered: by the answer to its POST, say."""
@@ -105,9 +107,13 @@ class Supervisor:
         elif state == "running":
             self._runs(member, flight)
         else:
+            is_gone = state is None and flight.is_gone(self._now(), seconds=GONE_SECONDS)
             flight.left_the_queue()
             if flight.fenced:
                 member.forget(flight)
+            elif is_gone and flight.counts:
+                self.judge.lost(member, flight, f"it was taken out of the queue of {member.name}", self._now())
+                self.moved_on()
             elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
                 log = await self._log_end(member, flight)
                 told = flight.signalled_at is not None

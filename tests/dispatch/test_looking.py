@@ -16,6 +16,7 @@ from rig import LEASE, PATIENCE, POLL, STALL, Rig, busy
 from scrapy_distributed.dispatch import leases
 from scrapy_distributed.dispatch.flight import KILL_AFTER
 from scrapy_distributed.dispatch.leases import OVERTAKEN
+from scrapy_distributed.dispatch.supervisor import GONE_SECONDS
 from scrapy_distributed.ledger.reader import LedgerReader
 
 # Looking after
@@ -180,10 +181,44 @@ async def test_a_job_that_waits_is_alive(make_rig: Callable[..., Rig]) -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_job_that_somebody_takes_out_of_the_queue_is_sent_again_at_once(rig: Rig) -> None:
+    rig.batches(1)
+    await rig.start()
+    await rig.look()
+    (job,) = rig.jobs(0, "pending")
+    rig.fakes[0].jobs.remove(job)  # an operator, say
+    await rig.look()
+    assert rig.attempts() == [("n0", "sent")]  # it may just be starting
+    await rig.look(GONE_SECONDS + POLL)
+    assert rig.attempts()[0] == ("n0", "unknown")
+    assert len(rig.attempts()) == 2
+    assert not any(member.trust.doubt for member in rig.members)  # nobody is to blame
+    for number in (0, 1):
+        rig.fakes[number].start_pending()
+        await rig.work(number)
+    assert rig.balance() == {"diverted": 1, "crawled": 1}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_that_was_just_starting_is_not_sent_again(rig: Rig) -> None:
+    rig.batches(1)
+    await rig.start()
+    await rig.look()
+    (job,) = rig.jobs(0, "pending")
+    rig.fakes[0].jobs.remove(job)
+    await rig.look()
+    rig.fakes[0].jobs.append(job)
+    rig.fakes[0].start_pending()
+    await rig.look(GONE_SECONDS + POLL)
+    assert rig.attempts() == [("n0", "sent")]
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_orphan_that_comes_home_first_wins_and_the_replacement_is_ended(rig: Rig) -> None:
     rig.batches(2)
     await rig.start()
     (orphan,) = rig.fakes[0].start_pending()
+    await rig.look()
     rig.fakes[0].forget()  # its Scrapyd was restarted; the job lives on
     await rig.look(LEASE + 2 * POLL)
     (replacement,) = rig.fakes[1].start_pending()
@@ -448,8 +483,9 @@ async def test_an_orphan_that_its_node_has_forgotten_is_not_cancelled_for_ever(r
     rig.batches(2)
     await rig.start()
     rig.fakes[0].start_pending()
+    await rig.look()
     rig.fakes[0].forget()
-    await rig.look(LEASE + POLL)
+    await rig.look(LEASE + 2 * POLL)
     rig.fakes[1].start_pending()
     await busy(rig, 1, 3 * LEASE)
     assert rig.attempts() == [("n0", "unknown"), ("n1", "sent")]
