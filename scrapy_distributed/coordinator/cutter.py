@@ -21,7 +21,7 @@ from scrapy_distributed.wire.payload import MAX_JSON_BYTES
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.session import Session
 
-AT_ONCE = 2  # times as fast as the fleet could do it, at least: so fast is a start read that is no walk
+FAST = 2  # times as fast as the fleet could crawl it, at least, has a walk found all that it has
 
 
 class Cutter:
@@ -142,12 +142,16 @@ class Cutter:
 
     @property
     def _starts(self) -> bool:
-        """Whether the spider's start is still being read, what it has given may be all, and it has given that in a
-        small part of the time that the fleet needs for it: then it is no walk, but to be shared as a whole."""
-        if self.walk.start_read or self.walk.over:
-            return False
-        seconds = self.size.round_seconds(self.open_batch.count, self.slots)
-        return seconds >= AT_ONCE * self.elapsed and self.size.is_short(self.open_batch.count, self.slots)
+        """Whether the spider's start is still being read, fast, and what it has given may be all: then it is no walk,
+        but to be shared as a whole."""
+        may_be_all = self._is_fast and self.size.is_short(self.open_batch.count, self.slots)
+        return may_be_all and not (self.walk.start_read or self.walk.over)
+
+    @property
+    def _is_fast(self) -> bool:
+        """Whether what was found was found in a small part of the time that the fleet needs for it: then there will
+        soon be enough for all slots, or it will soon be all."""
+        return self.size.round_seconds(self._diverted, self.slots) >= FAST * self.elapsed
 
     def _wanted(self) -> bool:
         """Whether a node would take one more: nothing is ready but what waits for another node than its last."""
@@ -167,10 +171,10 @@ class Cutter:
 
     @property
     def _patience(self) -> float:
-        """Seconds that what a walk has found waits for more, while a slot is idle. The more slots are at work the
-        longer, up to what a job costs: so a slow walk keeps as many at work as the root of their number."""
-        at_work = self.slots.all - self.slots.free
-        return self.size.cost(self.slots) * (at_work + 1) / self.slots.all
+        """Seconds that what a walk has found waits for more, while a slot is idle: no longer than what a job costs. In
+        a slow walk the less the more slots are idle: so as many are at work as the root of their number."""
+        cost, at_work = self.size.cost(self.slots), self.slots.all - self.slots.free
+        return cost if self._is_fast else cost * (at_work + 1) / self.slots.all
 
     @property
     def _all_out(self) -> bool:

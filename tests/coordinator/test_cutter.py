@@ -22,7 +22,7 @@ from twisted.internet.task import Clock
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.prior import Prior
-from scrapy_distributed.coordinator.cutter import AT_ONCE, Cutter
+from scrapy_distributed.coordinator.cutter import FAST, Cutter
 from scrapy_distributed.coordinator.summary import report
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.members import Fleet
@@ -241,7 +241,7 @@ def test_a_start_that_takes_long_is_a_walk_while_slots_are_idle(start: Start) ->
     rig.taker.room, rig.taker.idle = 9, True
     rig.find(range(FULL))
     seconds = FULL * PACE / 2  # of two slots
-    rig.clock.advance(seconds / AT_ONCE)
+    rig.clock.advance(seconds / FAST)
     rig.cutter.tick()
     assert rig.sizes == []
     rig.clock.advance(0.1)
@@ -261,7 +261,7 @@ def test_a_start_that_holds_more_than_one_round_is_a_walk(start: Start) -> None:
 
 @pytest.mark.parametrize(
     ("idle", "most", "seconds"),
-    [(False, 30, 30), (True, 30, COST / 2), (True, 1, 1)],
+    [(False, 30, 30), (True, 30, COST), (True, 1, 1)],
     ids=["the oldest is old", "a slot is idle", "a slot is idle, and older is too old"],
 )
 def test_while_the_walk_goes_on_a_batch_is_full_or_has_waited(
