@@ -58,6 +58,10 @@ class LedgerError(DistributedError):
     """The ledger can't be used: locked by another coordinator, of another format, or damaged."""
 
 
+class LedgerHeldError(LedgerError):
+    """A coordinator uses the ledger."""
+
+
 class LedgerUnavailableError(DistributedError):
     """The ledger can't be read or written now: a full disk, say. What was asked for was not done."""
 

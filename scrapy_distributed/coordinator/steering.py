@@ -10,12 +10,11 @@ from scrapy.crawler import Crawler
 
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.fleet.cancel import KILL_SECONDS
 from scrapy_distributed.ledger.wishes import Wish, Wishes
 from scrapy_distributed.words import counted, listed, shortened
 
 logger = logging.getLogger(__name__)
-
-CANCEL_SECONDS = 5.0  # from INT to KILL: somebody wants it to be over now
 
 
 class Steering:
@@ -73,7 +72,7 @@ class Steering:
         self._pause()
         flights = [flight for _, flight in self.dispatcher.fleet.flights()]
         for flight in flights:
-            flight.dismiss(kill_after=CANCEL_SECONDS)
+            flight.dismiss(kill_after=KILL_SECONDS)
         self.dispatcher.pauses.news()
         jobs = counted(len(flights), "job")
         return f"paused, and {jobs} cancelled: what they have done by then counts, the rest waits until it is resumed"

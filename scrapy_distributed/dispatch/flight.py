@@ -84,10 +84,14 @@ class Flight:
         return self.counts and not self.started
 
     @property
+    def unsure(self) -> bool:
+        """Whether its node may not have it."""
+        return not self.confirmed or self.gone_since is not None
+
+    @property
     def never_ran(self) -> bool:
         """As far as we know."""
-        taken_out = self.signalled_at is not None or self.gone_since is not None
-        return not self.confirmed or (taken_out and not self.started)
+        return self.unsure or (self.signalled_at is not None and not self.started)
 
     # What its node and its worker say
 

@@ -39,8 +39,7 @@ class Leases:
             return False
         if flight.looked_at < flight.ends_at <= now:  # it should be over: is it, or when will it be?
             return True
-        unsure = not flight.confirmed or flight.gone_since is not None
-        urgent = member.trust.doubt or not flight.counts or flight.stalled or flight.dismissed or unsure
+        urgent = member.trust.doubt or not flight.counts or flight.stalled or flight.dismissed or flight.unsure
         if urgent and ago >= self.poll_interval:  # also where looks are close together
             return True
         return member.pace.moved and not (queue_stands and flight.waiting)
@@ -48,8 +47,7 @@ class Leases:
     def node_is_to_be_asked(self, member: Member, flight: Flight, now: float) -> bool:
         """``status.json`` unpacks a node's whole queue, so it is asked where a receipt can't tell, and not always."""
         silent = now - flight.evidence > self.patience
-        unsure = not flight.confirmed or flight.gone_since is not None
-        return member.pace.moved or unsure or silent or flight.fenced or flight.stalled or flight.dismissed
+        return member.pace.moved or flight.unsure or silent or flight.fenced or flight.stalled or flight.dismissed
 
     # When it is over
 

@@ -13,7 +13,7 @@ from scrapy_distributed.fleet.node import Node
 from scrapy_distributed.wire.job import Job
 
 LOOK_SECONDS = 0.5
-KILL_SECONDS = 5.0  # after INT
+KILL_SECONDS = 5.0  # after INT: somebody wants it to be over now
 OWNER_SECONDS = 10.0  # the crawl that has sent a job ends it itself; after that it is ended here
 DEADLINE_SECONDS = 20.0
 

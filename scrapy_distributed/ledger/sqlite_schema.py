@@ -41,11 +41,12 @@ from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 
-from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.errors import LedgerError, LedgerHeldError
 from scrapy_distributed.ledger.balance import Balance, Losses
 from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.ledger.sums import sum_of_reasons
 
+HELD_SECONDS = 0.2  # who only asks whether a ledger is held lets it go at once
 FORMAT = 7
 APPLICATION = 0x53434450  # "SCDP", so that another program's file is not taken for a ledger
 
@@ -148,13 +149,6 @@ def create(path: Path) -> None:
     with closing(sqlite3.connect(draft, isolation_level=None)) as db:
         db.executescript(f"BEGIN IMMEDIATE; {SCHEMA} COMMIT;")
     draft.replace(path)
-
-
-HELD_SECONDS = 0.2  # who only asks whether it is held lets it go at once
-
-
-class LedgerHeldError(LedgerError):
-    """A coordinator uses the ledger."""
 
 
 def hold(path: Path) -> sqlite3.Connection:

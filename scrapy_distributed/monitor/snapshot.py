@@ -83,11 +83,6 @@ async def _counted(node: Node, project: str | None) -> NodeState:
     )
 
 
-def plain(snapshot: Snapshot) -> list[str]:
-    """One line per node."""
-    return [line(node, snapshot.project) for node in snapshot.nodes]
-
-
 def as_json(snapshot: Snapshot) -> str:
     """The snapshot as one line of JSON; *time* is UTC, in ISO 8601."""
     nodes: list[Mapping[str, object]] = [

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from scrapy import Spider
 
-from scrapy_distributed.coordinator.steering import CANCEL_SECONDS, Steering
+from scrapy_distributed.coordinator.steering import Steering
+from scrapy_distributed.fleet.cancel import KILL_SECONDS
 from scrapy_distributed.ledger.wishes import Wishes
 
 
@@ -87,7 +88,7 @@ def test_it_cancels_its_jobs(rig: Rig) -> None:
     assert said is not None
     assert said.startswith("paused, and 4 jobs cancelled: ")
     assert (rig.engine.paused, rig.dispatcher.handover.paused, rig.dispatcher.sent) == (True, True, 0)
-    assert rig.dispatcher.dismissed == [CANCEL_SECONDS] * 4
+    assert rig.dispatcher.dismissed == [KILL_SECONDS] * 4
     assert rig.dispatcher.looks == ["now"]
 
 

@@ -160,12 +160,17 @@ async def test_a_job_whose_batch_was_divided_comes_too_late(rig: Rig) -> None:
     assert rig.count("attempts/accepted") == 2
 
 
-@pytest_twisted.ensureDeferred
-async def test_while_the_run_is_paused_what_waits_is_taken_back_and_nothing_is_sent(rig: Rig) -> None:
+async def two_run_and_two_wait(rig: Rig) -> None:
+    """On the first node, and on the second."""
     rig.batches(1, 1, 1, 1)
     await rig.start()
     rig.fakes[0].start_pending()
     await rig.look()
+
+
+@pytest_twisted.ensureDeferred
+async def test_while_the_run_is_paused_what_waits_is_taken_back_and_nothing_is_sent(rig: Rig) -> None:
+    await two_run_and_two_wait(rig)
     assert (len(rig.jobs(0, "running")), len(rig.jobs(1, "pending"))) == (2, 2)
     rig.dispatcher.handover.paused = True
     await rig.look(LATE)
@@ -183,10 +188,7 @@ async def test_while_the_run_is_paused_what_waits_is_taken_back_and_nothing_is_s
 
 @pytest_twisted.ensureDeferred
 async def test_what_waits_on_a_node_that_is_drained_goes_to_others(rig: Rig) -> None:
-    rig.batches(1, 1, 1, 1)
-    await rig.start()
-    rig.fakes[0].start_pending()
-    await rig.look()
+    await two_run_and_two_wait(rig)
     rig.members[1].drained = True
     await rig.look(LATE)
     assert [rig.attempts(batch)[-1][0] for batch in (1, 2, 3, 4)] == ["n0"] * 4

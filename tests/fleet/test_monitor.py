@@ -9,10 +9,11 @@ from datetime import datetime, timezone
 import pytest
 import pytest_twisted
 from fake_scrapyd import FakeJob, FakeScrapyd, Fault
+from shown import plain
 from twisted.internet.defer import Deferred
 
 from scrapy_distributed.fleet.node import Node, NodeAddress
-from scrapy_distributed.monitor.snapshot import HEAVY_BACKLOG, NodeState, Snapshot, as_json, plain, poll
+from scrapy_distributed.monitor.snapshot import HEAVY_BACKLOG, NodeState, Snapshot, as_json, poll
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from ledgers import IDENTITY, cut, divert, receipt
+from shown import plain
 
 from scrapy_distributed.agent.job_files import JobFiles
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.monitor.local import local_state
-from scrapy_distributed.monitor.snapshot import NodeState, Snapshot, plain
+from scrapy_distributed.monitor.snapshot import NodeState, Snapshot
 from scrapy_distributed.wire.hold import lock_path
 
 HERE, THERE = ("local", "local"), ("n1", "http://n1:6800")

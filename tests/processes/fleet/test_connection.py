@@ -18,6 +18,7 @@ import pytest
 import pytest_twisted
 from certificate import make
 from raw_node import GOOD, RawNode, raw_node
+from shown import plain
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import deferLater
@@ -33,7 +34,7 @@ from scrapy_distributed.errors import (
 from scrapy_distributed.fleet import node as node_module
 from scrapy_distributed.fleet.connection import MAX_HEAD_BYTES, Limit
 from scrapy_distributed.fleet.node import LIMITS, DaemonStatus, Node, NodeAddress
-from scrapy_distributed.monitor.snapshot import plain, poll
+from scrapy_distributed.monitor.snapshot import poll
 
 MIB = 2**20
 CALLS: dict[str, Callable[[Node], Awaitable[Any]]] = {

@@ -1,0 +1,10 @@
+"""A snapshot in the words of ``scrapy monitor``."""
+
+from __future__ import annotations
+
+from scrapy_distributed.monitor.snapshot import Snapshot, line
+
+
+def plain(snapshot: Snapshot) -> list[str]:
+    """One line per node."""
+    return [line(node, snapshot.project) for node in snapshot.nodes]
