@@ -22,6 +22,7 @@ from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.session import Session
 
 FAST = 2  # times as fast as the fleet could crawl it, at least, has a walk found all that it has
+SLOW = 0.25  # at most
 
 
 class Cutter:
@@ -144,14 +145,15 @@ class Cutter:
     def _starts(self) -> bool:
         """Whether the spider's start is still being read, fast, and what it has given may be all: then it is no walk,
         but to be shared as a whole."""
-        may_be_all = self._is_fast and self.size.is_short(self.open_batch.count, self.slots)
+        may_be_all = self._found_seconds >= FAST * self.elapsed and self.size.is_short(
+            self.open_batch.count, self.slots
+        )
         return may_be_all and not (self.walk.start_read or self.walk.over)
 
     @property
-    def _is_fast(self) -> bool:
-        """Whether what was found was found in a small part of the time that the fleet needs for it: then there will
-        soon be enough for all slots, or it will soon be all."""
-        return self.size.round_seconds(self._diverted, self.slots) >= FAST * self.elapsed
+    def _found_seconds(self) -> float:
+        """What the fleet needs for all that was found so far."""
+        return self.size.round_seconds(self._diverted, self.slots)
 
     def _wanted(self) -> bool:
         """Whether a node would take one more: nothing is ready but what waits for another node than its last."""
@@ -174,7 +176,8 @@ class Cutter:
         """Seconds that what a walk has found waits for more, while a slot is idle: no longer than what a job costs. In
         a slow walk the less the more slots are idle: so as many are at work as the root of their number."""
         cost, at_work = self.size.cost(self.slots), self.slots.all - self.slots.free
-        return cost if self._is_fast else cost * (at_work + 1) / self.slots.all
+        is_slow = self._found_seconds < SLOW * self.elapsed
+        return cost * (at_work + 1) / self.slots.all if is_slow else cost
 
     @property
     def _all_out(self) -> bool:

@@ -293,6 +293,19 @@ def test_the_more_slots_are_at_work_the_longer_it_waits(start: Start) -> None:
         assert len(rig.sizes) == batch
 
 
+def test_a_walk_that_finds_half_of_what_the_fleet_could_crawl_is_not_given_to_one_slot_at_once(start: Start) -> None:
+    rig = start()
+    rig.taker.room, rig.taker.idle = 9, True
+    for second in range(3):
+        rig.find(range(80 * second, 80 * second + 80))
+        rig.clock.advance(1)
+        rig.cutter.tick()
+        assert rig.sizes == []
+    rig.clock.advance(COST - 3)
+    rig.cutter.tick()
+    assert sum(rig.sizes) == 240
+
+
 def test_at_the_end_of_the_walk_what_is_left_is_shared_by_free_slots(start: Start) -> None:
     rig = start()
     rig.taker.room = 9
