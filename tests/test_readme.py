@@ -26,7 +26,7 @@ from scrapy_distributed.commands.fleet import Command as Fleet
 from scrapy_distributed.commands.monitor import Command as Monitor
 from scrapy_distributed.config.config import SETTINGS, Config
 from scrapy_distributed.ledger.balance import Balance
-from scrapy_distributed.monitor.snapshot import HEAVY_BACKLOG
+from scrapy_distributed.monitor.node_state import HEAVY_BACKLOG
 from scrapy_distributed.wire import receipt
 from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES
 from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES, MAX_JSON_BYTES, PREFIX, START_URL, decode_payload

@@ -1,4 +1,5 @@
 """What the nodes are doing.
 
-snapshot: all of them at one moment, and in words; watch: again and again; local: workers on this machine.
+node_state: one of them, and in words; snapshot: all of them at one moment; watch: again and again; local: workers on
+this machine.
 """

@@ -10,7 +10,7 @@ from scrapy_distributed.agent.job_files import JobFiles
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.fleet.local_slots import LOCAL
 from scrapy_distributed.ledger.reader import LedgerReader
-from scrapy_distributed.monitor.snapshot import NodeState
+from scrapy_distributed.monitor.node_state import NodeState
 from scrapy_distributed.words import shortened
 
 

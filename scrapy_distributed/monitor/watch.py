@@ -9,7 +9,8 @@ from functools import partial
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.fleet.node import Node, NodeAddress, open_nodes
-from scrapy_distributed.monitor.snapshot import NodeState, as_json, line, poll, state_of
+from scrapy_distributed.monitor.node_state import NodeState, line, state_of
+from scrapy_distributed.monitor.snapshot import as_json, poll
 from scrapy_distributed.together import together
 
 

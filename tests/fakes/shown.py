@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from scrapy_distributed.monitor.snapshot import Snapshot, line
+from scrapy_distributed.monitor.node_state import line
+from scrapy_distributed.monitor.snapshot import Snapshot
 
 
 def plain(snapshot: Snapshot) -> list[str]:

@@ -13,7 +13,8 @@ from shown import plain
 from twisted.internet.defer import Deferred
 
 from scrapy_distributed.fleet.node import Node, NodeAddress
-from scrapy_distributed.monitor.snapshot import HEAVY_BACKLOG, NodeState, Snapshot, as_json, poll
+from scrapy_distributed.monitor.node_state import HEAVY_BACKLOG, NodeState
+from scrapy_distributed.monitor.snapshot import Snapshot, as_json, poll
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
 

@@ -17,7 +17,8 @@ from scrapy_distributed.agent.job_files import JobFiles
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.monitor.local import local_state
-from scrapy_distributed.monitor.snapshot import NodeState, Snapshot
+from scrapy_distributed.monitor.node_state import NodeState
+from scrapy_distributed.monitor.snapshot import Snapshot
 from scrapy_distributed.wire.hold import lock_path
 
 HERE, THERE = ("local", "local"), ("n1", "http://n1:6800")

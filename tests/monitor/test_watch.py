@@ -16,7 +16,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.monitor import watch
-from scrapy_distributed.monitor.snapshot import NodeState
+from scrapy_distributed.monitor.node_state import NodeState
 from scrapy_distributed.monitor.watch import Watch
 
 LINE = re.compile(r"(.*) \(\d\d:\d\d:\d\d\)")
