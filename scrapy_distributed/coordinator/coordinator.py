@@ -117,7 +117,7 @@ class Coordinator:
         interval = self.crawler.settings.getfloat("LOGSTATS_INTERVAL")
         return Progress(
             account=self.ledger.account, fleet=self.fleet, walk=self.walk, spider=self.spider, interval=interval,
-            clock=self.clock,
+            paused=lambda: self.dispatcher.handover.paused, clock=self.clock,
         )  # fmt: skip
 
     def _finding_side(self) -> Discoveries:

@@ -1,8 +1,12 @@
-"""How far the fleet is, now and then: Scrapy's own line tells of the pages that are crawled here alone."""
+"""How far the fleet is, counted again and again and told now and then: Scrapy's own line tells of the pages that are
+crawled here alone."""
 
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -11,72 +15,70 @@ from scrapy import Spider
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.members import Fleet
 from scrapy_distributed.errors import LedgerUnavailableError
+from scrapy_distributed.ledger.count import Count
 from scrapy_distributed.ledger.sqlite_account import Account
-from scrapy_distributed.words import counted
 
 logger = logging.getLogger(__name__)
 
+OFTEN = 5.0  # seconds from one count to the next
 SELDOM = 500  # times as long as it takes to count: a large ledger is asked less often
-MANY_MINUTES = 180  # from then on hours are told
+LATELY = 60.0  # seconds: so long ago was the count that the rate is taken from, or the time between two lines
 
 
 class Progress:
-    """Told each *interval* seconds (0: never), by *account* and by what jobs of *fleet* have reported that run: how
-    much is settled of what *walk* has found, how fast since the line before, and so when the rest should be."""
+    """Counted by *account* and by what jobs of *fleet* have reported: how much is settled of what *walk* has found, how
+    fast of late, and so when the rest should be. Told each *interval* seconds (0: never)."""
 
     def __init__(
-        self, *, account: Account, fleet: Fleet, walk: Walk, spider: Spider, interval: float, clock: Any
+        self, *, account: Account, fleet: Fleet, walk: Walk, paused: Callable[[], bool], spider: Spider,
+        interval: float, clock: Any,
     ) -> None:  # fmt: skip
         self.account = account
         self.fleet = fleet
         self.walk = walk
+        self.paused = paused
         self.interval = interval
         self.clock = clock
+        self.last: Count | None = None
         self._extra = {"spider": spider}
         self._timer: Any = None
-        self._before = (0.0, 0)  # when the last line was told, and how many requests were settled then
+        self._before: deque[tuple[float, int]] = deque()  # when it was counted, and how many requests were settled then
+        self._told_at = 0.0
 
     def start(self) -> None:
-        if self.interval > 0:
-            with suppress(LedgerUnavailableError):
-                self._before = (self.clock.seconds(), self.account.balance().ended)
-            self._timer = self.clock.callLater(self.interval, self._tell)
+        self._told_at = self.clock.seconds()
+        self._go_on()
 
     def stop(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
-    def _tell(self) -> None:
+    def _go_on(self) -> None:
         began = self.clock.seconds()
         with suppress(LedgerUnavailableError):  # others tell that, and act
-            self._log()
+            self.last = self._count()
+            if 0 < self.interval <= began - self._told_at:
+                self._told_at = began
+                logger.info("Fleet: %s", self.last, extra=self._extra)
         took = self.clock.seconds() - began
-        self._timer = self.clock.callLater(max(self.interval, SELDOM * took), self._tell)
+        self._timer = self.clock.callLater(max(min(OFTEN, self.interval or OFTEN), SELDOM * took), self._go_on)
 
-    def _log(self) -> None:
+    def _count(self) -> Count:
         balance = self.account.balance()
         at_work = [flight for _, flight in self.fleet.flights() if flight.counts and flight.started]
-        settled = balance.ended + sum(flight.settled for flight in at_work)
-        items = self.account.items() + sum(flight.items for flight in at_work)
-        logger.info(
-            "Fleet: %d of %s settled%s, %s, %d of %s at work", settled, counted(balance.diverted, "request"),
-            self._pace(settled, balance.diverted), counted(items, "item"), len(at_work),
-            counted(self.fleet.slots().all, "slot"), extra=self._extra,
+        reported = sum(flight.settled for flight in at_work)
+        return Count(
+            time=time.time(), balance=balance, reported=reported, rate=self._rate(balance.ended + reported),
+            items=self.account.items() + sum(flight.items for flight in at_work),
+            at_work=len(at_work), slots=max(self.fleet.slots().all, len(at_work)),  # one that is drained has no slots
+            walked=self.walk.over, paused=self.paused(),
         )  # fmt: skip
 
-    def _pace(self, settled: int, of: int) -> str:
-        """*settled* requests as a part of all, the rate, and the time that the rest takes at this rate."""
-        now, (then, before) = self.clock.seconds(), self._before
-        self._before = (now, settled)
-        part = f" ({100 * settled // of} %)" if of else ""
-        rate = 60 * (settled - before) / (now - then) if now > then else 0.0
-        if rate <= 0:
-            return part
-        of_what = "left" if self.walk.over else "for the rest of what was found so far"
-        return f"{part}, {rate:,.0f}/min, {_minutes((of - settled) / rate)} {of_what}"
-
-
-def _minutes(minutes: float) -> str:
-    if minutes < 1:
-        return "less than a minute"
-    return f"about {minutes:,.0f} min" if minutes < MANY_MINUTES else f"about {minutes / 60:,.0f} h"
+    def _rate(self, settled: int) -> float:
+        """Requests a minute, since the newest of the counts that are old enough, else since the first."""
+        now, before = self.clock.seconds(), self._before
+        while len(before) > 1 and now - before[1][0] >= max(LATELY, self.interval):
+            before.popleft()
+        before.append((now, settled))
+        then, first = before[0]
+        return max(0.0, 60 * (settled - first) / (now - then)) if now > then else 0.0

@@ -28,6 +28,13 @@ def check_times(*values: Any) -> None:
             raise ValueError(f"found {value!r:.60}, expected a time, in seconds since 1970")
 
 
+def check_amounts(*values: Any) -> None:
+    """Raise ``ValueError`` for what is no amount."""
+    for value in values:
+        if type(value) not in (int, float) or not 0 <= value < MAX_COUNT:
+            raise ValueError(f"found {value!r:.60}, expected a number of at least 0")
+
+
 def check_texts(*values: Any) -> None:
     """Raise ``ValueError`` for what is no text."""
     for value in values:

@@ -8,7 +8,7 @@ import pytest
 from scrapy import Spider
 from twisted.internet.task import Clock
 
-from scrapy_distributed.coordinator.progress import SELDOM, Progress
+from scrapy_distributed.coordinator.progress import LATELY, OFTEN, SELDOM, Progress
 from scrapy_distributed.dispatch.members import Slots
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.balance import Balance
@@ -22,6 +22,8 @@ class Told:
         self.seconds = seconds
         self.fails = False
         self.over = True
+        self.paused = False
+        self.reported = 0  # requests, by a job at work
         self.crawled = 28
 
     def balance(self) -> Balance:
@@ -41,7 +43,7 @@ class Told:
 
     def flights(self) -> list[object]:
         flights = [
-            SimpleNamespace(counts=counts, started=started, settled=7, items=9)
+            SimpleNamespace(counts=counts, started=started, settled=self.reported, items=9)
             for counts, started in ((True, True), (True, False), (False, True))
         ]
         return [(None, flight) for flight in flights]
@@ -49,10 +51,15 @@ class Told:
 
 def progress(clock: Clock, told: Told, interval: float = 60.0) -> Progress:
     made = Progress(
-        account=told, fleet=told, walk=told, spider=Spider("s"), interval=interval, clock=clock  # type: ignore[arg-type]
+        account=told, fleet=told, walk=told, paused=lambda: told.paused, spider=Spider("s"),  # type: ignore[arg-type]
+        interval=interval, clock=clock,
     )  # fmt: skip
     made.start()
     return made
+
+
+def passes(clock: Clock, seconds: float) -> None:
+    clock.pump([1.0] * int(seconds))
 
 
 @pytest.fixture(autouse=True)
@@ -62,16 +69,21 @@ def level(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_what_is_settled_and_what_running_jobs_have_done(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    made = progress(clock, Told(clock))
-    clock.advance(59)
+    told = Told(clock)
+    made = progress(clock, told)
+    told.reported = 7
+    passes(clock, 59)
     assert not caplog.messages
-    clock.advance(1)
+    passes(clock, 1)
     # Thirty were settled when the crawl began; seven more are by what a job at work has told.
     assert caplog.messages == [
         "Fleet: 37 of 120 requests settled (30 %), 7/min, about 12 min left, 37 items, 1 of 4 slots at work"
     ]
-    clock.advance(60)
+    passes(clock, 60)
     assert caplog.messages[1] == "Fleet: 37 of 120 requests settled (30 %), 37 items, 1 of 4 slots at work"
+    told.paused = True
+    passes(clock, 60)
+    assert caplog.messages[2] == "Fleet: paused, 37 of 120 requests settled (30 %), 37 items, 1 of 4 slots at work"
     made.stop()
     assert not clock.getDelayedCalls()
 
@@ -79,9 +91,9 @@ def test_what_is_settled_and_what_running_jobs_have_done(caplog: pytest.LogCaptu
 @pytest.mark.parametrize(
     ("crawled", "over", "interval", "words"),
     [
-        (76, False, 60.0, "(70 %), 55/min, less than a minute for the rest of what was found so far, "),
-        (78, True, 3600.0, "(72 %), 1/min, about 35 min left, "),
-        (29, True, 7200.0, "(31 %), 0/min, about 20 h left, "),
+        (76, False, 60.0, "(65 %), 48/min, less than a minute for the rest of what was found so far, "),
+        (78, True, 3600.0, "(66 %), 50.0/h, about 48 min left, "),
+        (29, True, 7200.0, "(25 %), 0.5/h, about 178 h left, "),
     ],
 )
 def test_how_fast_since_the_line_before_and_what_that_means(
@@ -91,18 +103,37 @@ def test_how_fast_since_the_line_before_and_what_that_means(
     told = Told(clock)
     progress(clock, told, interval)
     told.crawled, told.over = crawled, over
-    clock.advance(interval)
+    passes(clock, interval)
     assert words in caplog.messages[0]
+
+
+def test_it_is_counted_more_often_than_it_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    told = Told(clock)
+    made = progress(clock, told, interval=0)  # never
+    assert made.last is not None
+    assert made.last.rate == 0
+    told.crawled = 48
+    passes(clock, OFTEN)
+    assert (made.last.settled, made.last.rate, made.last.seconds_left) == (50, 240.0, 17.5)
+    passes(clock, LATELY - OFTEN)
+    assert made.last.rate == 20.0
+    passes(clock, LATELY)  # nothing more: that was longer ago
+    assert (made.last.rate, made.last.seconds_left) == (0.0, None)
+    assert not caplog.messages
+    made.stop()
 
 
 def test_a_ledger_that_takes_long_is_asked_seldom(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    progress(clock, Told(clock, seconds=1.0))
-    clock.advance(60)
+    told = Told(clock, seconds=1.0)
+    made = progress(clock, told)
+    first = made.last
     clock.advance(SELDOM - 1)
-    assert len(caplog.messages) == 1
+    assert made.last is first
     clock.advance(1)
-    assert len(caplog.messages) == 2
+    assert made.last is not first
+    assert len(caplog.messages) == 1
 
 
 def test_a_ledger_that_can_not_be_read_now_is_asked_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -110,13 +141,24 @@ def test_a_ledger_that_can_not_be_read_now_is_asked_again(caplog: pytest.LogCapt
     told = Told(clock)
     progress(clock, told)
     told.fails = True
-    clock.advance(60)
+    passes(clock, 60)
+    assert not caplog.messages
     told.fails = False
-    clock.advance(60)
+    passes(clock, OFTEN)
     assert len(caplog.messages) == 1
 
 
-def test_it_can_be_turned_off() -> None:
+def test_jobs_of_a_node_that_gets_no_more_are_in_slots_all_the_same() -> None:
     clock = Clock()
-    progress(clock, Told(clock), interval=0).stop()
-    assert not clock.getDelayedCalls()
+    told = Told(clock)
+    told.slots = lambda: Slots(0, 0)  # type: ignore[method-assign]
+    made = progress(clock, told)
+    assert made.last is not None
+    assert (made.last.at_work, made.last.slots) == (1, 1)
+
+
+def test_two_lines_are_an_interval_apart(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    progress(clock, Told(clock), interval=2)
+    passes(clock, 10)
+    assert len(caplog.messages) == 5
