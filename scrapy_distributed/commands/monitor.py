@@ -40,7 +40,6 @@ class Command(ScrapyCommand):
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
-        from scrapy_distributed.monitor.local import local_state
         from scrapy_distributed.monitor.watch import Watch
 
         settings = self.settings
@@ -52,7 +51,12 @@ class Command(ScrapyCommand):
         except ConfigError as error:
             raise UsageError(str(error), print_help=False) from None
         project = opts.project or (project_of(targets, settings) if inside_project() else None)
-        here = (lambda: local_state(ledger_paths(settings), project)) if chosen.slots else None
-        watch = Watch(chosen.scrapyds, here=here, project=project, interval=None if opts.once else opts.interval)
+        watch = Watch(
+            chosen.scrapyds,
+            local=chosen.slots > 0,
+            ledgers=lambda: ledger_paths(settings),
+            project=project,
+            interval=None if opts.once else opts.interval,
+        )
         healthy = run_in_reactor(watch.in_json if opts.json else watch.in_lines)
         self.exitcode = 1 if opts.once and not healthy else 0

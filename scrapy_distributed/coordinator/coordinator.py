@@ -35,6 +35,7 @@ from scrapy_distributed.coordinator.own_feed import OwnFeed
 from scrapy_distributed.coordinator.progress import Progress
 from scrapy_distributed.coordinator.refused import check_config, check_settings
 from scrapy_distributed.coordinator.sessions import Sessions
+from scrapy_distributed.coordinator.showing import Showing
 from scrapy_distributed.coordinator.steering import Steering
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.coordinator.warm_start import WarmStart
@@ -101,6 +102,9 @@ class Coordinator:
             discoveries=self.discoveries, dispatcher=self.dispatcher, keeper=self.keeper, clock=clock,
         )  # fmt: skip
         self.progress = self._telling_side()
+        self.showing = Showing(
+            self.ledger.path, fleet=self.fleet, progress=self.progress, spider=self.spider, clock=clock
+        )
         self.steering = Steering(crawler, wishes=Wishes(self.ledger.path), dispatcher=self.dispatcher)
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
@@ -259,6 +263,7 @@ class Coordinator:
         self.steering.begin()
         self._ticker.start(1.0, now=False)
         self.progress.start()
+        self.showing.begin(self.ledger.run)
         return to_walk
 
     def _begin_run(self, version: str) -> bool:
@@ -360,6 +365,7 @@ class Coordinator:
             self.diversion.divert_and_crawl()
             self.cutter.tick()
             self.steering.look()
+            self.showing.look()
         except LedgerUnavailableError as error:
             self.ending.ledger_failed(error)
         except Exception:  # the next tick is due all the same
@@ -380,6 +386,7 @@ class Coordinator:
         if self._ticker.running:
             self._ticker.stop()
         self.progress.stop()
+        self.showing.show()
         await self.ending.shut_down(reason)
 
     @property

@@ -48,10 +48,12 @@ class Flight:
     sequence: int = 0  # of its newest receipt
     settled: int = 0  # requests, by that
     items: int = 0  # likewise
+    pages: int = 0  # likewise
     activity: int = -1  # what it had done by then
     active_at: float = 0.0  # when that grew last
     first_news: tuple[float, int] | None = None  # when it was heard of first, and how many requests it had settled then
-    ends_at: float = float("inf")  # by its own pace; nothing is known of it yet
+    rate: float = 0.0  # requests settled a second, since then; 0 where nothing is known yet
+    ends_at: float = float("inf")  # by that
     stalled: bool = False  # it writes receipts and does nothing
     lost: bool = False  # its requests have gone to another attempt; a final receipt still counts if it comes first
     dismissed: bool = False  # its run is to end: it is to report what it has done
@@ -72,6 +74,17 @@ class Flight:
     def counts(self) -> bool:
         """Its requests wait for it, and for no other attempt."""
         return not (self.lost or self.fenced)
+
+    @property
+    def state(self) -> str:
+        """In a word, for who looks on."""
+        if self.lost or self.fenced:
+            return "lost" if self.lost else "superseded"
+        if self.dismissed or self.stalled:
+            return "ending"
+        if self.started:
+            return "at work" if self.at_work else "starting"
+        return "waiting" if self.confirmed else "sending"
 
     @property
     def starting(self) -> bool:
@@ -124,7 +137,7 @@ class Flight:
         news = receipt.sequence > self.sequence
         if news:
             self.sequence, self.at_work = receipt.sequence, receipt.activity > 0
-            self.settled, self.items = receipt.settled.bit_count(), receipt.items
+            self.settled, self.items, self.pages = receipt.settled.bit_count(), receipt.items, receipt.pages
         return news
 
     def acts(self, receipt: Receipt, now: float, *, stall: float) -> bool:
@@ -141,8 +154,9 @@ class Flight:
 
     def _foresee(self, settled: int, size: int, now: float) -> None:
         since, before = self.first_news = self.first_news or (now, settled)
-        if settled > before:
-            self.ends_at = now + (size - settled) * (now - since) / (settled - before)
+        if settled > before and now > since:
+            self.rate = (settled - before) / (now - since)
+            self.ends_at = now + (size - settled) / self.rate
 
     def due_in(self, now: float) -> float:
         """Seconds until it should be over by its own pace. Where it is late, it is given as long again as it is: so it

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.balance import NOT_CRAWLED, Balance, Losses
+from scrapy_distributed.ledger.board import Event
 from scrapy_distributed.ledger.records import (
     AcceptedAttempt,
     AttemptRecord,
@@ -30,8 +31,15 @@ from scrapy_distributed.ledger.records import (
     check_texts,
 )
 from scrapy_distributed.ledger.spooled import own_from_json, spool_name, spooled
-from scrapy_distributed.ledger.sqlite_schema import check_beside, check_format, check_tables, read_balance, read_losses
-from scrapy_distributed.ledger.states import Attempt, AttemptState, job_id
+from scrapy_distributed.ledger.sqlite_schema import (
+    check_beside,
+    check_format,
+    check_tables,
+    read_balance,
+    read_losses,
+    read_states,
+)
+from scrapy_distributed.ledger.states import Attempt, AttemptState, job_id, label
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes, has_bit
 from scrapy_distributed.wire.payload import decode_payload, loads, url_of
 from scrapy_distributed.wire.receipt import FeedFile, ItemsFile
@@ -63,6 +71,13 @@ JOBS_UNDER_WAY = """
 SELECT batch, number, token FROM attempt WHERE run = ? AND state IN ('bound', 'sent') AND url = ?
 """
 JOBS_ENDED = "SELECT count(*) FROM attempt WHERE run = ? AND state IN ('accepted', 'rejected') AND url = ?"
+REASONS = """
+SELECT state, reason, count(*) FROM outcome WHERE run = ? GROUP BY state, reason ORDER BY count(*) DESC, reason LIMIT ?
+"""
+FAILED_ATTEMPTS = """
+SELECT ended, batch, number, node, reason FROM attempt
+WHERE run = ? AND state = 'rejected' ORDER BY ended DESC LIMIT ?
+"""
 OUTCOMES = """
 SELECT batch, position, state, reason, again FROM outcome
 WHERE run = :run AND (batch, position) > (:batch, :position) AND batch <= :last ORDER BY batch, position LIMIT :page
@@ -112,6 +127,34 @@ class LedgerReader:
             balance = read_balance(self._db, run)
             check_counts(*vars(balance).values())
             return balance
+
+    def states(self, run: int) -> Balance:
+        """The balance as batches tell it: in a moment, however many keys there are."""
+        with self._reading():
+            states = read_states(self._db, run)
+            check_counts(*vars(states).values())
+            return states
+
+    def reasons(self, run: int, most: int) -> list[tuple[str, str, int]]:
+        """Why requests failed, were filtered or are dead: state, reason and how many, the *most* frequent ones."""
+        with self._reading():
+            reasons = self._db.execute(REASONS, (run, most)).fetchall()
+            for state, reason, number in reasons:
+                check_texts(state, reason)
+                check_counts(number)
+            return reasons
+
+    def failed_attempts(self, run: int, most: int) -> list[Event]:
+        """Those that came to nothing last, the newest first."""
+        with self._reading():
+            rows = self._db.execute(FAILED_ATTEMPTS, (run, most)).fetchall()
+            events = []
+            for ended, batch, number, node, reason in rows:
+                check_counts(batch, number)
+                check_texts(node, reason)
+                events.append(Event(ended, f"batch {label(batch, number)}", f"does not count, on {node}: {reason}"))
+                events[-1].check()
+            return events
 
     def losses(self, run: int) -> Losses:
         with self._reading():

@@ -38,6 +38,7 @@ import os
 import sqlite3
 import stat
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -113,9 +114,11 @@ PRAGMA user_version = {FORMAT};
 """
 
 TABLES = "SELECT type, name, sql FROM sqlite_master WHERE name NOT GLOB 'sqlite_*' ORDER BY name"
-BALANCE = """
-SELECT (SELECT count(*) FROM request WHERE run = :run)
-        + (SELECT coalesce(sum(size), 0) FROM found WHERE run = :run), (SELECT duplicates FROM run WHERE id = :run),
+DIVERTED = """
+SELECT (SELECT count(*) FROM request WHERE run = :run) + (SELECT coalesce(sum(size), 0) FROM found WHERE run = :run)
+"""
+STATES = """
+SELECT (SELECT duplicates FROM run WHERE id = :run),
     (SELECT coalesce(sum(size), 0) FROM queued WHERE run = :run)
         + (SELECT coalesce(sum(size), 0) FROM found WHERE run = :run)
         + coalesce(sum(iif(state = 'ready', size - crawled - failed - filtered - dead - moved, 0)), 0),
@@ -261,14 +264,20 @@ def _damaged(path: Path, complaint: str) -> LedgerError:
 
 
 def read_balance(db: sqlite3.Connection, run: int) -> Balance:
-    diverted, duplicates, queued, in_flight, *ended, stopped = db.execute(BALANCE, {"run": run}).fetchone()
+    (diverted,) = db.execute(DIVERTED, {"run": run}).fetchone()
+    return replace(read_states(db, run), diverted=diverted)
+
+
+def read_states(db: sqlite3.Connection, run: int) -> Balance:
+    """The same without looking at the keys, of which there may be millions: it holds by itself."""
+    duplicates, queued, in_flight, *ended, stopped = db.execute(STATES, {"run": run}).fetchone()
     crawled, failed, filtered, dead = ended
     not_crawled = 0
     if stopped is not None:
         queued, in_flight, not_crawled = 0, 0, queued + in_flight
     return Balance(
-        diverted=diverted, duplicates=duplicates, queued=queued, in_flight=in_flight,
-        crawled=crawled, failed=failed, filtered=filtered, dead=dead, not_crawled=not_crawled,
+        diverted=queued + in_flight + not_crawled + sum(ended), duplicates=duplicates, queued=queued,
+        in_flight=in_flight, crawled=crawled, failed=failed, filtered=filtered, dead=dead, not_crawled=not_crawled,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.ledger.records import check_texts, check_times
 from scrapy_distributed.ledger.sqlite_schema import check_owner, make_private
 
 SCHEMA = """
@@ -26,6 +27,7 @@ ASK = "INSERT INTO wish (asked, what, about) VALUES (?, ?, ?)"
 OPEN = "SELECT id, what, about FROM wish WHERE answer IS NULL ORDER BY id"
 ANSWER = "UPDATE wish SET answer = ? WHERE id = ?"
 ANSWER_OF = "SELECT answer FROM wish WHERE id = ?"
+LAST = "SELECT asked, what, about, answer FROM wish ORDER BY id DESC LIMIT ?"
 ANSWER_ALL = "UPDATE wish SET answer = ? WHERE answer IS NULL"
 FORGET = "DELETE FROM wish WHERE id <= (SELECT max(id) FROM wish) - ?"
 KEPT = 1000  # wishes
@@ -62,6 +64,22 @@ class Wishes:
         with self._opened() as db:
             found = db.execute(ANSWER_OF, (number,)).fetchone()
         return found[0] if found else None
+
+    # Whoever looks on
+
+    def last(self, most: int) -> list[tuple[float, str, str, str | None]]:
+        """The newest first: when each was asked, what, about what, and the answer, if it has one."""
+        if not self.path.exists():
+            return []
+        with self._opened() as db:
+            rows = db.execute(LAST, (most,)).fetchall()
+        try:
+            for asked, what, about, answer in rows:
+                check_times(asked)
+                check_texts(what, about, answer or "")
+        except ValueError as error:
+            raise LedgerError(f"{self.path}: can't be used: {error}; delete it if no crawl runs") from None
+        return rows
 
     # The coordinator
 

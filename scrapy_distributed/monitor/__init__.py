@@ -1,5 +1,5 @@
-"""What the nodes are doing.
+"""What the nodes and the runs are doing.
 
-node_state: one of them, and in words; snapshot: all of them at one moment; watch: again and again; local: workers on
-this machine.
+node_state: one of the nodes, and in words (local: of the workers on this machine); run_state: a run, by its ledger and
+what lies beside it; snapshot: all of them at one moment; watch: again and again.
 """

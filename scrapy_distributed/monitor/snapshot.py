@@ -1,4 +1,4 @@
-"""What the nodes are doing: all of them, at one moment."""
+"""What the nodes and the runs of a project are doing: all of them, at one moment."""
 
 from __future__ import annotations
 
@@ -6,30 +6,36 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 
 from scrapy_distributed.fleet.node import Node
 from scrapy_distributed.monitor.node_state import NodeState, state_of
+from scrapy_distributed.monitor.run_state import RunState, run_states
 from scrapy_distributed.together import together
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """The fleet at one moment. *project* ``None`` means all projects."""
+    """The fleet and the *runs* of crawls here at one moment. *project* ``None`` means all projects."""
 
     time: datetime
     project: str | None
     nodes: tuple[NodeState, ...]
+    runs: tuple[RunState, ...] = ()
 
     @property
     def healthy(self) -> bool:
-        return all(node.problem is None for node in self.nodes)
+        return not any([one.problem for one in self.nodes] + [one.problem for one in self.runs])
 
 
-async def poll(nodes: Sequence[Node], project: str | None, *, here: Sequence[NodeState] = ()) -> Snapshot:
+async def poll(
+    nodes: Sequence[Node], project: str | None, *, here: Sequence[NodeState] = (), ledgers: Sequence[Path] = ()
+) -> Snapshot:
     """Ask all *nodes* at once. A node that fails is in the snapshot with its problem; nothing is raised for it. *here*:
-    what is known of those that are not asked."""
+    what is known of those that are not asked; *ledgers*: of which the last runs are shown."""
     states = await together(state_of(node, project) for node in nodes)
-    return Snapshot(time=datetime.now(timezone.utc), project=project, nodes=(*here, *states))
+    runs = run_states(ledgers, project)
+    return Snapshot(time=datetime.now(timezone.utc), project=project, nodes=(*here, *states), runs=tuple(runs))
 
 
 def as_json(snapshot: Snapshot) -> str:
@@ -46,4 +52,5 @@ def as_json(snapshot: Snapshot) -> str:
         }
         for node in snapshot.nodes
     ]
-    return json.dumps({"time": snapshot.time.isoformat(), "project": snapshot.project, "nodes": nodes})
+    runs = [run.as_dict() for run in snapshot.runs]
+    return json.dumps({"time": snapshot.time.isoformat(), "project": snapshot.project, "nodes": nodes, "runs": runs})

@@ -1,29 +1,34 @@
-"""What nodes are doing, shown again and again."""
+"""What nodes and runs are doing, shown again and again."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.fleet.node import Node, NodeAddress, open_nodes
+from scrapy_distributed.monitor.local import local_state
 from scrapy_distributed.monitor.node_state import NodeState, line, state_of
+from scrapy_distributed.monitor.run_state import RUNNING, run_states
 from scrapy_distributed.monitor.snapshot import as_json, poll
 from scrapy_distributed.together import together
 
 
 class Watch:
-    """Of the Scrapyds at *addresses*, and of what is *here* if anything is, for the jobs of *project* (``None``: of
-    all); a look each *interval* seconds, ``None``: one alone, and whether all nodes were well then."""
+    """Of the Scrapyds at *addresses*, of workers on this machine where these are watched (*local*), and of the runs of
+    *ledgers*; for the jobs and the runs of *project* (``None``: of all). A look each *interval* seconds, ``None``: one
+    alone, and whether all was well then."""
 
     def __init__(
-        self, addresses: Sequence[NodeAddress], *, here: Callable[[], NodeState] | None, project: str | None,
-        interval: float | None,
+        self, addresses: Sequence[NodeAddress], *, local: bool, ledgers: Callable[[], Sequence[Path]],
+        project: str | None, interval: float | None,
     ) -> None:  # fmt: skip
         self.addresses = addresses
-        self.here = here
+        self.local = local
+        self.ledgers = ledgers
         self.project = project
         self.interval = interval
 
@@ -33,12 +38,12 @@ class Watch:
             return await self._repeat(partial(self._all, nodes))
 
     async def in_lines(self) -> bool:
-        """A line of each when it answers: one that hangs holds up no other."""
+        """A line of each node when it answers, and of each crawl that runs: one that hangs holds up no other."""
         async with open_nodes(self.addresses) as nodes:
-            looks: list[Callable[[], Awaitable[NodeState]]] = [partial(state_of, node, self.project) for node in nodes]
-            if self.here is not None:
-                looks.insert(0, self._look_here)
-            return all(await together(self._repeat(partial(self._one, look)) for look in looks))
+            asked: list[Callable[[], Awaitable[NodeState]]] = [self._here] if self.local else []
+            asked += [partial(state_of, node, self.project) for node in nodes]
+            looks: list[Callable[[], Awaitable[bool]]] = [partial(self._node, ask) for ask in asked]
+            return all(await together(self._repeat(look) for look in [*looks, self._runs]))
 
     async def _repeat(self, show: Callable[[], Awaitable[bool]]) -> bool:
         from twisted.internet import reactor
@@ -50,15 +55,26 @@ class Watch:
             await deferLater(reactor, self.interval)
 
     async def _all(self, nodes: Sequence[Node]) -> bool:
-        snapshot = await poll(nodes, self.project, here=[] if self.here is None else [self.here()])
+        here = [await self._here()] if self.local else []
+        snapshot = await poll(nodes, self.project, here=here, ledgers=self.ledgers())
         print(as_json(snapshot), flush=True)
         return snapshot.healthy
 
-    async def _one(self, look: Callable[[], Awaitable[NodeState]]) -> bool:
-        state = await look()
-        print(f"{line(state, self.project)} ({datetime.now():%H:%M:%S})", flush=True)
+    async def _node(self, ask: Callable[[], Awaitable[NodeState]]) -> bool:
+        state = await ask()
+        _say(line(state, self.project))
         return state.problem is None
 
-    async def _look_here(self) -> NodeState:
-        assert self.here is not None
-        return self.here()
+    async def _here(self) -> NodeState:
+        return local_state(self.ledgers(), self.project)
+
+    async def _runs(self) -> bool:
+        runs = run_states(self.ledgers(), self.project)
+        for run in runs:
+            if run.problem is not None or run.state == RUNNING:
+                _say(run.line)
+        return all(run.problem is None for run in runs)
+
+
+def _say(words: str) -> None:
+    print(f"{words} ({datetime.now():%H:%M:%S})", flush=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import sqlite3
 import time
@@ -15,6 +17,8 @@ from typing import Any
 import pytest
 from crawling import Crawl, Project, SiteChild, call, site, wait_for
 from scrapyd_child import ScrapydChild, start
+
+from scrapy_distributed.ledger.board import read_board
 
 PAGES = 480
 NODES, SLOTS = 3, 4
@@ -146,6 +150,47 @@ def test_jobs_of_others_are_left_alone(project: Project, own_nodes: list[Scrapyd
         for _ in range(2):
             call(f"{node.url}/cancel.json", project="trial", job=job, signal="KILL")
         wait_for(lambda: not jobs(node, "running"))
+
+
+def _shows(ledger: Path) -> bool:
+    """A drained node, jobs that have done something, and a rate."""
+    board = read_board(ledger)
+    return (
+        board is not None
+        and board.nodes[2].state == "drained"
+        and any(job.settled and job.rate for job in board.jobs)
+        and board.count.rate > 0
+    )
+
+
+def test_what_the_monitor_tells_of_a_crawl(project: Project, own_nodes: list[ScrapydChild], tmp_path: Path) -> None:
+    with site(PAGES, latency=0.5) as child:
+        crawl = begin(project, tmp_path, child)
+        ledger = ("-s", f"DISTRIBUTED_LEDGER={crawl.ledger}")
+        wait_for(lambda: at_work(own_nodes) == NODES * SLOTS)
+        fleet(project, tmp_path, "drain", "node3")
+        wait_for(lambda: _shows(crawl.ledger))
+        told = project.scrapy("monitor", "node*", "--once", "--json", *ledger, folder=tmp_path).wait()
+        (run,) = json.loads(told.log.splitlines()[-1])["runs"]
+        line = project.scrapy("monitor", "node*", "--once", *ledger, folder=tmp_path).wait()
+        prove(crawl.wait(), child)
+    assert (run["state"], run["spider"], run["requests"]["diverted"]) == ("running", "distr", PAGES)
+    assert [(node["name"], node["state"]) for node in run["nodes"]] == [
+        ("node1", "well"), ("node2", "well"), ("node3", "drained"),
+    ]  # fmt: skip
+    at_work_there = [job for job in run["jobs"] if job["state"] == "at work"]
+    assert any(job["settled"] and job["rate"] for job in at_work_there)
+    assert all(job["settled"] <= min(job["size"], job["pages"]) for job in at_work_there)
+    assert run["progress"]["settled"] >= run["requests"]["crawled"]
+    assert run["progress"]["rate"] > 0
+    assert run["progress"]["seconds_left"] > 0
+    words = {event["what"]: event["words"] for event in run["events"]}
+    assert words["node3"] == "drained: by an operator's wish"
+    assert words["wish drain node3"].startswith("node3 gets no more batches")
+    assert re.search(rf"^crawl distr: \d+ of {PAGES} requests settled \(\d+ %\), [\d,]+/min, ", line.log, re.MULTILINE)
+    after = project.scrapy("monitor", "node*", "--once", "--json", *ledger, folder=tmp_path).wait()
+    (run,) = json.loads(after.log.splitlines()[-1])["runs"]
+    assert (run["state"], run["requests"]["crawled"]) == ("over", PAGES)
 
 
 def test_a_node_is_drained_and_used_again(project: Project, own_nodes: list[ScrapydChild], tmp_path: Path) -> None:

@@ -12,16 +12,14 @@ import pytest
 import pytest_twisted
 from fake_scrapyd import FakeScrapyd, Fault
 from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, FirstError
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.monitor import watch
-from scrapy_distributed.monitor.node_state import NodeState
 from scrapy_distributed.monitor.watch import Watch
 
 LINE = re.compile(r"(.*) \(\d\d:\d\d:\d\d\)")
 IDLE = "running: 0, finished: 0, pending: 0"
-HERE = NodeState(name="local", url="local", running=0, finished=0, pending=0)
 
 
 @pytest.fixture
@@ -38,7 +36,7 @@ def fakes() -> Iterator[list[FakeScrapyd]]:
 
 def watching(fakes: list[FakeScrapyd], interval: float | None) -> Watch:
     addresses = [replace(fake.address, name=f"n{number}") for number, fake in enumerate(fakes)]
-    return Watch(addresses, here=lambda: HERE, project="p", interval=interval)
+    return Watch(addresses, local=True, ledgers=list, project="p", interval=interval)
 
 
 def words(printed: str) -> list[str]:
@@ -53,7 +51,7 @@ async def test_a_node_that_hangs_holds_up_no_line_of_another(
 ) -> None:
     watched = watching(fakes, 0.1)
     whole = Deferred.fromCoroutine(watched.in_lines())
-    whole.addErrback(lambda failure: failure.trap(CancelledError))
+    whole.addErrback(lambda failure: failure.trap(CancelledError, FirstError))
     printed = ""
     began = time.monotonic()
     while time.monotonic() - began < 10 and printed.count("n2 ") < 3:
