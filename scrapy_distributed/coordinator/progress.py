@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 OFTEN = 5.0  # seconds from one count to the next
 SELDOM = 500  # times as long as it takes to count: a large ledger is asked less often
 LATELY = 60.0  # seconds: so long ago was the count that the rate is taken from, or the time between two lines
+BESIDE = " (Scrapy's own line, of crawled pages, counts those of this process alone)"  # once
 
 
 class Progress:
@@ -43,6 +44,7 @@ class Progress:
         self._extra = {"spider": spider}
         self._timer: Any = None
         self._before: deque[tuple[float, int]] = deque()  # when it was counted, and how many requests were settled then
+        self._told = False
         self._told_at = 0.0
 
     def start(self) -> None:
@@ -59,7 +61,8 @@ class Progress:
             self.last = self._count()
             if 0 < self.interval <= began - self._told_at:
                 self._told_at = began
-                logger.info("Fleet: %s", self.last, extra=self._extra)
+                logger.info("Fleet: %s%s", self.last, BESIDE if not self._told else "", extra=self._extra)
+                self._told = True
         took = self.clock.seconds() - began
         self._timer = self.clock.callLater(max(min(OFTEN, self.interval or OFTEN), SELDOM * took), self._go_on)
 

@@ -78,6 +78,7 @@ def test_what_is_settled_and_what_running_jobs_have_done(caplog: pytest.LogCaptu
     # Thirty were settled when the crawl began; seven more are by what a job at work has told.
     assert caplog.messages == [
         "Fleet: 37 of 120 requests settled (30 %), 7/min, about 12 min left, 37 items, 1 of 4 slots at work"
+        " (Scrapy's own line, of crawled pages, counts those of this process alone)"
     ]
     passes(clock, 60)
     assert caplog.messages[1] == "Fleet: 37 of 120 requests settled (30 %), 37 items, 1 of 4 slots at work"
