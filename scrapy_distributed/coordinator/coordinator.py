@@ -101,10 +101,7 @@ class Coordinator:
             crawler, config=config, ledger=self.ledger, walk=self.walk, diversion=self.diversion, cutter=self.cutter,
             discoveries=self.discoveries, dispatcher=self.dispatcher, keeper=self.keeper, clock=clock,
         )  # fmt: skip
-        self.progress = self._telling_side()
-        self.showing = Showing(
-            self.ledger.path, fleet=self.fleet, progress=self.progress, spider=self.spider, clock=clock
-        )
+        self.showing = self._telling_side()
         self.steering = Steering(crawler, wishes=Wishes(self.ledger.path), dispatcher=self.dispatcher)
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
@@ -117,12 +114,13 @@ class Coordinator:
             filters=are_filtered(crawler.settings), session_of=self.sessions.of,
         )  # fmt: skip
 
-    def _telling_side(self) -> Progress:
+    def _telling_side(self) -> Showing:
         interval = self.crawler.settings.getfloat("LOGSTATS_INTERVAL")
-        return Progress(
+        progress = Progress(
             account=self.ledger.account, fleet=self.fleet, walk=self.walk, spider=self.spider, interval=interval,
             paused=lambda: self.dispatcher.handover.paused, clock=self.clock,
         )  # fmt: skip
+        return Showing(self.ledger.path, fleet=self.fleet, progress=progress, spider=self.spider, clock=self.clock)
 
     def _finding_side(self) -> Discoveries:
         return Discoveries(
@@ -262,7 +260,6 @@ class Coordinator:
         self.cutter.cut()
         self.steering.begin()
         self._ticker.start(1.0, now=False)
-        self.progress.start()
         self.showing.begin(self.ledger.run)
         return to_walk
 
@@ -385,8 +382,7 @@ class Coordinator:
     async def _spider_closed(self, reason: str) -> None:
         if self._ticker.running:
             self._ticker.stop()
-        self.progress.stop()
-        self.showing.show()
+        self.showing.end()
         await self.ending.shut_down(reason)
 
     @property

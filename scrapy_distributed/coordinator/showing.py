@@ -47,6 +47,11 @@ class Showing:
 
     def begin(self, run: str) -> None:
         self._run = run
+        self.progress.start()
+
+    def end(self) -> None:
+        self.progress.stop()
+        self.show()
 
     def look(self) -> None:
         """Show what has changed, if it is time to."""
@@ -101,10 +106,21 @@ class Showing:
             words = f"no sign of life on {member.name}: its requests go to another attempt"
             self._events.append(Event(time.time(), f"batch {attempt.label}", words))
         return JobRow(
-            job=flight.job, batch=attempt.batch, attempt=attempt.number, node=member.name, state=flight.state,
+            job=flight.job, batch=attempt.batch, attempt=attempt.number, node=member.name, state=_state(flight),
             size=attempt.size, settled=flight.settled, items=flight.items, pages=flight.pages,
             rate=round(60 * flight.rate, 3), sent=flight.sent_at + ahead, heard=flight.evidence + ahead,
         )  # fmt: skip
+
+
+def _state(flight: Flight) -> str:
+    """In a word."""
+    if flight.lost or flight.fenced:
+        return "lost" if flight.lost else "superseded"
+    if flight.dismissed or flight.stalled:
+        return "ending"
+    if flight.started:
+        return "at work" if flight.at_work else "starting"
+    return "waiting" if flight.confirmed else "sending"
 
 
 def _standing(member: Member) -> tuple[str, str]:

@@ -76,17 +76,6 @@ class Flight:
         return not (self.lost or self.fenced)
 
     @property
-    def state(self) -> str:
-        """In a word, for who looks on."""
-        if self.lost or self.fenced:
-            return "lost" if self.lost else "superseded"
-        if self.dismissed or self.stalled:
-            return "ending"
-        if self.started:
-            return "at work" if self.at_work else "starting"
-        return "waiting" if self.confirmed else "sending"
-
-    @property
     def starting(self) -> bool:
         """Its process runs, and has not written a receipt yet."""
         return self.started and not self.sequence

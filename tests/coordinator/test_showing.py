@@ -34,7 +34,10 @@ class Shown:
     def __init__(self, folder: Path) -> None:
         self.clock = Clock()
         self.fleet = Fleet([idle_member(number) for number in range(2)])
-        self.progress = SimpleNamespace(last=COUNT)
+        self.counting: list[bool] = []
+        self.progress = SimpleNamespace(
+            last=COUNT, start=lambda: self.counting.append(True), stop=lambda: self.counting.append(False)
+        )
         self.ledger = folder / "s.sqlite"
         progress: Any = self.progress
         self.showing = Showing(self.ledger, fleet=self.fleet, progress=progress, spider=Spider("s"), clock=self.clock)
@@ -69,6 +72,14 @@ def test_before_the_run_there_is_nothing_to_show(tmp_path: Path) -> None:
     shown.progress.last = None
     shown.showing.show()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_of_a_crawl_stays(shown: Shown) -> None:
+    shown.fleet.members[0].closing = True
+    shown.showing.end()
+    board = read_board(shown.ledger)
+    assert board is not None
+    assert (board.run, board.nodes[0].state, shown.counting) == ("r", "closing", [True, False])
 
 
 def test_a_node_that_fails_and_what_comes_then(shown: Shown) -> None:
