@@ -166,7 +166,7 @@ def _is_right(item: dict[str, Any], expected: Any) -> bool:
 def _leftovers(run: Run) -> None:
     # SQLite leaves the last two where the last who looked was a reader, as the commands are.
     places = (".local", ".local.folder", ".local.wall")
-    usual = {f"ledger.sqlite{end}" for end in ("", ".lock", "-shm", "-wal", ".items", *places)}
+    usual = {f"ledger.sqlite{end}" for end in ("", ".lock", ".board", "-shm", "-wal", ".items", *places)}
     beside = [path for path in run.folder.glob("ledger.sqlite*") if path.name not in usual]
     unclosed = [path for path in run.folder.glob("*-wal") if path.stat().st_size]
     of_jobs = list(run.folder.glob("ledger.sqlite.local/*.receipts/*"))
