@@ -243,20 +243,23 @@ class Ending:
                 self._wound_up = True
 
     async def _land(self) -> None:
-        if self.diversion.divert() and self.why.reason != END_OF_WALK:  # what can't travel, and nobody crawls any more
-            self.walk.failed = True
-        if self.why.settles:
-            await self._settle()
-        self.discoveries.stop()
-        self.cutter.cut_all()
-        self.cutter.note_slots()
-        if self.why.stops:
-            logger.info("The crawl ends (%s): its jobs are told to, and what they have done is waited for",
-                        self.why.reason, extra=self._extra)  # fmt: skip
-            await self.dispatcher.dismiss(hurried=lambda: self._hurried)
-        elif not self.done:
-            await self.dispatcher.recall(hurried=lambda: self._unable)
-        await self.dispatcher.drain(self.config.shutdown_timeout)
+        try:
+            cut_off = self.diversion.divert()  # what can't travel, and nobody crawls any more
+            if cut_off and self.why.reason != END_OF_WALK:
+                self.walk.failed = True
+            if self.why.settles:
+                await self._settle()
+            self.discoveries.stop()
+            self.cutter.cut_all()
+            self.cutter.note_slots()
+            if self.why.stops:
+                logger.info("The crawl ends (%s): its jobs are told to, and what they have done is waited for",
+                            self.why.reason, extra=self._extra)  # fmt: skip
+                await self.dispatcher.dismiss(hurried=lambda: self._hurried)
+            elif not self.done:
+                await self.dispatcher.recall(hurried=lambda: self._unable)
+        finally:  # also where the ledger can't be written: who looks after the nodes is not to outlive the crawl
+            await self.dispatcher.drain(self.config.shutdown_timeout)
 
     async def _settle(self) -> None:
         """The walk is over, and what it has found is crawled: nearly always that is so already where the crawl has

@@ -185,7 +185,8 @@ class Dispatcher:
             for watch in self._watches:
                 watch.cancel()
             await DeferredList(self._watches)
-            await self._look_once_more(deadline)
+            with suppress(LedgerUnavailableError):
+                await self._look_once_more(deadline)
             self.supervisor.stopped = True
             for member in self.fleet.members:
                 await member.carrier.close()

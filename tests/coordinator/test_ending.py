@@ -413,6 +413,7 @@ async def test_the_ledger_is_closed_whatever_fails(
         await stopped.coordinator.ending.shut_down("finished")
     assert closed == [True]
     assert ("can't be written: disk is full" in caplog.text) == began
+    assert getattr(stopped.coordinator.dispatcher, "drained", False) == began
 
 
 # With items that are to be stored

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.dispatch.dispatcher import LAST_LOOK_SECONDS
+from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.wire.payload import START_URL
@@ -300,6 +302,22 @@ async def test_what_has_ended_by_the_end_is_taken_and_the_rest_is_left(rig: Rig)
     await rig.dispatcher.drain(20)
     assert (rig.attempts(1), rig.attempts(2)) == ([("n0", "accepted")], [("n1", "sent")])
     assert (hurried, rig.errors) == ([True], [])
+
+
+@pytest_twisted.ensureDeferred
+async def test_where_the_ledger_can_not_be_written_nobody_looks_on(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    rig.batches(1, 1)
+    await rig.start()
+    for facet, name in ((rig.ledger.bookings, "ready"), (rig.ledger.account, "settled")):
+        monkeypatch.setattr(facet, name, partial(_unavailable, name))
+    with pytest.raises(LedgerUnavailableError, match="ready"):
+        await rig.dispatcher.drain(20)
+    assert all(watch.called for watch in rig.dispatcher._watches)
+    assert not rig.clock.getDelayedCalls()
+
+
+def _unavailable(name: str) -> bool:
+    raise LedgerUnavailableError(name)
 
 
 @pytest.mark.parametrize("why", ["no time", "it is silent", "it does not answer"])

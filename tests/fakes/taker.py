@@ -19,9 +19,13 @@ class Taker:
         self.idle = False
         self.attempts: list[Attempt] = []
         self.payloads: list[str] = []  # of these
+        self.drained = False
 
     def send_no_more(self) -> None:
         self.room = 0
+
+    async def drain(self, seconds: float) -> None:
+        self.drained = True
 
     def send_ready(self) -> None:
         while self.room and (ready := self.ledger.bookings.ready()):
