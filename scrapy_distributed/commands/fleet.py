@@ -216,6 +216,7 @@ class Command(ScrapyCommand):
         from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
         from scrapy_distributed.fleet.preflight import Survey
+        from scrapy_distributed.wire.code import code_of
 
         assert self.settings is not None
         patient = subject(self.settings, opts.spider)
@@ -236,7 +237,8 @@ class Command(ScrapyCommand):
         to_send = probe_of(job, config) if not isinstance(job, ConfigError) else None
         here = worker_command(patient, config, chosen.scrapyds) if chosen.slots else None
         where, times = chosen.scrapyds, (config.timeout, opts.timeout)
-        examined = run_in_reactor(lambda: _examined(where, here, survey, to_send, *times))
+        code = code_of(patient.kind) if patient.kind else ""
+        examined = run_in_reactor(lambda: _examined(where, here, survey, to_send, code, *times))
         found += examined or []
         print("\n".join([as_json(survey, found)] if opts.json else plain(found)))
         self.exitcode = 0 if examined and all_well(found) else 1
@@ -348,11 +350,12 @@ async def _examined(
     here: WorkerCommand | ConfigError | None,
     survey: Survey,
     job: JobTemplate | None,
+    code: str,
     deadline: float,
     timeout: float,
 ) -> list[Finding]:
-    """*here*: what workers on this machine run, ``None`` where they are not meant. *deadline* is that of one call to a
-    node, *timeout* that of the probe's receipt; both in seconds."""
+    """*here*: what workers on this machine run, ``None`` where they are not meant; *code*: the digest of that here.
+    *deadline* is that of one call to a node, *timeout* that of the probe's receipt; both in seconds."""
     from twisted.internet import reactor
 
     from scrapy_distributed.commands.doctor_local import examine_here
@@ -361,7 +364,7 @@ async def _examined(
     from scrapy_distributed.together import together
 
     loop: Any = reactor
-    probe = Probe(job=job, timeout=timeout, clock=loop) if job else None
+    probe = Probe(job=job, timeout=timeout, clock=loop, code=code) if job else None
     if probe:  # Ctrl-C must not leave a job behind
         loop.addSystemEventTrigger("before", "shutdown", probe.stop)
     async with open_nodes(where, deadline_seconds=deadline) as nodes:

@@ -93,10 +93,12 @@ class _Attempt(Attempt):
 
 class Probe:
     """Sends *job*, that of ``probe_of``, to nodes without requests, and waits for each one's final receipt, for at most
-    *timeout* seconds. It is taken back if it has not started by then, and ended if it runs."""
+    *timeout* seconds. It is taken back if it has not started by then, and ended if it runs. *code*: the digest of that
+    of the project here, '' if it is not known."""
 
-    def __init__(self, *, job: JobTemplate, timeout: float, clock: Any) -> None:
+    def __init__(self, *, job: JobTemplate, timeout: float, clock: Any, code: str = "") -> None:
         self.job = job
+        self.code = code
         self.timeout = timeout
         self.clock = clock
         self._under_way = 0
@@ -133,6 +135,8 @@ class Probe:
         if is_open and survey.verdict(carrier.name, "credentials") is not Verdict.RISK:
             words += f". But on its own machine, past a proxy, no password is needed: {OPEN}"
             verdict = Verdict.RISK if verdict is Verdict.OK else verdict
+        if why := receipt.egg.differs(self.code) if receipt.egg else "":
+            words, verdict = f"{words}. But {why}", Verdict.WARN
         return verdict, words
 
     async def _run(self, carrier: Carrier, attempt: Attempt, job: JobTemplate) -> Receipt:

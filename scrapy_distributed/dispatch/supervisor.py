@@ -12,6 +12,7 @@ from scrapy.statscollectors import StatsCollector
 from twisted.internet.defer import CancelledError
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.dispatch.eggs import Eggs
 from scrapy_distributed.dispatch.flight import Flight, Signal
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.leases import Leases
@@ -54,6 +55,7 @@ class Supervisor:
         self.clock = clock
         self.moved_on = moved_on
         self.leases = Leases(config)
+        self.eggs = Eggs(spider)
         self.stopped = False  # calls are cut off then
         self._extra = {"spider": spider}
 
@@ -139,6 +141,7 @@ class Supervisor:
             return False
         if member.pace.learns(told := Told(receipt.slots, receipt.poll_seconds)):
             self.ledger.bookings.keep_told(member.carrier.url, told.slots, told.poll)
+        self.eggs.compare(member.name, receipt.egg)
         if receipt.final:
             why = "" if receipt.stored else last_error(await self._log_end(member, flight))
             await self.judge.final(member, flight, receipt, self._now(), why)

@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes
+from scrapy_distributed.wire.code import Egg
 from scrapy_distributed.wire.job import check_job_id
 from scrapy_distributed.wire.payload import elements_of, unpacked, values_in
 from scrapy_distributed.wire.reasons import MAX_REASON, is_of_callback
 from scrapy_distributed.words import shortened
 
-FORMAT = 5
+FORMAT = 6
 BITMAPS = ("settled", "again")
 COUNTS = ("sequence", "size", "items", "pages", "activity", "unexported")
 
@@ -90,7 +91,7 @@ class Receipt:
     own. *targets*: requests for the fleet that the worker has found and not crawled, as payloads of ``wire``.
     *items_file*: where items come home, the file that has them. These four only in the final receipt.
     *slots*: how many jobs its node runs at once; *poll_seconds*: between two polls of its queue, 0 where jobs start at
-    once; ``None`` where a job can't know.
+    once; ``None`` where a job can't know. *egg*: what it runs, if that is an egg.
     """
 
     job: str
@@ -114,6 +115,7 @@ class Receipt:
     items_file: ItemsFile | None = None
     slots: int | None = None
     poll_seconds: float | None = None
+    egg: Egg | None = None
     finish_reason: str = ""
     stats: Mapping[str, float] = field(default_factory=dict)
 
@@ -141,15 +143,8 @@ class Receipt:
                 raise WireError(f"no receipt: it speaks of {data['size']} requests, sent were {size}")
             for name in BITMAPS:
                 data[name] = _bitmap(data[name], data["size"])
-            for name in ("feeds", "landed", "targets"):
-                if type(data[name]) is not list:
-                    raise TypeError(f"{name} must be a list")
-            data["feeds"] = tuple(FeedFile(*file) for file in data["feeds"])
-            data["landed"] = tuple((position, key) for position, key in data["landed"])
-            data["targets"] = tuple(data["targets"])
-            if data["items_file"] is not None:
-                data["items_file"] = ItemsFile(*data["items_file"])
-            receipt = cls(**data)
+            tuples = _tuples_of(data)
+            receipt = cls(**data, **tuples)
             receipt._check()
         except WireError:
             raise
@@ -197,6 +192,8 @@ class Receipt:
         poll = self.poll_seconds
         if poll is not None and not (type(poll) in (int, float) and 0 <= poll <= MAX_POLL):
             raise WireError(f"no receipt: found {poll!r:.60} seconds between polls, expected 0 to {MAX_POLL:.0f}")
+        if self.egg is not None and not self.egg.is_well:
+            raise WireError(f"no receipt: found {tuple(self.egg)!r:.60}, expected a version and the digest of its code")
 
     def _check_feeds(self) -> None:
         if len(self.feeds) > MAX_FEEDS or not all(_is_text(file.url, MAX_URL) for file in self.feeds):
@@ -356,6 +353,21 @@ def _check_values(text: str | bytes, size: int | None) -> None:
         found = values_in(text if isinstance(text, str) else text.decode("latin-1"))
         if found > most:
             raise WireError(f"no receipt: it has about {found:,} values, expected at most {most:,}")
+
+
+def _tuples_of(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of *data* that are lists in JSON, as what they are in a receipt; *data* is left without them."""
+    for name in ("feeds", "landed", "targets"):
+        if type(data[name]) is not list:
+            raise TypeError(f"{name} must be a list")
+    items_file, egg = data.pop("items_file"), data.pop("egg")
+    return {
+        "feeds": tuple(FeedFile(*file) for file in data.pop("feeds")),
+        "landed": tuple((position, key) for position, key in data.pop("landed")),
+        "targets": tuple(data.pop("targets")),
+        "items_file": None if items_file is None else ItemsFile(*items_file),
+        "egg": None if egg is None else Egg(*egg),
+    }
 
 
 def _bitmap(text: str, size: int) -> int:

@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
+from scrapy_distributed.wire.code import Egg, egg_of
 from scrapy_distributed.wire.receipt import MAX_POLL, MAX_SLOTS
 
 AT_ONCE = "scrapy_distributed.warm.launcher.WarmLauncher"
 
 
-def of_its_node() -> tuple[int | None, float | None]:
+class ItsNode(NamedTuple):
     """How many jobs it runs at once, and the seconds between two polls of its queue, 0 where its launcher starts jobs
-    at once; ``None`` for what can't be known.
+    at once; the *egg* that it has started. ``None`` for what can't be known."""
+
+    slots: int | None = None
+    poll_seconds: float | None = None
+    egg: Egg | None = None
+
+
+def of_its_node(spider: type) -> ItsNode:
+    """What the worker of *spider* knows of it.
 
     Scrapyd starts a job in its own folder and environment, with ``scrapyd.runner``, which has imported the module that
     reads its configuration: nothing is imported here. It takes half a millisecond.
     """
+    slots, poll = _pace()
+    return ItsNode(slots, poll, egg_of(spider))
+
+
+def _pace() -> tuple[int | None, float | None]:
     module: Any = sys.modules.get("scrapyd.config")
     try:
         config = module.Config()

@@ -21,6 +21,7 @@ from scrapy_distributed.wire.reasons import MAX_REASON
 from scrapy_distributed.wire.receipt import ItemsFile, Receipt
 from scrapy_distributed.words import shortened
 from scrapy_distributed.worker.items_file import ItemsFileWriter
+from scrapy_distributed.worker.its_node import ItsNode
 from scrapy_distributed.worker.outcomes import Outcomes
 from scrapy_distributed.worker.process_age import process_age
 from scrapy_distributed.worker.targets import Targets
@@ -34,13 +35,13 @@ ACTIVITY = ("downloader/request_count", "response_received_count", "item_scraped
 class Reporter:
     """Writes the receipts of the job of *crawler* to *file* (``None``: nobody waits for them), each *interval* seconds
     and when there is news. *with_items*: beside it are the items; those of *done_jobs* are removed there.
-    *its_node*: how many jobs that runs at once, and the seconds between two polls of its queue, as far as is known.
+    *its_node*: what is known of the node.
 
     *items*: that were scraped; *items_file*: what writes them, from the claim on."""
 
     def __init__(
         self, crawler: Crawler, *, file: Path | None, interval: float, outcomes: Outcomes, feeds: Feeds,
-        targets: Targets | None, its_node: tuple[int | None, float | None], with_items: bool = False,
+        targets: Targets | None, its_node: ItsNode, with_items: bool = False,
         done_jobs: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.crawler = crawler
@@ -54,7 +55,7 @@ class Reporter:
         self.done_jobs = done_jobs
         self.items_file: ItemsFileWriter | None = None
         self._items_file: ItemsFile | None = None  # what is in it when it is closed
-        self._slots, self._poll_seconds = its_node
+        self._its_node = its_node
         self.items = 0
         self.sequence = 0
         self.activity = 0
@@ -158,7 +159,7 @@ class Reporter:
             followed=dict(islice(outcomes.failed_follow_ups().items(), receipt.MAX_REASONS)) if final else {},
             landed=tuple(outcomes.landed.items()) if final else (),
             targets=self.targets.payloads(outcomes.settled) if final and self.targets is not None else (),
-            items_file=self._items_file if final else None, slots=self._slots, poll_seconds=self._poll_seconds,
+            items_file=self._items_file if final else None, **self._its_node._asdict(),
             finish_reason=self.finish_reason or "", stats=self._numbers(stats) if final else {},
         )  # fmt: skip
 

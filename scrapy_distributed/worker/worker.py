@@ -44,7 +44,7 @@ from scrapy_distributed.wire.request import IS_START, decode_requests
 from scrapy_distributed.wire.ticket import Ticket, ticket_of
 from scrapy_distributed.worker.errbacks import Errbacks
 from scrapy_distributed.worker.items_file import ItemsFileWriter
-from scrapy_distributed.worker.its_node import of_its_node
+from scrapy_distributed.worker.its_node import ItsNode, of_its_node
 from scrapy_distributed.worker.outcomes import Outcomes
 from scrapy_distributed.worker.parent import Parent
 from scrapy_distributed.worker.reporter import Reporter
@@ -84,7 +84,7 @@ class Worker:
         self.items_home = config.items == "home" and receipt_file is not None
         self.reporter = Reporter(
             crawler, file=receipt_file, interval=config.receipt_interval, outcomes=self.outcomes, feeds=feeds,
-            targets=self.targets, its_node=(None, None) if config.parent else of_its_node(),
+            targets=self.targets, its_node=ItsNode() if config.parent else of_its_node(type(self.spider)),
             with_items=self.items_home, done_jobs=config.done_jobs,
         )  # fmt: skip
         self.parent: Parent | None = None  # on a Scrapyd, which asks for no such thing

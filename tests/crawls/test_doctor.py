@@ -31,6 +31,7 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.fleet.node import Node
 from scrapy_distributed.fleet.preflight import Finding, Survey, Verdict
+from scrapy_distributed.wire.code import Egg
 from scrapy_distributed.wire.receipt import Receipt
 
 SECRET = "s3cr3t-Pa55"
@@ -46,10 +47,10 @@ def fake() -> Iterator[FakeScrapyd]:
     pytest_twisted.blockon(Deferred.fromCoroutine(fake.close()))
 
 
-def a_probe(timeout: float = 10.0) -> Probe:
+def a_probe(timeout: float = 10.0, code: str = "") -> Probe:
     settings = {"FEED_URI": "file:///items/%(batch)s.jl", "FEEDS": "{}", "A": "1"}
     job = JobTemplate(project="p", spider="s", version="", settings=settings, args={"site": "x"})
-    return Probe(job=probe_of(job, Config.from_settings(Settings())), timeout=timeout, clock=reactor)
+    return Probe(job=probe_of(job, Config.from_settings(Settings())), timeout=timeout, clock=reactor, code=code)
 
 
 async def probed(
@@ -108,6 +109,17 @@ async def test_a_receipt_comes_home(fake: FakeScrapyd) -> None:
         "FEED_STORE_EMPTY": "False",
         "URLLENGTH_LIMIT": "1",
     }
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize("code", ["0" * 16, "1" * 16, ""])
+async def test_a_node_that_runs_other_code(fake: FakeScrapyd, code: str) -> None:
+    finding = await probed(fake, ends(fake, lambda job: receipt_of(job, egg=Egg("r1", "0" * 16))), a_probe(code=code))
+    differs = code.startswith("1")
+    assert finding.verdict is (Verdict.WARN if differs else Verdict.OK)
+    words = ". But the code here is not that of version r1, which runs there: scrapy fleet deploy"
+    assert finding.words.endswith(words) is differs
+    assert all_well([finding]) is not differs
 
 
 @pytest_twisted.ensureDeferred

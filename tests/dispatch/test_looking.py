@@ -18,6 +18,7 @@ from scrapy_distributed.dispatch.flight import KILL_AFTER
 from scrapy_distributed.dispatch.leases import OVERTAKEN
 from scrapy_distributed.dispatch.supervisor import GONE_SECONDS
 from scrapy_distributed.ledger.reader import LedgerReader
+from scrapy_distributed.wire.code import Egg
 
 # Looking after
 
@@ -51,6 +52,27 @@ async def test_what_a_job_tells_of_its_node_is_known_with_its_first_receipt_and_
     rig.report(0, first, sequence=2, final=False, settled=0)
     await rig.look(PATIENCE)
     assert rig.members[0].pace.slots == 4
+
+
+@pytest_twisted.ensureDeferred
+async def test_that_a_job_runs_other_code_than_the_crawl_is_said_once_with_its_first_receipt(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.dispatcher.supervisor.eggs.code = here = "0" * 16
+    rig.batches(1, 1, 1)
+    await rig.start()
+    (first, third), (second,) = (fake.start_pending() for fake in rig.fakes)
+    for egg, version in ((None, ""), (Egg("r1", here), ""), (Egg("r2", "1" * 16), "r2"), (Egg("r3", "1" * 16), "r3")):
+        caplog.clear()
+        for sequence in (1, 2):
+            for number, job in ((0, first), (0, third), (1, second)):
+                rig.report(number, job, sequence=sequence, final=False, settled=0, activity=sequence, egg=egg)
+            await rig.look(PATIENCE)
+        said = [record.getMessage() for record in caplog.records if "code" in record.getMessage()]
+        assert len(said) == bool(version), said
+        if version:
+            words = f"the code here is not that of version {version}, which runs there: scrapy fleet deploy. This run"
+            assert said[0].partition(": ")[2].startswith(words)
 
 
 @pytest_twisted.ensureDeferred

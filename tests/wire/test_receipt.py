@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.wire import receipt as receipts
+from scrapy_distributed.wire.code import Egg
 from scrapy_distributed.wire.payload import encode_payload
 from scrapy_distributed.wire.receipt import (
     MAX_FEEDS,
@@ -69,7 +70,8 @@ def valid(draw: st.DrawFn) -> Receipt:
         pages=draw(counts), activity=draw(counts), clean=draw(st.booleans()),
         stored=draw(st.booleans()),
         feeds=tuple(draw(st.lists(st.builds(FeedFile, texts, counts, counts), max_size=3))) if final else (),
-        slots=draw(st.none() | st.integers(1, MAX_SLOTS)), poll_seconds=draw(st.none() | st.floats(0, MAX_POLL)),
+        slots=draw(st.none() | st.integers(1, MAX_SLOTS)), egg=draw(st.none() | st.just(Egg("r1", "0" * 16))),
+        poll_seconds=draw(st.none() | st.floats(0, MAX_POLL)),
         unexported=draw(counts), followed=draw(st.dictionaries(reasons, counts, max_size=3)) if final else {},
         landed=tuple((position, draw(keys)) for position in draw(st.sets(st.sampled_from(range(size)))) if size)
         if size and final else (), finish_reason=draw(reasons),
@@ -93,8 +95,8 @@ def test_what_is_written_is_read(receipt: Receipt) -> None:
 @pytest.mark.parametrize(
     ("forged", "message"),
     [
-        ({"format": 1}, "format 1, expected 5"),
-        ({"format": 2}, "format 2, expected 5"),
+        ({"format": 1}, "format 1, expected 6"),
+        ({"format": 2}, "format 2, expected 6"),
         ({"settled": "Hw=="}, "requests that it never had"),  # 0b11111 of 4
         ({"settled": "not base64"}, "no receipt"),
         ({"settled": 7}, "no receipt"),
@@ -182,6 +184,10 @@ def test_what_is_written_is_read(receipt: Receipt) -> None:
         ({"items_file": 7}, "no receipt"),
         ({"feeds": "abc"}, "no receipt"),
         ({"feeds": None}, "no receipt"),
+        ({"egg": ["../r1", "0" * 16]}, "expected a version and the digest of its code"),
+        ({"egg": ["r1", "0" * 17]}, "expected a version and the digest of its code"),
+        ({"egg": [1, ["0" * 16]]}, "expected a version and the digest of its code"),
+        ({"egg": ["r1"]}, "no receipt: TypeError"),
         ({"slots": 0}, "found 0 slots of its node, expected 1 to 1,000"),
         ({"slots": 1001}, "found 1001 slots"),
         ({"slots": True}, "found True slots"),

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 import scrapyd.config  # noqa: F401  as its runner does
+from scrapy import Spider
 
 from scrapy_distributed.warm.launcher import WarmLauncher
 from scrapy_distributed.wire.receipt import MAX_SLOTS
-from scrapy_distributed.worker.its_node import AT_ONCE, of_its_node
+from scrapy_distributed.worker.its_node import AT_ONCE, ItsNode, of_its_node
 
 CORES = multiprocessing.cpu_count()
 
@@ -41,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_its_configuration_tells(folder: Path, lines: str, known: tuple[int | None, float | None]) -> None:
     (folder / "scrapyd.conf").write_text(f"[scrapyd]\n{lines}\n")
-    assert of_its_node() == known
+    assert of_its_node(Spider) == (*known, None)
 
 
 @pytest.mark.parametrize("module", [None, SimpleNamespace()])
@@ -49,7 +50,7 @@ def test_where_no_scrapyd_has_started_it_nothing_is_known_or_imported(
     folder: Path, monkeypatch: pytest.MonkeyPatch, module: Any
 ) -> None:
     monkeypatch.setitem(sys.modules, "scrapyd.config", module)
-    assert of_its_node() == (None, None)
+    assert of_its_node(Spider) == ItsNode()
 
 
 def test_the_warm_launcher_is_known_by_its_name() -> None:
