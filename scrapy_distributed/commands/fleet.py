@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,11 @@ if TYPE_CHECKING:
     from scrapy_distributed.commands.doctor_local import WorkerCommand
     from scrapy_distributed.dispatch.job_template import JobTemplate
     from scrapy_distributed.errors import ConfigError
-    from scrapy_distributed.fleet.deploy import Deployed
     from scrapy_distributed.fleet.local_node import LocalNode
     from scrapy_distributed.fleet.node import NodeAddress
     from scrapy_distributed.fleet.preflight import Finding, Survey
 
 _WATCH_SECONDS = 0.2
-_UNUSABLE_SHOWN = 10  # spiders that can't be run on a node
 
 
 class Command(ScrapyCommand):
@@ -156,6 +154,7 @@ class Command(ScrapyCommand):
                 print(f"{one.name} {one.url}/ username: {one.username} password: {one.password}")
 
     def _deploy(self, args: Sequence[str], opts: argparse.Namespace) -> None:
+        from scrapy_distributed.commands.deploy import send_egg
         from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg, version_of
         from scrapy_distributed.fleet.egg import build_egg
@@ -175,18 +174,7 @@ class Command(ScrapyCommand):
         folder = Path(cfg).parent
         version = version_name(opts.version or version_of(targets, where), folder, time.time())
         check_project(project)
-        egg = build_egg(folder, module)
-        results = run_in_reactor(lambda: _deploy_all(where, project, version, egg))
-        for result in results or ():
-            spiders = f"{len(result.spiders)} spider{'s' if len(result.spiders) != 1 else ''}"
-            print(
-                f"{result.node} {f'failed: {result.problem}' if result.problem else f'{project} {version}: {spiders}'}"
-            )
-        if newer := {result.newest for result in results or ()} - {""}:
-            print(_not_the_newest(version, min(newer)), file=sys.stderr)
-        for sentence in _unusable(spider for result in results or () for spider in result.spiders):
-            print(sentence, file=sys.stderr)
-        self.exitcode = 0 if results and not any(result.problem for result in results) else 1
+        self.exitcode = send_egg(build_egg(folder, module), where, project, version)
 
     def _cancel(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.cancel import cancel_runs
@@ -311,38 +299,6 @@ def _watch(nodes: Sequence[LocalNode], pause: Callable[[float], None], forget: C
             print(f"{node.name} has ended (status {node.exited}), see {node.log}", file=sys.stderr, flush=True)
             forget(node.url)
             running.remove(node)
-
-
-def _not_the_newest(version: str, newest: str) -> str:
-    return (
-        f"version {version} is there, and a crawl uses {newest}, which is newer by its name: name yours in the"
-        f" settings, DISTRIBUTED_VERSION = {version!r}, or give it a name that is newer (without --version: the time)"
-    )
-
-
-def _unusable(spiders: Iterable[str]) -> list[str]:
-    """Why which of *spiders* can't be run on a node: the others of the project can. Of many the first ones, and how
-    many more there are: the names are a node's words."""
-    from scrapy_distributed.errors import ConfigError
-    from scrapy_distributed.wire.job import check_spider
-    from scrapy_distributed.words import counted
-
-    found = set()
-    for spider in spiders:
-        try:
-            check_spider(spider)
-        except ConfigError as error:
-            found.add(str(error))
-    more = len(found) - _UNUSABLE_SHOWN
-    return sorted(found)[:_UNUSABLE_SHOWN] + ([f"and {counted(more, 'spider')} more like these"] if more > 0 else [])
-
-
-async def _deploy_all(where: Sequence[NodeAddress], project: str, version: str, egg: bytes) -> list[Deployed]:
-    from scrapy_distributed.fleet.deploy import deploy
-    from scrapy_distributed.fleet.node import open_nodes
-
-    async with open_nodes(where) as nodes:
-        return await deploy(nodes, project, version, egg)
 
 
 async def _examined(

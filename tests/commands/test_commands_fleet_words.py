@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scrapy_distributed.commands.fleet import _unusable
+from scrapy_distributed.commands.deploy import _unusable
 
 
 def test_of_many_spiders_that_no_node_can_run_the_first_are_named() -> None:
