@@ -43,7 +43,8 @@ SOURCES = sorted((ROOT / "scrapy_distributed").rglob("*.py"))
 OURS: dict[str, type[ScrapyCommand]] = {"monitor": Monitor, "fleet": Fleet, "batches": Batches}
 COMMANDS: dict[str, type[ScrapyCommand]] = {**OURS, "crawl": Crawl, "startproject": Startproject}
 SUBCOMMANDS: dict[str, tuple[str, ...]] = {
-    "fleet": ("up", "password", "deploy", "doctor", "cancel", "drain", "undrain"), "batches": ACTIONS
+    "fleet": ("up", "password", "deploy", "versions", "prune", "doctor", "cancel", "drain", "undrain"),
+    "batches": ACTIONS,
 }  # fmt: skip
 SECTIONS = {
     "monitor": ["### scrapy monitor"],
@@ -51,6 +52,7 @@ SECTIONS = {
         "### scrapy fleet up",
         "### scrapy fleet password",
         "### scrapy fleet deploy",
+        "### scrapy fleet versions",
         "### scrapy fleet doctor",
         "### scrapy fleet cancel",
         "### scrapy fleet drain",

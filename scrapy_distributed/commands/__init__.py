@@ -7,7 +7,7 @@ batch_account: how a run stands, for its check.
 batch_log: what the jobs of a batch have logged.
 batch_export: what has come home, written once more.
 wishing: what an operator wishes of a crawl that runs; cancel: its jobs are to end as well, now.
-deploy: the project, sent to all nodes.
+deploy: the project, sent to all nodes; versions: which ones are there.
 doctor: what ``scrapy fleet doctor`` finds without a node; doctor_local: at workers on this machine; probe: the job that
 it sends to every node.
 """

@@ -60,7 +60,7 @@ def subject(settings: BaseSettings, name: str | None) -> Subject:
         kinds = {one: loader.load(one) for one in sorted(loader.list()) if name in (None, one)}
     except Exception as error:  # whatever the project's modules raise
         raise ConfigError(f"the spiders of this project can't be loaded: {type(error).__name__}: {error}") from None
-    of_spider = {one: _settings_of(kind, settings) for one, kind in kinds.items()}
+    of_spider = {one: settings_of(kind, settings) for one, kind in kinds.items()}
     if name is not None:
         note = "" if name in kinds else f" is not in the project of this folder (it has {listed(loader.list())})"
         return Subject(name=name, kind=kinds.get(name), settings=of_spider.get(name, settings), note=note)
@@ -74,7 +74,7 @@ def subject(settings: BaseSettings, name: str | None) -> Subject:
     return Subject(name=found[0], kind=kinds[found[0]], settings=of_spider[found[0]], note=note)
 
 
-def _settings_of(kind: type[Spider], settings: BaseSettings) -> BaseSettings:
+def settings_of(kind: type[Spider], settings: BaseSettings) -> BaseSettings:
     own = settings.copy()
     kind.update_settings(own)
     return own

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +36,14 @@ class Command(ScrapyCommand):
     def syntax(self) -> str:
         nodes = "[NAME | PATTERN | HOST:PORT ...] [options]"
         return (
-            f"up N [options]  |  deploy {nodes}  |  doctor {nodes}  |  cancel {nodes}  |  "
-            "drain NODE ...  |  undrain NODE ...  |  password [NODE ...]"
+            f"up N [options]  |  deploy {nodes}  |  versions {nodes}  |  prune --keep N  |  doctor {nodes}  |  "
+            f"cancel {nodes}  |  drain NODE ...  |  undrain NODE ...  |  password [NODE ...]"
         )
 
     def short_desc(self) -> str:
         return (
-            "Local Scrapyd nodes (up, password), the project on all nodes (deploy), a check of the fleet (doctor), an"
-            " end of all its jobs (cancel)"
+            "Local Scrapyd nodes (up, password), the project on all nodes (deploy, versions, prune), a check of the"
+            " fleet (doctor), an end of all its jobs (cancel)"
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -64,6 +65,8 @@ class Command(ScrapyCommand):
             "--version",
             help="deploy: (default: scrapy.cfg's, else the seconds since 1970); doctor: expected on every node",
         )
+        prune = parser.add_argument_group("fleet prune: old versions of the project, deleted on all nodes")
+        prune.add_argument("--keep", type=at_least(int, 1), metavar="N", help="so many of the newest stay")
         doctor = parser.add_argument_group("fleet doctor: is all in place for a crawl? Exit code 0 if it is")
         doctor.add_argument("--spider", metavar="NAME", help="(default: the first of the project that is distributed)")
         doctor.add_argument("-a", metavar="NAME=VALUE", action="append", help="a spider argument, as of scrapy crawl")
@@ -83,24 +86,17 @@ class Command(ScrapyCommand):
         from scrapy_distributed.words import escaped
 
         refuse_options(args)
+        actions: dict[str, Callable[[Sequence[str], argparse.Namespace], None]] = {
+            "up": self._up, "deploy": self._deploy, "versions": self._versions, "prune": self._prune,
+            "doctor": self._doctor, "cancel": self._cancel, "drain": partial(self._drain, "drain"),
+            "undrain": partial(self._drain, "undrain"), "password": self._password,
+        }  # fmt: skip
+        if not args or args[0] not in actions:
+            found = f"found {args[0]!r}" if args else "found nothing"
+            expected = ", ".join(f"scrapy fleet {action}{' N' * (action == 'up')}" for action in actions)
+            raise UsageError(f"{found}, expected: {expected}", print_help=False)
         try:
-            if args[:1] == ["up"]:
-                self._up(args[1:], opts)
-            elif args[:1] == ["deploy"]:
-                self._deploy(args[1:], opts)
-            elif args[:1] == ["doctor"]:
-                self._doctor(args[1:], opts)
-            elif args[:1] == ["cancel"]:
-                self._cancel(args[1:], opts)
-            elif args[:1] in (["drain"], ["undrain"]):
-                self._drain(args[0], args[1:])
-            elif args[:1] == ["password"]:
-                self._password(args[1:])
-            else:
-                found = f"found {args[0]!r}" if args else "found nothing"
-                actions = ("up N", "deploy", "doctor", "cancel", "drain", "undrain", "password")
-                expected = ", ".join(f"scrapy fleet {action}" for action in actions)
-                raise UsageError(f"{found}, expected: {expected}", print_help=False)
+            actions[args[0]](args[1:], opts)
         except ConfigError as error:
             raise UsageError(str(error), print_help=False) from None
         except LedgerError as error:
@@ -140,7 +136,7 @@ class Command(ScrapyCommand):
                 print(words, file=sys.stderr)
                 self.exitcode = 1
 
-    def _password(self, args: Sequence[str]) -> None:
+    def _password(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.fleet.local_credentials import all_running
 
         running = all_running()
@@ -176,17 +172,43 @@ class Command(ScrapyCommand):
         check_project(project)
         self.exitcode = send_egg(build_egg(folder, module), where, project, version)
 
+    def _versions(self, args: Sequence[str], opts: argparse.Namespace) -> None:
+        from scrapy_distributed.commands.versions import show_versions
+        from scrapy_distributed.config.config import Config
+
+        assert self.settings is not None
+        where, project = self._scrapyds(args, opts)
+        self.exitcode = show_versions(where, project, Config.from_settings(self.settings).version)
+
+    def _prune(self, args: Sequence[str], opts: argparse.Namespace) -> None:
+        from scrapy_distributed.commands.versions import prune_versions
+
+        assert self.settings is not None
+        if args or opts.keep is None:
+            found = f"found {' '.join(args)!r}" if args else "found no --keep"
+            words = "expected --keep N and no node, as which version a crawl uses depends on all of its nodes"
+            raise UsageError(f"prune: {found}, {words}", print_help=False)
+        where, project = self._scrapyds(args, opts)
+        ledgers = ledger_paths(self.settings)
+        self.exitcode = prune_versions(where, project, self.settings, ledgers, opts.keep)
+
     def _cancel(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.cancel import cancel_runs
+
+        assert self.settings is not None
+        where, project = self._scrapyds(args, opts)
+        self.exitcode = cancel_runs(ledger_paths(self.settings), where, project, opts.run)
+
+    def _scrapyds(self, names: Sequence[str], opts: argparse.Namespace) -> tuple[list[NodeAddress], str]:
+        """Those that *names* or the settings say, and what the project is called there. Raises ``ConfigError``."""
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
 
         assert self.settings is not None
         targets = targets_from_cfg()
-        where = chosen_nodes(args, self.settings, targets).scrapyds
-        project = opts.project or project_of(targets, self.settings)
-        self.exitcode = cancel_runs(ledger_paths(self.settings), where, project, opts.run)
+        where = chosen_nodes(names, self.settings, targets).scrapyds
+        return where, opts.project or project_of(targets, self.settings)
 
-    def _drain(self, what: str, names: Sequence[str]) -> None:
+    def _drain(self, what: str, names: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.wishing import wish_of_all
 
         assert self.settings is not None
