@@ -86,6 +86,7 @@ class Dispatcher:
     def start(self, job: JobTemplate) -> None:
         """Look after the attempts that an earlier coordinator left under way, and send what is ready, as *job* says."""
         self.job, self.started = job, True
+        self.supervisor.version = job.version
         now = self._usable_at = self._now()
         for attempt in self.ledger.bookings.live():
             member, lost = self.fleet.by_url(attempt.url), attempt.state is AttemptState.UNKNOWN

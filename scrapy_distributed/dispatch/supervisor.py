@@ -56,6 +56,7 @@ class Supervisor:
         self.moved_on = moved_on
         self.leases = Leases(config)
         self.eggs = Eggs(spider)
+        self.version = ""  # of the egg of this run, '' without one
         self.stopped = False  # calls are cut off then
         self._extra = {"spider": spider}
 
@@ -117,11 +118,24 @@ class Supervisor:
                 self.judge.lost(member, flight, f"it was taken out of the queue of {member.name}", self._now())
                 self.moved_on()
             elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
-                log = await self._log_end(member, flight)
-                told = flight.signalled_at is not None
-                why = cause_of_death(log, began=flight.sequence > 0, told=told)
-                self.judge.died(member, flight, why, self._now())
+                self.judge.died(member, flight, await self._why_dead(member, flight), self._now())
                 self.moved_on()
+
+    async def _why_dead(self, member: Member, flight: Flight) -> str:
+        log = await self._log_end(member, flight)
+        began, told = flight.sequence > 0, flight.signalled_at is not None
+        lacking = "" if began or told else await self._lacking(member, flight)
+        return cause_of_death(log, began=began, told=told, lacking=lacking)
+
+    async def _lacking(self, member: Member, flight: Flight) -> str:
+        """What its node lacks by now to run it: a version that was deleted, say. '' if nothing, or it does not tell."""
+        try:
+            await self._answer(flight, member.carrier.admit(self.version))
+        except NodeRefusedError as error:
+            return str(error).removeprefix(f"{member.name}: ")
+        except NodeError:
+            pass
+        return ""
 
     async def _log_end(self, member: Member, flight: Flight) -> str | None:
         return await self._answer(flight, member.carrier.log_end(flight.attempt))

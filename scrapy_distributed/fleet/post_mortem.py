@@ -63,9 +63,11 @@ class _Record:
         return ": ".join(part for part in (headline, self.raised) if part and part not in headline[:-1]) or headline
 
 
-def cause_of_death(log: str | None, *, began: bool = False, told: bool = False) -> str:
+def cause_of_death(log: str | None, *, began: bool = False, told: bool = False, lacking: str = "") -> str:
     """Why a job has ended without a final receipt, from the tail of its *log* (``None``: it has none). *began*: it had
-    written receipts; *told*: we have told it to end."""
+    written receipts; *told*: we have told it to end; *lacking*: what its node lacks to run it, as it says itself."""
+    if lacking:
+        return f"It died before its spider was loaded, and its node says why: {lacking}"
     if log is None and told and not began:
         return "It was told to end before it had started"
     if log is None:

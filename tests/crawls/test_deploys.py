@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
-from crawling import Project, SiteChild, call, wait_for
+from crawling import DEADLINE_SECONDS, Project, SiteChild, call, wait_for
 from scrapyd_child import ScrapydChild, start
 from tiny_project import tiny_egg
 
@@ -189,3 +190,23 @@ def test_how_prune_is_called(tmp_path: Path, args: tuple[str, ...], words: str) 
     project = Project(tmp_path / "project", {"n1": "url = http://127.0.0.1:1"})
     assert (found := said(project, tmp_path, "fleet", *args))[0] == 2
     assert words in found[1]
+
+
+# A version that goes away
+
+
+def test_a_version_that_is_deleted_in_mid_run(
+    own: Project, node: ScrapydChild, small_site: SiteChild, tmp_path: Path
+) -> None:
+    for version in ("1", "2"):
+        assert said(own, tmp_path, "fleet", "deploy", "own", "--version", version)[0] == 0
+    settings = {"DISTRIBUTED_TARGET_HOSTS": "own", "DISTRIBUTED_BATCH_SIZE": 5, "DOWNLOAD_DELAY": "0.3"}
+    crawl = own.crawl("distr", folder=tmp_path, args={"site": small_site.url, "pages": 2}, settings=settings)
+    wait_for(lambda: call(f"{node.url}/listjobs.json?project=trial")["running"])
+    call(f"{node.url}/delversion.json", project="trial", version="2")
+    gone = "project 'trial': expected version '2', own has 1: scrapy fleet deploy"
+    wait_for(lambda: " rejected: no receipt: " in crawl.log, DEADLINE_SECONDS)
+    crawl.end()
+    (first, *_) = re.findall(r" rejected: no receipt: (.*) \(job ", crawl.log)
+    assert first == f"It died before its spider was loaded, and its node says why: {gone}"
+    assert "ADDONS" not in crawl.log

@@ -17,6 +17,7 @@ from scrapy_distributed.dispatch import leases
 from scrapy_distributed.dispatch.flight import KILL_AFTER
 from scrapy_distributed.dispatch.leases import OVERTAKEN
 from scrapy_distributed.dispatch.supervisor import GONE_SECONDS
+from scrapy_distributed.errors import NodeAmbiguousError, NodeError, NodeRefusedError
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.wire.code import Egg
 
@@ -73,6 +74,28 @@ async def test_that_a_job_runs_other_code_than_the_crawl_is_said_once_with_its_f
         if version:
             words = f"the code here is not that of version {version}, which runs there: scrapy fleet deploy. This run"
             assert said[0].partition(": ")[2].startswith(words)
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.parametrize(
+    ("refusal", "why"),
+    [
+        (NodeRefusedError("n0", "version '2' is gone"), "and its node says why: version '2' is gone (job"),
+        (NodeAmbiguousError("n0", "no answer"), "no receipt: The end of its log: Spider closed"),
+        (None, "no receipt: The end of its log: Spider closed"),
+    ],
+)
+async def test_of_a_job_that_dies_at_its_start_its_node_is_asked_what_it_lacks(
+    make_rig: Callable[..., Rig], caplog: pytest.LogCaptureFixture, refusal: NodeError | None, why: str
+) -> None:
+    rig = make_rig(nodes=1)
+    rig.batches(1)
+    await rig.start()
+    rig.refusal = refusal
+    rig.die(0)
+    await rig.look()
+    assert rig.attempts()[0] == ("n0", "rejected")
+    assert why in caplog.text
 
 
 @pytest_twisted.ensureDeferred

@@ -151,3 +151,12 @@ def test_why_a_feed_was_not_stored_is_what_names_feeds() -> None:
 @pytest.mark.parametrize("log", ["", "2026-11-21 [scrapy] INFO: Spider closed (finished)\n"])
 def test_a_job_without_an_error_was_no_worker(log: str) -> None:
     assert "ADDONS" in cause_of_death(log)
+
+
+def test_what_its_node_lacks_is_the_cause_whatever_the_log_says() -> None:
+    for log in (None, "2026-11-29 04:20:54 [asyncio] DEBUG: Using selector: EpollSelector"):
+        said = cause_of_death(log, lacking="project 'p': expected version '2', n0 has 1: scrapy fleet deploy")
+        assert said == (
+            "It died before its spider was loaded, and its node says why: project 'p': expected version '2', n0 has 1:"
+            " scrapy fleet deploy"
+        )
