@@ -166,7 +166,7 @@ class Command(ScrapyCommand):
         if not where:
             print("nothing to deploy: workers on this machine run the project as it lies here")
             return
-        project = opts.project or project_of(targets, self.settings)
+        project = opts.project or project_of(targets, where, self.settings)
         folder = Path(cfg).parent
         version = version_name(opts.version or version_of(targets, where), folder, time.time())
         check_project(project)
@@ -206,7 +206,7 @@ class Command(ScrapyCommand):
         assert self.settings is not None
         targets = targets_from_cfg()
         where = chosen_nodes(names, self.settings, targets).scrapyds
-        return where, opts.project or project_of(targets, self.settings)
+        return where, opts.project or project_of(targets, where, self.settings)
 
     def _drain(self, what: str, names: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.wishing import wish_of_all
@@ -234,7 +234,7 @@ class Command(ScrapyCommand):
         check_feeds(config)
         targets = targets_from_cfg()
         chosen = chosen_nodes(args, patient.settings, targets)
-        project = opts.project or project_of(targets, patient.settings)
+        project = opts.project or project_of(targets, chosen.scrapyds, patient.settings)
         version, feed = opts.version or config.version, bool(config.feed_urls)
         survey = Survey(project=project, spider=patient.name, version=version, feed=feed)
         arguments, command = _spider_arguments(opts.a or ()), CommandLine()

@@ -50,7 +50,7 @@ class Command(ScrapyCommand):
             chosen = chosen_nodes(args, settings, targets)
         except ConfigError as error:
             raise UsageError(str(error), print_help=False) from None
-        project = opts.project or (project_of(targets, settings) if inside_project() else None)
+        project = opts.project or (project_of(targets, chosen.scrapyds, settings) if inside_project() else None)
         watch = Watch(
             chosen.scrapyds,
             local=chosen.slots > 0,

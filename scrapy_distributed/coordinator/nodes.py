@@ -54,14 +54,12 @@ class Nodes:
         """Raises ``ConfigError`` where they can't be what *config* says."""
         targets = targets_from_cfg()
         slots = local_slots(config.target_hosts, targets)
-        scrapyds = [
-            Node(address=address, deadline_seconds=config.timeout)
-            for address in addresses(config.target_hosts, targets=targets)
-        ]
+        where = addresses(config.target_hosts, targets=targets)
+        scrapyds = [Node(address=address, deadline_seconds=config.timeout) for address in where]
         command = local_command(type(spider)) if slots else ()
         check_nodes(config, scrapyds, command)
         return cls(
-            scrapyds, slots=slots, command=command, private=private, project=project_of(targets, settings),
+            scrapyds, slots=slots, command=command, private=private, project=project_of(targets, where, settings),
             spider=spider, feed=bool(config.feed_urls), warm=warm, clock=clock,
         )  # fmt: skip
 

@@ -118,12 +118,22 @@ def places(hosts: Iterable[str]) -> list[tuple[str, int]]:
     return found
 
 
-def project_of(targets: Mapping[str, Target], settings: BaseSettings) -> str:
-    """The name of this project on Scrapyd: ``DISTRIBUTED_PROJECT``, else the one that the targets agree on, else
-    ``BOT_NAME``."""
-    named = {target.project for target in targets.values() if target.project}
-    configured: str = settings.get("DISTRIBUTED_PROJECT") or ""
-    return configured or (named.pop() if len(named) == 1 else str(settings["BOT_NAME"]))
+def project_of(targets: Mapping[str, Target], nodes: Sequence[NodeAddress], settings: BaseSettings) -> str:
+    """The name of this project on *nodes*: ``DISTRIBUTED_PROJECT``, else the one that their targets agree on, or, where
+    they name none, all targets; else ``BOT_NAME``. Targets that differ are named in a warning."""
+    if configured := settings.get("DISTRIBUTED_PROJECT"):
+        return str(configured)
+    own = {targets[node.name].project for node in nodes if node.name in targets} - {""}
+    named = own or {target.project for target in targets.values()} - {""}
+    if len(named) == 1:
+        return named.pop()
+    project = str(settings["BOT_NAME"])
+    if named and nodes:
+        logger.warning(
+            "project: found %s for these targets in scrapy.cfg, expected one for all, as a crawl is of one project:"
+            " BOT_NAME is used, %s; set DISTRIBUTED_PROJECT to name another", _joined(sorted(named)), project,
+        )  # fmt: skip
+    return project
 
 
 def version_of(targets: Mapping[str, Target], nodes: Iterable[NodeAddress]) -> str:

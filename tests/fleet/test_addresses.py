@@ -9,6 +9,7 @@ from scrapy.settings import Settings
 
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fleet.addresses import Target, addresses, project_of, targets_from_cfg
+from scrapy_distributed.fleet.node import NodeAddress
 
 SECRET = "s3cr3t-Pa55"
 
@@ -170,11 +171,24 @@ def test_a_broken_scrapy_cfg_is_not_quoted(text: str) -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_the_project() -> None:
-    one, two = Target(name="1", project="one"), Target(name="2", project="two")
+def test_the_project(caplog: pytest.LogCaptureFixture) -> None:
+    first, second, bare = Target(name="1", project="one"), Target(name="2", project="two"), Target(name="3")
+    targets = {target.name: target for target in (first, second, bare)}
+    nodes = [NodeAddress(name=name, url=f"http://{name}:6800") for name in ("1", "2", "3", "4:6800")]
+    one, two, third, fourth = nodes
     settings = Settings({"BOT_NAME": "bot"})
-    assert project_of({}, settings) == "bot"
-    assert project_of({"1": one, "3": Target(name="3")}, settings) == "one"
-    assert project_of({"1": one, "2": two}, settings) == "bot"
+    assert project_of({}, nodes, settings) == "bot"
+    assert project_of({"1": first, "3": bare}, [fourth], settings) == "one"
+    assert project_of(targets, [one, third], settings) == "one"
+    assert project_of(targets, [two], settings) == "two"
+    assert project_of(targets, [], settings) == "bot"  # workers on this machine alone, which have no use for a name
+    assert not caplog.records
+    for chosen in ([one, two], [third], [fourth]):
+        caplog.clear()
+        assert project_of(targets, chosen, settings) == "bot"
+        assert "project: found one, two for these targets in scrapy.cfg, expected one for all" in caplog.text
+        assert "BOT_NAME is used, bot; set DISTRIBUTED_PROJECT" in caplog.text
+    caplog.clear()
     settings.set("DISTRIBUTED_PROJECT", "mine")
-    assert project_of({"1": one}, settings) == "mine"
+    assert project_of(targets, nodes, settings) == "mine"
+    assert not caplog.records
