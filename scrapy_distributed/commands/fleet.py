@@ -154,6 +154,7 @@ class Command(ScrapyCommand):
         from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg, version_of
         from scrapy_distributed.fleet.egg import build_egg
+        from scrapy_distributed.fleet.needs import lacking
         from scrapy_distributed.fleet.version_name import version_name
         from scrapy_distributed.wire.job import check_project
 
@@ -170,7 +171,10 @@ class Command(ScrapyCommand):
         folder = Path(cfg).parent
         version = version_name(opts.version or version_of(targets, where), folder, time.time())
         check_project(project)
-        self.exitcode = send_egg(build_egg(folder, module), where, project, version)
+        egg = build_egg(folder, module)
+        for sentence in lacking(egg, folder, module.partition(".")[0]):
+            print(sentence, file=sys.stderr)
+        self.exitcode = send_egg(egg, where, project, version)
 
     def _versions(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.versions import show_versions

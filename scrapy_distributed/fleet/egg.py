@@ -29,9 +29,9 @@ def build_egg(folder: Path, settings_module: str) -> bytes:
     ``scrapyd-deploy`` would write a ``setup.py`` and ``build/`` into the project.
 
     Raises ``ConfigError`` if there is nothing to pack, or ``setup.py`` fails, or makes what Scrapyd can't use."""
-    if (folder / "setup.py").exists():
-        return _checked(_by_setup_py(folder), settings_module)
     root = settings_module.partition(".")[0]
+    if (folder / "setup.py").exists():
+        return _checked(_by_setup_py(folder), folder, settings_module)
     packages = [init.parent for init in folder.glob("*/__init__.py")]
     if (folder / root).is_dir() and folder / root not in packages:
         packages.append(folder / root)
@@ -39,7 +39,8 @@ def build_egg(folder: Path, settings_module: str) -> bytes:
     files |= {file for file in (folder / f"{root}.py",) if file.is_file()}
     files = _without_links_out(folder, files)
     if not any(file.relative_to(folder).parts[0] in (root, f"{root}.py") for file in files):
-        raise ConfigError(f"no package {root!r} (of {settings_module!r} in scrapy.cfg) in {folder}: nothing to deploy")
+        advice = _elsewhere(folder, root) or "nothing to deploy"
+        raise ConfigError(f"no package {root!r} (of {settings_module!r} in scrapy.cfg) in {folder}: {advice}")
     return _zipped(folder, files, settings_module)
 
 
@@ -91,9 +92,26 @@ def _by_setup_py(folder: Path) -> bytes:
         return eggs[0].read_bytes()
 
 
-def _checked(egg: bytes, settings_module: str) -> bytes:
+def _elsewhere(folder: Path, root: str) -> str:
+    """What to do where the package *root* lies in a folder of *folder*, as in a ``src`` layout; '' if it does not."""
+    found = [*folder.glob(f"*/{root}/__init__.py"), *folder.glob(f"*/{root}.py")]
+    if not found:
+        return ""
+    place = found[0].relative_to(folder).parts[0]
+    return (
+        f"it is in {place}/: move scrapy.cfg there, or let a setup.py say so: package_dir={{'': {place!r}}},"
+        f" packages=find_packages({place!r})"
+    )
+
+
+def _checked(egg: bytes, folder: Path, settings_module: str) -> bytes:
     """*egg*, which Scrapyd can use. It asks an egg for its settings, and takes one that says nothing of them."""
+    root = settings_module.partition(".")[0]
     with zipfile.ZipFile(io.BytesIO(egg)) as file:
+        if not any(name.startswith((f"{root}/", f"{root}.py")) for name in file.namelist()) and (
+            advice := _elsewhere(folder, root)
+        ):  # else it may be installed on the nodes
+            raise ConfigError(f"setup.py packs no {root!r} (of {settings_module!r} in scrapy.cfg): {advice}")
         written = [file.read(name).decode() for name in file.namelist() if name == "EGG-INFO/entry_points.txt"]
     points = ConfigParser()
     points.read_string("\n".join(written))

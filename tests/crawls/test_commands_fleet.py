@@ -385,6 +385,50 @@ def test_the_settings_that_setup_py_names(project: Path, says: str, words: str) 
     assert words in result.stderr
 
 
+def test_a_src_layout(project: Path, tmp_path: Path) -> None:
+    (project / "src").mkdir()
+    (project / "tiny").rename(project / "src" / "tiny")
+    setup = "from setuptools import find_packages, setup\nsetup(name='tiny', entry_points={'scrapy': ['settings = "
+    paths = {"PYTHONPATH": str(project / "src")}
+    (project / "setup.py").write_text(f"{setup}tiny.settings']}}, packages=find_packages())\n")
+    result = scrapy(project, "fleet", "deploy", "127.0.0.1:1", **paths)
+    assert result.returncode == 2
+    assert (
+        "setup.py packs no 'tiny' (of 'tiny.settings' in scrapy.cfg): it is in src/: move scrapy.cfg" in result.stderr
+    )
+    advice = result.stderr[result.stderr.index("package_dir=") :].strip()
+    (project / "setup.py").write_text(f"{setup}tiny.settings']}}, {advice})\n")
+    with start(tmp_path / "nodes") as node:
+        result = scrapy(project, "fleet", "deploy", f"127.0.0.1:{node.port}", **paths)
+    assert result.stdout.endswith(": 2 spiders\n"), result.stderr
+
+
+def test_what_the_code_needs_and_a_node_will_not_find(project: Path, tmp_path: Path) -> None:
+    (project / "helpers.py").write_text("")
+    (project / "tiny" / "data.json").write_text("{}")
+    settings = project / "tiny" / "settings.py"
+    settings.write_text(f"import helpers\n{settings.read_text()}")
+    with start(tmp_path / "nodes") as node:
+        place = f"127.0.0.1:{node.port}"
+        result = scrapy(project, "fleet", "deploy", place)
+        assert result.returncode == 1
+        assert "found an import of helpers, which lies beside scrapy.cfg and is not in the egg" in result.stderr
+        assert "No module named 'helpers'" in result.stdout
+        settings.write_text(
+            'import os\nBOT_NAME = "tiny"\nSPIDER_MODULES = ["tiny.spiders"]\n'
+            'open(os.path.join(os.path.dirname(__file__), "data.json"))\n'
+        )
+        result = scrapy(project, "fleet", "deploy", place)
+        assert result.returncode == 1
+        assert "read it by its package: pkgutil.get_data('tiny', 'data/x.json')" in result.stderr
+        settings.write_text(
+            'import pkgutil\nBOT_NAME = "tiny"\nSPIDER_MODULES = ["tiny.spiders"]\n'
+            'pkgutil.get_data("tiny", "data.json")\n'
+        )
+        result = scrapy(project, "fleet", "deploy", place)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_a_project_that_can_not_be_imported_on_the_node(project: Path, tmp_path: Path) -> None:
     (project / "tiny" / "spiders.py").write_text("import no_such_module_anywhere\n")
     with start(tmp_path / "nodes") as node:
