@@ -34,7 +34,7 @@ _REMEDIES = (
     (r"project '.*' not found", "deploy it: scrapy fleet deploy"),
     (r"version '.*' not found", "deploy that version to every node: scrapy fleet deploy"),
     (r"spider '.*' not found", "the deployed version does not have it, deploy again: scrapy fleet deploy"),
-    (r"ModuleNotFoundError|ImportError", "install on this node what the project imports"),
+    (r"ModuleNotFoundError|ImportError", "install on this node what the project imports and does not contain"),
     (r"egg is not a ZIP file|BadEggError", "build it with: scrapy fleet deploy"),
 )
 #: What OpenSSL and its wrappers say when the handshake fails, that is before any of the request was sent. Everything
