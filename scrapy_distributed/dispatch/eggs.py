@@ -10,6 +10,8 @@ from scrapy_distributed.wire.code import Egg, code_of
 
 logger = logging.getLogger(__name__)
 
+MOST_TOLD = 20  # eggs: a run has one, and a node that lies as many as it likes
+
 
 class Eggs:
     """What is in the eggs of the nodes, compared with what this process has loaded *spider* from: before a source can
@@ -22,7 +24,7 @@ class Eggs:
 
     def compare(self, node: str, egg: Egg | None) -> None:
         """A job on *node* runs *egg*. Of each one that is another it is said once."""
-        if egg is None or egg in self._told:
+        if egg is None or egg in self._told or len(self._told) == MOST_TOLD:
             return
         self._told.add(egg)
         if why := egg.differs(self.code):
