@@ -68,7 +68,6 @@ class Ending:
         self._engine_closes = self._winds_up = self._wound_up = self._over = False
         self._unable = self._unwritten = False
         self._says_walked = False  # the ledger says that the walk is done, and has not been told yet that it goes on
-        self._failing: Callable[[], None] | None = None
 
     @property
     def closing(self) -> bool:
@@ -142,12 +141,6 @@ class Ending:
     def refuse(self, error: DistributedError) -> None:
         """Close before anything was begun, with the reason alone in the log."""
         logger.error("The crawl does not start: %s", error, extra=self._extra)
-
-        def fail() -> None:
-            self.crawler.spider = None  # with an exception, the one thing that makes Scrapy's exit code 1
-
-        self._failing = fail  # signals hold no reference
-        self.crawler.signals.connect(fail, signals.engine_stopped)
         self.close("fleet_unusable" if isinstance(error, FleetUnusableError) else "start_refused")
 
     def ledger_failed(self, error: LedgerUnavailableError) -> None:
@@ -284,6 +277,7 @@ class Ending:
     async def shut_down(self, reason: str) -> None:
         """The spider is closed: the feeds are stored, and the run ends, if it is over."""
         self.why.asked(reason, idle=True)
+        well = False
         try:
             await self._wind_up()
             stored = self.keeper is None or await self.keeper.close()
@@ -293,6 +287,7 @@ class Ending:
                     self.ledger, self.crawler, reason, targets=str(self.diversion.diverter), wait=self.config.wait,
                     stored=stored, walked=self.walk.done, cutter=self.cutter,
                 )  # fmt: skip
+                well = over or (stored and self._is_handed_over)
                 if over:
                     self.dispatcher.fleet.forget(self.ledger.run)
                     if self.keeper is not None:
@@ -300,8 +295,20 @@ class Ending:
         except LedgerUnavailableError as error:
             self._tell_unwritten(error)
         finally:
+            if not well:
+                self.crawler.signals.connect(self._fail, signals.engine_stopped)
             self._over = True
             self.ledger.close()
+
+    @property
+    def _is_handed_over(self) -> bool:
+        """Whether this command was to do no more than that, and has done it."""
+        return not self.config.wait and self.walk.done and self.done
+
+    def _fail(self) -> None:
+        """Scripts see by the exit code that the run is not settled. That there is no spider is, with an exception, the
+        one thing that makes Scrapy's 1; by now nobody asks for it any more."""
+        self.crawler.spider = None
 
     def _note_walked(self) -> None:
         self.ledger.intake.lost_own(self.walk.lost)

@@ -127,7 +127,7 @@ def test_the_feed_fails_in_the_middle(struck: Fleet, tmp_path: Path, home: str) 
         crawl.wait()
         state = run.state()
         assert state is not None
-        assert (crawl.process.returncode, state["ended"], state["balance"].settled) == (0, None, True), run.describe()
+        assert (crawl.process.returncode, state["ended"], state["balance"].settled) == (1, None, True), run.describe()
         assert "not finished" in crawl.log, run.describe()
         asked = child.stats()
         run.switch(FEED_FULL, on=False)

@@ -480,6 +480,37 @@ async def test_a_run_whose_feeds_are_not_stored_is_not_over(
         assert (reader.runs()[-1].ended is not None) is stores
 
 
+@pytest.mark.parametrize(
+    ("reason", "wait", "left", "stores", "well"),
+    [
+        ("finished", True, 0, True, True),
+        ("finished", True, 0, False, False),
+        ("closespider_itemcount", True, 2, True, True),  # it is over: what is left is not crawled, by name and reason
+        ("shutdown", True, 2, True, False),
+        ("fleet_unusable", True, 2, True, False),
+        ("finished", False, 0, True, True),
+        ("finished", False, 0, False, False),
+        ("shutdown", False, 2, True, False),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_scrapys_exit_code_tells_whether_the_run_is_settled(
+    start: Start, reason: str, wait: bool, left: int, stores: bool, well: bool
+) -> None:
+    stopped = start(WAIT=wait)
+    stopped.begin()
+    stopped.coordinator.dispatcher = stopped.coordinator.ending.dispatcher = Drained(stopped)  # type: ignore[assignment]
+    keeper = stopped.coordinator.ending.keeper = Keeper()
+    keeper.stores = stores
+    find(stopped, *range(left))
+    if not left:
+        stopped.coordinator.ending.idle()
+    await stopped.coordinator.ending.shut_down(reason)
+    assert stopped.crawler.spider is not None  # as long as there is anybody to ask for it
+    stopped.crawler.signals.send_catch_log(signals.engine_stopped)
+    assert (stopped.crawler.spider is not None) == well
+
+
 @pytest.mark.parametrize("stores", [True, False])
 @pytest_twisted.ensureDeferred
 async def test_own_items_that_are_not_safe_keep_the_walk_from_being_done(

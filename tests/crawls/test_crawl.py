@@ -202,7 +202,7 @@ def test_without_waiting_it_ends_when_every_batch_is_taken(project: Project, tmp
         assert crawl.log.count(said) == 1
         assert crawl.log.index(said) < crawl.log.index(" Run ")
         assert crawl.run()["balance"].as_dict()["in_flight"] == 60
-        assert project.check(crawl) == 1
+        assert (project.check(crawl), crawl.process.returncode) == (1, 0)
         # The same command takes the run up again, and this one waits.
         again = project.crawl("distr", folder=tmp_path, args=args, settings=settings).wait()
         assert again.run()["name"] == crawl.run()["name"]

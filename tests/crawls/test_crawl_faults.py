@@ -271,6 +271,7 @@ def test_a_place_that_refuses_for_good_ends_the_crawl(project: Project, small_si
     settings = {"DISTRIBUTED_TARGET_FEED_URL": "file:///proc/nope/%(batch)s.jl", "DISTRIBUTED_FLEET_TIMEOUT": 1}
     crawl = project.crawl("distr", folder=tmp_path, args={"site": small_site.url, "pages": 1}, settings=settings).wait()
     assert "finish_reason': 'fleet_unusable'" in crawl.log
+    assert crawl.process.returncode == 1
     balance = crawl.run()["balance"]
     assert (balance.diverted, balance.queued + balance.in_flight, balance.dead) == (60, 60, 0)
     assert "its jobs come to nothing, the last one: its feed was not stored: " in crawl.log
@@ -449,6 +450,7 @@ def go_on(project: Project, child: SiteChild, command: dict[str, Any], crawl: Cr
     assert crawl.run()["balance"].holds
     assert project.check(crawl) == 1
     again = project.crawl("distr", **command).wait()
+    assert again.process.returncode == 0
     assert again.run()["name"] == crawl.run()["name"]
     assert again.balance().items() >= {"diverted": 600, "crawled": 600}.items()
     assert project.check(again) == 0
@@ -465,6 +467,7 @@ def test_ctrl_c_once_and_the_same_command_goes_on(project: Project, tmp_path: Pa
         assert time.monotonic() - interrupted < 5
         assert "is not finished (shutdown)" in crawl.log
         assert "nothing is lost, the same command takes it up again" in crawl.log
+        assert crawl.process.returncode == 1
         go_on(project, child, command, crawl)
 
 

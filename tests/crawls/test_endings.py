@@ -22,6 +22,7 @@ def ended(home: Home, spider: str, folder: Path, **settings: object) -> Crawl:
 def test_a_number_of_items_is_that_of_the_fleet_and_the_same_command_begins_afresh(home: Home, tmp_path: Path) -> None:
     first = ended(home, "plain_dict", tmp_path, CLOSESPIDER_ITEMCOUNT=2, DISTRIBUTED_TARGET_HOSTS="scrapyd2")
     assert "Spider closed (closespider_itemcount)" in first.log
+    assert first.process.returncode == 0
     came = len(items(tmp_path / "out.jl"))
     assert 2 <= came < ALL
     stopped = first.run()
