@@ -156,7 +156,7 @@ def create(path: Path) -> None:
 
 def hold(path: Path) -> sqlite3.Connection:
     """A lock that ends with this process, however it ends. Who could read it could lock it, too."""
-    file = path.with_name(path.name + ".lock")
+    file = _lock_of(path)
     make_private(file)
     check_owner(file)
     lock = sqlite3.connect(file, timeout=HELD_SECONDS, isolation_level=None)
@@ -165,8 +165,7 @@ def hold(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         lock.close()
         if "locked" not in str(error):
-            advice = "delete it if no coordinator runs"
-            raise LedgerError(f"{path}.lock: can't be used as lock: {error}; {advice}") from None
+            raise _no_lock(file, error) from None
         raise LedgerHeldError(
             f"{path}: another coordinator is using this ledger; wait for it, or name another with DISTRIBUTED_LEDGER"
         ) from None
@@ -174,12 +173,29 @@ def hold(path: Path) -> sqlite3.Connection:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a coordinator uses the ledger at *path*. Raises ``LedgerError`` where that can't be told."""
+    """Whether a coordinator uses the ledger at *path*. Writes nothing. Raises ``LedgerError`` where that can't be
+    told."""
+    file = _lock_of(path)
     try:
-        hold(path).close()
-    except LedgerHeldError:
+        check_owner(file)
+    except FileNotFoundError:
+        return False
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=0)) as lock:
+            lock.execute("SELECT * FROM sqlite_master")
+    except sqlite3.Error as error:
+        if "locked" not in str(error):
+            raise _no_lock(file, error) from None
         return True
     return False
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _no_lock(file: Path, error: sqlite3.Error) -> LedgerError:
+    return LedgerError(f"{file}: can't be used as lock: {error}; delete it if no coordinator runs")
 
 
 def make_private(file: Path) -> None:

@@ -17,7 +17,7 @@ from ledgers import IDENTITY, NODE, a_batch, bind, divert, receipt, states
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import LEAST_LOG, LONGEST_LOG, Ledger
-from scrapy_distributed.ledger.sqlite_schema import APPLICATION, FORMAT
+from scrapy_distributed.ledger.sqlite_schema import APPLICATION, FORMAT, is_held
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -191,6 +191,19 @@ def test_an_attempt_keeps_its_token(path: Path) -> None:
 
 
 # Who may use the file
+
+
+def test_who_asks_whether_it_is_used_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "l.sqlite"
+    assert not is_held(path)
+    assert list(tmp_path.iterdir()) == []
+    with closing(Ledger(path)):
+        assert is_held(path)
+        assert is_held(path)  # to ask does not end the lock
+    assert not is_held(path)
+    (tmp_path / "l.sqlite.lock").write_bytes(b"no lock of ours" * 100)
+    with pytest.raises(LedgerError, match=r"l\.sqlite\.lock: can't be used as lock"):
+        is_held(path)
 
 
 def test_a_second_coordinator_is_refused_with_the_name_of_the_file(ledger: Ledger, path: Path) -> None:
