@@ -45,7 +45,7 @@ class DistributedSpiderMiddleware:
             if isinstance(error, ConfigError) and crawler.settings.get("DISTRIBUTED_START_URL") is None:
                 from scrapy_distributed.coordinator.refused import say_alone
 
-                say_alone()  # a job's log keeps the way as well
+                say_alone(error)  # a job's log keeps the way as well
             raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 
 from scrapy import Spider
 from scrapy.settings import BaseSettings
@@ -39,18 +40,24 @@ def check_config(config: Config, spider: Spider) -> None:
 
 
 class _Alone(logging.Filter):
+    """In place of *error*, and the way that it took, its words alone."""
+
+    def __init__(self, error: ConfigError) -> None:
+        super().__init__()
+        self._error = weakref.ref(error)  # a Deferred that nobody looks at tells of its own when it is collected
+
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], ConfigError):
-            record.name, record.msg, record.args = __name__, f"The crawl does not start: {record.exc_info[1]}", ()
+        error = self._error()
+        if record.exc_info and error is not None and record.exc_info[1] is error:
+            record.name, record.msg, record.args = __name__, f"The crawl does not start: {error}", ()
             record.exc_info = record.exc_text = None
         return True
 
 
-_ALONE = _Alone()  # it holds no error: a Deferred that nobody looks at tells of its own when it is collected
-
-
-def say_alone() -> None:
-    """A ``ConfigError`` is about to end a crawl that has not begun: then it stands alone in the log. Scrapy leaves it
-    to the event loop to log what a task or a Deferred has ended with, and that shows the way that it took."""
-    for name in ("asyncio", "twisted"):
-        logging.getLogger(name).addFilter(_ALONE)
+def say_alone(error: ConfigError) -> None:
+    """*error* is about to end a crawl that has not begun: then it stands alone in the log. Scrapy leaves it to the event
+    loop to log what a task or a Deferred has ended with, and that shows the way that it took."""
+    alone = _Alone(error)
+    for log in map(logging.getLogger, ("asyncio", "twisted")):
+        log.addFilter(alone)
+        weakref.finalize(error, log.removeFilter, alone).atexit = False  # a Deferred may be collected after that
