@@ -8,8 +8,9 @@ from scrapy_distributed.words import shortened
 
 FINISHED = "finished"
 END_OF_WALK = "closespider_pagecount"
+NO_JOB_STARTS = "no_job_starts"
 INTERRUPTIONS = frozenset((
-    "shutdown", "memusage_exceeded", "fleet_unusable", "ledger_failed", "start_refused", "start_error",
+    "shutdown", "memusage_exceeded", "fleet_unusable", "ledger_failed", "start_refused", "start_error", NO_JOB_STARTS,
 ))  # fmt: skip
 CLOSED_ITSELF = "closed_itself"
 
@@ -50,6 +51,11 @@ class Closing:
     @property
     def stops(self) -> bool:
         return self.means is Means.STOP
+
+    @property
+    def ends_jobs(self) -> bool:
+        """Whether no more are sent, and those under way are told to end."""
+        return self.stops or self.reason == NO_JOB_STARTS
 
 
 def meaning(reason: str, *, idle: bool) -> Means:

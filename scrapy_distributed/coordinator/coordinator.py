@@ -160,6 +160,7 @@ class Coordinator:
             harvest=self._harvest() if self.homecoming is not None else None,
             accepted=self._accepted,
             stopped_by=lambda receipt: self.ending.stopped_by(receipt),
+            no_job_starts=lambda why: self.ending.no_job_starts(why),
         )
         return Dispatcher(
             ledger=self.ledger,

@@ -15,7 +15,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.coordinator.closing import END_OF_WALK, FINISHED, Closing, Means
+from scrapy_distributed.coordinator.closing import END_OF_WALK, FINISHED, NO_JOB_STARTS, Closing, Means
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
 from scrapy_distributed.coordinator.diversion import Diversion
@@ -155,6 +155,14 @@ class Ending:
         )  # fmt: skip
         self.close("fleet_unusable")
 
+    def no_job_starts(self, why: str) -> None:
+        if not self.closing:
+            logger.error(
+                "No job of this run can start: %s. When that is mended (and deployed: scrapy fleet deploy), the same"
+                " command goes on", why, extra=self._extra,
+            )  # fmt: skip
+            self.close(NO_JOB_STARTS)
+
     def job_counts(self, node: str, receipt: Receipt) -> None:
         """Close where *receipt*, which counts, says that a limit is reached, or the spider has closed itself."""
         if closed_itself(receipt):
@@ -182,7 +190,7 @@ class Ending:
             self._unable = True
         if not self.why.settles:
             self.discoveries.stop()
-        if self.why.stops:  # not a job more, until those under way are told to end
+        if self.why.ends_jobs:  # not one more, until those under way are told to end
             self.dispatcher.send_no_more()
 
     # Either way
@@ -245,7 +253,7 @@ class Ending:
             self.discoveries.stop()
             self.cutter.cut_all()
             self.cutter.note_slots()
-            if self.why.stops:
+            if self.why.ends_jobs:
                 logger.info("The crawl ends (%s): its jobs are told to, and what they have done is waited for",
                             self.why.reason, extra=self._extra)  # fmt: skip
                 await self.dispatcher.dismiss(hurried=lambda: self._hurried)

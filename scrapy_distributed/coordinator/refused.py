@@ -55,8 +55,8 @@ class _Alone(logging.Filter):
 
 
 def say_alone(error: ConfigError) -> None:
-    """*error* is about to end a crawl that has not begun: then it stands alone in the log. Scrapy leaves it to the event
-    loop to log what a task or a Deferred has ended with, and that shows the way that it took."""
+    """*error* is about to end a crawl that has not begun: then it stands alone in the log. Scrapy leaves it to the
+    event loop to log what a task or a Deferred has ended with, and that shows the way that it took."""
     alone = _Alone(error)
     for log in map(logging.getLogger, ("asyncio", "twisted")):
         log.addFilter(alone)

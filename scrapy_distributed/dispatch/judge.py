@@ -15,6 +15,7 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.flight import Flight
 from scrapy_distributed.dispatch.harvest import Harvest
 from scrapy_distributed.dispatch.members import Fleet, Member
+from scrapy_distributed.dispatch.start_fault import StartFault
 from scrapy_distributed.errors import LedgerUnavailableError, NodeError, NodeItemsError, WireError
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.finds import Finds
@@ -22,7 +23,7 @@ from scrapy_distributed.ledger.rules import Haul, Objection, Settlement
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt, Blame, Fate
 from scrapy_distributed.wire.receipt import Receipt
-from scrapy_distributed.words import shortened
+from scrapy_distributed.words import counted, listed, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +43,14 @@ class Judge:
     they come. *accepted* is told of each attempt that is, with the name of its node and the seconds since it was sent,
     ``None`` where it had to wait for jobs of ours; then the targets are in the ledger, to be diverted, and the items in
     the spool. *stopped_by* tells why a final receipt stops the run, '' if it does not: nothing goes out again after it.
+    *no_job_starts* is told why that is certain, where it is.
     """
 
     def __init__(
         self, *, ledger: Ledger, fleet: Fleet, config: Config, spider: Spider, stats: StatsCollector,
         read_targets: Callable[[Attempt, Receipt], Awaitable[list[Finds]]], harvest: Harvest | None,
         accepted: Callable[[str, Attempt, Receipt, float | None], None], stopped_by: Callable[[Receipt], str],
+        no_job_starts: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.ledger = ledger
         self.fleet = fleet
@@ -57,11 +60,15 @@ class Judge:
         self.harvest = harvest
         self.accepted = accepted
         self.stopped_by = stopped_by
+        self.no_job_starts = no_job_starts
+        self.start_fault = StartFault()
         self._extra = {"spider": spider}
 
     async def final(self, member: Member, flight: Flight, receipt: Receipt, now: float, why_not: str = "") -> None:
         """Its final receipt is here: it counts as a whole, or not at all. *why_not*: what its log says of its feed."""
         brings: _Brings | Objection = _Brings()
+        if receipt.activity:
+            self.start_fault.begun()
         if not (flight.fenced or self._objection(flight, receipt)):  # to read what it brings may take long
             try:
                 brings = await self._brings(member, flight, receipt)
@@ -86,11 +93,20 @@ class Judge:
                 member, flight, f"{reason}: {why_not}" if why_not else reason, blame, now, excused=excused,
             )  # fmt: skip
 
-    def died(self, member: Member, flight: Flight, why: str, now: float) -> None:
-        """It has ended without a final receipt. If it was at work, one of its requests may have killed it."""
+    def died(self, member: Member, flight: Flight, why: str, now: float, *, fault: str = "") -> None:
+        """It has ended without a final receipt, or with one of nothing, and *why*. If it was at work, one of its
+        requests may have killed it. *fault*: what has, if that would be so with any batch."""
         blame = Blame.NOBODY if flight.dismissed else Blame.BATCH if flight.at_work else Blame.NODE
+        if any(one.at_work for _, one in self.fleet.flights()):
+            self.start_fault.begun()
+        excused = not flight.dismissed and self.start_fault.died(member.name, flight.attempt.batch, fault)
         # One that is alone may kill its worker sooner, and be all that is left for the nodes to prove themselves.
-        self._reject(member, flight, f"no receipt: {why}", blame, now, alone=flight.attempt.size == 1)
+        alone = flight.attempt.size == 1
+        self._reject(member, flight, why, blame, now, alone=alone, excused=excused)
+        well = [one.name for one in self.fleet.members if one.gets_jobs]
+        if excused and self.start_fault.is_certain(well):
+            jobs, nodes = counted(self.start_fault.jobs, "job"), listed(self.start_fault.nodes)
+            self.no_job_starts(f"the first {jobs}, on {nodes}, died of the same: {why}")
 
     def lost(self, member: Member, flight: Flight, reason: str, now: float, *, parts: int = 1) -> None:
         """No sign of life: its requests go to another attempt. Its receipt is welcome, if it comes first. Or to

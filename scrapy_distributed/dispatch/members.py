@@ -110,6 +110,11 @@ class Member:
         return self.waiting < self.backlog and not (self.late and self.jobs >= self._slots_and_next)
 
     @property
+    def gets_jobs(self) -> bool:
+        """Whether it is used, be there room or not."""
+        return self.trust.well and not (self.closing or self.drained)
+
+    @property
     def _slots_and_next(self) -> int:
         """A job for each slot, and one that waits for it: until its node looks for one, or we see that it has ended."""
         return self.pace.slots * (1 if self.pace.at_once else 2)
@@ -122,7 +127,7 @@ class Member:
     @property
     def idle_slots(self) -> int:
         """Jobs that it could start at once, as far as we know. One that was restarted has forgotten what runs there."""
-        if not self.trust.well or self.closing or self.drained or self.passed_until or self.waiting:
+        if not self.gets_jobs or self.passed_until or self.waiting:
             return 0
         forgotten = sum(flight.counts and flight.started for flight in self.flights.values()) - self.pace.running
         return max(0, self.pace.free_slots - max(0, forgotten))

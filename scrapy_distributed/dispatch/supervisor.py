@@ -25,7 +25,7 @@ from scrapy_distributed.errors import (
     WireError,
 )
 from scrapy_distributed.fleet.pace import Told
-from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
+from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error, lasting_fault
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.wire.receipt import Receipt
@@ -118,14 +118,17 @@ class Supervisor:
                 self.judge.lost(member, flight, f"it was taken out of the queue of {member.name}", self._now())
                 self.moved_on()
             elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
-                self.judge.died(member, flight, await self._why_dead(member, flight), self._now())
+                why, fault = await self._why_dead(member, flight)
+                self.judge.died(member, flight, f"no receipt: {why}", self._now(), fault=fault)
                 self.moved_on()
 
-    async def _why_dead(self, member: Member, flight: Flight) -> str:
+    async def _why_dead(self, member: Member, flight: Flight) -> tuple[str, str]:
+        """In words; and the fault, if each job would die of it."""
         log = await self._log_end(member, flight)
         began, told = flight.sequence > 0, flight.signalled_at is not None
         lacking = "" if began or told else await self._lacking(member, flight)
-        return cause_of_death(log, began=began, told=told, lacking=lacking)
+        fault = "" if told else lasting_fault(log, began=began)
+        return cause_of_death(log, began=began, told=told, lacking=lacking), fault
 
     async def _lacking(self, member: Member, flight: Flight) -> str:
         """What its node lacks by now to run it: a version that was deleted, say. '' if nothing, or it does not tell."""
@@ -157,8 +160,7 @@ class Supervisor:
             self.ledger.bookings.keep_told(member.carrier.url, told.slots, told.poll)
         self.eggs.compare(member.name, receipt.egg)
         if receipt.final:
-            why = "" if receipt.stored else last_error(await self._log_end(member, flight))
-            await self.judge.final(member, flight, receipt, self._now(), why)
+            await self._take_final(member, flight, receipt)
             self.moved_on()
             return True
         started_in = self._now() - flight.evidence if flight.starting else None
@@ -171,6 +173,16 @@ class Supervisor:
         self.arrived(flight)
         self._runs(member, flight)
         return self._is_active(flight, receipt)
+
+    async def _take_final(self, member: Member, flight: Flight, receipt: Receipt) -> None:
+        """One of a job that has done nothing may be all that what has ended its process has left to be written."""
+        nothing = not (receipt.activity or receipt.settled) and flight.counts and flight.signalled_at is None
+        log = await self._log_end(member, flight) if nothing or not receipt.stored else None
+        if nothing and (fault := lasting_fault(log, began=True)):
+            self.judge.died(member, flight, cause_of_death(log, began=True), self._now(), fault=fault)
+        else:
+            why = "" if receipt.stored else last_error(log)
+            await self.judge.final(member, flight, receipt, self._now(), why)
 
     def _is_active(self, flight: Flight, receipt: Receipt) -> bool:
         now = self._now()

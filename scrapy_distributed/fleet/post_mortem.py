@@ -23,6 +23,14 @@ _FIRST_LINE = re.compile(r"(?:[\[(]?\d\S*\s.*?|\[?)\b(DEBUG|INFO|WARNING|ERROR|C
 #: What Twisted and asyncio log of an exception that nobody has caught: the crawl ends with it.
 _UNCAUGHT = re.compile(r"Unhandled|never retrieved|\[twisted\]")
 _TRACEBACK = "Traceback (most recent call last):"
+#: What code, a version or a missing file raises, and raises again. Others may come from what is away for a moment, or
+#: from what a server has answered.
+_LASTING = frozenset((
+    "AttributeError", "FileNotFoundError", "ImportError", "IndentationError", "IsADirectoryError", "KeyError",
+    "ModuleNotFoundError", "NameError", "NotADirectoryError", "PermissionError", "SyntaxError", "TypeError",
+    "scrapy_distributed.errors.ConfigError",
+))  # fmt: skip
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[^/\s'\"]+/)+")
 _NAME = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception)|(?:[\w.]+\.)?error_\w+")  # ftplib has error_perm and the like
 
 
@@ -88,6 +96,15 @@ def cause_of_death(log: str | None, *, began: bool = False, told: bool = False, 
         caught = " (an error that it had caught, which need not be the cause)" if last.is_error else ""
         return f"It was at work, and its log tells no cause: killed, or out of memory? {end}{caught}{earlier}"
     return f"{end}. If that is no error, see that scrapy_distributed is activated in the project (ADDONS){earlier}"
+
+
+def lasting_fault(log: str | None, *, began: bool = False) -> str:
+    """What has ended a job before it had done anything, and would end each job of the same sources, on any node that is
+    like its own, with any batch (that a batch can't be read is another error). The same words wherever it was: folders
+    are left out. '' where nothing says so."""
+    last = _records(log or "")[-1]
+    lasts = last.raised.partition(":")[0] in _LASTING and (last.is_uncaught or not began)
+    return _FOLDERS.sub("", last.raised) if lasts else ""
 
 
 def last_error(log: str | None) -> str:

@@ -19,6 +19,7 @@ from scrapy_distributed.coordinator.closing import Closing, Means, meaning, of_a
         ("shutdown", False, Means.PAUSE),
         ("memusage_exceeded", False, Means.PAUSE),
         ("fleet_unusable", True, Means.PAUSE),
+        ("no_job_starts", False, Means.PAUSE),
     ],
 )
 def test_what_a_reason_means(reason: str, idle: bool, means: Means) -> None:

@@ -339,6 +339,26 @@ async def test_what_is_not_sent_is_in_the_ledger_before_the_nodes_are_left(
     assert "is not finished (shutdown): 2 requests are queued" in caplog.text
 
 
+@pytest_twisted.ensureDeferred
+async def test_where_no_job_can_start_those_on_nodes_are_ended_and_the_run_goes_on_another_time(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped = start()
+    stopped.begin()
+    drained: Any = Drained(stopped)
+    stopped.coordinator.dispatcher = stopped.coordinator.ending.dispatcher = drained
+    find(stopped, 1, 2)
+    for _ in range(2):  # jobs that die meanwhile
+        stopped.coordinator.ending.no_job_starts("the first 2 jobs died of the same: TypeError")
+    assert await told(stopped) == ["no_job_starts"]
+    assert caplog.text.count("No job of this run can start: the first 2 jobs died of the same: TypeError. When") == 1
+    assert not drained.sends
+    await stopped.coordinator.ending.shut_down("no_job_starts")
+    assert drained.dismissed
+    assert drained.seen == {"diverted": 2, "queued": 2}
+    assert "the same command takes it up again" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("reason", "stops"),
     [("shutdown", False), ("memusage_exceeded", False), ("closespider_timeout", True), ("bye", True)],

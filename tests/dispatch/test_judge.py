@@ -163,7 +163,7 @@ def test_a_job_that_never_ran_is_no_failure(court: Court) -> None:
 def test_a_job_that_died_at_work_is_its_batchs_failure_and_one_that_never_began_its_nodes(court: Court) -> None:
     court.batch(0, 1)
     n0, n1 = court.members
-    court.judge.died(n0, court.send(n0, at_work=True), "MemoryError", NOW)
+    court.judge.died(n0, court.send(n0, at_work=True), "no receipt: MemoryError", NOW)
     assert (n0.trust.bad_jobs, court.attempts()) == (
         1,
         [("rejected", "no receipt: MemoryError")],
@@ -189,6 +189,51 @@ def test_what_nodes_are_to_blame_for_kills_no_batch_while_none_is_well(court: Co
     court.judge.died(n0, court.send(n0, 2), "no log", NOW)  # one that is alone may have died too soon to tell
     court.judge.died(n0, court.send(n0, 2), "no log", NOW)
     assert court.balance() == {"diverted": 2, "queued": 1, "dead": 1}
+
+
+def test_a_fault_that_all_jobs_have_at_their_start_is_told_and_no_batch_is_to_blame(court: Court) -> None:
+    for number in range(3):
+        court.batch(number)
+    n0, n1 = court.members
+    court.judge.died(n0, court.send(n0, 1), "TypeError: at n0", NOW, fault="TypeError")
+    court.judge.died(n0, court.send(n0, 1), "TypeError: at n0", NOW, fault="TypeError")
+    court.judge.died(n0, court.send(n0, 1), "TypeError: at n0", NOW, fault="TypeError")
+    assert court.no_job_starts == []  # the other node has not had its turn
+    court.judge.died(n1, court.send(n1, 2), "TypeError: at n1", NOW, fault="TypeError")
+    assert court.no_job_starts == ["the first 4 jobs, on n0, n1, died of the same: TypeError: at n1"]
+    assert court.ready() == [1, 2, 3]
+    assert court.count("batches_halved") == 0
+
+
+def test_a_node_that_is_left_out_or_spared_has_no_turn(court: Court) -> None:
+    court.batch(0)
+    court.batch(1)
+    n0, n1 = court.members
+    n1.trust.fail("no answer", NOW)
+    for batch in (1, 2):
+        court.judge.died(n0, court.send(n0, batch), "TypeError", NOW, fault="TypeError")
+    assert len(court.no_job_starts) == 1
+
+
+@pytest.mark.parametrize("how", ["under way", "came home", "died", "was told to end"])
+def test_where_a_job_has_done_something_its_start_is_not_what_is_wrong(court: Court, how: str) -> None:
+    for number in range(0, 6, 2):
+        court.batch(number, number + 1)
+    n0, n1 = court.members
+    flight = court.send(n0, 1, at_work=True)
+    if how == "came home":
+        court.final(n0, flight, activity=9)
+    elif how == "died":
+        court.judge.died(n0, flight, "killed", NOW)
+    elif how == "was told to end":
+        flight.dismiss()
+        court.judge.died(n0, flight, "INT", NOW)
+    for member, batch in ((n0, 2), (n1, 3)):
+        court.judge.died(member, court.send(member, batch), "TypeError", NOW, fault="TypeError")
+    assert court.no_job_starts == []
+    assert court.count("batches_halved") == 0
+    court.judge.died(n1, court.send(n1, 2), "TypeError", NOW, fault="TypeError")  # it is the batch's, as ever
+    assert court.count("batches_halved") == 1
 
 
 def test_a_feed_that_was_not_stored_is_its_batchs_failure_where_others_have_delivered_meanwhile(
@@ -396,4 +441,4 @@ def test_what_is_dead_is_told_with_the_reason(tmp_path: Path, caplog: pytest.Log
         n0 = court.members[0]
         court.judge.died(n0, court.send(n0, at_work=True), "MemoryError", NOW)
         assert court.balance() == {"diverted": 2, "dead": 2}
-        assert "what is left is dead: no receipt: MemoryError" in caplog.text
+        assert "what is left is dead: MemoryError" in caplog.text

@@ -291,6 +291,25 @@ async def test_a_job_that_ends_without_a_receipt_is_sent_again_with_the_cause(ri
 
 
 @pytest_twisted.ensureDeferred
+async def test_what_has_ended_all_jobs_before_they_had_done_anything_is_told(rig: Rig) -> None:
+    """A pipeline that can't be opened ends a crawl that has begun to Scrapy: there is a final receipt, of nothing."""
+    rig.batches(2, 2)
+    await rig.start()
+    for number, fake in enumerate(rig.fakes):
+        (job,) = fake.start_pending()
+        error = f"NotADirectoryError: [Errno 20] Not a directory: '/n{number}/eggs/1.egg/towns.csv'\n"
+        log = f"2026 [asyncio] ERROR: Task exception was never retrieved\nTraceback (most recent call last):\n{error}"
+        fake.files[f"p/s/{job.id}.log"] = log.encode()
+        rig.report(number, job, settled=0, finish_reason="shutdown")
+        fake.finish()
+    await rig.look()
+    (why,) = rig.no_job_starts
+    assert why.startswith("the first 2 jobs, on n0, n1, died of the same: Its log says: NotADirectoryError: ")
+    assert rig.balance() == {"diverted": 4, "in_flight": 4}  # sent again, until it is told not to be
+    assert rig.attempts()[0] == ("n0", "rejected")
+
+
+@pytest_twisted.ensureDeferred
 async def test_the_last_receipt_of_a_job_that_has_just_ended_is_not_missed(rig: Rig) -> None:
     rig.batches(2)
     await rig.start()

@@ -43,11 +43,13 @@ class Court:
         self.told: list[str] = []  # nodes whose attempts were accepted
         self.trips: list[float | None] = []  # seconds since these were sent
         self.stopped_by = ""
+        self.no_job_starts: list[str] = []
         self.judge = Judge(
             ledger=self.ledger, fleet=Fleet(self.members), config=Config.from_settings(Settings(settings)),
             spider=Spider(name="s"), stats=self.stats, read_targets=self.read_targets, harvest=harvest,
             accepted=self.accepted,
             stopped_by=lambda receipt: self.stopped_by,
+            no_job_starts=self.no_job_starts.append,
         )  # fmt: skip
 
     async def read_targets(self, attempt: Attempt, report: Receipt) -> list[Finds]:

@@ -58,6 +58,7 @@ class Rig:
         ]
         self.stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
         self.changes = self.stranded = 0
+        self.no_job_starts: list[str] = []
         self.all_cut = False
         self.ended = False
         self.admitted: list[str] = []
@@ -74,7 +75,7 @@ class Rig:
         judge = Judge(
             ledger=self.ledger, fleet=fleet, config=config, spider=spider, stats=self.stats,
             read_targets=read_targets, harvest=None, accepted=lambda node, attempt, receipt, trip: None,
-            stopped_by=lambda receipt: "",
+            stopped_by=lambda receipt: "", no_job_starts=self.no_job_starts.append,
         )  # fmt: skip
         self.dispatcher = Dispatcher(
             ledger=self.ledger, fleet=fleet, judge=judge, config=config, spider=spider, stats=self.stats,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
+from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error, lasting_fault
 
 DISABLED = """2026-11-21 [scrapy.extensions.feedexport] ERROR: Disabled feed storage scheme: s3. Reason: missing boto3
 2026-11-21 12:00:00 [twisted] CRITICAL: Unhandled error in Deferred:
@@ -160,3 +160,50 @@ def test_what_its_node_lacks_is_the_cause_whatever_the_log_says() -> None:
             "It died before its spider was loaded, and its node says why: project 'p': expected version '2', n0 has 1:"
             " scrapy fleet deploy"
         )
+
+
+TRACEBACK = """2026-11-21 12:00:02 [asyncio] ERROR: Task exception was never retrieved
+Traceback (most recent call last):
+  File 'a'
+"""
+
+
+@pytest.mark.parametrize(
+    ("log", "fault"),
+    [
+        ("TypeError: S.__init__() got an unexpected keyword argument 'batch'\n", ""),
+        ("ModuleNotFoundError: No module named 'boto3'\n", ""),
+        ("NotADirectoryError: [Errno 20] Not a directory: '/srv/n1/eggs/shop/1.egg/shop/towns.csv'\n",
+         "NotADirectoryError: [Errno 20] Not a directory: 'towns.csv'"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'data/towns.csv'\n", ""),
+        ("scrapy_distributed.errors.ConfigError: FEED_URI/FEEDS: Scrapy has disabled the feed\n", ""),
+    ],
+)  # fmt: skip
+def test_what_each_job_would_die_of(log: str, fault: str) -> None:
+    assert lasting_fault(INFO + TRACEBACK + log) == (fault or log.strip())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "ConnectionRefusedError: [Errno 111] Connection refused",  # it may be back soon
+        "OSError: [Errno 28] No space left on device",
+        "MemoryError",
+        "ValueError: maintenance",  # a server may have said so
+        "scrapy_distributed.errors.WireError: DISTRIBUTED_START_URL: element 3 is no request",  # of this batch
+    ],
+)
+def test_what_another_job_may_not_die_of(error: str) -> None:
+    assert lasting_fault(INFO + TRACEBACK + error) == ""
+
+
+def test_a_page_that_has_failed_has_ended_no_job() -> None:
+    error = SCRAPER + TRACEBACK.partition("\n")[2] + "KeyError: 'price'\n"
+    assert lasting_fault(INFO + error, began=True) == ""
+    assert lasting_fault(error + INFO) == ""
+    assert lasting_fault(DEFERRED.replace("shop.pipelines.Closed", "KeyError"), began=True) == "KeyError: no database"
+
+
+def test_without_a_log_nothing_is_certain() -> None:
+    """Most often it is what is not installed there; it may be a disk that is full for a while."""
+    assert lasting_fault(None) == ""
