@@ -99,9 +99,11 @@ def found_here(
     *,
     nodes: int,
     slots: int = 0,
+    elsewhere: Sequence[str] = (),
 ) -> list[Finding]:
-    """What can be told without a node: of Scrapyds there are *nodes*, of workers on this machine *slots*."""
-    said = _said(subject, config, command, job, nodes=nodes, slots=slots)
+    """What can be told without a node: of Scrapyds there are *nodes*, of workers on this machine *slots*; *elsewhere*:
+    other machines, where Scrapyds are."""
+    said = _said(subject, config, command, job, nodes=nodes, slots=slots, elsewhere=elsewhere)
     return [_plugin(subject), *_settings(subject), _spider(subject), *said, _job(job)]
 
 
@@ -123,23 +125,23 @@ def _spider(subject: Subject) -> Finding:
 
 
 def _said(
-    subject: Subject, config: Config, command: CommandLine, job: JobTemplate | ConfigError, *, nodes: int, slots: int
-) -> list[Finding]:
-    """What the crawl would say before its first batch. Of its warnings only what the command can't give to jobs is one
-    here as well: a feed may come with -O, and what a pipeline is for its owner knows."""
+    subject: Subject, config: Config, command: CommandLine, job: JobTemplate | ConfigError, *, nodes: int, slots: int,
+    elsewhere: Sequence[str],
+) -> list[Finding]:  # fmt: skip
+    """What the crawl would say before its first batch. Of its warnings only what is wrong is one here as well: a feed
+    may come with -O, and what a pipeline is for its owner knows."""
     lines = lines_of_command(command, scrapyds=nodes > 0)
-    faults = {line for line in lines if line.warning}
     if not isinstance(job, ConfigError):
         rules = target_rules(config, rules_of(subject.kind))
         try:
             lines = block(
                 config, subject.settings, command=command, job=job.settings, spider=subject.kind, nodes=nodes,
                 slots=slots, targets=in_words(rules, config.target_callbacks),
-                items_go=where_items_go(config, subject.settings),
+                items_go=where_items_go(config, subject.settings), elsewhere=elsewhere,
             )  # fmt: skip
         except Exception as error:  # whatever the project's modules raise
             return [_here("item pipelines", Verdict.FAIL, f"{type(error).__name__}: {shortened(str(error))}")]
-    return [_here(line.subject, Verdict.WARN if line in faults else Verdict.OK, line.words) for line in lines]
+    return [_here(line.subject, Verdict.WARN if line.wrong else Verdict.OK, line.words) for line in lines]
 
 
 def _job(job: JobTemplate | ConfigError) -> Finding:

@@ -228,7 +228,7 @@ class Command(ScrapyCommand):
         from scrapy_distributed.config.command_line import CommandLine
         from scrapy_distributed.config.config import Config
         from scrapy_distributed.errors import ConfigError
-        from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
+        from scrapy_distributed.fleet.addresses import elsewhere, project_of, targets_from_cfg
         from scrapy_distributed.fleet.preflight import Survey
         from scrapy_distributed.wire.code import code_of
 
@@ -247,7 +247,8 @@ class Command(ScrapyCommand):
             job: JobTemplate | ConfigError = job_of(patient, config, project, command, chosen.scrapyds)
         except ConfigError as error:
             job = error
-        found = found_here(patient, config, command, job, nodes=len(chosen.scrapyds), slots=chosen.slots)
+        nodes, there = len(chosen.scrapyds), elsewhere(chosen.scrapyds)
+        found = found_here(patient, config, command, job, nodes=nodes, slots=chosen.slots, elsewhere=there)
         to_send = probe_of(job, config) if not isinstance(job, ConfigError) else None
         here = worker_command(patient, config, chosen.scrapyds) if chosen.slots else None
         where, times = chosen.scrapyds, (config.timeout, opts.timeout)

@@ -5,7 +5,8 @@ command holds in the jobs, and where the items go. ``scrapy fleet doctor`` says 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from scrapy import Spider
@@ -18,17 +19,19 @@ from scrapy_distributed.config.items_go import ItemsGo, own_feeds
 from scrapy_distributed.config.pipeline_hints import reason_for_home
 from scrapy_distributed.config.politeness import politeness
 from scrapy_distributed.config.values import shown
+from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """*words* on *subject*; *warning*: they may not be what was meant."""
+    """*words* on *subject*; *warning*: they may not be what was meant; *wrong*: they can't be."""
 
     subject: str
     words: str
     warning: bool = False
+    wrong: bool = False
 
     def __str__(self) -> str:
         return f"{self.subject[0].upper()}{self.subject[1:]}: {self.words}"
@@ -37,10 +40,11 @@ class Line:
 def block(
     config: Config, settings: BaseSettings, *, command: CommandLine, job: Mapping[str, str],
     spider: Spider | type[Spider] | None, nodes: int, slots: int = 0, targets: str, items_go: ItemsGo,
-    spool: str = "the spool",
+    spool: str = "the spool", elsewhere: Sequence[str] = (),
 ) -> list[Line]:  # fmt: skip
     """*settings*: those of the crawl; *job*: those that a job gets; *nodes*: how many Scrapyds; *slots*: workers on
-    this machine; *targets*: which requests are the fleet's; *spool*: the folder for what comes home."""
+    this machine; *targets*: which requests are the fleet's; *spool*: the folder for what comes home; *elsewhere*: other
+    machines, where Scrapyds are."""
     return [
         Line(subject="requests to a site", words=politeness(settings, job, spider, nodes=nodes, slots=slots)),
         Line(
@@ -51,6 +55,7 @@ def block(
         *lines_of_command(command, scrapyds=nodes > 0),
         *_limits(settings),
         *_items(items_go, config, settings, spool),
+        *(_places(config.feed_urls or own_feeds(settings), nodes, elsewhere) if items_go is ItemsGo.FEEDS else ()),
         *_pipelines(config, settings),
         *_stores(settings, nodes=nodes, slots=slots),
     ]
@@ -65,7 +70,8 @@ def lines_of_command(command: CommandLine, *, scrapyds: bool) -> list[Line]:
     """What goes with each job and what does not, and what jobs lack."""
     told = [Line(subject="command line", words=command.summary)] if command.summary else []
     return told + [
-        Line(subject="command line", words=warning, warning=True) for warning in command.warnings(scrapyds=scrapyds)
+        Line(subject="command line", words=warning, warning=True, wrong=True)
+        for warning in command.warnings(scrapyds=scrapyds)
     ]
 
 
@@ -100,6 +106,28 @@ def _items(go: ItemsGo, config: Config, settings: BaseSettings, spool: str) -> I
             " scrapy batches export -O FILE writes them to a file, until the next run of this spider ends"
         )
     yield Line(subject="items", words=words, warning=warning)
+
+
+def _places(urls: Iterable[str], nodes: int, elsewhere: Sequence[str]) -> Iterator[Line]:
+    """Those of feeds that are not one place for all."""
+    for url in urls:
+        place, path = shown(url) or "a feed", url.removeprefix("file://")
+        if re.match(r"[a-z][a-z0-9+.-]*:", path):  # of another scheme
+            continue
+        if nodes and not path.startswith("/"):
+            words = (
+                f"{place} is a relative path, so the jobs of a Scrapyd write it below the folder in which that was"
+                " started, each Scrapyd below its own, and this crawl what it scrapes itself below this one; expected a"
+                " place that all of them reach, see Where items land in the README"
+            )
+            yield Line(subject="items", words=words, warning=True, wrong=True)
+        elif elsewhere:
+            words = (
+                f"{place} is on the machine where a job runs, and there are several: this one,"
+                f" {shortened(', '.join(elsewhere))}; expected a folder that they share. Else fetch the feeds from each"
+                " of them before scrapy batches merge"
+            )
+            yield Line(subject="items", words=words)
 
 
 def _pipelines(config: Config, settings: BaseSettings) -> Iterator[Line]:

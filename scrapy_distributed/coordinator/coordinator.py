@@ -50,6 +50,7 @@ from scrapy_distributed.divert.jars import Jars
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import DistributedError, LedgerUnavailableError
 from scrapy_distributed.fast import preset
+from scrapy_distributed.fleet.addresses import elsewhere
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
@@ -253,6 +254,7 @@ class Coordinator:
             self.config, self.crawler.settings, command=self.command, job=job.settings, spider=self.spider,
             nodes=len(self.nodes.scrapyds), slots=self.nodes.slots, targets=str(self.diverter),
             items_go=self.items_go, spool=str(self.spool.folder),
+            elsewhere=elsewhere(node.address for node in self.nodes.scrapyds),
         ))  # fmt: skip
         self.cutter.start()
         # Before a batch is cut: it knows what is under way.

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from configparser import BasicInterpolation, ConfigParser, Error
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from socket import gethostname
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from scrapy.settings import BaseSettings
@@ -116,6 +118,18 @@ def places(hosts: Iterable[str]) -> list[tuple[str, int]]:
             for parts in (urlsplit(address.url) for address in _of_entry(entry.strip(), targets)):
                 found.append((parts.hostname or "", parts.port or DEFAULT_PORT))
     return found
+
+
+def elsewhere(addresses: Iterable[NodeAddress]) -> list[str]:
+    """The hosts of those that are on another machine, each once, as far as names tell."""
+    hosts = dict.fromkeys(urlsplit(address.url).hostname or "" for address in addresses)
+    return [host for host in hosts if not _is_here(host)]
+
+
+def _is_here(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host in ("localhost", gethostname().lower()) or host.endswith(".localhost")
 
 
 def project_of(targets: Mapping[str, Target], nodes: Sequence[NodeAddress], settings: BaseSettings) -> str:

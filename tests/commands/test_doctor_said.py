@@ -35,6 +35,12 @@ def test_what_a_crawl_would_say_before_its_first_batch() -> None:
     assert told["fleet"].startswith("it crawls what matches DISTRIBUTED_TARGET_CALLBACKS = ['parse'], meta")
 
 
+def test_a_feed_that_each_scrapyd_would_write_elsewhere() -> None:
+    (found,) = [one for one in findings(DISTRIBUTED_TARGET_FEED_URL="%(batch)s.jl") if one.verdict is not Verdict.OK]
+    assert (found.check, found.verdict) == ("items", Verdict.WARN)
+    assert "is a relative path" in found.words
+
+
 def test_a_pipeline_that_can_not_be_loaded() -> None:
     (fault,) = [one for one in findings(ITEM_PIPELINES={"nothing.of.that_name": 1}) if one.verdict is not Verdict.OK]
     assert (fault.check, fault.verdict) == ("item pipelines", Verdict.FAIL)

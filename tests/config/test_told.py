@@ -31,11 +31,13 @@ def of(*given: dict[str, Any]) -> tuple[Config, Settings]:
     return Config.from_settings(settings), settings
 
 
-def said(*given: dict[str, Any], go: ItemsGo = ItemsGo.HOME, command: CommandLine | None = None) -> list[Line]:
+def said(
+    *given: dict[str, Any], go: ItemsGo = ItemsGo.HOME, command: CommandLine | None = None, **there: Any
+) -> list[Line]:
     config, settings = of(*given)
     return block(
-        config, settings, command=command or CommandLine(), job={}, spider=None, nodes=3,
-        targets="DISTRIBUTED_TARGET_RULE = [1]", items_go=go, spool="spool/",
+        config, settings, command=command or CommandLine(), job={}, spider=None,
+        targets="DISTRIBUTED_TARGET_RULE = [1]", items_go=go, spool="spool/", **{"nodes": 3, **there},
     )  # fmt: skip
 
 
@@ -43,7 +45,7 @@ def said(*given: dict[str, Any], go: ItemsGo = ItemsGo.HOME, command: CommandLin
     ("go", "given", "told"),
     [
         (ItemsGo.FEEDS, [OURS, FILE], ["Items: each job writes its own to 'ftp://u@h/%(batch)s.jl'"]),
-        (ItemsGo.FEEDS, [{"FEED_URI": "%(batch)s.jl"}], ["Items: each job writes its own to '%(batch)s.jl'"]),
+        (ItemsGo.FEEDS, [{"FEED_URI": "/%(batch)s.jl"}], ["Items: each job writes its own to '/%(batch)s.jl'"]),
         (
             ItemsGo.NOWHERE,
             [],
@@ -72,9 +74,9 @@ def said(*given: dict[str, Any], go: ItemsGo = ItemsGo.HOME, command: CommandLin
         ),
         (
             ItemsGo.FEEDS,
-            [{"FEED_URI": "%(batch)s.jl", "FILES_STORE": "/files"}],
+            [{"FEED_URI": "/%(batch)s.jl", "FILES_STORE": "/files"}],
             [
-                "Items: each job writes its own to '%(batch)s.jl'",
+                "Items: each job writes its own to '/%(batch)s.jl'",
                 "FILES_STORE: each worker on a node has its own, '/files' as it is there",
             ],
         ),
@@ -83,6 +85,26 @@ def said(*given: dict[str, Any], go: ItemsGo = ItemsGo.HOME, command: CommandLin
 def test_where_the_items_go(go: ItemsGo, given: list[dict[str, Any]], told: list[str]) -> None:
     _, _, *lines = said(*given, go=go)
     assert list(map(str, lines)) == told
+
+
+@pytest.mark.parametrize(
+    ("url", "there", "told", "wrong"),
+    [
+        ("items/%(batch)s.jl", {}, "'items/%(batch)s.jl' is a relative path, so the jobs of a Scrapyd write it", True),
+        ("%(batch)s.jl", {"elsewhere": ["s1"]}, "'%(batch)s.jl' is a relative path", True),
+        ("%(batch)s.jl", {"nodes": 0, "slots": 4}, "", False),  # workers on this machine run in this folder
+        ("file:///i/%(batch)s.jl", {}, "", False),  # nodes on this machine
+        ("file:///i/%(batch)s.jl", {"elsewhere": ["s1", "s2"]}, "there are several: this one, s1, s2; expected", False),
+        ("/i/%(batch)s.jl", {"elsewhere": ["s1"]}, "'/i/%(batch)s.jl' is on the machine where a job runs", False),
+        ("ftp://h/%(batch)s.jl", {"elsewhere": ["s1"]}, "", False),
+        ("s3://bucket/%(batch)s.jl", {"elsewhere": ["s1"]}, "", False),
+        ("stdout:%(batch)s", {"elsewhere": ["s1"]}, "", False),
+    ],
+)
+def test_feeds_that_would_land_in_several_places(url: str, there: dict[str, Any], told: str, wrong: bool) -> None:
+    _, _, first, *rest = said({"DISTRIBUTED_TARGET_FEED_URL": url}, go=ItemsGo.FEEDS, **there)
+    assert first.words.startswith("each job writes its own to ")
+    assert [(told in line.words, line.warning, line.wrong) for line in rest] == ([(True, wrong, wrong)] if told else [])
 
 
 def test_that_no_feed_is_set_is_a_warning() -> None:

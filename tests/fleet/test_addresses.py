@@ -8,7 +8,7 @@ import pytest
 from scrapy.settings import Settings
 
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.fleet.addresses import Target, addresses, project_of, targets_from_cfg
+from scrapy_distributed.fleet.addresses import Target, addresses, elsewhere, project_of, targets_from_cfg
 from scrapy_distributed.fleet.node import NodeAddress
 
 SECRET = "s3cr3t-Pa55"
@@ -192,3 +192,11 @@ def test_the_project(caplog: pytest.LogCaptureFixture) -> None:
     settings.set("DISTRIBUTED_PROJECT", "mine")
     assert project_of(targets, nodes, settings) == "mine"
     assert not caplog.records
+
+
+def test_which_are_on_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scrapy_distributed.fleet.addresses.gethostname", lambda: "Desk")
+    here = ["127.0.0.1:6800", "localhost:6801", "[::1]:6800", "n1.localhost:6800", "desk:6800", "127.9.9.9:1"]
+    assert elsewhere(addresses(here, targets={})) == []
+    there = ["scrapyd1:6800", "https://scrapyd1/a", "10.0.0.7:6800", "[fe80::1]:6800"]
+    assert elsewhere(addresses(here + there, targets={})) == ["scrapyd1", "10.0.0.7", "fe80::1"]
