@@ -28,7 +28,6 @@ _TRACEBACK = "Traceback (most recent call last):"
 _LASTING = frozenset((
     "AttributeError", "FileNotFoundError", "ImportError", "IndentationError", "IsADirectoryError", "KeyError",
     "ModuleNotFoundError", "NameError", "NotADirectoryError", "PermissionError", "SyntaxError", "TypeError",
-    "scrapy_distributed.errors.ConfigError",
 ))  # fmt: skip
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[^/\s'\"]+/)+")
 _NAME = re.compile(r"[A-Za-z_][\w.]*(?:Error|Exception)|(?:[\w.]+\.)?error_\w+")  # ftplib has error_perm and the like
