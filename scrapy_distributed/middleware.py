@@ -65,4 +65,7 @@ def _role_of(crawler: Crawler) -> Coordinator | Worker:
     # Only here: a worker needs no treq, and must run where no Twisted reactor is.
     from scrapy_distributed.coordinator.coordinator import Coordinator
 
-    return Coordinator.from_crawler(crawler)
+    try:
+        return Coordinator.from_crawler(crawler)
+    except NotConfigured as error:  # Scrapy would go on without us: a crawl on one machine that nobody has asked for
+        raise ConfigError(f"found NotConfigured: {error}, expected a crawl that can be distributed") from error

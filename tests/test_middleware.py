@@ -81,6 +81,19 @@ def test_a_crawl_that_is_refused_has_no_spider_so_that_any_scrapy_ends_with_1(na
     assert crawler.spider is None
 
 
+def test_what_lacks_something_is_refused_and_does_not_crawl_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a ``NotConfigured`` Scrapy only warns, and goes on without the middleware."""
+
+    def lacks(crawler: Any) -> None:
+        raise NotConfigured("no scrapy.cfg")
+
+    monkeypatch.setattr("scrapy_distributed.coordinator.coordinator.Coordinator.from_crawler", lacks)
+    crawler = get_crawler(Plain)
+    crawler.spider = Plain()
+    with pytest.raises(ConfigError, match="found NotConfigured: no"):
+        DistributedSpiderMiddleware.from_crawler(crawler)
+
+
 def order(settings: Settings) -> int | None:
     found = [value for key, value in settings.getdict("SPIDER_MIDDLEWARES").items()
              if key == PATH or key is DistributedSpiderMiddleware]  # fmt: skip

@@ -10,5 +10,6 @@ two have in common. ending: when and why the crawl closes (closing: what that me
 reach them). summary: what is said then. progress: what is said before;
 showing: what other processes see. steering: what an operator wishes meanwhile. identity: which run is this?
 arguments: those that its spider was given. nodes: what the fleet is made of (local_command: how this spider is run on
-this machine; warm_start: so that its workers start sooner). refused: what it does not begin with.
+this machine; warm_start: so that its workers start sooner; own_scrapyd: where this crawl is a job itself). refused:
+what it does not begin with.
 """

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scrapy.exceptions import NotConfigured
 from scrapy.utils.project import data_path
 
 
@@ -24,7 +25,11 @@ def identity_of(
 
 def ledger_of(spider: str) -> Path:
     """Where the ledger of *spider* is, in its project, unless a setting says another place."""
-    return Path(data_path(f"distributed/{file_name(spider)}.sqlite"))
+    place = f"distributed/{file_name(spider)}.sqlite"
+    try:
+        return Path(data_path(place))
+    except NotConfigured:  # there is no scrapy.cfg, as for a job of a Scrapyd: below the folder where that was started
+        return Path(".scrapy", place).absolute()
 
 
 def file_name(spider: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.values import AUTO
 from scrapy_distributed.coordinator.limits import most_waiting
 from scrapy_distributed.coordinator.local_command import local_command
+from scrapy_distributed.coordinator.own_scrapyd import project_there, warn_of_names, without_cfg
 from scrapy_distributed.coordinator.warm_start import WarmStart
 from scrapy_distributed.dispatch.carrier import Carrier
 from scrapy_distributed.dispatch.local_carrier import LocalCarrier
 from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.errors import ConfigError, NodeError
-from scrapy_distributed.fleet.addresses import addresses, project_of, targets_from_cfg
+from scrapy_distributed.fleet.addresses import Target, addresses, project_of, targets_from_cfg
 from scrapy_distributed.fleet.local_slots import local_slots
 from scrapy_distributed.fleet.node import Node, NodeAddress
 from scrapy_distributed.fleet.pace import Pace, Told
@@ -30,11 +31,13 @@ from scrapy_distributed.fleet.preflight import preflight
 
 class Nodes:
     """*scrapyds*, and *slots* workers on this machine (0: none) that run ``scrapy`` *command*, with options that are
-    *private*. *project*: its name on a Scrapyd; *feed*: whether jobs are told where to write their items."""
+    *private*. *project*: its name on a Scrapyd; *feed*: whether jobs are told where to write their items; *targets*:
+    those of ``scrapy.cfg``, by name."""
 
     def __init__(
         self, scrapyds: Sequence[Node], *, slots: int = 0, command: Sequence[str] = (), private: Sequence[str] = (),
-        project: str, spider: Spider, feed: bool, warm: WarmStart | None = None, clock: Any,
+        project: str, spider: Spider, feed: bool, warm: WarmStart | None = None,
+        targets: Mapping[str, Target] | None = None, clock: Any,
     ) -> None:  # fmt: skip
         self.scrapyds = scrapyds
         self.slots = slots
@@ -43,6 +46,8 @@ class Nodes:
         self.project = project
         self.warm = warm
         self.clock = clock
+        self.spider = spider
+        self.targets = targets or {}
         self._wanted: dict[str, Any] = {"project": project, "spider": spider.name, "feed": feed}
         self._agent: Agent | None = None
 
@@ -53,13 +58,16 @@ class Nodes:
     ) -> Nodes:  # fmt: skip
         """Raises ``ConfigError`` where they can't be what *config* says."""
         targets = targets_from_cfg()
-        slots = local_slots(config.target_hosts, targets)
-        where = addresses(config.target_hosts, targets=targets)
+        warn_of_names(config.target_hosts, spider, targets=targets)
+        with without_cfg(spider, targets=targets):
+            slots = local_slots(config.target_hosts, targets)
+            where = addresses(config.target_hosts, targets=targets)
         scrapyds = [Node(address=address, deadline_seconds=config.timeout) for address in where]
         command = local_command(type(spider)) if slots else ()
         check_nodes(config, scrapyds, command)
         return cls(
-            scrapyds, slots=slots, command=command, private=private, project=project_of(targets, where, settings),
+            scrapyds, slots=slots, command=command, private=private, targets=targets,
+            project=settings.get("DISTRIBUTED_PROJECT") or project_there(spider) or project_of(targets, where, settings),
             spider=spider, feed=bool(config.feed_urls), warm=warm, clock=clock,
         )  # fmt: skip
 
@@ -85,9 +93,10 @@ class Nodes:
             self._agent.open(self.warm.take() if self.warm is not None else None)
         if not self.scrapyds:
             return "", {}
-        return await preflight(
-            self.scrapyds, version=version, clock=self.clock, wait=wait, others=bool(self.slots), **self._wanted
-        )
+        with without_cfg(self.spider, targets=self.targets):
+            return await preflight(
+                self.scrapyds, version=version, clock=self.clock, wait=wait, others=bool(self.slots), **self._wanted
+            )
 
     def __str__(self) -> str:
         here = f"{self.slots} workers on this machine" if self.slots > 1 else "a worker on this machine"
