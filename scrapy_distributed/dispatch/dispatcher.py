@@ -97,7 +97,7 @@ class Dispatcher:
                 reason = reason if member is None else "it had not begun when its coordinator ended"
                 self.ledger.verdicts.lose(attempt, reason, counts=False, max_attempts=self.config.max_attempts)
                 continue
-            member.add(Flight(attempt=attempt, sent_at=now, evidence=now, lost=lost))
+            member.add(Flight(attempt=attempt, sent_at=now, evidence=now, lost=lost, inherited=True))
         for member in self.fleet.members:
             member.pace.still_since = now
             pause = Pause(self.clock)

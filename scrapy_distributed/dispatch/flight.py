@@ -36,6 +36,7 @@ class Flight:
     attempt: Attempt
     sent_at: float
     evidence: float
+    inherited: bool = False  # an earlier command has sent it, and what was done with it meanwhile nobody here knows
     over: bool = False
     looked_at: float = float("-inf")
     queued: bool = False  # it was sent where each slot had a job of ours

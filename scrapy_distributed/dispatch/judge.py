@@ -86,6 +86,7 @@ class Judge:
             self._accept(member, flight, receipt, settlement, now)
         else:
             reason, blame = settlement
+            blame = Blame.NOBODY if _was_cancelled(flight, receipt) else blame
             # The place of the feeds is most often one for all nodes, and refuses for a while: that is no batch's fault,
             # unless others have delivered there meanwhile.
             excused = not receipt.stored and all(one.delivered_at <= flight.sent_at for one in self.fleet.members)
@@ -93,13 +94,17 @@ class Judge:
                 member, flight, f"{reason}: {why_not}" if why_not else reason, blame, now, excused=excused,
             )  # fmt: skip
 
-    def died(self, member: Member, flight: Flight, why: str, now: float, *, fault: str = "") -> None:
+    def died(
+        self, member: Member, flight: Flight, why: str, now: float, *, fault: str = "", cancelled: bool = False
+    ) -> None:
         """It has ended without a final receipt, or with one of nothing, and *why*. If it was at work, one of its
-        requests may have killed it. *fault*: what has, if that would be so with any batch."""
-        blame = Blame.NOBODY if flight.dismissed else Blame.BATCH if flight.at_work else Blame.NODE
+        requests may have killed it. *fault*: what has, if that would be so with any batch. *cancelled*: somebody has
+        ended it while no coordinator looked after it."""
+        ended = flight.dismissed or cancelled
+        blame = Blame.NOBODY if ended else Blame.BATCH if flight.at_work else Blame.NODE
         if any(one.at_work for _, one in self.fleet.flights()):
             self.start_fault.begun()
-        excused = not flight.dismissed and self.start_fault.died(member.name, flight.attempt.batch, fault)
+        excused = not ended and self.start_fault.died(member.name, flight.attempt.batch, fault)
         # One that is alone may kill its worker sooner, and be all that is left for the nodes to prove themselves.
         alone = flight.attempt.size == 1
         self._reject(member, flight, why, blame, now, alone=alone, excused=excused)
@@ -198,11 +203,12 @@ class Judge:
         ``LedgerUnavailableError``: then it is tried again."""
         (finds, haul), unreadable = (_Brings(), brings) if isinstance(brings, Objection) else (brings, None)
         settlement: Settlement | Objection | None = None
+        ended = flight.signalled_at is not None and not flight.stalled
         try:
             settlement = self.ledger.verdicts.settle(
                 flight.attempt, receipt, max_attempts=self.config.max_attempts, found=finds, haul=haul,
                 besides=self._overtaken(flight, receipt) or unreadable, stops=self.stopped_by(receipt),
-                again=self._again(member, receipt), counts=flight.signalled_at is None or flight.stalled,
+                again=self._again(member, receipt), counts=not (ended or _was_cancelled(flight, receipt)),
             )  # fmt: skip
         except LedgerUnavailableError:
             raise
@@ -295,3 +301,9 @@ class Judge:
 
     def _warn(self, message: str, *values: Any) -> None:
         logger.warning(message, *values, extra=self._extra)
+
+
+def _was_cancelled(flight: Flight, receipt: Receipt) -> bool:
+    """Whether somebody has told it to end while no coordinator looked after it. One that is ended so again and again is
+    not, or nothing would ever end that."""
+    return flight.inherited and receipt.finish_reason == "shutdown"

@@ -25,7 +25,7 @@ from scrapy_distributed.errors import (
     WireError,
 )
 from scrapy_distributed.fleet.pace import Told
-from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error, lasting_fault
+from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error, lasting_fault, was_told_to_end
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.wire.receipt import Receipt
@@ -118,17 +118,17 @@ class Supervisor:
                 self.judge.lost(member, flight, f"it was taken out of the queue of {member.name}", self._now())
                 self.moved_on()
             elif state == "finished" and not await self._take_receipt(member, flight, ended=True):
-                why, fault = await self._why_dead(member, flight)
-                self.judge.died(member, flight, f"no receipt: {why}", self._now(), fault=fault)
+                await self._died(member, flight)
                 self.moved_on()
 
-    async def _why_dead(self, member: Member, flight: Flight) -> tuple[str, str]:
-        """In words; and the fault, if each job would die of it."""
+    async def _died(self, member: Member, flight: Flight) -> None:
         log = await self._log_end(member, flight)
         began, told = flight.sequence > 0, flight.signalled_at is not None
         lacking = "" if began or told else await self._lacking(member, flight)
+        why = f"no receipt: {cause_of_death(log, began=began, told=told, lacking=lacking)}"
         fault = "" if told else lasting_fault(log, began=began)
-        return cause_of_death(log, began=began, told=told, lacking=lacking), fault
+        cancelled = flight.inherited and was_told_to_end(log)
+        self.judge.died(member, flight, why, self._now(), fault=fault, cancelled=cancelled)
 
     async def _lacking(self, member: Member, flight: Flight) -> str:
         """What its node lacks by now to run it: a version that was deleted, say. '' if nothing, or it does not tell."""

@@ -22,6 +22,7 @@ NOT_INSTALLED = (
 _FIRST_LINE = re.compile(r"(?:[\[(]?\d\S*\s.*?|\[?)\b(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b[]:]*\s*(.*)")
 #: What Twisted and asyncio log of an exception that nobody has caught: the crawl ends with it.
 _UNCAUGHT = re.compile(r"Unhandled|never retrieved|\[twisted\]")
+_SIGNAL = "Received SIG"  # as Scrapy logs it
 _TRACEBACK = "Traceback (most recent call last):"
 #: What code, a version or a missing file raises, and raises again. Others may come from what is away for a moment, or
 #: from what a server has answered.
@@ -86,7 +87,7 @@ def cause_of_death(log: str | None, *, began: bool = False, told: bool = False, 
     end = f"The end of its log: {shortened(last.words or '(empty)', 500)}"
     error = next((record.words for record in reversed(records[:-1]) if record.is_error), "")
     earlier = f". An error before that, which need not be the cause: {shortened(error, 300)}" if error else ""
-    signal = next((record.headline for record in reversed(records) if "Received SIG" in record.headline), "")
+    signal = next((record.headline for record in reversed(records) if _SIGNAL in record.headline), "")
     if signal:
         return f"It was told to end: {shortened(signal, 300)}. {end}{earlier}"
     if began and "Spider closed" in last.headline:
@@ -104,6 +105,11 @@ def lasting_fault(log: str | None, *, began: bool = False) -> str:
     last = _records(log or "")[-1]
     lasts = last.raised.partition(":")[0] in _LASTING and (last.is_uncaught or not began)
     return _FOLDERS.sub("", last.raised) if lasts else ""
+
+
+def was_told_to_end(log: str | None) -> bool:
+    """Whether its process has got a signal for that: from who has cancelled it, or with its whole machine."""
+    return any(_SIGNAL in record.headline for record in _records(log or ""))
 
 
 def last_error(log: str | None) -> str:

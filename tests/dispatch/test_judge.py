@@ -236,6 +236,20 @@ def test_where_a_job_has_done_something_its_start_is_not_what_is_wrong(court: Co
     assert court.count("batches_halved") == 1
 
 
+@pytest.mark.parametrize("inherited", [True, False])
+@pytest.mark.parametrize("end", ["without a receipt", "with nothing done", "with a feed in disorder"])
+def test_who_cancels_a_job_that_nobody_looks_after_blames_no_batch(court: Court, end: str, inherited: bool) -> None:
+    court.batch(0, 1)
+    n0 = court.members[0]
+    for _ in range(2):
+        flight = court.send(n0, 1, inherited=inherited, at_work=True)
+        if end == "without a receipt":
+            court.judge.died(n0, flight, "Received SIGINT", NOW, cancelled=inherited)
+        else:
+            court.final(n0, flight, 0, finish_reason="shutdown", clean=end == "with nothing done")
+    assert court.ready() == ([1] if inherited else [2, 3])
+
+
 def test_a_feed_that_was_not_stored_is_its_batchs_failure_where_others_have_delivered_meanwhile(
     tmp_path: Path,
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error, lasting_fault
+from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error, lasting_fault, was_told_to_end
 
 DISABLED = """2026-11-21 [scrapy.extensions.feedexport] ERROR: Disabled feed storage scheme: s3. Reason: missing boto3
 2026-11-21 12:00:00 [twisted] CRITICAL: Unhandled error in Deferred:
@@ -202,6 +202,12 @@ def test_a_page_that_has_failed_has_ended_no_job() -> None:
     assert lasting_fault(INFO + error, began=True) == ""
     assert lasting_fault(error + INFO) == ""
     assert lasting_fault(DEFERRED.replace("shop.pipelines.Closed", "KeyError"), began=True) == "KeyError: no database"
+
+
+def test_whether_somebody_has_ended_it() -> None:
+    assert was_told_to_end(INFO + TWICE + INFO)
+    assert not was_told_to_end(CAUGHT + INFO)
+    assert not was_told_to_end(None)
 
 
 def test_without_a_log_nothing_is_certain() -> None:
