@@ -335,6 +335,23 @@ async def test_a_node_that_never_answers_holds_up_nobody(fakes: list[FakeScrapyd
 
 @pytest_twisted.ensureDeferred
 @pytest.mark.usefixtures("quick")
+async def test_of_a_hundred_nodes_ten_hang_and_the_start_waits_for_none_of_them() -> None:
+    fakes = [
+        FakeScrapyd(faults={"*": Fault.HANG} if number % 10 == 3 else {}, projects={"p": {"1": ["s"]}}).listen()
+        for number in range(100)
+    ]
+    try:
+        began = time.monotonic()
+        version, faults = await looked(fakes, deadline=60, wait=60)
+        assert time.monotonic() - began < 20
+    finally:
+        for fake in fakes:
+            await fake.close()
+    assert (version, list(faults)) == ("1", [f"n{number}" for number in range(3, 100, 10)])
+
+
+@pytest_twisted.ensureDeferred
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("others", [Fault.SERVER_ERROR, Fault.DROP, Fault.UNAUTHORIZED, Fault.HANG])
 async def test_it_waits_for_a_node_and_says_so_once(
     fakes: list[FakeScrapyd], others: Fault, caplog: pytest.LogCaptureFixture

@@ -79,3 +79,33 @@ async def test_one_look_waits_for_all(
     assert [node["name"] for node in json.loads(capsys.readouterr().out.splitlines()[-1])["nodes"]] == [
         "local", "n0", "n1", "n2",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shown", ["in lines", "in json"])
+@pytest_twisted.ensureDeferred
+async def test_of_a_hundred_nodes_ten_hang_and_a_look_takes_one_deadline(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, shown: str
+) -> None:
+    deadline = 3.0
+    opened = watch.open_nodes
+    monkeypatch.setattr(watch, "open_nodes", lambda addresses: opened(addresses, deadline_seconds=deadline))
+    hundred = [
+        FakeScrapyd(faults={"*": Fault.HANG} if number % 10 == 3 else {}, projects={"p": {"1": ["s"]}}).listen()
+        for number in range(100)
+    ]
+    try:
+        watched = watching(hundred, None)
+        began = time.monotonic()
+        assert not await (watched.in_lines() if shown == "in lines" else watched.in_json())
+        assert deadline <= time.monotonic() - began < 2 * deadline
+    finally:
+        for fake in hundred:
+            await fake.close()
+    printed = capsys.readouterr().out
+    if shown == "in lines":
+        *first, _ = [line.split()[0] for line in words(printed)]
+        assert len(first) == 100  # with that of this machine
+        assert {f"n{number}" for number in range(100) if number % 10 != 3} <= set(first[:91])
+    else:
+        problems = [node["name"] for node in json.loads(printed)["nodes"] if node["problem"]]
+        assert problems == [f"n{number}" for number in range(3, 100, 10)]
