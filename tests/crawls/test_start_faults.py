@@ -63,8 +63,8 @@ def write(project: Project, *, broken: bool) -> None:
     (project.folder / "properties" / "spiders" / "new.py").write_text(text)
 
 
-def deploy(project: Project, folder: Path, version: str) -> None:
-    command = project.scrapy("fleet", "deploy", *NODES, "--version", version, folder=folder).wait()
+def deploy(project: Project, folder: Path) -> None:
+    command = project.scrapy("fleet", "deploy", *NODES, folder=folder).wait()
     assert command.process.returncode == 0, command.log
 
 
@@ -79,7 +79,7 @@ def test_the_crawl_closes_and_says_so_and_goes_on_when_that_is_mended(
 ) -> None:
     write(project, broken=True)
     if hosts != "local:2":
-        deploy(project, tmp_path, "1")
+        deploy(project, tmp_path)
     for _ in range(2):  # to try once more uses up nothing
         began = time.monotonic()
         failed = crawl(project, spider, tmp_path, small_site, hosts).wait()
@@ -95,7 +95,7 @@ def test_the_crawl_closes_and_says_so_and_goes_on_when_that_is_mended(
             assert db.execute("SELECT count(*), sum(failures) FROM batch").fetchone() == (6, 0)
     write(project, broken=False)
     if hosts != "local:2":
-        deploy(project, tmp_path, "2")
+        deploy(project, tmp_path)
     again = crawl(project, spider, tmp_path, small_site, hosts).wait()
     assert again.process.returncode == 0, again.log
     assert again.run()["name"] == failed.run()["name"]
