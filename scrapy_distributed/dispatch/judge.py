@@ -111,7 +111,7 @@ class Judge:
         well = [one.name for one in self.fleet.members if one.gets_jobs]
         if excused and self.start_fault.is_certain(well):
             jobs, nodes = counted(self.start_fault.jobs, "job"), listed(self.start_fault.nodes)
-            self.no_job_starts(f"the first {jobs}, on {nodes}, died of the same: {why}")
+            self.no_job_starts(f"the first {jobs}, on {nodes}, died of the same. {why.removeprefix('no receipt: ')}")
 
     def lost(self, member: Member, flight: Flight, reason: str, now: float, *, parts: int = 1) -> None:
         """No sign of life: its requests go to another attempt. Its receipt is welcome, if it comes first. Or to

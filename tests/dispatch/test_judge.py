@@ -200,7 +200,7 @@ def test_a_fault_that_all_jobs_have_at_their_start_is_told_and_no_batch_is_to_bl
     court.judge.died(n0, court.send(n0, 1), "TypeError: at n0", NOW, fault="TypeError")
     assert court.no_job_starts == []  # the other node has not had its turn
     court.judge.died(n1, court.send(n1, 2), "TypeError: at n1", NOW, fault="TypeError")
-    assert court.no_job_starts == ["the first 4 jobs, on n0, n1, died of the same: TypeError: at n1"]
+    assert court.no_job_starts == ["the first 4 jobs, on n0, n1, died of the same. TypeError: at n1"]
     assert court.ready() == [1, 2, 3]
     assert court.count("batches_halved") == 0
 

@@ -304,7 +304,7 @@ async def test_what_has_ended_all_jobs_before_they_had_done_anything_is_told(rig
         fake.finish()
     await rig.look()
     (why,) = rig.no_job_starts
-    assert why.startswith("the first 2 jobs, on n0, n1, died of the same: Its log says: NotADirectoryError: ")
+    assert why.startswith("the first 2 jobs, on n0, n1, died of the same. Its log says: NotADirectoryError: ")
     assert rig.balance() == {"diverted": 4, "in_flight": 4}  # sent again, until it is told not to be
     assert rig.attempts()[0] == ("n0", "rejected")
 
