@@ -158,8 +158,8 @@ class Ending:
     def no_job_starts(self, why: str) -> None:
         if not self.closing:
             logger.error(
-                "No job of this run can start: %s. When that is mended (and deployed: scrapy fleet deploy), the same"
-                " command goes on", why, extra=self._extra,
+                "No job of this run can start: %s. When that is mended, and deployed where there are Scrapyds (scrapy"
+                " fleet deploy), the same command goes on", why, extra=self._extra,
             )  # fmt: skip
             self.close(NO_JOB_STARTS)
 
