@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from scrapy_distributed.ledger.balance import raised_lines
 from scrapy_distributed.words import escaped
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class Account:
         self.run = run
         self.balance = ledger.balance(run.id)
         self.losses = ledger.losses(run.id)
+        self.raised = ledger.raised(run.id)
         self.verdict = verdict_of(run, self.balance)
 
     def good(self, *, strict: bool) -> bool:
@@ -28,11 +30,13 @@ class Account:
 
     def as_dict(self) -> dict[str, Any]:
         named = {"name": self.run.name, "ledger": str(self.ledger.path), "verdict": self.verdict}
-        return {**named, **self.balance.as_dict(), "stopped": self.run.stopped, "losses": self.losses.as_dict()}
+        return {**named, **self.balance.as_dict(), "stopped": self.run.stopped, "losses": self.losses.as_dict(),
+                "raised": [vars(one) for one in self.raised]}  # fmt: skip
 
     def lines(self) -> list[str]:
         why = [] if self.run.stopped is None else [f"stopped: {escaped(self.run.stopped)}"]
-        return [str(self.balance), self.verdict, *why, *map(escaped, self.losses.lines())]
+        more = [*raised_lines(self.raised), *self.losses.lines()]
+        return [str(self.balance), self.verdict, *why, *map(escaped, more)]
 
 
 def verdict_of(run: RunRecord, balance: Balance) -> str:

@@ -27,6 +27,7 @@ from scrapy_distributed.commands.batch_words import (
     print_merged,
     title,
 )
+from scrapy_distributed.ledger.balance import raised_lines
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.words import counted, escaped
 
@@ -230,6 +231,11 @@ class Command(ScrapyCommand):
             left = (one for one in ledger.not_crawled(run) if wanted(one.state, one.reason))
             for outcome in chain(ledger.outcomes(run.id, wanted=wanted), left):
                 print(json.dumps({"run": run.name, **vars(outcome)}) if opts.json else outcome_line(outcome))
+        sys.stdout.flush()
+        for ledger, run in runs:
+            raised = [one for one in ledger.raised(run.id) if wanted(Outcome.FAILED, one.reason)]
+            for line in raised_lines(raised):  # beside the list, which is for programs as well
+                print(escaped(line), file=sys.stderr)
         return 0
 
     def _check(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:

@@ -10,12 +10,14 @@ from scrapy.crawler import Crawler
 
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.divert.diverter import STAYED
-from scrapy_distributed.ledger.balance import Balance, Losses
+from scrapy_distributed.ledger.balance import Balance, Losses, raised_lines
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sums import MOST_STATS
 from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
+
+LONGEST_RAISED = 600  # characters: a reason, what the first error said, where it was raised
 
 
 def report(
@@ -41,6 +43,8 @@ def report(
     _report_losses(crawler, ledger.account.losses())
     if not _report_stayed(crawler, worker_stats) and over and not balance.diverted:
         logger.warning("Nothing was diverted: no request matched %s", targets, extra=extra)
+    for line in raised_lines(ledger.account.raised()):
+        logger.warning("%s", shortened(line[0].upper() + line[1:], LONGEST_RAISED), extra=extra)
     _tell_what_to_do(ledger, balance, reason, over=over, wait=wait, stored=stored, extra=extra)
     return over
 

@@ -3,12 +3,13 @@ not), and what is lost of it all the same, since a balance of requests tells not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scrapy_distributed.words import counted
 
+RAISED_SHOWN = 10
 NOT_CRAWLED = "not crawled"  # the state of what is left of a run that was stopped
 
 
@@ -100,6 +101,30 @@ class Losses:
                 " its items may be there twice"
             )
         return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Raised:
+    """What code of the project has raised on workers: the *reason* of failures, what the first such error said and
+    where it was raised (*example*), of how many requests of the run, and of how many pages that workers followed from
+    those."""
+
+    reason: str
+    example: str
+    requests: int
+    followed: int
+
+    def __str__(self) -> str:
+        of = [counted(self.requests, "URL")] if self.requests else []
+        of += [f"{counted(self.followed, 'page')} beside the batches"] if self.followed else []
+        return f"{self.reason}: {self.example}, {', '.join(of)}"
+
+
+def raised_lines(raised: Sequence[Raised]) -> list[str]:
+    """A line on each, as many as fit on a screen."""
+    lines = [f"raised: {one}" for one in raised[:RAISED_SHOWN]]
+    left_out = len(raised) - len(lines)
+    return [*lines, *([f"raised: {counted(left_out, 'other reason')}; check --json names all"] if left_out else [])]
 
 
 def _by_reason(counts: Mapping[str, int]) -> str:

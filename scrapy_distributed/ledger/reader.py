@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from scrapy_distributed.errors import LedgerError
-from scrapy_distributed.ledger.balance import NOT_CRAWLED, Balance, Losses
+from scrapy_distributed.ledger.balance import NOT_CRAWLED, Balance, Losses, Raised
 from scrapy_distributed.ledger.board import Event
 from scrapy_distributed.ledger.records import (
     AcceptedAttempt,
@@ -37,6 +37,7 @@ from scrapy_distributed.ledger.sqlite_schema import (
     check_tables,
     read_balance,
     read_losses,
+    read_raised,
     read_states,
 )
 from scrapy_distributed.ledger.states import Attempt, AttemptState, job_id, label
@@ -162,6 +163,15 @@ class LedgerReader:
             check_counts(losses.unexported, losses.twice, *losses.followed.values(), *losses.own.values())
             check_texts(*losses.followed, *losses.own)
             return losses
+
+    def raised(self, run: int) -> list[Raised]:
+        """What code of the project has raised on workers, the most frequent first."""
+        with self._reading():
+            raised = read_raised(self._db, run)
+            for one in raised:
+                check_counts(one.requests, one.followed)
+                check_texts(one.reason, one.example)
+            return raised
 
     def batches(self, run: int) -> list[BatchRecord]:
         return list(self.each_batch(run))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 
-from scrapy_distributed.ledger.balance import Balance, Losses
-from scrapy_distributed.ledger.sqlite_schema import read_balance, read_losses
+from scrapy_distributed.ledger.balance import Balance, Losses, Raised
+from scrapy_distributed.ledger.sqlite_schema import read_balance, read_losses, read_raised
 from scrapy_distributed.ledger.sqlite_store import Store, while_available
 from scrapy_distributed.ledger.sums import sum_of_stats
 
@@ -48,6 +48,11 @@ class Account:
     @while_available
     def losses(self) -> Losses:
         return read_losses(self._store.db, self._store.run_id)
+
+    @while_available
+    def raised(self) -> list[Raised]:
+        """What code of the project has raised on workers, the most frequent first."""
+        return read_raised(self._store.db, self._store.run_id)
 
     @while_available
     def worker_stats(self) -> tuple[dict[str, float], int]:

@@ -24,6 +24,7 @@
             since their page had brought them before; *size* (bytes) and *digest*: of the file in the spool; *settled*:
             bitmap of the positions that it has settled and that are in no other batch; *followed*: requests that it has
             followed from those of the batch and that failed, reason -> number, as JSON
+``example`` what the first error said for a *reason* of failure, and where in the project it was raised
 ``landed``  a request that was redirected: *key* is that which its last URL has as a request of its own
 ``outcome`` a request that failed, was filtered or is dead; *again*: nothing of it is in a feed that counts
 ``told``    of a node, at *url*, what jobs of any run have told: how many it runs at once, and the seconds between two
@@ -43,12 +44,12 @@ from functools import cache
 from pathlib import Path
 
 from scrapy_distributed.errors import LedgerError, LedgerHeldError
-from scrapy_distributed.ledger.balance import Balance, Losses
+from scrapy_distributed.ledger.balance import Balance, Losses, Raised
 from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.ledger.sums import sum_of_reasons
 
 HELD_SECONDS = 0.2  # who only asks whether a ledger is held lets it go at once
-FORMAT = 7
+FORMAT = 8
 APPLICATION = 0x53434450  # "SCDP", so that another program's file is not taken for a ledger
 
 SCHEMA = f"""
@@ -100,6 +101,9 @@ CREATE TABLE outcome (
     again INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run, batch, position)
 ) WITHOUT ROWID;
+CREATE TABLE example (
+    run INTEGER NOT NULL, reason TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (run, reason)
+) WITHOUT ROWID;
 CREATE TABLE landed (
     run INTEGER NOT NULL, batch INTEGER NOT NULL, position INTEGER NOT NULL, key BLOB NOT NULL,
     PRIMARY KEY (run, batch, position)
@@ -134,6 +138,12 @@ UNION ALL SELECT unexported FROM run WHERE id = :run
 """
 FOLLOWED = """
 SELECT followed FROM attempt WHERE run = ? AND state = 'accepted' AND followed <> '{}' ORDER BY batch, number
+"""
+RAISED = """
+SELECT example.reason, text, ifnull(number, 0) FROM example
+LEFT JOIN (SELECT reason, count(*) AS number FROM outcome WHERE run = :run AND state = 'failed' GROUP BY reason)
+    AS failed ON failed.reason = example.reason
+WHERE run = :run ORDER BY number DESC, example.reason
 """
 # Of all requests that have led to one page the first is welcome. That a page is a request of the run, too, is told by
 # its key. The keys have no index: all are looked at, and only where something has landed at all.
@@ -306,3 +316,13 @@ def read_losses(db: sqlite3.Connection, run: int) -> Losses:
         own=sum_of_reasons([dict(json.loads(own))]),
         twice=twice,
     )
+
+
+def read_raised(db: sqlite3.Connection, run: int) -> list[Raised]:
+    """The most frequent first."""
+    followed = read_losses(db, run).followed
+    raised = [
+        Raised(reason=reason, example=text, requests=number, followed=followed.get(reason, 0))
+        for reason, text, number in db.execute(RAISED, {"run": run})
+    ]
+    return [one for one in raised if one.requests or one.followed]

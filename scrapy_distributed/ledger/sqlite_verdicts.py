@@ -11,6 +11,7 @@ from scrapy_distributed.ledger.rules import HALVED_AT, Batch, Haul, Objection, S
 from scrapy_distributed.ledger.sqlite_batches import Batches, joined, requests_at
 from scrapy_distributed.ledger.sqlite_store import Store, while_available
 from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
+from scrapy_distributed.ledger.sums import MOST_REASONS
 from scrapy_distributed.wire.bitmap import bitmap_to_bytes, bits
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.receipt import Receipt
@@ -26,6 +27,11 @@ WHERE run = ? AND batch = ? AND number = ?
 SET_PARTIAL = "UPDATE attempt SET partial = 1 WHERE run = ? AND batch = ? AND number = ?"
 SET_STOPPED = "UPDATE run SET stopped = ifnull(stopped, ?) WHERE id = ?"
 ADD_OUTCOME = "INSERT INTO outcome VALUES (?, ?, ?, ?, ?, ?)"
+# Nodes may make up any number of reasons.
+ADD_EXAMPLE = """
+INSERT OR IGNORE INTO example SELECT :run, :reason, :text
+WHERE (SELECT count(*) FROM example WHERE run = :run) < :most
+"""
 ADD_LANDED = "INSERT OR REPLACE INTO landed VALUES (?, ?, ?, ?)"  # tried again, it may land elsewhere
 ADD_PAGE = "INSERT INTO page VALUES (?, ?, ?, ?)"
 ADD_AGAIN = "INSERT INTO queued (run, size, bodies, avoid) VALUES (?, ?, ?, ?)"
@@ -165,6 +171,7 @@ class Verdicts:
         pages = haul.pages if haul else ()
         db.executemany(ADD_PAGE, [(run, key, attempt.batch, attempt.number) for key in pages])
         self._add_outcomes(attempt.batch, outcomes)
+        self._add_examples(receipt)
         landed = [(own[position], key) for position, key in receipt.landed_keys() if now_settled >> own[position] & 1]
         db.executemany(ADD_LANDED, [(run, attempt.batch, *row) for row in landed])
         self._batches.settle(
@@ -172,6 +179,11 @@ class Verdicts:
             crawled=(now_settled & ~moved).bit_count() - len(outcomes), moved=moved.bit_count(),
         )  # fmt: skip
         return moved.bit_count()
+
+    def _add_examples(self, receipt: Receipt) -> None:
+        values = ({"reason": reason, "text": text} for reason, text in receipt.examples.items())
+        limits = {"run": self._store.run_id, "most": MOST_REASONS}
+        self._store.db.executemany(ADD_EXAMPLE, [limits | one for one in values])
 
     def _add_outcomes(self, batch: int, outcomes: list[tuple[int, Outcome, str, bool]]) -> None:
         rows = [(self._store.run_id, batch, position, outcome.value, *rest) for position, outcome, *rest in outcomes]

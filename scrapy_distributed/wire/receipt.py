@@ -39,6 +39,8 @@ MAX_COUNT = 2**53  # what every reader of JSON, and SQLite, holds exactly
 MAX_FEEDS = 50_000
 MAX_URL = 4096  # characters
 MAX_REASONS = 1_000  # of what was followed and failed
+MAX_EXAMPLES = 100
+MAX_EXAMPLE = 300  # characters
 MAX_KEY = 2_000  # hexadecimal digits of a fingerprint; Scrapy's own has 40
 MAX_STATS = 5_000
 MAX_STAT_NAME = 500  # characters
@@ -87,9 +89,10 @@ class Receipt:
     the one that a feed without items would have, stored or not; only in the final receipt. *stored*: no feed was asked
     for, or all have been stored. *unexported*: items that are missing in a feed that was stored, as its format can't
     express them. *followed*: of the requests that were followed from those of the batch and failed, reason to number.
+    *examples*: of some of the reasons of both, what the first error said, and where it was raised.
     *landed*: of those that were redirected, position and key (hexadecimal) which the last URL has as a request of its
     own. *targets*: requests for the fleet that the worker has found and not crawled, as payloads of ``wire``.
-    *items_file*: where items come home, the file that has them. These four only in the final receipt.
+    *items_file*: where items come home, the file that has them. These five only in the final receipt.
     *slots*: how many jobs its node runs at once; *poll_seconds*: between two polls of its queue, 0 where jobs start at
     once; ``None`` where a job can't know. *egg*: what it runs, if that is an egg.
     """
@@ -110,6 +113,7 @@ class Receipt:
     feeds: tuple[FeedFile, ...] = ()
     unexported: int = 0
     followed: Mapping[str, int] = field(default_factory=dict)
+    examples: Mapping[str, str] = field(default_factory=dict)
     landed: tuple[tuple[int, str], ...] = ()
     targets: tuple[str, ...] = ()
     items_file: ItemsFile | None = None
@@ -164,6 +168,7 @@ class Receipt:
             (self.finish_reason, str),
             (self.stats, dict),
             (self.followed, dict),
+            (self.examples, dict),
             *((payload, str) for payload in self.targets),
         ):
             if not isinstance(value, kind):
@@ -174,7 +179,8 @@ class Receipt:
                 raise WireError(f"no receipt: found {text!r:.60}, expected at most {MAX_REASON} printable characters")
         if numbers(self.stats) != self.stats:
             raise WireError(f"no receipt: expected at most {MAX_STATS:,} stats, numbers below 2**63, with short names")
-        if not self.final and (self.targets or self.feeds or self.stats or self.landed or self.followed):
+        of_the_end = (self.targets, self.feeds, self.stats, self.landed, self.followed, self.examples)
+        if not self.final and any(of_the_end):
             raise WireError("no receipt: found targets, feeds, stats or losses, expected them in the final one alone")
         if self.items_file is not None:
             self._check_items_file(self.items_file)
@@ -184,6 +190,7 @@ class Receipt:
         self._check_feeds()
         self._check_outcomes()
         self._check_losses()
+        self._check_examples()
         self._check_targets()
 
     def _check_node(self) -> None:
@@ -238,6 +245,13 @@ class Receipt:
                 raise WireError(f"no receipt: position {position!r:.60} is none of its requests")
             if not isinstance(key, str) or len(key) > MAX_KEY or not _KEY.fullmatch(key):
                 raise WireError(f"no receipt: found {key!r:.60}, expected a key of at most {MAX_KEY} digits")
+
+    def _check_examples(self) -> None:
+        if len(self.examples) > MAX_EXAMPLES or not self.examples.keys() <= {*self.failed, *self.followed}:
+            raise WireError(f"no receipt: expected at most {MAX_EXAMPLES} examples, of reasons that it has")
+        for text in self.examples.values():
+            if not (isinstance(text, str) and len(text) <= MAX_EXAMPLE and text.isprintable()):
+                raise WireError(f"no receipt: found {text!r:.60}, expected at most {MAX_EXAMPLE} printable characters")
 
     def _check_targets(self) -> None:
         """What is in them is told by who reads them, one after the other: to unpack them all takes seconds."""

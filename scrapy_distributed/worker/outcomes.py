@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 
 from scrapy_distributed.wire.bitmap import bits
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import DUPLICATE, MAX_REASON
+from scrapy_distributed.wire.receipt import MAX_EXAMPLES, MAX_REASONS
 from scrapy_distributed.words import shortened
 
 LOST = "lost on the worker"
@@ -27,6 +29,7 @@ class Outcomes:
         self.settled = 0  # bitmap
         self.noted: dict[int, tuple[Outcome, str]] = {}  # position -> outcome, reason; without one it is crawled
         self.followed: Counter[tuple[Outcome, str]] = Counter()  # outcome and reason of what ended so further down
+        self.examples: dict[str, str] = {}  # reason -> what the first error said, and where
         self.landed: dict[int, str] = {}  # position -> key of the page to which a start request was redirected
         self._open = [0] * size
         self._live: dict[int, int] = {}  # serial of a ticket -> position
@@ -63,17 +66,22 @@ class Outcomes:
         self._put_out(position)
         self._with_items |= 1 << position
 
-    def note(self, ticket: tuple[int, int], outcome: Outcome, reason: str, *, early: bool = False) -> None:
-        """How the request of *ticket* has failed or was filtered; *early*: before its callback. The first note wins."""
+    def note(
+        self, ticket: tuple[int, int], outcome: Outcome, reason: str, *, early: bool = False, example: str = ""
+    ) -> None:
+        """How the request of *ticket* has failed or was filtered; *early*: before its callback; *example*: what the
+        error said, and where. The first note wins."""
         position, serial = ticket
         reason = shortened(reason, MAX_REASON)
         if serial == position:
             if position not in self.noted:
                 self.noted[position] = outcome, reason
+                self._note_example(reason, example)
                 if early and outcome == Outcome.FAILED:
                     self._early |= 1 << position
         elif serial in self._live:
             self.followed[outcome, reason] += 1
+            self._note_example(reason, example)
             if self.follow_up_fails and outcome == Outcome.FAILED:
                 self.fail(position, f"followed {reason}")
 
@@ -132,6 +140,16 @@ class Outcomes:
             if noted == outcome and self.settled >> position & 1:
                 reasons.setdefault(reason, []).append(position)
         return reasons
+
+    def reported_examples(self) -> dict[str, str]:
+        """Those of reasons that are reported, as many as a receipt may have."""
+        reasons = {*self.by_reason(Outcome.FAILED), *islice(self.failed_follow_ups(), MAX_REASONS)}
+        reported = ((reason, example) for reason, example in self.examples.items() if reason in reasons)
+        return dict(islice(reported, MAX_EXAMPLES))
+
+    def _note_example(self, reason: str, example: str) -> None:
+        if example and len(self.examples) < MAX_REASONS:
+            self.examples.setdefault(reason, example)
 
     def _put_out(self, position: int) -> None:
         self.steps += 1

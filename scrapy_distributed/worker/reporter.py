@@ -157,6 +157,7 @@ class Reporter:
             clean=outcomes.clean, stored=final and self._stored(stats), feeds=tuple(feeds.files) if final else (),
             unexported=self._unexported if final else 0,
             followed=dict(islice(outcomes.failed_follow_ups().items(), receipt.MAX_REASONS)) if final else {},
+            examples=outcomes.reported_examples() if final else {},
             landed=tuple(outcomes.landed.items()) if final else (),
             targets=self.targets.payloads(outcomes.settled) if final and self.targets is not None else (),
             items_file=self._items_file if final else None, **self._its_node._asdict(),
@@ -191,5 +192,6 @@ class Reporter:
                 extra={"spider": self.spider},
             )  # fmt: skip
             return replace(
-                report, stored=False, failed={}, filtered={}, again=0, feeds=(), targets=(), items_file=None, stats={}
-            )
+                report, stored=False, failed={}, filtered={}, again=0, examples={}, feeds=(), targets=(),
+                items_file=None, stats={},
+            )  # fmt: skip

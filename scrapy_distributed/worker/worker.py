@@ -43,6 +43,7 @@ from scrapy_distributed.wire.reasons import DUPLICATE, reason_of
 from scrapy_distributed.wire.request import IS_START, decode_requests
 from scrapy_distributed.wire.ticket import Ticket, ticket_of
 from scrapy_distributed.worker.errbacks import Errbacks
+from scrapy_distributed.worker.example import example_of
 from scrapy_distributed.worker.items_file import ItemsFileWriter
 from scrapy_distributed.worker.its_node import ItsNode, of_its_node
 from scrapy_distributed.worker.outcomes import Outcomes
@@ -202,10 +203,17 @@ class Worker:
         if ticket is not None:
             if isinstance(exception, CloseSpider):  # asked for by the spider: its page is done
                 self.errbacks.closes_itself()
+            elif isinstance(exception, HttpError):
+                self.outcomes.note(ticket, *reason_of(exception))
             else:
-                kind = reason_of(exception) if isinstance(exception, HttpError) else None
-                self.outcomes.note(ticket, *(kind or (Outcome.FAILED, f"callback {type(exception).__name__}")))
+                self._note_error(ticket, "callback", exception)
             self.outcomes.end(ticket)
+
+    def _note_error(self, ticket: Ticket, of: str, error: BaseException | None) -> None:
+        reason = f"{of} {type(error).__name__}"
+        is_first = reason not in self.outcomes.examples
+        example = example_of(error, type(self.spider).__module__) if error and is_first else ""
+        self.outcomes.note(ticket, Outcome.FAILED, reason, example=example)
 
     @contextmanager
     def _output(self, response: Any, ticket: Ticket) -> Iterator[None]:
@@ -309,7 +317,7 @@ class Worker:
     def _item_error(self, response: Any, failure: Failure) -> None:
         ticket = ticket_of(response)
         if ticket is not None:
-            self.outcomes.note(ticket, Outcome.FAILED, f"item {type(failure.value).__name__}")
+            self._note_error(ticket, "item", failure.value)
 
     def _request_reached_downloader(self) -> None:
         """The first one: from here on a request may kill this worker, and the receipt tells that it was at work."""

@@ -195,6 +195,30 @@ def test_failed_lists_urls_with_reasons(capsys: pytest.CaptureFixture[str], tmp_
     assert second["state"] == "filtered"
 
 
+def test_what_the_project_has_raised_is_told_with_message_and_place(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with closing(Ledger(tmp_path / "s.sqlite")) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        attempt = a_batch(ledger)
+        examples = {"callback ValueError": "no price \x1b[2J (shop/spiders/a.py:31)", "item KeyError": "'x' (p.py:1)"}
+        failed = {"callback ValueError": [0, 2], "item KeyError": [3]}
+        report = receipt(attempt, failed=failed, examples=examples)
+        ledger.verdicts.settle(attempt, report, max_attempts=1)
+        ledger.intake.walked()
+        ledger.account.end()
+    price = "raised: callback ValueError: no price \\x1b[2J (shop/spiders/a.py:31), 2 URLs"
+    key = "raised: item KeyError: 'x' (p.py:1), 1 URL"
+    said = Said(capsys, "failed", "--ledger", "s.sqlite")
+    assert said.error.splitlines() == [price, key]  # what reads the list finds the URLs alone
+    assert said.out.splitlines()[0] == "failed\tcallback ValueError\thttp://a/0"
+    assert Said(capsys, "failed", "--reason", "item *", "--ledger", "s.sqlite").error.splitlines() == [key]
+    assert Said(capsys, "failed", "--state", "dead", "--ledger", "s.sqlite").error == ""
+    assert Said(capsys, "check", "--ledger", "s.sqlite").out.splitlines()[2:] == ["  settled", f"  {price}", f"  {key}"]
+    (shown,) = Said(capsys, "check", "--json", "--ledger", "s.sqlite").lines[0]["runs"]
+    assert shown["raised"][1] == {"reason": "item KeyError", "example": "'x' (p.py:1)", "requests": 1, "followed": 0}
+
+
 @pytest.mark.parametrize(
     ("options", "shown"),
     [

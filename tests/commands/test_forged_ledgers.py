@@ -20,7 +20,7 @@ from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sqlite_schema import SCHEMA
 from scrapy_distributed.wire.receipt import ItemsFile
 
-TABLES = ("run", "queued", "found", "batch", "attempt", "outcome", "landed", "request", "page")
+TABLES = ("run", "queued", "found", "batch", "attempt", "outcome", "landed", "request", "page", "example")
 VALUES = (1e300, float("inf"), -1, 2**63 - 1, 1.5, None, "x", b"\xff\x00", "\x1b]0;a\x07\n")
 JSON = (
     "", "9" * 5000, "[]", "{}", "[1]", "null", "[[1, 2, 3]]", '[["u", 1e999, 0]]', '[["u", -1, 0]]',
@@ -47,6 +47,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         attempt = a_batch(ledger)
         report = receipt(attempt, failed={"http 404": [1]}, filtered={"offsite": [2]}, again=2, items=2, stats={"a": 1},
                          feeds=(("ftp://h/1.jl", 2),), unexported=1, followed={"timeout": 2},
+                         examples={"http 404": "x"},
                          landed=((0, "00"), (3, "00")))  # fmt: skip
         found = [Finds.of([(b"f", '"http://a/found"')])]
         haul = Haul(items=2, twice=1, pages=[b"p"])

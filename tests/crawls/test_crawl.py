@@ -170,7 +170,14 @@ def test_each_failure_has_its_reason(project: Project, small_site: SiteChild, tm
         f"filtered\toffsite\t{small_site.url}/redirect?to=http://elsewhere.invalid/",
     }
     shown = project.scrapy("batches", "failed", "--ledger", str(crawl.ledger), folder=tmp_path).wait()
-    assert set(shown.log.splitlines()) == expected
+    lines = set(shown.log.splitlines())
+    raised = {line.removeprefix("raised: ") for line in lines - expected}
+    assert lines - expected == {f"raised: {line}" for line in raised}
+    price, name = sorted(raised)
+    assert re.fullmatch(r"callback ValueError: this page is not as expected \(trial/spiders\.py:[0-9]+\), 1 URL", price)
+    assert re.fullmatch(r"item KeyError: '.*/echo\?item' \(trial/pipelines\.py:[0-9]+\), 1 URL", name)
+    assert lines >= expected
+    assert f"Raised: {price}" in crawl.log
     assert crawl.stat("distributed/workers/distributed/followed/failed/http 410") == 1
     assert project.check(crawl) == 0
     assert crawl.item_urls() == [f"{small_site.url}/echo?{case}" for case in ("callback", "follow", "good")]

@@ -64,6 +64,9 @@ def valid(draw: st.DrawFn) -> Receipt:
             outcomes[state].setdefault(draw(reasons), []).append(position)
     final = draw(st.booleans())
     failed = sum(1 << position for position in Receipt.positions(outcomes["failed"]))
+    followed = draw(st.dictionaries(reasons, counts, max_size=3)) if final else {}
+    of_failed = sorted({*outcomes["failed"], *followed})
+    told = draw(st.sets(st.sampled_from(of_failed), max_size=3)) if final and of_failed else set()
     return Receipt(
         job=draw(jobs), sequence=draw(counts), final=final, size=size, settled=settled,
         **outcomes, again=draw(st.integers(0, failed)) & failed, items=draw(counts),
@@ -72,7 +75,8 @@ def valid(draw: st.DrawFn) -> Receipt:
         feeds=tuple(draw(st.lists(st.builds(FeedFile, texts, counts, counts), max_size=3))) if final else (),
         slots=draw(st.none() | st.integers(1, MAX_SLOTS)), egg=draw(st.none() | st.just(Egg("r1", "0" * 16))),
         poll_seconds=draw(st.none() | st.floats(0, MAX_POLL)),
-        unexported=draw(counts), followed=draw(st.dictionaries(reasons, counts, max_size=3)) if final else {},
+        unexported=draw(counts), followed=followed,
+        examples={reason: draw(reasons) for reason in sorted(told)},
         landed=tuple((position, draw(keys)) for position in draw(st.sets(st.sampled_from(range(size)))) if size)
         if size and final else (), finish_reason=draw(reasons),
         targets=tuple(draw(st.lists(texts | st.just(encode_payload(['"http://a/"'])), max_size=3))) if final else (),

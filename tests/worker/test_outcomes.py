@@ -13,6 +13,7 @@ from twisted.internet import error as network
 from scrapy_distributed.wire.bitmap import bits
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import DUPLICATE, reason_of
+from scrapy_distributed.wire.receipt import MAX_EXAMPLES
 from scrapy_distributed.worker.outcomes import LOST, Outcomes
 
 # Outcomes
@@ -255,3 +256,29 @@ def test_what_fails_after_its_pages_fails_its_start_request_unless_that_has_an_o
     outcomes.end(second)
     outcomes.fail(1, "item can't come home: lock")
     assert outcomes.by_reason(Outcome.FAILED) == {"item can't come home: lock": [0], "http 404": [1]}
+
+
+def test_of_each_kind_of_error_that_is_reported_the_first_is_told() -> None:
+    outcomes = Outcomes(4)
+    first, second, third, unsettled = map(outcomes.start, range(4))
+    outcomes.note(first, "failed", "http 404")
+    outcomes.note(first, "failed", "callback KeyError", example="of what had failed")
+    outcomes.note(second, "failed", "callback ValueError", example="no price (a.py:3)")
+    outcomes.note(third, "failed", "callback ValueError", example="no name (a.py:9)")
+    below = outcomes.follow(1)
+    outcomes.note(below, "failed", "callback TypeError", example="beside (a.py:12)")
+    outcomes.note(unsettled, "failed", "callback IndexError", example="goes out again")
+    for ticket in (first, second, third, below):
+        outcomes.end(ticket)
+    assert outcomes.reported_examples() == {
+        "callback ValueError": "no price (a.py:3)", "callback TypeError": "beside (a.py:12)",
+    }  # fmt: skip
+
+
+def test_no_more_examples_than_a_receipt_takes() -> None:
+    outcomes = Outcomes(2 * MAX_EXAMPLES)
+    for position in range(outcomes.size):
+        ticket = outcomes.start(position)
+        outcomes.note(ticket, "failed", f"callback E{position}", example="x")
+        outcomes.end(ticket)
+    assert len(outcomes.reported_examples()) == MAX_EXAMPLES
