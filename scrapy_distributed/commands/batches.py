@@ -264,44 +264,13 @@ class Command(ScrapyCommand):
         return self._pause(runs, words, opts, "resume")
 
     def _retry(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        from scrapy_distributed.ledger.sqlite import Ledger
+        from scrapy_distributed.commands.batch_retry import retry, retry_lost_items
 
-        ((reader, run),) = runs  # so there is a ledger: Ledger would make one
+        ((ledger, run),) = runs  # so there is a ledger: Ledger would make one
         if opts.lost_items:
-            return self._retry_lost_items(reader, run, opts)
-        with closing(Ledger(reader.path)) as ledger:
-            taken, left_out = ledger.control.retry(_Wanted(opts))
-        goes_on = taken > 0 or reader.runs()[-1].stopped != run.stopped
-        spider = run.identity["spider"]
-        if opts.json:
-            print(json.dumps({"run": run.name, "spider": spider, "again": taken, "left_out": left_out}))
-            return 0 if goes_on else 1
-        print(f"{title(reader, run)}\n  {counted(taken, 'request')} to be tried again, {left_out:,} left out")
-        if left_out:
-            print("    left out: their callback had begun, so items of them may be in a feed")
-        if goes_on:
-            print(_taken_up(run))
-        return 0 if goes_on else 1
-
-    def _retry_lost_items(self, reader: LedgerReader, run: RunRecord, opts: argparse.Namespace) -> int:
-        from scrapy_distributed.commands.batch_export import lost
-        from scrapy_distributed.ledger.spooled import whose
-        from scrapy_distributed.ledger.sqlite import Ledger
-
-        assert self.settings is not None
-        with closing(Ledger(reader.path)) as ledger:  # before: a coordinator may be at it
-            names = lost(reader, run, self.settings)
-            taken = ledger.control.lose_items(names)
-        if opts.json:
-            print(json.dumps({"run": run.name, "spider": run.identity["spider"], "again": taken, "lost": names}))
-            return 0 if names else 1
-        print(title(reader, run))
-        for name in names:
-            print(f"  {name} is lost: {whose(name)} is crawled again")
-        print(f"  {counted(len(names), 'lost file')}, {counted(taken, 'request')} to be crawled again")
-        if names:
-            print(_taken_up(run))
-        return 0 if names else 1
+            assert self.settings is not None
+            return retry_lost_items(ledger, run, self.settings, as_json=opts.json)
+        return retry(ledger, run, _Wanted(opts), as_json=opts.json)
 
     def _export(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         from scrapy_distributed.commands.batch_export import export
@@ -352,11 +321,6 @@ class _Wanted:
 
     def __call__(self, state: str, reason: str) -> bool:
         return self.state in (None, state) and fnmatchcase(reason, self.reason)
-
-
-def _taken_up(run: RunRecord) -> str:
-    command = f"scrapy crawl {escaped(run.identity['spider'])}, with its arguments"
-    return f"  the command that began the run takes it up again: {command}"
 
 
 def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> None:

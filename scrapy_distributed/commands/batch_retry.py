@@ -1,0 +1,60 @@
+"""``scrapy batches retry``: what is dead or has failed goes out again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from scrapy.settings import Settings
+
+from scrapy_distributed.commands.batch_words import title
+from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.words import counted, escaped
+
+if TYPE_CHECKING:
+    from scrapy_distributed.ledger.reader import LedgerReader
+    from scrapy_distributed.ledger.records import RunRecord
+
+
+def retry(reader: LedgerReader, run: RunRecord, wanted: Callable[[str, str], bool], *, as_json: bool) -> int:
+    """The dead and the failed requests of *run* for whose (state, reason) *wanted* is true. Returns the exit code."""
+    with closing(Ledger(reader.path)) as ledger:
+        taken, left_out = ledger.control.retry(wanted)
+    goes_on = taken > 0 or reader.runs()[-1].stopped != run.stopped
+    spider = run.identity["spider"]
+    if as_json:
+        print(json.dumps({"run": run.name, "spider": spider, "again": taken, "left_out": left_out}))
+        return 0 if goes_on else 1
+    print(f"{title(reader, run)}\n  {counted(taken, 'request')} to be tried again, {left_out:,} left out")
+    if left_out:
+        print("    left out: their callback had begun, so items of them may be in a feed")
+    if goes_on:
+        print(_taken_up(run))
+    return 0 if goes_on else 1
+
+
+def retry_lost_items(reader: LedgerReader, run: RunRecord, settings: Settings, *, as_json: bool) -> int:
+    """Whose items came home in *run*, and are missing or damaged there. Returns the exit code."""
+    from scrapy_distributed.commands.batch_export import lost
+    from scrapy_distributed.ledger.spooled import whose
+
+    with closing(Ledger(reader.path)) as ledger:  # before: a coordinator may be at it
+        names = lost(reader, run, settings)
+        taken = ledger.control.lose_items(names)
+    if as_json:
+        print(json.dumps({"run": run.name, "spider": run.identity["spider"], "again": taken, "lost": names}))
+        return 0 if names else 1
+    print(title(reader, run))
+    for name in names:
+        print(f"  {name} is lost: {whose(name)} is crawled again")
+    print(f"  {counted(len(names), 'lost file')}, {counted(taken, 'request')} to be crawled again")
+    if names:
+        print(_taken_up(run))
+    return 0 if names else 1
+
+
+def _taken_up(run: RunRecord) -> str:
+    command = f"scrapy crawl {escaped(run.identity['spider'])}, with its arguments"
+    return f"  the command that began the run takes it up again: {command}"
