@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from scrapy.settings import Settings
 
 from scrapy_distributed.commands.batch_words import title
+from scrapy_distributed.commands.wishing import print_answer, wish
 from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.sqlite_schema import is_held
 from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:
     from scrapy_distributed.ledger.reader import LedgerReader
     from scrapy_distributed.ledger.records import RunRecord
+    from scrapy_distributed.ledger.wanted import Wanted
 
 
-def retry(reader: LedgerReader, run: RunRecord, wanted: Callable[[str, str], bool], *, as_json: bool) -> int:
-    """The dead and the failed requests of *run* for whose (state, reason) *wanted* is true. Returns the exit code."""
+def retry(reader: LedgerReader, run: RunRecord, wanted: Wanted, *, as_json: bool) -> int:
+    """The dead and the failed requests of *run* that are *wanted*. Returns the exit code. Where a crawl is at it, that
+    does so, and what it answers is printed."""
+    if is_held(reader.path):
+        return print_answer(reader, run, wish(reader.path, "retry", wanted.as_text()), as_json=as_json)
     with closing(Ledger(reader.path)) as ledger:
-        taken, left_out = ledger.control.retry(wanted)
-    goes_on = taken > 0 or reader.runs()[-1].stopped != run.stopped
-    spider = run.identity["spider"]
+        retried = ledger.control.retry(wanted)
+    goes_on = retried.again > 0 or reader.runs()[-1].stopped != run.stopped
     if as_json:
-        print(json.dumps({"run": run.name, "spider": spider, "again": taken, "left_out": left_out}))
+        numbers = {"again": retried.again, "left_out": retried.left_out, "begun": retried.begun}
+        print(json.dumps({"run": run.name, "spider": run.identity["spider"], **numbers}))
         return 0 if goes_on else 1
-    print(f"{title(reader, run)}\n  {counted(taken, 'request')} to be tried again, {left_out:,} left out")
-    if left_out:
-        print("    left out: their callback had begun, so items of them may be in a feed")
+    print(f"{title(reader, run)}\n  {retried.words}")
+    for line in retried.more:
+        print(f"    {line}")
+    if retried.begun:
+        print("    where the parser was mended and Scrapyds crawl, deploy it before: scrapy fleet deploy")
     if goes_on:
         print(_taken_up(run))
     return 0 if goes_on else 1

@@ -8,7 +8,6 @@ import os
 import re
 import sys
 from contextlib import ExitStack, closing
-from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +33,7 @@ from scrapy_distributed.words import counted, escaped
 if TYPE_CHECKING:
     from scrapy_distributed.ledger.reader import LedgerReader
     from scrapy_distributed.ledger.records import RunRecord
+    from scrapy_distributed.ledger.wanted import Wanted
 
     Run = tuple[LedgerReader, RunRecord]
 
@@ -52,6 +52,7 @@ OPTIONS = {
     "strict": ("--strict", ("check",)),
     "reason": ("--reason", ("failed", "retry")),
     "state": ("--state", ("failed", "retry")),
+    "callback": ("--callback", ("retry",)),
     "lost_items": ("--lost-items", ("retry",)),
     "output": ("-O", ("export", "merge")),
     "feeds": ("--feeds", ("merge",)),
@@ -63,7 +64,7 @@ OF_ONE_RUN = ("show", "log", "pause", "resume", "retry", "export", "merge")
 
 
 class Command(ScrapyCommand):
-    """Only ``retry`` writes a ledger; a coordinator may be writing those that the others read."""
+    """Only ``retry`` writes a ledger that nobody uses; a coordinator may be writing those that the others read."""
 
     requires_crawler_process = False
     default_settings = {"LOG_ENABLED": False}
@@ -81,7 +82,8 @@ class Command(ScrapyCommand):
             " over, every diverted request is crawled, failed, filtered, dead, or not crawled as a limit or the spider"
             " has stopped the run, and no item is missing in a feed that counts. pause, resume: the crawl that runs now"
             " sends no more batches and asks for no more pages, until it is to. retry: what is dead, or failed before"
-            " its callback, goes into new batches for the next crawl; a run that was stopped goes on. export: the"
+            " its callback (--callback: or in it), goes into new batches, of the crawl that runs or of the next one; a"
+            " run that was stopped goes on. export: the"
             " items that came home, written once more. merge: the feeds that count, found in the folders DIR, as one"
             " file."
         )
@@ -102,6 +104,11 @@ class Command(ScrapyCommand):
         )
         parser.add_argument("--reason", metavar="PATTERN", help="failed, retry: only these, for example 'http 5*'")
         parser.add_argument("--state", choices=STATES, help="failed, retry: only these")
+        parser.add_argument(
+            "--callback",
+            action="store_true",
+            help="retry: also where the callback had begun, as it raised, say; items that it gave then come once more",
+        )
         parser.add_argument(
             "--lost-items", action="store_true", help="retry: whose items came home, and are missing or damaged there"
         )
@@ -226,7 +233,7 @@ class Command(ScrapyCommand):
         return show_logs(ledger, run, words[0], as_json=opts.json)
 
     def _failed(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        wanted = _Wanted(opts)
+        wanted = _wanted(opts)
         for ledger, run in runs:
             left = (one for one in ledger.not_crawled(run) if wanted(one.state, one.reason))
             for outcome in chain(ledger.outcomes(run.id, wanted=wanted), left):
@@ -252,13 +259,10 @@ class Command(ScrapyCommand):
         return 0 if good else 1
 
     def _pause(self, runs: list[Run], words: list[str], opts: argparse.Namespace, what: str = "pause") -> int:
-        from scrapy_distributed.commands.wishing import wish
+        from scrapy_distributed.commands.wishing import print_answer, wish
 
         ((ledger, run),) = runs
-        answer = wish(ledger.path, what)
-        shown = json.dumps({"run": run.name, "answer": answer})
-        print(shown if opts.json else f"{title(ledger, run)}\n  {escaped(answer)}")
-        return 0
+        return print_answer(ledger, run, wish(ledger.path, what), as_json=opts.json)
 
     def _resume(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         return self._pause(runs, words, opts, "resume")
@@ -270,7 +274,7 @@ class Command(ScrapyCommand):
         if opts.lost_items:
             assert self.settings is not None
             return retry_lost_items(ledger, run, self.settings, as_json=opts.json)
-        return retry(ledger, run, _Wanted(opts), as_json=opts.json)
+        return retry(ledger, run, _wanted(opts), as_json=opts.json)
 
     def _export(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         from scrapy_distributed.commands.batch_export import export
@@ -312,15 +316,10 @@ class Command(ScrapyCommand):
         return 1 if merged.faults else 0
 
 
-class _Wanted:
-    """Whether a request with this state and reason is asked for."""
+def _wanted(opts: argparse.Namespace) -> Wanted:
+    from scrapy_distributed.ledger.wanted import Wanted
 
-    def __init__(self, opts: argparse.Namespace) -> None:
-        self.state: str | None = opts.state
-        self.reason: str = opts.reason or "*"
-
-    def __call__(self, state: str, reason: str) -> bool:
-        return self.state in (None, state) and fnmatchcase(reason, self.reason)
+    return Wanted(state=opts.state, reason=opts.reason or "*", begun=opts.callback)
 
 
 def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> None:
@@ -339,10 +338,8 @@ def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> Non
             "retry: found --state filtered, expected failed, dead or 'not crawled': what was filtered would be filtered"
             " again"
         )
-    elif opts.lost_items and (opts.state or opts.reason):
-        wrong = (
-            "--lost-items: found --state or --reason as well, expected one of them: what is lost is all crawled again"
-        )
+    elif opts.lost_items and (opts.state or opts.reason or opts.callback):
+        wrong = "--lost-items: found another choice as well, expected one of them: what is lost is all crawled again"
     for name, (option, actions) in OPTIONS.items():
         if not wrong and getattr(opts, name) and action not in actions:
             wrong = f"{option} is an option of {', '.join(actions)}, found {action}"

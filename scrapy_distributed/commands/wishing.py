@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from scrapy_distributed.commands.batch_words import title
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.sqlite_schema import is_held
 from scrapy_distributed.ledger.wishes import Wishes
 from scrapy_distributed.words import escaped
+
+if TYPE_CHECKING:
+    from scrapy_distributed.ledger.reader import LedgerReader
+    from scrapy_distributed.ledger.records import RunRecord
 
 ANSWER_SECONDS = 30.0  # a coordinator looks once a second, unless it is busy
 LOOK_SECONDS = 0.1
@@ -30,6 +37,13 @@ def wish_of_all(ledgers: Iterable[Path], what: str, abouts: Sequence[str]) -> in
     except LedgerError as error:
         print(escaped(str(error)), file=sys.stderr)
         return 2
+    return 0
+
+
+def print_answer(ledger: LedgerReader, run: RunRecord, answer: str, *, as_json: bool) -> int:
+    """What the crawl of *run* has answered. Returns the exit code."""
+    shown = json.dumps({"run": run.name, "answer": answer})
+    print(shown if as_json else f"{title(ledger, run)}\n  {escaped(answer)}")
     return 0
 
 

@@ -11,6 +11,7 @@ from scrapy.crawler import Crawler
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.fleet.cancel import KILL_SECONDS
+from scrapy_distributed.ledger.wanted import Wanted
 from scrapy_distributed.ledger.wishes import Wish, Wishes
 from scrapy_distributed.words import counted, listed, shortened
 
@@ -28,7 +29,7 @@ class Steering:
         self._extra: dict[str, Any] = {"spider": crawler.spider}
         self._ways: dict[str, Callable[[str], str]] = {
             "pause": self._pause, "resume": self._resume, "cancel": self._cancel, "drain": self._drain,
-            "undrain": self._undrain,
+            "undrain": self._undrain, "retry": self._retry,
         }  # fmt: skip
 
     def begin(self) -> None:
@@ -102,6 +103,25 @@ class Steering:
         member.drained = False
         self.dispatcher.send_ready()
         return f"{about} gets batches again"
+
+    def _retry(self, about: str) -> str:
+        """In about as many batches as there are slots: nothing else may be left for them."""
+        ledger, job = self.dispatcher.ledger, self.dispatcher.job
+        if ledger.account.stopped is not None:
+            return f"the crawl is closing ({ledger.account.stopped}): ask again when it has ended"
+        try:
+            wanted = Wanted.from_text(about)
+            retried = ledger.control.retry(wanted, parts=self.dispatcher.fleet.slots().all)
+        except LedgerError as error:
+            return str(error)
+        assert self.crawler.stats is not None
+        self.crawler.stats.inc_value("distributed/batches", retried.batches)
+        self.dispatcher.send_ready()
+        code = f"egg version {job.version}" if job.version else "the project"
+        words = [retried.words, *retried.more]
+        if retried.begun:
+            words.append(f"its jobs run {code} as it was when this crawl began: what was mended since the next one has")
+        return "; ".join(words)
 
     def _unknown(self, about: str) -> str:
         names = listed(one.name for one in self.dispatcher.fleet.members)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.ledger.balance import NOT_CRAWLED
@@ -13,9 +14,11 @@ from scrapy_distributed.ledger.spooled import own_from_json, spool_name
 from scrapy_distributed.ledger.sqlite_batches import Batches, as_text
 from scrapy_distributed.ledger.sqlite_schema import read_balance
 from scrapy_distributed.ledger.sqlite_store import Store
+from scrapy_distributed.ledger.wanted import Wanted
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes, bits
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.payload import decode_payload
+from scrapy_distributed.words import counted
 
 LAST_RUN = "SELECT id, name FROM run ORDER BY id DESC LIMIT 1"
 STOPPED = "SELECT stopped FROM run WHERE id = ?"
@@ -29,6 +32,10 @@ SELECT batch, position, state, reason, again FROM outcome WHERE run = ? AND stat
 ORDER BY batch, position
 """
 OUTCOMES = "SELECT position, state FROM outcome WHERE run = ? AND batch = ?"
+DROP_EXAMPLE = """
+DELETE FROM example WHERE run = :run AND reason = :reason
+AND NOT EXISTS (SELECT 1 FROM outcome WHERE run = :run AND state = 'failed' AND outcome.reason = :reason)
+"""
 LARGEST = "SELECT max(size) FROM batch WHERE run = ?"
 DROP_OUTCOME = "DELETE FROM outcome WHERE run = ? AND batch = ? AND position = ?"
 DROP_LANDED = "DELETE FROM landed WHERE run = ? AND batch = ? AND position = ?"
@@ -46,9 +53,35 @@ DROP_PAGES = "DELETE FROM page WHERE run = ? AND batch = ? AND attempt = ?"
 OF_DAMAGE = (ValueError, TypeError, LookupError, OverflowError, RecursionError)  # what reading a damaged file makes
 
 
+class Retried(NamedTuple):
+    """*again*: how many requests go out again, of which so many had *begun* their callback, in how many *batches*;
+    *left_out*: how many do not, as theirs had begun."""
+
+    again: int
+    left_out: int
+    begun: int = 0
+    batches: int = 0
+
+    @property
+    def words(self) -> str:
+        return f"{counted(self.again, 'request')} to be tried again, {self.left_out:,} left out"
+
+    @property
+    def more(self) -> list[str]:
+        """A sentence on what has to be known of them."""
+        lines = []
+        if self.left_out:
+            why = "their callback had begun, so items of them may be in a feed"
+            lines.append(f"left out: {why} (--callback takes these as well)")
+        if self.begun:
+            had = f"of {self.begun:,} the callback had begun"
+            lines.append(f"{had}: items that it gave are in the result already, and come once more")
+        return lines
+
+
 class Control:
-    """For the commands that change something: the last run of the ledger. What goes out again does so when the command
-    that began the run takes it up again.
+    """For what an operator changes: the run that has begun, else the last one of the ledger. In that, what goes out
+    again does so when the command that began the run takes it up again.
 
     Raises ``LedgerError`` if there is no run, or if the ledger is damaged; then nothing was changed."""
 
@@ -56,25 +89,29 @@ class Control:
         self._store = store
         self._batches = batches
 
-    def retry(self, wanted: Callable[[str, str], bool]) -> tuple[int, int]:
-        """Put the dead and the failed requests for whose (state, reason) *wanted* is true into new batches. A run that
+    def retry(self, wanted: Wanted, *, parts: int = 1) -> Retried:
+        """Put the dead and the failed requests that are *wanted* into new batches, about so many *parts*. A run that
         was stopped goes on then, or where what is not crawled is wanted: with all that is not crawled, and without the
         attempts whose items of unfinished requests have counted: what these had settled goes out again as well.
 
-        Returns how many, and how many are left out since their callback had begun: items of them may be in a feed."""
+        Of those whose callback had begun items may be in a feed already: they are left out unless these are wanted."""
         with self._last_run():
             chosen: dict[int, list[int]] = {}  # batch -> positions
-            left_out = 0
+            left_out = begun = 0
+            reasons: set[str] = set()
             for batch, position, state, reason, again in self._store.db.execute(UNDONE, (self._store.run_id,)):
                 if wanted(state, reason):
-                    left_out += not again
-                    if again:
+                    left_out += not again and not wanted.begun
+                    if again or wanted.begun:
+                        begun += not again
+                        reasons.add(reason)
                         chosen.setdefault(batch, []).append(position)
             (stopped,) = self._store.row(STOPPED, (self._store.run_id,))
             if not chosen and (stopped is None or not wanted(NOT_CRAWLED, stopped)):
-                return 0, left_out
+                return Retried(0, left_out)
             not_crawled = read_balance(self._store.db, self._store.run_id).not_crawled
-            return self._retry(chosen) + not_crawled, left_out
+            again, batches = self._retry(chosen, parts, reasons)
+            return Retried(again + not_crawled, left_out, begun, batches)
 
     def lose_items(self, names: Collection[str]) -> int:
         """The files called *names* in the spool are lost: their attempts do not count any more, and what these had
@@ -109,20 +146,23 @@ class Control:
     def _last_run(self) -> Iterator[None]:
         store = self._store
         try:
-            last = store.db.execute(LAST_RUN).fetchone()
-            if last is None:
-                raise LedgerError(f"{store.path}: no run in it, so there is nothing to try again")
-            store.run_id, store.run_name = last
+            if not store.run_id:
+                last = store.db.execute(LAST_RUN).fetchone()
+                if last is None:
+                    raise LedgerError(f"{store.path}: no run in it, so there is nothing to try again")
+                store.run_id, store.run_name = last
             yield
         except (sqlite3.Error, LedgerUnavailableError, *OF_DAMAGE) as error:
             raise LedgerError(f"{store.path}: can't be used as ledger: {error}; nothing was changed") from None
 
-    def _retry(self, chosen: dict[int, list[int]]) -> int:
-        """*chosen*: batch -> positions. The new batches are as large as those of the run were: a worker for the few of
-        each batch would cost too much. Returns how many requests are in them."""
+    def _retry(self, chosen: dict[int, list[int]], parts: int, reasons: set[str]) -> tuple[int, int]:
+        """*chosen*: batch -> positions. The new batches are as large as those of the run were, or smaller for *parts*:
+        a worker for the few of each batch would cost too much. *reasons*: why they had failed; what errors have said is
+        forgotten where none is left. Returns how many requests are in the batches, and the number of these."""
         db, run = self._store.db, self._store.run_id
         (size,) = db.execute(LARGEST, (run,)).fetchone()
         waiting: list[tuple[int, str]] = []
+        batches = 0
         with self._store.transaction(durable=True):
             db.execute(REOPEN_RUN, (run,))
             for batch, number, settled in db.execute(PARTIAL, (run,)).fetchall():
@@ -133,13 +173,15 @@ class Control:
                 waiting += [(batch, body) for body in bodies]
                 chosen[batch] = [position for position in chosen.get(batch, []) if position not in positions]
             taken = len(waiting) + sum(map(len, chosen.values()))
+            size = max(1, min(size or 1, -(-taken // parts)))
             for batch, positions in chosen.items():
                 waiting += [(batch, body) for body in self._take_out(batch, positions)]
                 while len(waiting) >= size:
-                    self._add(waiting[:size])
+                    batches += self._add(waiting[:size])
                     del waiting[:size]
-            self._add(waiting)
-        return taken
+            batches += self._add(waiting)
+            db.executemany(DROP_EXAMPLE, [{"run": run, "reason": reason} for reason in reasons])
+        return taken, batches
 
     def _give_up(self, batch: int, number: int, positions: Sequence[int], why: str) -> list[str]:
         """The attempt *number* at *batch*, which was accepted, does not count any more; the requests at *positions*,
@@ -170,7 +212,7 @@ class Control:
         )  # fmt: skip
         return bodies
 
-    def _add(self, requests: list[tuple[int, str]]) -> None:
-        """*requests*: (batch, body). Only those of one batch have a parent."""
+    def _add(self, requests: list[tuple[int, str]]) -> int:
+        """*requests*: (batch, body). Only those of one batch have a parent. Returns the number of batches."""
         parents = {batch for batch, _ in requests}
-        self._batches.add([body for _, body in requests], parent=parents.pop() if len(parents) == 1 else None)
+        return self._batches.add([body for _, body in requests], parent=parents.pop() if len(parents) == 1 else None)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batches_command import Said, off_by_one, some_failed
+from batches_command import Answering, Said, off_by_one, some_failed
 from ledgers import IDENTITY, a_batch, bind, halved, of_feeds, receipt, settled, unfinished
 
 from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.wanted import Wanted
 from scrapy_distributed.wire.payload import decode_payload
 
 # retry
@@ -24,7 +25,7 @@ def test_retry_makes_the_same_command_take_the_run_up_again(capsys: pytest.Captu
     assert said.out.splitlines() == [
         f"run {run}, spider s of p (s.sqlite)",
         "  1 request to be tried again, 1 left out",
-        "    left out: their callback had begun, so items of them may be in a feed",
+        "    left out: their callback had begun, so items of them may be in a feed (--callback takes these as well)",
         "  the command that began the run takes it up again: scrapy crawl s, with its arguments",
     ]
     assert Said(capsys, "check", "--ledger", "s.sqlite").out.splitlines()[1:] == [
@@ -51,7 +52,7 @@ def test_retry_of_some(
 ) -> None:
     run = some_failed(tmp_path / "s.sqlite")
     said = Said(capsys, "retry", "--json", "--ledger", "s.sqlite", *options)
-    assert said.lines == [{"run": run, "spider": "s", "again": again, "left_out": left_out}]
+    assert said.lines == [{"run": run, "spider": "s", "again": again, "left_out": left_out, "begun": 0}]
     assert said.code == (0 if again else 1)
     assert Said(capsys, "check", "--ledger", "s.sqlite").code == (1 if again else 0)
     assert Said(capsys, "retry", "--ledger", "s.sqlite", *options).code == 1  # nothing is tried again twice
@@ -83,13 +84,42 @@ def test_retry_makes_few_batches(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert paths == [["0", "1", "3", "4"], ["5", "7", "8", "9"], ["11"]]
 
 
-def test_retry_while_a_coordinator_runs_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_retry_of_what_had_begun_its_callback(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = some_failed(tmp_path / "s.sqlite")
+    said = Said(capsys, "retry", "--callback", "--reason", "http *", "--ledger", "s.sqlite")
+    assert said.code == 0
+    assert said.out.splitlines() == [
+        f"run {run}, spider s of p (s.sqlite)",
+        "  1 request to be tried again, 0 left out",
+        "    of 1 the callback had begun: items that it gave are in the result already, and come once more",
+        "    where the parser was mended and Scrapyds crawl, deploy it before: scrapy fleet deploy",
+        "  the command that began the run takes it up again: scrapy crawl s, with its arguments",
+    ]
+    said = Said(capsys, "retry", "--callback", "--json", "--ledger", "s.sqlite")
+    assert said.lines == [{"run": run, "spider": "s", "again": 1, "left_out": 0, "begun": 0}]
+    assert Said(capsys, "retry", "--callback", "--ledger", "s.sqlite").code == 1
+
+
+def test_retry_while_a_crawl_runs_is_wished_of_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    run = some_failed(path)
+    for words, shown in (([], f"run {run}, spider s of p (s.sqlite)\n  as you wish\n"),
+                         (["--json"], json.dumps({"run": run, "answer": "as you wish"}) + "\n")):  # fmt: skip
+        with Answering(path, "as you wish") as crawl:
+            said = Said(capsys, "retry", "--state", "failed", "--callback", "--ledger", "s.sqlite", *words)
+        assert (said.code, said.out) == (0, shown)
+        assert [(wish.what, Wanted.from_text(wish.about)) for wish in crawl.wishes] == [
+            ("retry", Wanted(state="failed", begun=True))
+        ]
+    assert Said(capsys, "retry", "--ledger", "s.sqlite").code == 0
+
+
+def test_retry_of_lost_items_needs_the_ledger_for_itself(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     some_failed(tmp_path / "s.sqlite")
     with closing(Ledger(tmp_path / "s.sqlite")):
-        said = Said(capsys, "retry", "--ledger", "s.sqlite")
+        said = Said(capsys, "retry", "--lost-items", "--ledger", "s.sqlite")
     assert (said.code, said.out) == (2, "")
     assert "s.sqlite: another coordinator is using this ledger; wait for it" in said.error
-    assert Said(capsys, "retry", "--ledger", "s.sqlite").code == 0
 
 
 # merge

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ledgers import IDENTITY, a_batch, receipt, states
 from scrapy import Spider
 
 from scrapy_distributed.coordinator.steering import Steering
 from scrapy_distributed.fleet.cancel import KILL_SECONDS
+from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.wanted import Wanted
 from scrapy_distributed.ledger.wishes import Wishes
 
 
@@ -40,7 +44,10 @@ class Dispatcher:
             for name in ("n1", "n2")
         }
         self.fleet = SimpleNamespace(flights=lambda: flights, by_name=members.get, members=list(members.values()))
+        self.fleet.slots = lambda: SimpleNamespace(all=4)
         self.looks: list[str] = []
+        self.job = SimpleNamespace(version="1764")
+        self.ledger: Any = None
         self.pauses = SimpleNamespace(news=lambda: self.looks.append("now"))
 
     def _dismiss(self, *, kill_after: float) -> None:
@@ -54,7 +61,9 @@ class Dispatcher:
 class Rig:
     def __init__(self, ledger: Path) -> None:
         self.engine, self.dispatcher = Engine(), Dispatcher()
-        crawler: Any = SimpleNamespace(engine=self.engine, spider=Spider("s"))
+        stats: Any = SimpleNamespace(inc_value=lambda name, count: self.counted.append((name, count)))
+        crawler: Any = SimpleNamespace(engine=self.engine, spider=Spider("s"), stats=stats)
+        self.counted: list[tuple[str, int]] = []
         dispatcher: Any = self.dispatcher
         self.wishes = Wishes(ledger)
         self.steering = Steering(crawler, wishes=Wishes(ledger), dispatcher=dispatcher)
@@ -104,8 +113,32 @@ def test_it_drains_nodes_and_uses_them_again(rig: Rig) -> None:
         assert rig.wish(what, "n3") == "no node 'n3' in this run, only n1, n2"
 
 
+def test_it_tries_again_what_has_failed(rig: Rig, tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "s.sqlite")) as ledger:
+        rig.dispatcher.ledger = ledger
+        ledger.begin(IDENTITY, resume=True)
+        attempt = a_batch(ledger, *range(8))
+        report = receipt(attempt, failed={"callback ValueError": [0, 1, 2, 3, 4], "dns": [5]}, again=0b100000)
+        ledger.verdicts.settle(attempt, report, max_attempts=1)
+        left = "left out: their callback had begun, so items of them may be in a feed (--callback takes these as well)"
+        assert rig.wish("retry", Wanted().as_text()) == f"1 request to be tried again, 5 left out; {left}"
+        assert (rig.dispatcher.sent, rig.counted) == (1, [("distributed/batches", 1)])
+        assert rig.wish("retry", Wanted(begun=True).as_text()) == (
+            "5 requests to be tried again, 0 left out; of 5 the callback had begun: items that it gave are in the"
+            " result already, and come once more; its jobs run egg version 1764 as it was when this crawl began: what"
+            " was mended since the next one has"
+        )
+        assert rig.counted[1:] == [("distributed/batches", 3)]  # of two, two and one: four slots do with three
+        assert states(ledger) == {"diverted": 8, "crawled": 2, "queued": 6}
+        assert rig.wish("retry", "x") == "found 'x', expected a state, a reason, and whether callbacks may have begun"
+        ledger.account.stop("closespider_timeout")
+        assert rig.wish("retry", Wanted().as_text()) == (
+            "the crawl is closing (closespider_timeout): ask again when it has ended"
+        )
+
+
 def test_what_it_does_not_know(rig: Rig) -> None:
-    assert rig.wish("fly") == "this crawl does not know 'fly', only pause, resume, cancel, drain, undrain"
+    assert rig.wish("fly") == "this crawl does not know 'fly', only pause, resume, cancel, drain, undrain, retry"
 
 
 def test_what_was_wished_before_it_began_is_not_done(rig: Rig) -> None:

@@ -209,3 +209,31 @@ def test_a_node_is_drained_and_used_again(project: Project, own_nodes: list[Scra
         assert fleet(project, tmp_path, "undrain", "node1")[1].strip().endswith("node1 gets batches again")
         prove(crawl.wait(), child)
     assert fleet(project, tmp_path, "drain", "node1")[0] == 2
+
+
+def test_what_has_raised_is_tried_again_while_the_crawl_runs(
+    project: Project, own_nodes: list[ScrapydChild], tmp_path: Path
+) -> None:
+    settings = {"DISTRIBUTED_TARGET_HOSTS": "node*", "DISTRIBUTED_BATCH_SIZE": 1}
+    with site(1, latency=15) as child:
+        args = {"site": child.url, "mended": tmp_path / "mended"}
+        crawl = project.crawl("mended", folder=tmp_path, args=args, settings=settings)
+        wait_for(lambda: crawl.ledger.exists() and failed(crawl) == 4)
+        (tmp_path / "mended").touch()
+        words = ("batches", "retry", "--callback", "--reason", "callback *", "--ledger", str(crawl.ledger))
+        command = project.scrapy(*words, folder=tmp_path).wait()
+        assert command.process.returncode == 0, command.log
+        assert "4 requests to be tried again, 0 left out; of 4 the callback had begun: " in command.log
+        assert "its jobs run egg version " in command.log
+        crawl.wait()
+    assert "By an operator's wish: 4 requests to be tried again" in crawl.log
+    assert crawl.balance() == {"diverted": 5, "crawled": 5}
+    assert crawl.stat("distributed/batches") == 9
+    assert "Raised: " not in crawl.log  # of what is mended nothing is told
+    items = Counter(crawl.item_urls())
+    assert sorted(items.values()) == [1, 3, 3, 3, 3]  # what was given before it raised comes once more
+
+
+def failed(crawl: Crawl) -> int:
+    with closing(sqlite3.connect(crawl.ledger)) as db:
+        return int(db.execute("SELECT count(*) FROM outcome WHERE state = 'failed'").fetchone()[0])

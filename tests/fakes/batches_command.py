@@ -8,6 +8,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from typing import Any
 
 import pytest
@@ -16,6 +18,8 @@ from scrapy.settings import Settings
 
 from scrapy_distributed.commands.batches import Command
 from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.sqlite_schema import hold
+from scrapy_distributed.ledger.wishes import Wish, Wishes
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +81,30 @@ def some_failed(path: Path) -> str:
         ledger.verdicts.settle(attempt, report, max_attempts=1)
         assert ledger.account.end()
         return ledger.run
+
+
+class Answering:
+    """A crawl that uses the ledger at *path*, and answers the first wish with *words*."""
+
+    def __init__(self, path: Path, words: str) -> None:
+        self.path = path
+        self.words = words
+        self.wishes: list[Wish] = []
+        self._thread = Thread(target=self._answer, daemon=True)
+
+    def __enter__(self) -> Answering:
+        self._lock = hold(self.path)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.join(10)
+        self._lock.close()
+
+    def _answer(self) -> None:
+        wishes = Wishes(self.path)
+        while not self.wishes:
+            sleep(0.01)
+            self.wishes = wishes.unanswered()
+        for wish in self.wishes:
+            wishes.answer(wish, self.words)

@@ -16,6 +16,7 @@ from ledgers import IDENTITY, cut, divert, found_of, key, queued, receipt, rows_
 from scrapy_distributed.ledger.rules import Haul
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
+from scrapy_distributed.ledger.wanted import Wanted
 from scrapy_distributed.wire.bitmap import bits
 from scrapy_distributed.wire.payload import decode_payload
 
@@ -203,11 +204,14 @@ class AnyOrder(RuleBasedStateMachine):
         (payload,) = self.ledger.store.db.execute("SELECT payload FROM batch WHERE number = ?", (batch,)).fetchone()
         return decode_payload(payload)
 
-    @rule(reason=st.sampled_from(["dns", "no receipt", "silent"]))
-    def retry(self, reason: str) -> None:
+    @rule(reason=st.sampled_from(["dns", "no receipt", "silent", "*"]), begun=st.booleans(), parts=st.integers(1, 3))
+    def retry(self, reason: str, begun: bool, parts: int) -> None:
         before = self.ledger.account.balance()
-        taken, _ = self.ledger.control.retry(lambda state, found: found == reason)
+        wanted = Wanted(reason=reason, begun=begun)
+        taken, left_out, had_begun, batches = self.ledger.control.retry(wanted, parts=parts)
         after = self.ledger.account.balance()
+        assert (left_out if begun else had_begun) == 0
+        assert bool(taken) <= batches <= taken
         assert after.queued - before.queued == before.failed + before.dead - after.failed - after.dead == taken
         self.tried_again.clear()  # what a retry brings back may be tried elsewhere once more
 
@@ -230,7 +234,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.ledger.intake.walked()
         assert self.ledger.account.end()
         balance = self.ledger.account.balance()
-        taken, left_out = self.ledger.control.retry(lambda state, reason: True)
+        taken, left_out, *_ = self.ledger.control.retry(Wanted())
         assert taken + left_out == balance.failed + balance.dead
         if not taken:
             self.ledger.store.db.execute("UPDATE run SET ended = NULL")

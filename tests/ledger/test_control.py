@@ -14,6 +14,7 @@ from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.rules import Haul
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Fate
+from scrapy_distributed.ledger.wanted import Wanted
 from scrapy_distributed.wire.payload import decode_payload
 from scrapy_distributed.wire.reasons import DUPLICATE
 from scrapy_distributed.wire.receipt import ItemsFile
@@ -31,15 +32,12 @@ def test_a_retry_reopens_the_run_with_the_dead_and_the_failed_alone(ledger: Ledg
     name = ledger.run
     ledger.close()
     with closing(Ledger(path)) as retried:
-        assert retried.control.retry(lambda state, reason: reason == "http 404") == (0, 0)
+        assert retried.control.retry(Wanted(reason="http 404")) == (0, 0, 0, 0)
     with closing(Ledger(path)) as retried:
-        assert retried.control.retry(lambda state, reason: state in ("dead", "failed")) == (
-            3,
-            1,
-        )  # the callback had begun
+        assert retried.control.retry(Wanted()) == (3, 1, 0, 1)  # the callback had begun
         assert retried.run == name
         assert counts(retried) == {"diverted": 6, "crawled": 1, "failed": 1, "filtered": 1, "queued": 3}
-        assert retried.control.retry(lambda state, reason: True) == (0, 1)
+        assert retried.control.retry(Wanted())[:2] == (0, 1)
     with closing(Ledger(path)) as again:
         assert not again.begin(IDENTITY, resume=True)  # its walk is done
         assert again.run == name
@@ -66,7 +64,7 @@ def test_a_retry_of_many_batches_makes_as_large_ones(ledger: Ledger) -> None:
         attempt, _ = ledger.bookings.bind(number, "n1")
         report = receipt(attempt, failed={"dns": [0, 2]}, again=0b101)
         ledger.verdicts.settle(attempt, report, max_attempts=1)
-    assert ledger.control.retry(lambda state, reason: True) == (8, 0)
+    assert ledger.control.retry(Wanted())[:2] == (8, 0)
     assert counts(ledger) == {"diverted": 12, "crawled": 4, "queued": 8}
     sent = [decode_payload(ledger.bookings.bind(number, "n1")[1]) for number, _ in all_ready(ledger)]
     assert [len(urls) for urls in sent] == [3, 3, 2]
@@ -78,7 +76,7 @@ def test_a_retry_of_some_reasons_leaves_the_others(ledger: Ledger) -> None:
     attempt = a_batch(ledger, *range(4))
     report = receipt(attempt, failed={"dns": [0, 3], "http 500": [1]}, again=0b1011)
     ledger.verdicts.settle(attempt, report, max_attempts=1)
-    assert ledger.control.retry(lambda state, reason: reason == "dns") == (2, 0)
+    assert ledger.control.retry(Wanted(reason="dns"))[:2] == (2, 0)
     assert outcomes(ledger) == [("failed", "http 500", "http://a/1")]
     assert counts(ledger) == {"diverted": 4, "crawled": 1, "failed": 1, "queued": 2}
 
@@ -88,15 +86,52 @@ def test_a_retry_works_while_the_batch_is_still_under_way(ledger: Ledger) -> Non
     report = receipt(attempt, 0b001, failed={"dns": [0]}, again=0b1, finish_reason="shutdown")
     ledger.verdicts.settle(attempt, report, max_attempts=2)
     second, _ = ledger.bookings.bind(1, "n1")
-    assert ledger.control.retry(lambda state, reason: True) == (1, 0)
+    assert ledger.control.retry(Wanted())[:2] == (1, 0)
     assert counts(ledger) == {"diverted": 3, "queued": 1, "in_flight": 2}
     assert ledger.verdicts.settle(second, receipt(second), max_attempts=2).fate is Fate.SETTLED
     assert counts(ledger) == {"diverted": 3, "queued": 1, "crawled": 2}
 
 
+def test_what_had_begun_its_callback_goes_out_again_where_that_is_wanted(ledger: Ledger) -> None:
+    attempt = a_batch(ledger, *range(6))
+    failed = {"callback ValueError": [0, 1, 2], "item KeyError": [3], "dns": [4]}
+    examples = {"callback ValueError": "no price (a.py:3)", "item KeyError": "'x' (p.py:1)"}
+    report = receipt(attempt, failed=failed, again=0b10000, examples=examples)
+    ledger.verdicts.settle(attempt, report, max_attempts=1)
+    assert ledger.control.retry(Wanted(reason="callback *")) == (0, 3, 0, 0)
+    assert ledger.control.retry(Wanted(reason="[cd]*", begun=True), parts=2) == (4, 0, 3, 2)
+    assert counts(ledger) == {"diverted": 6, "crawled": 1, "failed": 1, "queued": 4}
+    assert [one.reason for one in ledger.account.raised()] == ["item KeyError"]
+    sent = [decode_payload(ledger.bookings.bind(number, "n1")[1]) for number, _ in all_ready(ledger)]
+    assert sent == [["http://a/0", "http://a/1"], ["http://a/2", "http://a/4"]]
+
+
+def test_of_a_run_that_goes_on_it_is_that_run(path: Path) -> None:
+    """Another one may have begun after it."""
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        attempt = a_batch(ledger, 0, 1)
+        ledger.verdicts.settle(attempt, receipt(attempt, failed={"dns": [0]}, again=1), max_attempts=1)
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY | {"arguments": "other"}, resume=True)
+    with closing(Ledger(path)) as ledger:
+        assert ledger.control.retry(Wanted()) == (0, 0, 0, 0)
+    with closing(Ledger(path)) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        assert ledger.control.retry(Wanted()) == (1, 0, 0, 1)
+
+
+def test_what_is_meant_is_told_and_read() -> None:
+    wanted = Wanted(state="dead", reason="no *", begun=True)
+    assert Wanted.from_text(wanted.as_text()) == wanted
+    for text in ("", "x", "[]", "7", '{"more": 1}', '{"state": 7}', '{"reason": null}', '{"begun": "x"}', "[" * 99_999):
+        with pytest.raises(LedgerError, match="expected a state, a reason"):
+            Wanted.from_text(text)
+
+
 def test_there_is_nothing_to_try_again_in_a_new_ledger(path: Path) -> None:
     with closing(Ledger(path)) as ledger, pytest.raises(LedgerError, match="no run in it"):
-        ledger.control.retry(lambda state, reason: True)
+        ledger.control.retry(Wanted())
 
 
 # What has come home and is lost
@@ -153,7 +188,7 @@ def test_what_was_tried_again_meanwhile_does_not_go_out_twice(ledger: Ledger, pa
     ledger.intake.walked()
     ledger.close()
     with closing(Ledger(path)) as retried:
-        assert retried.control.retry(lambda state, reason: True) == (1, 0)
+        assert retried.control.retry(Wanted())[:2] == (1, 0)
     assert lose(path, attempt.spool_name) == 1
     assert lose(path, attempt.spool_name) == 0
     with closing(Ledger(path)) as again:

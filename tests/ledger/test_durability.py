@@ -20,6 +20,7 @@ from scrapy_distributed.ledger.rules import Haul
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sqlite_seen import BUCKET_BYTES, Seen
 from scrapy_distributed.ledger.states import Attempt, AttemptState
+from scrapy_distributed.ledger.wanted import Wanted
 
 # Durability
 
@@ -89,7 +90,7 @@ TRANSITIONS: dict[str, tuple[Callable[[Ledger], Any], Callable[[Ledger, Any], An
     "divert_found": (
         lambda ledger: settle(ledger, with_an_attempt(ledger)), lambda ledger, _: ledger.intake.divert_found(), False,
     ),
-    "retry": (with_failures, lambda ledger, _: ledger.control.retry(lambda state, reason: True), True),
+    "retry": (with_failures, lambda ledger, _: ledger.control.retry(Wanted()), True),
     "appends_to": (begun, lambda ledger, _: ledger.harvest.appends_to("/feeds/all.jl", 7), True),
     "walked": (begun, lambda ledger, _: ledger.intake.walked(), False),
     "walk_on": (lambda ledger: ledger.intake.walked(), lambda ledger, _: ledger.intake.walk_on(), True),
@@ -241,7 +242,7 @@ def history(ledger: Ledger, seed: int) -> Iterator[bool]:
         for attempt in chance.sample(live := ledger.bookings.live(), min(2, len(live))):
             yield end(ledger, attempt, chance)
         if step == 20:
-            ledger.control.retry(lambda state, reason: True)
+            ledger.control.retry(Wanted())
             yield True
 
 

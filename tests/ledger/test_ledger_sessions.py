@@ -15,6 +15,7 @@ from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Fate
+from scrapy_distributed.ledger.wanted import Wanted
 from scrapy_distributed.wire.payload import decode_batch
 from scrapy_distributed.wire.session import Session, with_session
 
@@ -100,7 +101,7 @@ def test_what_is_tried_on_another_node_or_once_more_sends_the_same(ledger: Ledge
     attempt, payload = ledger.bookings.bind(2, "n2")
     assert sent(payload) == ["a", "c"]
     ledger.verdicts.settle(attempt, receipt(attempt, failed={"timeout": [1]}, again=0b10), max_attempts=3)
-    assert ledger.control.retry(lambda state, reason: True) == (1, 0)
+    assert ledger.control.retry(Wanted())[:2] == (1, 0)
     assert sent(ledger.bookings.bind(3, "n2")[1]) == ["c"]
 
 

@@ -11,6 +11,7 @@ from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.rules import Objection
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt, Blame
+from scrapy_distributed.ledger.wanted import Wanted
 
 WHY = "closespider_itemcount"
 
@@ -93,9 +94,9 @@ def test_a_retry_goes_on_with_all_of_it(ledger: Ledger, path: Path) -> None:
     ledger.account.end()
     ledger.close()
     with closing(Ledger(path)) as retried:
-        assert retried.control.retry(lambda state, reason: state == "dead") == (0, 0)
+        assert retried.control.retry(Wanted(state="dead"))[:2] == (0, 0)
         assert states(retried)["not_crawled"] == 5
-        assert retried.control.retry(lambda state, reason: (state, reason) == ("not crawled", WHY)) == (5, 0)
+        assert retried.control.retry(Wanted(state="not crawled", reason=WHY))[:2] == (5, 0)
     with closing(Ledger(path)) as again:
         assert again.begin(IDENTITY, resume=True)  # its walk was cut short, too
         assert again.run == ledger.run
@@ -108,7 +109,7 @@ def test_a_walk_that_was_cut_short_goes_on_also_where_nothing_is_left(ledger: Le
     ledger.account.end()
     ledger.close()
     with closing(Ledger(path)) as retried:
-        assert retried.control.retry(lambda state, reason: True) == (0, 0)
+        assert retried.control.retry(Wanted())[:2] == (0, 0)
     with closing(Ledger(path)) as again:
         assert again.begin(IDENTITY, resume=True)
         assert (again.run, again.account.stopped) == (ledger.run, None)
@@ -137,7 +138,7 @@ def test_what_counts_in_part_does_not_where_the_run_goes_on_after_all(ledger: Le
     ledger.account.stop(WHY)
     ledger.close()
     with closing(Ledger(path)) as retried:
-        assert retried.control.retry(lambda state, reason: True) == (3, 0)
+        assert retried.control.retry(Wanted())[:2] == (3, 0)
         assert states(retried) == {"diverted": 3, "queued": 3}
     with closing(LedgerReader(path)) as reader:
         assert [one for one in reader.accepted(1) if one.batch] == []

@@ -7,6 +7,7 @@ import enum
 import random
 import sys
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import scrapy
@@ -196,6 +197,26 @@ class FailingSpider(TrialSpider):
     def parse_following(self, response: Response) -> Iterator[Any]:
         yield {"url": response.url}
         yield Request(f"{self.site}/status/410", self.parse_good)
+
+
+class MendedSpider(TrialSpider):
+    """Four pages of which the parser makes nothing before there is a file *mended*, and one that takes its time."""
+
+    name = "mended"
+
+    async def start(self) -> AsyncIterator[Any]:
+        for number in range(4):
+            yield Request(f"{self.site}/echo?{number}", self.parse_price, meta=dict(MARK))
+        yield Request(f"{self.site}/property_000000.html", self.parse, meta=dict(MARK))
+
+    def parse(self, response: Response) -> Iterator[Any]:
+        yield {"url": response.url}
+
+    def parse_price(self, response: Response) -> Iterator[Any]:
+        yield {"url": response.url}
+        if not Path(self.mended).exists():
+            raise ValueError("no price on page")
+        yield {"url": response.url, "price": 7}
 
 
 class LongSpider(TrialSpider):
