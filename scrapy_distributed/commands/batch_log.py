@@ -1,28 +1,34 @@
-"""``scrapy batches log``: what the jobs of a batch have logged. What ran on this machine is read, of what ran on a
-Scrapyd it is said where its log is."""
+"""``scrapy batches log``: what the jobs of a batch have logged, on this machine and on nodes of the project."""
 
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scrapy_distributed.agent.job_files import KEPT, JobFiles
+from scrapy_distributed.commands import run_in_reactor
 from scrapy_distributed.commands.batch_words import log_title
-from scrapy_distributed.errors import ConfigError, LedgerError
+from scrapy_distributed.commands.job_log import JobLog, LocalLog, NodeLog, Printer
+from scrapy_distributed.errors import ConfigError, LedgerError, NodeError, NodeRefusedError
 from scrapy_distributed.fleet.local_slots import LOCAL
+from scrapy_distributed.ledger.sqlite_schema import is_held
 from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.wire.job import check_job_id
 from scrapy_distributed.words import escaped
 
 if TYPE_CHECKING:
+    from scrapy_distributed.fleet.node import NodeAddress
     from scrapy_distributed.ledger.reader import LedgerReader
     from scrapy_distributed.ledger.records import AttemptRecord, RunRecord
 
 NAMED = ("number", "label", "job", "node", "url", "state", "reason", "log")
-PIECE = 64 * 1024  # characters that are read at once
+LOOK_SECONDS = 1.0  # between two looks at a log that is followed
+UNDER_WAY = (AttemptState.BOUND.value, AttemptState.SENT.value)
 
 
 def attempts_with_logs(ledger: LedgerReader, run: RunRecord, batch: int) -> list[AttemptRecord]:
@@ -34,43 +40,126 @@ def attempts_with_logs(ledger: LedgerReader, run: RunRecord, batch: int) -> list
     ]
 
 
-def show_logs(ledger: LedgerReader, run: RunRecord, label: str, *, as_json: bool) -> int:
-    """Those of all attempts at a batch, by its number, or that of one attempt, like ``12.2``. Returns the exit code: 1
-    if none is on this machine. *as_json*: only where they are. Raises ``LedgerError`` if there is no such attempt."""
-    batch, _, number = label.partition(".")
-    attempts = [one for one in attempts_with_logs(ledger, run, int(batch)) if not number or one.number == int(number)]
-    if not attempts:
-        raise LedgerError(f"{ledger.path}: found no attempt {label} in run {run.name}; list and show tell what it has")
-    if as_json:
-        shown = [{name: getattr(one, name) for name in NAMED} for one in attempts]
-        print(json.dumps({"run": run.name, "batch": int(batch), "attempts": shown}))
-        return 0 if any(_is_here(one) for one in attempts) else 1
-    return 0 if any(list(map(_print, attempts))) else 1
+class Logs:
+    """Those of the attempts at a batch of *run* in *ledger*, by its number, or that of one attempt, like ``12.2``, as
+    *label* says. *nodes*: those of the project, by URL: no other one is asked, since the ledger may be somebody else's.
+
+    Raises ``LedgerError`` if there is no such attempt."""
+
+    def __init__(
+        self, ledger: LedgerReader, run: RunRecord, label: str, *, nodes: Callable[[], Mapping[str, NodeAddress]]
+    ) -> None:
+        self.ledger = ledger
+        self.run = run
+        batch, _, number = label.partition(".")
+        self.batch = int(batch)
+        found = attempts_with_logs(ledger, run, self.batch)
+        self.attempts = [one for one in found if not number or one.number == int(number)]
+        if not self.attempts:
+            raise LedgerError(
+                f"{ledger.path}: found no attempt {label} in run {run.name}; list and show tell what it has"
+            )
+        elsewhere = any(one.url != LOCAL and one.log for one in self.attempts)
+        self.nodes = nodes() if elsewhere else {}
+
+    def show_where(self) -> int:
+        """As JSON. Returns the exit code: 1 where none can be read."""
+        shown = [{name: getattr(one, name) for name in NAMED} for one in self.attempts]
+        print(json.dumps({"run": self.run.name, "batch": self.batch, "attempts": shown}))
+        return 0 if any(map(self._readable, self.attempts)) else 1
+
+    def show(self, *, follow: bool) -> int:
+        """Print them, oldest first; *follow*: that of the last one, until its job is over. Returns the exit code: 1
+        where none could be read."""
+        attempts = self.attempts[-1:] if follow else self.attempts
+        if not any((follow and _is_under_way(one)) or self._readable(one) for one in attempts):
+            for one in attempts:
+                print(log_title(one, self._where(one)))
+            return 1
+        read = run_in_reactor(lambda: self._show(attempts, follow))
+        return 0 if read is None or read else 1  # None: Ctrl-C
+
+    async def _show(self, attempts: Sequence[AttemptRecord], follow: bool) -> bool:
+        any_read = False
+        async with AsyncExitStack() as stack:
+            for attempt in attempts:
+                follows = follow and _is_under_way(attempt)
+                print(log_title(attempt, self._where(attempt)), flush=True)
+                if follows or self._readable(attempt):
+                    log = await self._log(attempt, stack)
+                    any_read |= await self._print(attempt, log, follows)
+        return any_read
+
+    async def _log(self, attempt: AttemptRecord, stack: AsyncExitStack) -> JobLog:
+        if attempt.url == LOCAL:
+            return LocalLog(JobFiles.beside(self.ledger.path), attempt.job)
+        from scrapy_distributed.fleet.node import open_nodes
+
+        (node,) = await stack.enter_async_context(open_nodes([self.nodes[attempt.url]]))
+        project, spider = self.run.identity["project"], self.run.identity["spider"]
+        return NodeLog(node, project=project, spider=spider, job=attempt.job)
+
+    async def _print(self, attempt: AttemptRecord, log: JobLog, follows: bool) -> bool:
+        """Returns whether there was something to be read."""
+        printer, first, fault = Printer(), 0, ""
+        while True:
+            told, fault = fault, ""
+            try:
+                runs = follows and (await log.runs() or self._may_begin(attempt))  # before the end of it is read
+                while part := await log.part(first):
+                    printer.feed(part)
+                    first += len(part)
+                fault = "none there" if part is None and not runs else ""
+            except (NodeError, OSError) as error:
+                runs = follows and not isinstance(error, (NodeRefusedError, OSError))
+                fault = f"can't be read: {escaped(str(error))}"
+            sys.stdout.flush()
+            if fault and fault != told:
+                print(f"==> attempt {attempt.number}: {fault}", file=sys.stderr)
+            if not runs:
+                printer.end()
+                return not fault
+            await _pause(LOOK_SECONDS)
+
+    def _may_begin(self, attempt: AttemptRecord) -> bool:
+        """Whether a crawl still expects something of it, though its job does not run, or not yet."""
+        (now,) = (one for one in self.ledger.attempts(self.run, self.batch) if one.number == attempt.number)
+        return _is_under_way(now) and is_held(self.ledger.path)
+
+    def _readable(self, attempt: AttemptRecord) -> bool:
+        return attempt.log is not None and (attempt.url == LOCAL or attempt.url in self.nodes)
+
+    def _where(self, attempt: AttemptRecord) -> str:
+        """Its log, or why it is not read."""
+        if attempt.log is None:
+            return _why_none(attempt)
+        if self._readable(attempt):
+            return attempt.log
+        return f"{attempt.log} (not read: its node is in neither scrapy.cfg nor DISTRIBUTED_TARGET_HOSTS)"
 
 
-def _is_here(attempt: AttemptRecord) -> bool:
-    return attempt.url == LOCAL and attempt.log is not None
+def nodes_of(settings: Any) -> dict[str, NodeAddress]:
+    """The Scrapyds of the project, by URL: those of ``scrapy.cfg``, and of ``DISTRIBUTED_TARGET_HOSTS``. Raises
+    ``ConfigError``."""
+    from scrapy_distributed.config.config import Config
+    from scrapy_distributed.fleet.addresses import addresses, targets_from_cfg
+
+    targets = targets_from_cfg()
+    named = [target.name for target in targets.values() if target.url]
+    hosts = [*named, *Config.from_settings(settings).target_hosts]
+    return {address.url: address for address in addresses(hosts, targets=targets)} if hosts else {}
 
 
-def _print(attempt: AttemptRecord) -> bool:
-    """A line that names *attempt*, and its log if it ran on this machine. Returns whether there was one to be read."""
-    if attempt.log is None or not _is_here(attempt):
-        print(log_title(attempt, attempt.log or _why_none(attempt)))
-        return False
-    with ExitStack() as stack:
-        try:
-            log = stack.enter_context(open(attempt.log, encoding="utf-8", errors="replace", newline="\n"))
-        except OSError as error:
-            print(log_title(attempt, f"{attempt.log} can't be read: {error.strerror}"))
-            return False
-        print(log_title(attempt, attempt.log))
-        end = "\n"
-        while piece := log.readline(PIECE):
-            end = "\n" if piece.endswith("\n") else ""
-            print(escaped(piece.removesuffix("\n")), end=end)
-        if not end:
-            print()
-    return True
+async def _pause(seconds: float) -> None:
+    from twisted.internet import reactor
+    from twisted.internet.task import deferLater
+
+    clock: Any = reactor
+    await deferLater(clock, seconds)
+
+
+def _is_under_way(attempt: AttemptRecord) -> bool:
+    return attempt.state in UNDER_WAY
 
 
 def _why_none(attempt: AttemptRecord) -> str:
@@ -78,7 +167,7 @@ def _why_none(attempt: AttemptRecord) -> str:
         return "none, it never ran"
     if attempt.url != LOCAL:
         return "not known"
-    if attempt.state in (AttemptState.BOUND.value, AttemptState.SENT.value):
+    if _is_under_way(attempt):
         return "none yet, it has not begun"
     return f"none any more, those of the last {KEPT} jobs are kept"
 

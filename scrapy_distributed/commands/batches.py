@@ -50,6 +50,7 @@ PATTERNS = {"show": r"[0-9]{1,18}", "log": r"[0-9]{1,18}(\.[0-9]{1,18})?"}
 OPTIONS = {
     "all_runs": ("--all-runs", ("list", "failed", "check")),
     "strict": ("--strict", ("check",)),
+    "follow": ("-f", ("log",)),
     "reason": ("--reason", ("failed", "retry")),
     "state": ("--state", ("failed", "retry")),
     "callback": ("--callback", ("retry",)),
@@ -78,14 +79,13 @@ class Command(ScrapyCommand):
     def long_desc(self) -> str:
         return (
             "list: the last run of each ledger and its batches. show: one batch with its attempts. log: what its jobs"
-            " on this machine have logged. failed: URLs with their reasons. check: exit code 0 only where the run is"
-            " over, every diverted request is crawled, failed, filtered, dead, or not crawled as a limit or the spider"
-            " has stopped the run, and no item is missing in a feed that counts. pause, resume: the crawl that runs now"
-            " sends no more batches and asks for no more pages, until it is to. retry: what is dead, or failed before"
-            " its callback (--callback: or in it), goes into new batches, of the crawl that runs or of the next one; a"
-            " run that was stopped goes on. export: the"
-            " items that came home, written once more. merge: the feeds that count, found in the folders DIR, as one"
-            " file."
+            " have logged, here and on nodes (-f: as it goes on). failed: URLs with their reasons. check: exit code 0"
+            " only where the run is over, every diverted request is crawled, failed, filtered, dead, or not crawled as"
+            " a limit or the spider has stopped the run, and no item is missing in a feed that counts. pause, resume:"
+            " the crawl that runs now sends no more batches and asks for no more pages, until it is to. retry: what is"
+            " dead, or failed before its callback (--callback: or in it), goes into new batches, of the crawl that runs"
+            " or of the next one; a run that was stopped goes on. export: the items that came home, written once more."
+            " merge: the feeds that count, found in the folders DIR, as one file."
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -96,7 +96,11 @@ class Command(ScrapyCommand):
         )
         place.add_argument("--spider", metavar="NAME", help="the ledger of this spider")
         parser.add_argument("--all-runs", action="store_true", help="not only the last run of a ledger")
-        parser.add_argument("--json", action="store_true", help="for programs")
+        said = parser.add_mutually_exclusive_group()
+        said.add_argument("--json", action="store_true", help="for programs")
+        said.add_argument(
+            "-f", dest="follow", action="store_true", help="log: of the last attempt, until its job ends, or Ctrl-C"
+        )
         parser.add_argument(
             "--strict",
             action="store_true",
@@ -227,10 +231,11 @@ class Command(ScrapyCommand):
         return 0
 
     def _log(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        from scrapy_distributed.commands.batch_log import show_logs
+        from scrapy_distributed.commands.batch_log import Logs, nodes_of
 
         ((ledger, run),) = runs
-        return show_logs(ledger, run, words[0], as_json=opts.json)
+        logs = Logs(ledger, run, words[0], nodes=lambda: nodes_of(self.settings))
+        return logs.show_where() if opts.json else logs.show(follow=opts.follow)
 
     def _failed(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         wanted = _wanted(opts)

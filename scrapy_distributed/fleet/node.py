@@ -269,17 +269,17 @@ class Node:
         """The last *max_bytes* of the job's log, ``None`` if there is none; a node only keeps a spider's newest 5.
 
         Where a proxy sends more of it than can be read, the words that say so: no job waits for its log."""
-        path = f"logs/{_quoted(project)}/{_quoted(spider)}/{_quoted(job)}.log"
         try:
-            # A proxy may not know ranges and send all of it.
-            end = {"Range": f"bytes=-{max_bytes}"}
-            code, body = await self._exchange("GET", path, MemoryBody(LOG_LIMIT, last=max_bytes), headers=end)
-            if code == 500:  # twisted.web.static.File fails on a range of an empty file
-                code, body = await self._exchange("GET", path, MemoryBody(LOG_LIMIT, last=max_bytes))
+            _, tail = await self._log(project, spider, job, f"-{max_bytes}", last=max_bytes)
         except NodeTooLongError as error:
             return f"(not read: {error})"
-        tail = self._content(path, code, body)
         return None if tail is None else tail.decode("utf-8", "replace")
+
+    async def log_part(self, project: str, spider: str, job: str, first: int, most: int) -> bytes | None:
+        """At most *most* bytes of the job's log, from the byte *first* on, or all of these where a proxy sends all of
+        it; ``b""`` where it has no more, ``None`` if there is none."""
+        code, part = await self._log(project, spider, job, f"{first}-{first + most - 1}")
+        return part if part is None or code == 206 else part[first:]
 
     async def serves(self, folder: str) -> bool:
         """Whether the node serves what lies below ``/<folder>/``: ``logs`` if its ``logs_dir`` is set, ``items`` if its
@@ -301,6 +301,17 @@ class Node:
     async def _api(self, method: str, endpoint: str, **request: Any) -> Answer:
         code, body = await self._exchange(method, endpoint, MemoryBody(LIMITS[endpoint]), **request)
         return parsed(self.name, self.address.url, endpoint, code, body)
+
+    async def _log(
+        self, project: str, spider: str, job: str, part: str, last: int | None = None
+    ) -> tuple[int, bytes | None]:
+        """Status, and what is there of the bytes *part*; a proxy may not know ranges, and send all of it."""
+        path = f"logs/{_quoted(project)}/{_quoted(spider)}/{_quoted(job)}.log"
+        asked = {"Range": f"bytes={part}"}
+        code, body = await self._exchange("GET", path, MemoryBody(LOG_LIMIT, last=last), headers=asked)
+        if code == 500:  # twisted.web.static.File fails on a range of an empty file
+            code, body = await self._exchange("GET", path, MemoryBody(LOG_LIMIT, last=last))
+        return code, self._content(path, code, body)
 
     def _content(self, path: str, code: int, body: bytes) -> bytes | None:
         if code == 404:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from batches_command import Said, change
 from ledgers import IDENTITY, a_batch, receipt
 
 from scrapy_distributed.agent.job_files import JobFiles
-from scrapy_distributed.commands import batch_log
+from scrapy_distributed.commands import batch_log, job_log
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
@@ -42,6 +43,18 @@ class Run:
         return str(self.files.log(attempt.job))
 
 
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reactor is that of the tests, and nothing here waits for it."""
+
+    def run(main: Callable[[], Coroutine[Any, Any, bool]]) -> Any:
+        with pytest.raises(StopIteration) as ended:
+            main().send(None)
+        return ended.value.value
+
+    monkeypatch.setattr(batch_log, "run_in_reactor", run)
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
     run = Run(tmp_path)
@@ -59,7 +72,8 @@ def test_attempt_by_attempt_where_it_ran(run: Run, capsys: pytest.CaptureFixture
     said = Said(capsys, "log", "1", "--ledger", "s.sqlite")
     assert said.out.splitlines() == [
         "==> attempt 1 (label 1) on n1, unsent (refused), log: none, it never ran",
-        f"==> attempt 2 (label 1.2) on n1, rejected (no receipt: killed), log: http://n1:6800/logs/p/s/{there.job}.log",
+        f"==> attempt 2 (label 1.2) on n1, rejected (no receipt: killed), log: http://n1:6800/logs/p/s/{there.job}.log"
+        " (not read: its node is in neither scrapy.cfg nor DISTRIBUTED_TARGET_HOSTS)",
         f"==> attempt 3 (label 1.3) on local, rejected (no receipt: killed), log: {first}",
         "one",
         "two",
@@ -95,7 +109,7 @@ def test_none_is_here(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_a_page_says_is_no_command_to_the_terminal(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch_log, "PIECE", 5)  # a line is read in several pieces, cut in the middle of what is escaped
+    monkeypatch.setattr(job_log, "PIECE", 5)  # a line is read in several pieces, cut in the middle of what is escaped
     run.log(run.rejected(), "a ü \x1b]0;title\x07 \u202e\r\n\n".encode() + b"\xff end")
     said = Said(capsys, "log", "1.2", "--ledger", "s.sqlite")
     assert said.out.splitlines()[1:] == ["a ü \\x1b]0;title\\x07 \\u202e\\r", "", "\ufffd end"]
@@ -105,15 +119,82 @@ def test_what_a_page_says_is_no_command_to_the_terminal(
 def test_a_log_that_can_not_be_read(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = run.log(run.rejected(), b"text\n")
+    path = Path(run.log(run.rejected(), b"text\n"))
 
-    def refused(*args: object, **more: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    async def refused(*args: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("builtins.open", refused)
+    monkeypatch.setattr(job_log.LocalLog, "part", refused)
     said = Said(capsys, "log", "1.2", "--ledger", "s.sqlite")
-    monkeypatch.undo()
-    assert (said.code, said.out.endswith(f"log: {path} can't be read: Permission denied\n")) == (1, True)
+    assert (said.code, said.error) == (1, f"==> attempt 2: can't be read: [Errno 13] Permission denied: '{path}'\n")
+
+
+def test_no_password_of_a_url_is_printed(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.log(run.rejected(), b"Stored jl feed in: ftp://u:s3cret@h/x\n")
+    said = Said(capsys, "log", "1.2", "--ledger", "s.sqlite")
+    assert said.out.splitlines()[1:] == ["Stored jl feed in: ftp://u@h/x"]
+
+
+# It is followed
+
+
+class Passing:
+    """What happens while it is followed, a step a look."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *steps: Callable[[], object]) -> None:
+        self.steps = list(steps)
+        self.runs = True
+        monkeypatch.setattr(batch_log, "_pause", self._pause)
+        monkeypatch.setattr(job_log.LocalLog, "runs", self._runs)
+
+    async def _pause(self, seconds: float) -> None:
+        self.steps.pop(0)()
+
+    async def _runs(self) -> bool:
+        return self.runs
+
+    def end(self) -> None:
+        self.runs = False
+
+
+def test_that_of_the_last_attempt_is_followed_until_its_job_is_over(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.log(run.rejected(), b"of an earlier attempt\n")
+    attempt = run.bind()
+    run.ledger.bookings.sent(attempt)
+    passing = Passing(
+        monkeypatch,
+        lambda: run.log(attempt, b"one\ntw"),  # until now it has not begun
+        lambda: run.log(attempt, b"o\n"),
+        lambda: (run.log(attempt, b"the end"), passing.end(), run.ledger.verdicts.unsent(attempt, "")),
+    )
+    said = Said(capsys, "log", "1", "-f", "--ledger", "s.sqlite")
+    assert (said.code, said.error, passing.steps) == (0, "", [])
+    title, *lines = said.out.splitlines()
+    assert title == "==> attempt 3 (label 1.3) on local, sent, log: none yet, it has not begun"
+    assert lines == ["one", "two", "the end"]
+
+
+def test_what_is_over_is_not_waited_for(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.log(run.rejected(), b"text\n")
+    Passing(monkeypatch)
+    said = Said(capsys, "log", "1", "-f", "--ledger", "s.sqlite")
+    assert (said.code, said.out.splitlines()[1:]) == (0, ["text"])
+    run.rejected(("n1", "http://n1:6800"))
+    assert Said(capsys, "log", "1", "-f", "--ledger", "s.sqlite").code == 1
+
+
+def test_nobody_waits_for_a_job_that_no_crawl_looks_after(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.ledger.bookings.sent(run.bind())
+    passing = Passing(monkeypatch, run.ledger.close)
+    passing.end()
+    said = Said(capsys, "log", "1", "-f", "--ledger", "s.sqlite")
+    assert (said.code, said.error) == (1, "==> attempt 2: none there\n")
 
 
 def test_a_ledger_can_not_name_a_file_elsewhere(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

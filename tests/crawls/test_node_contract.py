@@ -208,6 +208,12 @@ async def test_a_job_finishes_and_leaves_a_log(server: Server, node: Node, egg: 
     assert tail
     assert "Spider closed (finished)" in tail
     assert await node.log_tail(project, "quick", "job-1", max_bytes=10) == tail[-10:]
+    whole = b""
+    while part := await node.log_part(project, "quick", "job-1", len(whole), 100):
+        assert len(part) <= 100
+        whole += part
+    assert whole.decode().endswith(tail)
+    assert (part, await node.log_part(project, "quick", "job-2", 0, 100)) == (b"", None)
 
 
 @pytest_twisted.ensureDeferred
@@ -259,6 +265,7 @@ def _get(request: urllib.request.Request) -> tuple[int, Message, bytes]:
 async def test_an_empty_log(lazy_server: Server, lazy_node: Node) -> None:
     lazy_server.write_log("p/s/empty.log", b"")
     assert await lazy_node.log_tail("p", "s", "empty") == ""
+    assert await lazy_node.log_part("p", "s", "empty", 0, 10) == b""
 
 
 @pytest.fixture(params=["fake", "real"])

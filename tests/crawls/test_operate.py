@@ -234,6 +234,24 @@ def test_what_has_raised_is_tried_again_while_the_crawl_runs(
     assert sorted(items.values()) == [1, 3, 3, 3, 3]  # what was given before it raised comes once more
 
 
+def test_the_log_of_a_job_is_followed_until_it_ends(
+    project: Project, own_nodes: list[ScrapydChild], tmp_path: Path
+) -> None:
+    with site(PAGES, latency=0.5) as child:
+        crawl = begin(project, tmp_path, child)
+        wait_for(lambda: at_work(own_nodes) == NODES * SLOTS)
+        command = project.scrapy("batches", "log", "1", "-f", "--ledger", str(crawl.ledger), folder=tmp_path)
+        wait_for(lambda: "==> attempt 1 (label 1) on node" in command.log)
+        wait_for(lambda: "Worker of batch 1: 30 requests" in command.log)
+        assert "Spider closed" not in command.log
+        assert command.wait().process.returncode == 0
+        assert command.log.count("Spider closed (finished)") == 1
+        prove(crawl.wait(), child)
+    shown = project.scrapy("batches", "log", "1", "--ledger", str(crawl.ledger), folder=tmp_path).wait()
+    assert shown.process.returncode == 0
+    assert shown.log.splitlines()[1:] == command.log.splitlines()[1:]
+
+
 def failed(crawl: Crawl) -> int:
     with closing(sqlite3.connect(crawl.ledger)) as db:
         return int(db.execute("SELECT count(*) FROM outcome WHERE state = 'failed'").fetchone()[0])
