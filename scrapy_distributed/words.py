@@ -29,6 +29,6 @@ def listed(names: Iterable[str]) -> str:
     return shortened(", ".join(sorted(names))) or "none"
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 item``, ``1,000 items``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """``1 item``, ``1,000 items``; *plural*: where that is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

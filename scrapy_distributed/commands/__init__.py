@@ -4,6 +4,7 @@ Scrapy imports these modules at every ``scrapy`` call, whatever the command: the
 
 batch_words: what ``scrapy batches`` says.
 batch_account: how a run stands, for its check.
+batch_list: how a run stands, and its batches.
 batch_log: what the jobs of a batch have logged; job_log: that of one, in parts.
 batch_retry: what goes out again.
 batch_export: what has come home, written once more.

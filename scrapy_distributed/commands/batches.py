@@ -19,7 +19,6 @@ from scrapy_distributed.commands import at_least, ledger_paths, refuse_options
 from scrapy_distributed.commands.batch_account import Account, verdict_of
 from scrapy_distributed.commands.batch_words import (
     STATES,
-    all_moved,
     attempt_lines,
     batch_lines,
     outcome_line,
@@ -27,6 +26,7 @@ from scrapy_distributed.commands.batch_words import (
     title,
 )
 from scrapy_distributed.ledger.balance import raised_lines
+from scrapy_distributed.ledger.states import BatchState
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.words import counted, escaped
 
@@ -52,7 +52,9 @@ OPTIONS = {
     "strict": ("--strict", ("check",)),
     "follow": ("-f", ("log",)),
     "reason": ("--reason", ("failed", "retry")),
-    "state": ("--state", ("failed", "retry")),
+    "state": ("--state", ("list", "failed", "retry")),
+    "node": ("--node", ("list",)),
+    "limit": ("--limit", ("list",)),
     "callback": ("--callback", ("retry",)),
     "lost_items": ("--lost-items", ("retry",)),
     "output": ("-O", ("export", "merge")),
@@ -60,6 +62,9 @@ OPTIONS = {
     "partial": ("--partial", ("merge",)),
     "max_item": ("--max-item", ("merge",)),
 }
+ALL_STATES = tuple(dict.fromkeys([*(state.value for state in BatchState), *STATES]))
+#: Of --state, where not all of them have a meaning.
+STATES_OF = {"failed": STATES, "retry": tuple(state for state in STATES if state != Outcome.FILTERED)}
 #: Actions on one run.
 OF_ONE_RUN = ("show", "log", "pause", "resume", "retry", "export", "merge")
 
@@ -107,7 +112,11 @@ class Command(ScrapyCommand):
             help="check: exit code 1 where any page or item is lost",
         )
         parser.add_argument("--reason", metavar="PATTERN", help="failed, retry: only these, for example 'http 5*'")
-        parser.add_argument("--state", choices=STATES, help="failed, retry: only these")
+        parser.add_argument("--state", choices=ALL_STATES, help="list, failed, retry: only these")
+        parser.add_argument("--node", metavar="NAME", help="list: only batches whose last attempt was there")
+        parser.add_argument(
+            "--limit", type=at_least(int, 0), metavar="N", help="list: the last N batches (0: all; default: 50)"
+        )
         parser.add_argument(
             "--callback",
             action="store_true",
@@ -185,25 +194,11 @@ class Command(ScrapyCommand):
     # Each action returns the exit code.
 
     def _list(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        if opts.json:
-            shown = [
-                {
-                    **vars(run),
-                    "ledger": str(ledger.path),
-                    "balance": ledger.balance(run.id).as_dict(),
-                    "batches": [vars(batch) for batch in ledger.batches(run.id)],
-                    "feeds": ledger.feeds(run.id),
-                }
-                for ledger, run in runs
-            ]
-            print(json.dumps({"runs": shown}))
-            return 0
-        for ledger, run in runs:
-            print(title(ledger, run))
-            for batch in ledger.each_batch(run.id):
-                children = ledger.children(run.id, batch.number) if all_moved(batch) else []
-                print(batch_lines(batch, children))
-        return 0
+        from scrapy_distributed.commands.batch_list import SHOWN, Shown, list_batches
+
+        limit = (0 if opts.json else SHOWN) if opts.limit is None else opts.limit
+        shown = Shown(state=opts.state, node=opts.node, limit=limit)
+        return list_batches(runs, shown, as_json=opts.json)
 
     def _show(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         from scrapy_distributed.commands.batch_log import attempts_with_logs
@@ -338,15 +333,14 @@ def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> Non
         wrong = f"{action}: found {' '.join(words)!r}, expected {WORDS[action]}"
     elif action in OPTIONS["output"][1] and not opts.output:
         wrong = f"{action}: expected -O FILE, the file to be written"
-    elif action == "retry" and opts.state == Outcome.FILTERED:
-        wrong = (
-            "retry: found --state filtered, expected failed, dead or 'not crawled': what was filtered would be filtered"
-            " again"
-        )
+    elif opts.state and opts.state not in STATES_OF.get(action, ALL_STATES):
+        again = ": what was filtered would be filtered again" if opts.state == Outcome.FILTERED else ""
+        wrong = f"{action}: found --state {opts.state}, expected one of {', '.join(STATES_OF[action])}{again}"
     elif opts.lost_items and (opts.state or opts.reason or opts.callback):
         wrong = "--lost-items: found another choice as well, expected one of them: what is lost is all crawled again"
     for name, (option, actions) in OPTIONS.items():
-        if not wrong and getattr(opts, name) and action not in actions:
+        given = getattr(opts, name)
+        if not wrong and given is not None and given is not False and action not in actions:
             wrong = f"{option} is an option of {', '.join(actions)}, found {action}"
     if wrong:
         raise UsageError(wrong, print_help=False)

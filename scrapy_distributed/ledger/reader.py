@@ -51,16 +51,23 @@ LAST = 2**63 - 1
 MAX_NESTED = 100  # lists and objects in the identity of a run, which has three
 
 RUNS = "SELECT id, name, identity, started, walked, ended, stopped FROM run ORDER BY id"
-BATCHES = f"""
-SELECT batch.number, parent,
+STATE = f"""
     iif(batch.state <> 'settled' AND (SELECT stopped FROM run WHERE id = batch.run) IS NOT NULL, '{NOT_CRAWLED}',
-        batch.state),
+        batch.state)
+"""
+BATCHES = f"""
+SELECT batch.number, parent, {STATE},
     batch.size, avoid, crawled, failed, filtered, dead, moved, batch.attempts,
     last.node, last.state, last.reason,
     (SELECT sum(items) FROM attempt WHERE run = batch.run AND batch = batch.number AND attempt.state = 'accepted')
 FROM batch LEFT JOIN attempt AS last
     ON last.run = batch.run AND last.batch = batch.number AND last.number = batch.attempts
 WHERE batch.run = :run AND batch.number BETWEEN :first AND :last ORDER BY batch.number LIMIT :page
+"""
+BATCH_COUNTS = f"""
+SELECT {STATE}, last.node, count(*) FROM batch LEFT JOIN attempt AS last
+    ON last.run = batch.run AND last.batch = batch.number AND last.number = batch.attempts
+WHERE batch.run = ? GROUP BY 1, 2
 """
 CHILDREN = "SELECT number FROM batch WHERE run = ? AND number > ? AND parent = ? ORDER BY number"
 ATTEMPTS = """
@@ -186,6 +193,15 @@ class LedgerReader:
             if len(page) < PAGE:
                 return
             first = page[-1].number + 1
+
+    def batch_counts(self, run: int) -> list[tuple[str, str | None, int]]:
+        """State, node of the last attempt (``None``: there was none), and the number of batches with these."""
+        with self._reading():
+            counts = self._db.execute(BATCH_COUNTS, (run,)).fetchall()
+            for state, node, number in counts:
+                check_counts(number)
+                check_texts(state, *([] if node is None else [node]))
+            return counts
 
     def children(self, run: int, batch: int) -> list[int]:
         """The batches that were made of *batch* alone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,9 @@ def test_list_shows_where_requests_have_been_moved(capsys: pytest.CaptureFixture
     said = Said(capsys, "list", "--ledger", "s.sqlite")
     assert said.out.splitlines() == [
         f"run {run}, spider s of p (s.sqlite)",
+        "  3 diverted = 0 queued + 0 in flight + 2 crawled + 0 failed + 0 filtered + 1 dead",
+        "  3 batches: settled: 3",
+        "  on n1: 3",
         "  batch 1: 3 requests, given to batches 2 and 3 after attempt 2 on n1 (no receipt: killed)",
         "  batch 2: 2 requests, settled on n1, attempt 1, from batch 1",
         "    2 crawled",
@@ -146,8 +150,46 @@ def test_more_batches_and_outcomes_than_one_page(capsys: pytest.CaptureFixture[s
         cut(ledger, *([body] for body in divert(ledger, *range(3 * PAGE, 4 * PAGE))))
     lines = Said(capsys, "failed", "--ledger", "s.sqlite").out.splitlines()
     assert lines == [f"failed\tdns\thttp://a/{number}" for number in range(2 * PAGE + 1)]
-    lines = Said(capsys, "list", "--ledger", "s.sqlite").out.splitlines()
-    assert [line.split(":")[0] for line in lines if "batch" in line] == [f"  batch {n}" for n in range(1, PAGE + 2)]
+    lines = Said(capsys, "list", "--limit", "0", "--ledger", "s.sqlite").out.splitlines()
+    shown = [line.split(":")[0] for line in lines if line.startswith("  batch ")]
+    assert shown == [f"  batch {n}" for n in range(1, PAGE + 2)]
+
+
+def test_list_of_many_batches_has_a_limit_and_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def listed(*words: str) -> tuple[list[str], list[int]]:
+        lines = Said(capsys, "list", "--ledger", "s.sqlite", *words).out.splitlines()
+        head = takewhile(lambda line: not line.startswith("  batch "), lines)
+        numbers = [int(line.split()[1].rstrip(":")) for line in lines if line.startswith("  batch ")]
+        return [line.strip() for line in head], numbers
+
+    with closing(Ledger(tmp_path / "s.sqlite")) as ledger:
+        ledger.begin(IDENTITY, resume=True)
+        cut(ledger, *([body] for body in divert(ledger, *range(60))))
+        for number in range(1, 9):
+            attempt, _ = ledger.bookings.bind(number, f"n{number % 2}", "http://n")
+            failed = {"dns": [0]} if number in (3, 4) else {}
+            ledger.verdicts.settle(attempt, receipt(attempt, failed=failed), max_attempts=1)
+        ledger.bookings.bind(9, "n1", "http://n")
+    head, numbers = listed()
+    assert head[1:] == [
+        "60 diverted = 51 queued + 1 in flight + 6 crawled + 2 failed + 0 filtered + 0 dead",
+        "60 batches: ready: 51, settled: 8, in flight: 1",
+        "on n1: 5, n0: 4",
+        "not shown: the first 10 batches; --limit 0 shows all, --state and --node choose some, show N tells all of one",
+    ]
+    assert numbers == list(range(11, 61))
+    assert listed("--limit", "2")[1] == [59, 60]
+    assert listed("--limit", "60")[0] == head[:-1]
+    assert listed("--state", "in flight")[1] == [9]
+    assert listed("--state", "failed")[1] == [3, 4]
+    assert listed("--state", "settled", "--node", "n1")[1] == [1, 3, 5, 7]
+    assert listed("--node", "no-such")[1] == []
+    (run,) = Said(capsys, "list", "--json", "--ledger", "s.sqlite").lines[0]["runs"]
+    assert (len(run["batches"]), run["not_shown"]) == (60, 0)
+    (run,) = Said(capsys, "list", "--json", "--limit", "3", "--state", "settled", "--ledger", "s.sqlite").lines[0][
+        "runs"
+    ]
+    assert ([batch["number"] for batch in run["batches"]], run["not_shown"]) == ([6, 7, 8], 5)
 
 
 def test_list_shows_each_batch_with_its_node_and_reason(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -156,6 +198,9 @@ def test_list_shows_each_batch_with_its_node_and_reason(capsys: pytest.CaptureFi
     assert said.code == 0
     assert said.out.splitlines() == [
         f"run {run}, spider s of p (s.sqlite)",
+        "  5 diverted = 5 queued + 0 in flight + 0 crawled + 0 failed + 0 filtered + 0 dead",
+        "  1 batch: ready: 1",
+        "  on n1: 1",
         "  batch 1: 4 requests, ready on n1, attempt 1 (no receipt: MemoryError)",
     ]
     assert Said(capsys, "list", "--ledger", "s.sqlite").out == said.out
@@ -166,6 +211,9 @@ def test_list_of_a_settled_run(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     said = Said(capsys, "list", "--ledger", "s.sqlite")
     assert said.out.splitlines() == [
         f"run {run}, spider s of p (s.sqlite)",
+        "  4 diverted = 0 queued + 0 in flight + 2 crawled + 1 failed + 1 filtered + 0 dead",
+        "  1 batch: settled: 1",
+        "  on n1: 1",
         "  batch 1: 4 requests, settled on n1, attempt 1",
         "    2 crawled, 1 failed, 1 filtered",
     ]
