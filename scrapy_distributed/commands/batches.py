@@ -42,7 +42,7 @@ ACTIONS = ("list", "show", "log", "failed", "check", "pause", "resume", "retry",
 WORDS = {
     "show": "the number of a batch, like 12",
     "log": "the number of a batch, or the label of an attempt, like 12 or 12.2",
-    "merge": "the folders with the feeds",
+    "merge": "the folders with the feeds; none: those where workers write them",
 }
 #: What the one word of an action looks like.
 PATTERNS = {"show": r"[0-9]{1,18}", "log": r"[0-9]{1,18}(\.[0-9]{1,18})?"}
@@ -76,7 +76,7 @@ class Command(ScrapyCommand):
     default_settings = {"LOG_ENABLED": False}
 
     def syntax(self) -> str:
-        return "[list|show N|log N|failed|check|pause|resume|retry|export -O FILE|merge DIR... -O FILE] [options]"
+        return "[list|show N|log N|failed|check|pause|resume|retry|export -O FILE|merge [DIR...] -O FILE] [options]"
 
     def short_desc(self) -> str:
         return "Show the batches of distributed crawls, check that no URL is lost, try again what failed, merge feeds"
@@ -90,7 +90,7 @@ class Command(ScrapyCommand):
             " the crawl that runs now sends no more batches and asks for no more pages, until it is to. retry: what is"
             " dead, or failed before its callback (--callback: or in it), goes into new batches, of the crawl that runs"
             " or of the next one; a run that was stopped goes on. export: the items that came home, written once more."
-            " merge: the feeds that count, found in the folders DIR, as one file."
+            " merge: the feeds that count, found in the folders DIR, or where workers write them, as one file."
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
@@ -293,15 +293,17 @@ class Command(ScrapyCommand):
         return 1 if fault else 0
 
     def _merge(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        from scrapy_distributed.results.folders import folders_of
         from scrapy_distributed.results.formats import MAX_ITEM_BYTES
         from scrapy_distributed.results.merge import merge
 
         ((ledger, run),) = runs
+        folders, elsewhere = ([Path(word) for word in words], []) if words else folders_of(ledger.feed_urls(run.id))
         balance = ledger.balance(run.id)  # before the feeds: once it is settled, no more are accepted
         verdict = verdict_of(run, balance)
         merged = merge(
             ledger.accepted(run.id),
-            [Path(word) for word in words],
+            folders,
             Path(opts.output),
             pattern=opts.feeds or "*",
             unsettled="" if verdict == "settled" else f"the run is {verdict}: {balance}",
@@ -312,6 +314,8 @@ class Command(ScrapyCommand):
             faults = [{"kind": fault.kind.value, "message": fault.message} for fault in merged.faults]
             print(json.dumps({"run": run.name, **vars(merged), "faults": faults}))
         else:
+            for url in elsewhere:
+                print(f"not looked for, as they are not here: feeds in {escaped(url)}", file=sys.stderr)
             print_merged(merged, opts.output)
         return 1 if merged.faults else 0
 
@@ -327,10 +331,9 @@ def _check_usage(action: str, words: list[str], opts: argparse.Namespace) -> Non
     wrong = ""
     if action not in ACTIONS or (words and action not in WORDS):
         wrong = f"found {' '.join([action, *words])!r}, expected one of {', '.join(ACTIONS)}"
-    elif action in WORDS and not words:
-        wrong = f"{action}: expected {WORDS[action]}"
     elif action in PATTERNS and not (len(words) == 1 and re.fullmatch(PATTERNS[action], words[0])):
-        wrong = f"{action}: found {' '.join(words)!r}, expected {WORDS[action]}"
+        found = f"found {' '.join(words)!r}, " if words else ""
+        wrong = f"{action}: {found}expected {WORDS[action]}"
     elif action in OPTIONS["output"][1] and not opts.output:
         wrong = f"{action}: expected -O FILE, the file to be written"
     elif opts.state and opts.state not in STATES_OF.get(action, ALL_STATES):

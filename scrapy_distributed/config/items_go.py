@@ -83,6 +83,11 @@ def own_feeds(settings: BaseSettings) -> list[str]:
     return [*([str(uri)] if uri else []), *map(str, settings.getdict("FEEDS"))]
 
 
+def feeds_of_workers(config: Config, settings: BaseSettings) -> list[str]:
+    """The URLs of the feeds that each job writes, where items go into these."""
+    return list(config.feed_urls) or own_feeds(settings)
+
+
 def _is_of_a_job(url: str) -> bool:
     return has_batch(url) or "%(_job)s" in url.replace("%%", "")
 

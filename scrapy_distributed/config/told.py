@@ -15,7 +15,7 @@ from scrapy.utils.misc import load_object
 
 from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.config.items_go import ItemsGo, own_feeds
+from scrapy_distributed.config.items_go import ItemsGo, feeds_of_workers, own_feeds
 from scrapy_distributed.config.pipeline_hints import reason_for_home
 from scrapy_distributed.config.politeness import politeness
 from scrapy_distributed.config.values import shown
@@ -92,7 +92,7 @@ def _items(go: ItemsGo, config: Config, settings: BaseSettings, spool: str) -> I
     own = [shown(url) or "a feed" for url in own_feeds(settings)]
     warning = False
     if go is ItemsGo.FEEDS:
-        places = [shown(url) or "a feed" for url in config.feed_urls] or own
+        places = [shown(url) or "a feed" for url in feeds_of_workers(config, settings)]
         words = f"each job writes its own to {', '.join(places)}"
     elif go is ItemsGo.NOWHERE:
         words = "they go through the pipelines of the workers, and into no feed"

@@ -18,7 +18,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from scrapy_distributed.config.advice import warn_lease, warn_passwords, warn_unknown, warn_wait
 from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.config.items_go import ItemsGo, where_items_go
+from scrapy_distributed.config.items_go import ItemsGo, feeds_of_workers, where_items_go
 from scrapy_distributed.config.prior import Prior
 from scrapy_distributed.config.told import block, tell
 from scrapy_distributed.coordinator import chain
@@ -55,6 +55,7 @@ from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.ledger.wishes import Wishes
+from scrapy_distributed.password import without_password
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.request import IS_START
 from scrapy_distributed.words import shortened
@@ -275,6 +276,9 @@ class Coordinator:
         self.fleet.were_told(self.ledger.bookings.told())
         if self.keeper is not None:
             self.keeper.begin(self.ledger.run, walk=to_walk)
+        if self.items_go is ItemsGo.FEEDS:
+            urls = feeds_of_workers(self.config, self.crawler.settings)
+            self.ledger.harvest.workers_write(map(without_password, urls))
         self.walk.lost.update({} if to_walk else self.ledger.account.losses().own)  # what is walked again counts again
         if others := self.ledger.others():
             logger.warning(

@@ -97,6 +97,7 @@ WHERE run = :run AND number > :after AND state <> 'settled' ORDER BY number LIMI
 QUEUED = "SELECT id, bodies FROM queued WHERE run = :run AND id > :after ORDER BY id LIMIT 1"
 PAYLOAD = "SELECT payload FROM batch WHERE run = ? AND number = ?"
 OWN = "SELECT own FROM run WHERE id = ?"
+FEEDS = "SELECT feeds FROM run WHERE id = ?"
 SPOOLED = "SELECT spooled FROM run WHERE id = ?"
 ACCEPTED = """
 SELECT batch, number, token, items, feeds, unexported, home, size, digest FROM attempt
@@ -320,6 +321,14 @@ class LedgerReader:
     def feeds(self, run: int) -> list[str]:
         """The URLs of the feeds that count, without passwords."""
         return [file.url for attempt in self.accepted(run) for file in attempt.feeds]
+
+    def feed_urls(self, run: int) -> list[str]:
+        """Where workers write feeds, as they are told."""
+        with self._reading():
+            ((text,),) = self._db.execute(FEEDS, (run,)).fetchall()
+            urls = list(loads(text))
+            check_texts(*urls)
+            return urls
 
     def close(self) -> None:
         self._db.close()

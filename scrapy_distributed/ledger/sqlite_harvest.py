@@ -28,6 +28,8 @@ OWN = "SELECT own FROM run WHERE id = ?"
 SET_OWN = "UPDATE run SET own = ? WHERE id = ?"
 SET_UNEXPORTED = "UPDATE run SET unexported = ? WHERE id = ?"
 SET_APPENDED = "UPDATE run SET appended = ? WHERE id = ?"
+FEEDS = "SELECT feeds FROM run WHERE id = ?"
+SET_FEEDS = "UPDATE run SET feeds = ? WHERE id = ?"
 
 
 class Harvest:
@@ -135,7 +137,15 @@ class Harvest:
         """Items that have come home and that the coordinator's feeds could not express."""
         self._store.db.execute(SET_UNEXPORTED, (number, self._store.run_id))
 
-    # The feeds of what the coordinator has scraped itself, where workers have feeds
+    # Where workers have feeds: where these are, and those of what the coordinator has scraped itself
+
+    @while_available
+    def workers_write(self, urls: Iterable[str]) -> None:
+        """Workers are told to write feeds to *urls*, which have no passwords, from now on as well."""
+        (text,) = self._store.row(FEEDS, (self._store.run_id,))
+        with damage("the feeds of workers"):
+            all_urls = list(dict.fromkeys([*json.loads(text), *urls]))
+        self._store.db.execute(SET_FEEDS, (json.dumps(all_urls), self._store.run_id))
 
     @while_available
     def own_stored(self) -> set[str]:

@@ -6,7 +6,8 @@
             *lost*: what failed of that crawl, reason -> number of requests (or items), as JSON; *appended*: files
             that feeds of it append to -> the length that each had before, and length and digest of what the run has
             written there, as JSON; *own*: stored feeds of what the coordinator has scraped itself, where workers have
-            feeds: pairs of names in the spool and files, as JSON;
+            feeds: pairs of names in the spool and files, as JSON; *feeds*: the URLs that workers are told to write
+            theirs to, as JSON;
             *unexported*: items that have come home and that the feeds here could not express; *spooled*: what the
             coordinator has scraped itself and that a later command needs, name in the spool -> file, as JSON
 ``request`` the key of each diverted request, appended
@@ -57,7 +58,8 @@ CREATE TABLE run (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, identity TEXT NOT NULL, started REAL NOT NULL,
     walked REAL, ended REAL, stopped TEXT, duplicates INTEGER NOT NULL DEFAULT 0,
     batches INTEGER NOT NULL DEFAULT 0, lost TEXT NOT NULL DEFAULT '{{}}', appended TEXT NOT NULL DEFAULT '{{}}',
-    own TEXT NOT NULL DEFAULT '[]', unexported INTEGER NOT NULL DEFAULT 0, spooled TEXT NOT NULL DEFAULT '{{}}'
+    own TEXT NOT NULL DEFAULT '[]', unexported INTEGER NOT NULL DEFAULT 0, spooled TEXT NOT NULL DEFAULT '{{}}',
+    feeds TEXT NOT NULL DEFAULT '[]'
 );
 CREATE UNIQUE INDEX run_unfinished ON run (identity) WHERE ended IS NULL;
 CREATE TABLE request (run INTEGER NOT NULL, key BLOB NOT NULL);

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batches_command import Answering, Said, off_by_one, some_failed
+from batches_command import Answering, Said, change, off_by_one, some_failed
 from ledgers import IDENTITY, a_batch, bind, halved, of_feeds, receipt, settled, unfinished
 
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -195,3 +195,26 @@ def test_merge_of_folders_that_are_not_there_is_2(capsys: pytest.CaptureFixture[
     said = Said(capsys, "merge", "gone", "-O", "out.jl", "--ledger", "s.sqlite")
     assert (said.code, said.out) == (2, "")
     assert said.error == "gone: found no folder there, expected one with feeds in it\n"
+
+
+def test_merge_finds_the_feeds_where_workers_were_told_to_write_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "s.sqlite"
+    of_feeds(path, [("file:///etc/1.jl", 1)])  # a worker's word leads nowhere
+    words = ["merge", "-O", "out.jl", "--ledger", "s.sqlite"]
+    said = Said(capsys, *words)
+    assert (said.code, said.error) == (
+        1,
+        "missing: feed file:///etc/1.jl of batch 1: found no file 1.jl, expected 1 item\n",
+    )
+    change(path, "UPDATE run SET feeds = '[\"ftp://u@h/%(batch)s.jl\"]'")
+    said = Said(capsys, *words)
+    assert (said.code, said.out) == (2, "")
+    assert "feeds that workers write to ftp://u@h/%(batch)s.jl: fetch them" in said.error
+    (tmp_path / "items").mkdir()
+    (tmp_path / "items" / "1.jl").write_text('{"url": "1"}\n')
+    change(path, f'UPDATE run SET feeds = \'["file://{tmp_path}/items/%(batch)s.jl", "ftp://h/%(batch)s.csv"]\'')
+    said = Said(capsys, *words)
+    assert (said.code, said.out) == (0, "1 item of 1 feed in out.jl, each start URL in one feed only\n")
+    assert said.error == "not looked for, as they are not here: feeds in ftp://h/%(batch)s.csv\n"

@@ -159,7 +159,6 @@ def test_the_option_wins_over_the_setting(capsys: pytest.CaptureFixture[str], tm
         (["log", "1.2.3"], "log: found '1.2.3', expected the number of a batch"),
         (["log", "1" * 19], "expected the number of a batch"),
         (["show", "1", "2"], "show: found '1 2', expected the number of a batch"),
-        (["merge", "-O", "out"], "merge: expected the folders with the feeds"),
         (["merge", "items"], "merge: expected -O FILE"),
         (["retry", "--state", "filtered"], "expected one of failed, dead, not crawled: what was filtered would be"),
         (["failed", "--state", "ready"], "failed: found --state ready, expected one of failed, filtered, dead, not"),

@@ -218,10 +218,11 @@ class Project:
         deploy = self.scrapy("fleet", "deploy", *names, "--version", VERSION, folder=folder, **environment).wait()
         assert deploy.process.returncode == 0, deploy.log
 
-    def merge(self, crawl: Crawl, feeds: Path) -> Path:
-        """The feeds that count of what *crawl* has left, found in the folder *feeds*, as one file."""
+    def merge(self, crawl: Crawl, *folders: Path) -> Path:
+        """The feeds that count of what *crawl* has left, found in *folders* or where they were told to be, as one
+        file."""
         output = crawl.folder / "merged.jl"
-        command = ("batches", "merge", str(feeds), "-O", str(output), "--ledger", str(crawl.ledger))
+        command = ("batches", "merge", *map(str, folders), "-O", str(output), "--ledger", str(crawl.ledger))
         merge = self.scrapy(*command, folder=crawl.folder).wait()
         assert merge.process.returncode == 0, f"scrapy batches merge says no: {merge.log}"
         return output

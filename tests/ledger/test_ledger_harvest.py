@@ -155,3 +155,10 @@ def test_earlier_runs_are_those_of_this_identity_that_have_ended(path: Path) -> 
         ledger.begin(IDENTITY, resume=True)
         assert ledger.run == names[4]
         assert ledger.harvest.earlier_runs() == [names[0], names[1]]
+
+
+def test_where_workers_write_is_known_of_all_commands_of_a_run(ledger: Ledger, path: Path) -> None:
+    ledger.harvest.workers_write(["file:///a/%(batch)s.jl"])
+    ledger.harvest.workers_write(["file:///b/%(batch)s.jl", "file:///a/%(batch)s.jl"])
+    with closing(LedgerReader(path)) as reader:
+        assert reader.feed_urls(1) == ["file:///a/%(batch)s.jl", "file:///b/%(batch)s.jl"]
