@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from scrapy_distributed.ledger.balance import NOT_CRAWLED
+from scrapy_distributed.ledger.states import AttemptState
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.words import counted, escaped
 
@@ -22,7 +23,7 @@ Record = TypeVar("Record", "BatchRecord", "AttemptRecord")
 
 ENDS = tuple(outcome.value for outcome in Outcome if outcome is not Outcome.CRAWLED)
 STATES = (*ENDS, NOT_CRAWLED)
-COUNTS = (Outcome.CRAWLED.value, *ENDS, "moved")
+COUNTS = (Outcome.CRAWLED.value, *ENDS)
 FAULTS_SHOWN = 10  # of each kind
 
 
@@ -42,8 +43,11 @@ def batch_lines(batch: BatchRecord, children: Sequence[int]) -> str:
         after = f" after attempt {batch.attempts} on {batch.node}" if batch.attempts else ""
         return f"{head}given to {_numbers(children) or 'other batches'}{after}{why}{origin}"
     lines = [f"{head}{batch.state}{where}{why}{origin}"]
-    if done := ", ".join(f"{getattr(batch, name):,} {name}" for name in COUNTS if getattr(batch, name)):
-        lines.append(f"    {done}{' to ' + _numbers(children) if children else ''}")
+    done = [f"{getattr(batch, name):,} {name}" for name in COUNTS if getattr(batch, name)]
+    if batch.moved:
+        done.append(f"{batch.moved:,} given to {_numbers(children) or 'other batches'}")
+    if done:
+        lines.append(f"    {', '.join(done)}")
     return "\n".join(lines)
 
 
@@ -65,9 +69,8 @@ def attempt_lines(attempt: AttemptRecord) -> str:
     where = attempt.node if attempt.url in ("", attempt.node) else f"{attempt.node} at {attempt.url}"
     why = f" ({attempt.reason})" if attempt.reason else ""
     lines = [
-        f"  attempt {attempt.number} (label {attempt.label}): {counted(attempt.size, 'request')} on {where},"
-        f" {attempt.state}{why}",
-        f"    job {attempt.job}, bound {_when(attempt.bound)}, ended {_when(attempt.ended)}",
+        f"  {_named(attempt)}: {counted(attempt.size, 'request')} on {where}, {_state(attempt)}{why}",
+        f"    job {attempt.job}, given to its node {_when(attempt.bound)}, ended {_when(attempt.ended)}",
     ]
     if attempt.items is not None:
         lines.append(f"    {counted(attempt.items, 'item')}{_home(attempt)}")
@@ -83,8 +86,16 @@ def log_title(attempt: AttemptRecord, where: str) -> str:
     """The line before the log of *attempt*, which is *where* it says."""
     attempt = _clean(attempt)
     why = f" ({attempt.reason})" if attempt.reason else ""
-    named = f"attempt {attempt.number} (label {attempt.label}) on {attempt.node}, {attempt.state}{why}"
-    return f"==> {named}, log: {escaped(where)}"
+    return f"==> {_named(attempt)} on {attempt.node}, {_state(attempt)}{why}, log: {escaped(where)}"
+
+
+def _named(attempt: AttemptRecord) -> str:
+    """With the value of its spider argument ``batch``, which names of feeds have."""
+    return f"attempt {attempt.number} (batch={attempt.label})"
+
+
+def _state(attempt: AttemptRecord) -> str:
+    return "about to be sent" if attempt.state == AttemptState.BOUND.value else attempt.state
 
 
 def _home(attempt: AttemptRecord) -> str:

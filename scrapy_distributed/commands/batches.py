@@ -41,7 +41,7 @@ ACTIONS = ("list", "show", "log", "failed", "check", "pause", "resume", "retry",
 #: What an action takes besides its name, in the words of an error message; the others take nothing.
 WORDS = {
     "show": "the number of a batch, like 12",
-    "log": "the number of a batch, or the label of an attempt, like 12 or 12.2",
+    "log": "the number of a batch, like 12, or with that of an attempt at it, like 12.2",
     "merge": "the folders with the feeds; none: those where workers write them",
 }
 #: What the one word of an action looks like.

@@ -15,7 +15,7 @@ LEASE_INTERVALS = 3  # a lease shorter than so many polls or receipts ends jobs 
 
 
 def unknown(settings: BaseSettings) -> list[str]:
-    """A sentence on each ``DISTRIBUTED_*`` setting that nothing reads: most often a slip of the pen."""
+    """A sentence on each ``DISTRIBUTED_*`` setting that nothing reads: most often misspelt."""
     known = [setting.name.removeprefix(PREFIX) for setting in SETTINGS]  # else the prefix alone makes any two alike
     names = (name.removeprefix(PREFIX) for name in settings if isinstance(name, str) and name.startswith(PREFIX))
     found = []

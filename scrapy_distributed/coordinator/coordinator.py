@@ -282,13 +282,13 @@ class Coordinator:
         self.walk.lost.update({} if to_walk else self.ledger.account.losses().own)  # what is walked again counts again
         if others := self.ledger.others():
             logger.warning(
-                "Unfinished in the same ledger, of other spider arguments or targets: %s. Only the command that began a"
-                " run takes it up again",
+                "Unfinished in the same ledger, of other spider arguments, rules or callbacks: %s. Only the command"
+                " that began a run takes it up again",
                 shortened(", ".join(others)), extra=self._extra,
             )  # fmt: skip
         logger.info(
             "Run %s of project %s on %s, egg version %s%s", self.ledger.run, self.nodes.project, self.nodes,
-            version or "(none)", "" if to_walk else "; its walk is done", extra=self._extra,
+            version or "(none)", "" if to_walk else "; the coordinator's own crawl is done", extra=self._extra,
         )  # fmt: skip
         return to_walk
 

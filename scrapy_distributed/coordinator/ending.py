@@ -338,8 +338,8 @@ class Ending:
         logger.critical("The ledger %s can't be written: %s", self.ledger.path, error, extra=self._extra)
         if self._says_walked:
             logger.critical(
-                "It says that the walk is done, which went on: what that has found since is lost. Begin a new run:"
-                " the same command with -s DISTRIBUTED_RESUME=False",
+                "It says that the coordinator's own crawl is done, which went on: what that has found since is lost."
+                " Begin a new run: the same command with -s DISTRIBUTED_RESUME=False",
                 extra=self._extra,
             )
 

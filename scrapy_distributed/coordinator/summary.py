@@ -13,7 +13,7 @@ from scrapy_distributed.divert.diverter import STAYED
 from scrapy_distributed.ledger.balance import Balance, Losses, raised_lines
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sums import MOST_STATS
-from scrapy_distributed.words import shortened
+from scrapy_distributed.words import counted, shortened
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,9 @@ def _tell_what_to_do(
                        " command", ledger.path, extra=extra)  # fmt: skip
     if not over and not wait and not balance.queued:
         logger.warning(
-            "Run %s is handed over: %d requests are with the nodes. The same command with DISTRIBUTED_WAIT=True looks"
-            " after them, with False it begins a new run", ledger.run, balance.in_flight, extra=extra,
+            "Run %s is handed over: %s with the nodes. The same command with DISTRIBUTED_WAIT=True looks"
+            " after them, with False it begins a new run", ledger.run, counted(balance.in_flight, "request"),
+            extra=extra,
         )  # fmt: skip
     elif not stored:
         logger.error(
@@ -70,14 +71,14 @@ def _tell_what_to_do(
         )  # fmt: skip
     elif over and ledger.account.stopped is not None:
         logger.info(
-            "Run %s is over, it was stopped (%s): %d requests are not crawled. The same command begins a new one; to go"
+            "Run %s is over, it was stopped (%s): %s not crawled. The same command begins a new one; to go"
             " on with it: scrapy batches retry --ledger %s, then the same command", ledger.run,
-            ledger.account.stopped, balance.not_crawled, ledger.path, extra=extra,
+            ledger.account.stopped, counted(balance.not_crawled, "request"), ledger.path, extra=extra,
         )  # fmt: skip
     elif not over:
         logger.warning(
-            "Run %s is not finished (%s): %d requests are queued, %d in flight; %s, the same command takes it up"
-            " again", ledger.run, reason, balance.queued, balance.in_flight,
+            "Run %s is not finished (%s): %s queued, %d in flight; %s, the same command takes it up"
+            " again", ledger.run, reason, counted(balance.queued, "request"), balance.in_flight,
             "nothing is lost" if balance.holds else "THE BALANCE DOES NOT HOLD", extra=extra,
         )  # fmt: skip
 
@@ -88,13 +89,14 @@ def _report_stayed(crawler: Crawler, worker_stats: Mapping[str, float]) -> bool:
     extra = {"spider": crawler.spider}
     if here := _stayed(crawler.stats.get_stats()):
         logger.warning(
-            "%d requests matched, and were crawled here as they could not travel (%s); the log names the first of each"
-            " kind, and why", sum(here.values()), _in_words(here), extra=extra,
+            "Matched, and crawled here as they could not travel: %s (%s); the log names the first of each kind, and"
+            " why",
+            counted(sum(here.values()), "request"), _in_words(here), extra=extra,
         )  # fmt: skip
     if there := _stayed(worker_stats):
         logger.info(
-            "%d requests that matched were crawled by the jobs that found them, as they could not be reported (%s); the"
-            " log of such a job names the first of each kind, and why", sum(there.values()), _in_words(there),
+            "Matched, and crawled by the jobs that found them as they could not be reported: %s (%s); the log of such a"
+            " job names the first of each kind, and why", counted(sum(there.values()), "request"), _in_words(there),
             extra=extra,
         )  # fmt: skip
     return bool(here)

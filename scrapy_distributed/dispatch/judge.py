@@ -25,7 +25,7 @@ from scrapy_distributed.ledger.states import Attempt, Blame, Fate
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import counted, listed, shortened
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("scrapy_distributed.attempts")  # who reads a log knows of attempts, and not of this file
 
 
 class _Brings(NamedTuple):
@@ -166,7 +166,7 @@ class Judge:
     async def _brings(self, member: Member, flight: Flight, receipt: Receipt) -> _Brings | Objection:
         """What it brings besides its receipt; or why that can't be read, and who is to blame. Raises ``NodeError``
         where its node can't give it just now, and ``OSError`` where there is no room for it here."""
-        what = "targets that it reports"
+        what = "what it has found for the fleet"
         if self.harvest is not None:
             self.harvest.room.check()
         try:
@@ -231,15 +231,15 @@ class Judge:
         member.ends(flight)  # not before: what the ledger could not write is tried again
         self.stats.inc_value("distributed/attempts/accepted")
         logger.info(
-            "Batch %s from %s accepted (%s): %d of %d requests settled, %d failed, %d items", attempt.label,
-            member.name, receipt.finish_reason, receipt.settled.bit_count(), receipt.size,
-            len(receipt.positions(receipt.failed)), receipt.items, extra=self._extra,
+            "Batch %s from %s accepted (%s): %d of %s settled, %d failed, %s", attempt.label,
+            member.name, receipt.finish_reason, receipt.settled.bit_count(), counted(receipt.size, "request"),
+            len(receipt.positions(receipt.failed)), counted(receipt.items, "item"), extra=self._extra,
         )  # fmt: skip
         if settlement.again:
             self.stats.inc_value("distributed/tried_again", settlement.again)
         if receipt.unexported:
-            self._warn("Batch %s from %s: %d items are not in its feed, the log of job %s on the node tells why",
-                       attempt.label, member.name, receipt.unexported, attempt.job)  # fmt: skip
+            self._warn("Batch %s from %s: %s missing in its feed, the log of job %s on the node tells why",
+                       attempt.label, member.name, counted(receipt.unexported, "item"), attempt.job)  # fmt: skip
         if receipt.settled or not receipt.size:
             self.worked(member, Proof.DELIVERS)
         self._ended(flight, settlement.fate, receipt.finish_reason)

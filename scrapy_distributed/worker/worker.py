@@ -42,6 +42,7 @@ from scrapy_distributed.wire.payload import decode_batch
 from scrapy_distributed.wire.reasons import DUPLICATE, reason_of
 from scrapy_distributed.wire.request import IS_START, decode_requests
 from scrapy_distributed.wire.ticket import Ticket, ticket_of
+from scrapy_distributed.words import counted
 from scrapy_distributed.worker.errbacks import Errbacks
 from scrapy_distributed.worker.example import example_of
 from scrapy_distributed.worker.items_file import ItemsFileWriter
@@ -138,8 +139,8 @@ class Worker:
         if not await self._feeds_can_be_written():
             return
         logger.info(
-            "Worker of batch %(batch)s: %(count)d requests",
-            {"batch": getattr(self.spider, "batch", "(by hand)"), "count": len(self.requests)},
+            "Worker of batch %(batch)s: %(requests)s",
+            {"batch": getattr(self.spider, "batch", "(by hand)"), "requests": counted(len(self.requests), "request")},
             extra=self._extra,
         )
         self.sessions.put(Jars(self.crawler))

@@ -317,8 +317,8 @@ def test_show_tells_all_of_a_batch(capsys: pytest.CaptureFixture[str], tmp_path:
         f"run {run}, spider s of p (s.sqlite)",
         "  batch 1: 4 requests, settled on n1, attempt 1",
         "    2 crawled, 1 failed, 1 filtered",
-        "  attempt 1 (label 1): 4 requests on n1 at http://n1:6800, accepted (finished)",
-        f"    job {run}-000001-1-ab, bound 1970-01-01T00:00:00Z, ended 1970-01-01T00:01:01Z",
+        "  attempt 1 (batch=1): 4 requests on n1 at http://n1:6800, accepted (finished)",
+        f"    job {run}-000001-1-ab, given to its node 1970-01-01T00:00:00Z, ended 1970-01-01T00:01:01Z",
         "    2 items",
         "    2 in ftp://h/1.jl",
         "    1 item missing in feeds that count, as their format can't express them; the log of each job names its own",
@@ -344,9 +344,9 @@ def test_show_of_halves(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     run = halved(tmp_path / "s.sqlite")
     first = Said(capsys, "show", "1", "--ledger", "s.sqlite").out.splitlines()
     assert first[1] == "  batch 1: 3 requests, given to batches 2 and 3 after attempt 2 on n1 (no receipt: killed)"
-    assert [line for line in first if "(label" in line] == [
-        "  attempt 1 (label 1): 3 requests on n1 at http://n1:6800, rejected (no receipt: killed)",
-        "  attempt 2 (label 1.2): 3 requests on n1 at http://n1:6800, rejected (no receipt: killed)",
+    assert [line for line in first if "(batch=" in line] == [
+        "  attempt 1 (batch=1): 3 requests on n1 at http://n1:6800, rejected (no receipt: killed)",
+        "  attempt 2 (batch=1.2): 3 requests on n1 at http://n1:6800, rejected (no receipt: killed)",
     ]
     third = Said(capsys, "show", "3", "--ledger", "s.sqlite").out.splitlines()
     assert third[1].endswith("from batch 1")

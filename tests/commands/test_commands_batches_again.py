@@ -40,7 +40,7 @@ def test_retry_makes_the_same_command_take_the_run_up_again(capsys: pytest.Captu
         ledger.verdicts.settle(attempt, receipt(attempt), max_attempts=3)
         assert ledger.account.end()
     assert Said(capsys, "check", "--ledger", "s.sqlite").code == 0
-    assert Said(capsys, "show", "1", "--ledger", "s.sqlite").out.splitlines()[2].endswith("1 moved to batch 2")
+    assert Said(capsys, "show", "1", "--ledger", "s.sqlite").out.splitlines()[2].endswith("1 given to batch 2")
 
 
 @pytest.mark.parametrize(

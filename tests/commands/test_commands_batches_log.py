@@ -71,15 +71,15 @@ def test_attempt_by_attempt_where_it_ran(run: Run, capsys: pytest.CaptureFixture
     run.ledger.bookings.sent(last)
     said = Said(capsys, "log", "1", "--ledger", "s.sqlite")
     assert said.out.splitlines() == [
-        "==> attempt 1 (label 1) on n1, unsent (refused), log: none, it never ran",
-        f"==> attempt 2 (label 1.2) on n1, rejected (no receipt: killed), log: http://n1:6800/logs/p/s/{there.job}.log"
+        "==> attempt 1 (batch=1) on n1, unsent (refused), log: none, it never ran",
+        f"==> attempt 2 (batch=1.2) on n1, rejected (no receipt: killed), log: http://n1:6800/logs/p/s/{there.job}.log"
         " (not read: its node is in neither scrapy.cfg nor DISTRIBUTED_TARGET_HOSTS)",
-        f"==> attempt 3 (label 1.3) on local, rejected (no receipt: killed), log: {first}",
+        f"==> attempt 3 (batch=1.3) on local, rejected (no receipt: killed), log: {first}",
         "one",
         "two",
-        "==> attempt 4 (label 1.4) on local, rejected (no receipt: killed), log: none any more, those of the last 100"
+        "==> attempt 4 (batch=1.4) on local, rejected (no receipt: killed), log: none any more, those of the last 100"
         " jobs are kept",
-        "==> attempt 5 (label 1.5) on local, sent, log: none yet, it has not begun",
+        "==> attempt 5 (batch=1.5) on local, sent, log: none yet, it has not begun",
     ]
     assert said.code == 0
     (shown,) = Said(capsys, "log", "1", "--json", "--ledger", "s.sqlite").lines
@@ -93,7 +93,7 @@ def test_one_attempt_by_its_label(run: Run, capsys: pytest.CaptureFixture[str]) 
     path = run.log(run.rejected(), b"second\n")
     run.log(run.rejected(), b"third\n")
     said = Said(capsys, "log", "1.2", "--ledger", "s.sqlite")
-    assert said.out == (f"==> attempt 2 (label 1.2) on local, rejected (no receipt: killed), log: {path}\nsecond\n")
+    assert said.out == (f"==> attempt 2 (batch=1.2) on local, rejected (no receipt: killed), log: {path}\nsecond\n")
     for label in ("2", "1.4"):
         said = Said(capsys, "log", label, "--ledger", "s.sqlite")
         assert (said.code, said.out) == (2, "")
@@ -172,7 +172,7 @@ def test_that_of_the_last_attempt_is_followed_until_its_job_is_over(
     said = Said(capsys, "log", "1", "-f", "--ledger", "s.sqlite")
     assert (said.code, said.error, passing.steps) == (0, "", [])
     title, *lines = said.out.splitlines()
-    assert title == "==> attempt 3 (label 1.3) on local, sent, log: none yet, it has not begun"
+    assert title == "==> attempt 3 (batch=1.3) on local, sent, log: none yet, it has not begun"
     assert lines == ["one", "two", "the end"]
 
 
@@ -212,7 +212,7 @@ def test_show_tells_the_file(run: Run, capsys: pytest.CaptureFixture[str]) -> No
     path = run.log(attempt, b"")
     run.ledger.verdicts.settle(attempt, receipt(attempt), max_attempts=1)
     lines = Said(capsys, "show", "1", "--ledger", "s.sqlite").out.splitlines()
-    assert "  attempt 2 (label 1.2): 4 requests on local, accepted (finished)" in lines
+    assert "  attempt 2 (batch=1.2): 4 requests on local, accepted (finished)" in lines
     assert f"    log {path}" in lines
     with closing(LedgerReader(run.ledger.path)) as reader:
         assert [one.log for one in reader.attempts(reader.runs()[0], 1)] == [None, None]  # no Scrapyd serves one

@@ -155,7 +155,7 @@ def test_the_option_wins_over_the_setting(capsys: pytest.CaptureFixture[str], tm
         (["--al-runs"], "unknown option --al-runs"),
         (["show"], "show: expected the number of a batch"),
         (["show", "1.2"], "show: found '1.2', expected the number of a batch"),
-        (["log"], "log: expected the number of a batch, or the label of an attempt, like 12 or 12.2"),
+        (["log"], "log: expected the number of a batch, like 12, or with that of an attempt at it, like 12.2"),
         (["log", "1.2.3"], "log: found '1.2.3', expected the number of a batch"),
         (["log", "1" * 19], "expected the number of a batch"),
         (["show", "1", "2"], "show: found '1 2', expected the number of a batch"),

@@ -472,7 +472,9 @@ def test_what_jobs_had_to_crawl_themselves_is_told(start: Start, caplog: pytest.
     )  # fmt: skip
     (told,) = [record for record in caplog.records if "by the jobs that found them" in record.getMessage()]
     assert told.levelname == "INFO"
-    assert told.getMessage().startswith("6 requests that matched were crawled by the jobs")
+    assert told.getMessage().startswith(
+        "Matched, and crawled by the jobs that found them as they could not be reported: 6 requests"
+    )
     assert "(not_reportable: 2, not_serializable: 4)" in told.getMessage()
 
 

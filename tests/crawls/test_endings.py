@@ -29,7 +29,7 @@ def test_a_number_of_items_is_that_of_the_fleet_and_the_same_command_begins_afre
     assert (stopped["outcomes"], stopped["stopped"]) == ([], "closespider_itemcount")
     assert stopped["balance"].crawled == came
     assert stopped["balance"].not_crawled == stopped["balance"].diverted - came > 0
-    assert f"{stopped['balance'].not_crawled} requests are not crawled" in first.log
+    assert f"{stopped['balance'].not_crawled} requests not crawled" in first.log
     second = ended(home, "plain_dict", tmp_path)
     assert "Spider closed (finished)" in second.log
     assert second.run()["name"] != stopped["name"]

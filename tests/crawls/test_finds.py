@@ -331,7 +331,9 @@ async def test_a_node_can_not_make_the_coordinator_or_others_fetch_what_it_likes
 def check_that_nothing_came_of_it(crawl: Crawl, attacks: list[tuple[list[str], str]]) -> None:
     count = len(attacks) + 3  # two more were found
     assert crawl.balance() == {"diverted": count, "crawled": count}
-    rejected = [line for line in crawl.log.splitlines() if " rejected: targets that it reports can't be read: " in line]
+    rejected = [
+        line for line in crawl.log.splitlines() if " rejected: what it has found for the fleet can't be read: " in line
+    ]
     assert len(rejected) == len(attacks), crawl.log
     for line, (_, reason) in zip(rejected, attacks, strict=True):
         assert "from 127.0.0.1:" in line

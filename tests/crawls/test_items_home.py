@@ -38,8 +38,8 @@ CASES = {
     "nothing": Case("nothing"),
 }
 COMPLAINS = {
-    "stuck": ["Crawled here, it can't travel", "requests matched, and were crawled here"],
-    "nameless": ["Crawled here, it can't travel", "12 requests matched, and were crawled here"],
+    "stuck": ["Crawled here, it can't travel", "Matched, and crawled here as they could not travel: "],
+    "nameless": ["Crawled here, it can't travel", "Matched, and crawled here as they could not travel: 12 requests"],
     "errback": ["See why: scrapy batches failed"],
     "redirects": ["See why: scrapy batches failed"],
 }

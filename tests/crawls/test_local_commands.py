@@ -51,7 +51,7 @@ def test_what_other_processes_see_of_it(project: Project, tmp_path: Path) -> Non
     log = project.scrapy("batches", "log", "1", "--ledger", str(crawl.ledger), folder=folder).wait()
     assert log.process.returncode == 0
     title, *lines = log.log.splitlines()
-    assert title.startswith("==> attempt 1 (label 1) on local, accepted (finished), log: /")
+    assert title.startswith("==> attempt 1 (batch=1) on local, accepted (finished), log: /")
     assert any("Spider closed (finished)" in line for line in lines)
     assert lines == Path(title.partition(", log: ")[2]).read_text().splitlines()
 

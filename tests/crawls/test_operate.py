@@ -241,7 +241,7 @@ def test_the_log_of_a_job_is_followed_until_it_ends(
         crawl = begin(project, tmp_path, child)
         wait_for(lambda: at_work(own_nodes) == NODES * SLOTS)
         command = project.scrapy("batches", "log", "1", "-f", "--ledger", str(crawl.ledger), folder=tmp_path)
-        wait_for(lambda: "==> attempt 1 (label 1) on node" in command.log)
+        wait_for(lambda: "==> attempt 1 (batch=1) on node" in command.log)
         wait_for(lambda: "Worker of batch 1: 30 requests" in command.log)
         assert "Spider closed" not in command.log
         assert command.wait().process.returncode == 0

@@ -77,7 +77,7 @@ def test_an_attempt_that_settles_nothing_is_no_proof(court: Court) -> None:
     [
         ({"stored": False}, "its feed was not stored", 1),
         ({"size": 5}, "its receipt speaks of 5 requests, sent were 2", 1),
-        ({"targets": ("rubbish",)}, "targets that it reports can't be read: no payload", 1),
+        ({"targets": ("rubbish",)}, "what it has found for the fleet can't be read: no payload", 1),
         ({"clean": False}, "it ended early (finished) with items of unfinished requests in its feed", 1),
     ],
 )
