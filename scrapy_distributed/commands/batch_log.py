@@ -72,7 +72,7 @@ class Logs:
         """Print them, oldest first; *follow*: that of the last one, until its job is over. Returns the exit code: 1
         where none could be read."""
         attempts = self.attempts[-1:] if follow else self.attempts
-        if not any((follow and _is_under_way(one)) or self._readable(one) for one in attempts):
+        if not any(self._readable(one, follow=follow) for one in attempts):
             for one in attempts:
                 print(log_title(one, self._where(one)))
             return 1
@@ -83,11 +83,10 @@ class Logs:
         any_read = False
         async with AsyncExitStack() as stack:
             for attempt in attempts:
-                follows = follow and _is_under_way(attempt)
                 print(log_title(attempt, self._where(attempt)), flush=True)
-                if follows or self._readable(attempt):
+                if self._readable(attempt, follow=follow):
                     log = await self._log(attempt, stack)
-                    any_read |= await self._print(attempt, log, follows)
+                    any_read |= await self._print(attempt, log, follow and _is_under_way(attempt))
         return any_read
 
     async def _log(self, attempt: AttemptRecord, stack: AsyncExitStack) -> JobLog:
@@ -126,8 +125,11 @@ class Logs:
         (now,) = (one for one in self.ledger.attempts(self.run, self.batch) if one.number == attempt.number)
         return _is_under_way(now) and is_held(self.ledger.path)
 
-    def _readable(self, attempt: AttemptRecord) -> bool:
-        return attempt.log is not None and (attempt.url == LOCAL or attempt.url in self.nodes)
+    def _readable(self, attempt: AttemptRecord, *, follow: bool = False) -> bool:
+        """*follow*: or will be; what runs on this machine has no log before it begins."""
+        if attempt.url == LOCAL:
+            return attempt.log is not None or (follow and _is_under_way(attempt))
+        return attempt.log is not None and attempt.url in self.nodes
 
     def _where(self, attempt: AttemptRecord) -> str:
         """Its log, or why it is not read."""

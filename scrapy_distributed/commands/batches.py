@@ -314,6 +314,8 @@ class Command(ScrapyCommand):
             faults = [{"kind": fault.kind.value, "message": fault.message} for fault in merged.faults]
             print(json.dumps({"run": run.name, **vars(merged), "faults": faults}))
         else:
+            if not words:
+                print(f"looked for feeds in {escaped(', '.join(map(str, folders)) or 'no folder')}", file=sys.stderr)
             for url in elsewhere:
                 print(f"not looked for, as they are not here: feeds in {escaped(url)}", file=sys.stderr)
             print_merged(merged, opts.output)

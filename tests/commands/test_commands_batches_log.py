@@ -187,6 +187,14 @@ def test_what_is_over_is_not_waited_for(
     assert Said(capsys, "log", "1", "-f", "--ledger", "s.sqlite").code == 1
 
 
+def test_a_node_of_somebody_else_is_not_asked(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.ledger.bookings.sent(run.bind(("n1", "http://n1:6800")))
+    for words in (["-f"], []):
+        said = Said(capsys, "log", "1.2", *words, "--ledger", "s.sqlite")
+        assert (said.code, said.error) == (1, "")
+        assert "not read: its node is in neither scrapy.cfg nor DISTRIBUTED_TARGET_HOSTS" in said.out
+
+
 def test_nobody_waits_for_a_job_that_no_crawl_looks_after(
     run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
