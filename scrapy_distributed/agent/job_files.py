@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from scrapy_distributed.wire import receipt
-from scrapy_distributed.wire.hold import is_held, lock_path
+from scrapy_distributed.wire.hold import is_held
 
 KEPT = 100  # logs of jobs that are over
 
@@ -57,9 +57,9 @@ class JobFiles:
         return {lock.stem for lock in locks if is_held(lock)}
 
     def over(self, job: str) -> None:
-        """Nobody asks for its items or its receipt any more. Its log is kept for a while."""
-        receipt = self.receipt(job)
-        _remove(self.items(job), receipt, lock_path(receipt))
+        """Nobody asks any more for its items, its receipt, or what it was writing when it was killed. Its log is kept
+        for a while."""
+        _remove(*self._beside(job))
         self._over.append(job)
         while len(self._over) > KEPT:
             _remove(self.log(self._over.pop(0)))
@@ -67,16 +67,25 @@ class JobFiles:
     def forget(self, run: str) -> None:
         """Nobody asks for jobs of *run* any more: those that were lost have left something as well. Logs are kept as
         those of others, and so is what a worker that lives still writes."""
-        left = {path.name.partition(".")[0] for path in self.receipt("any").parent.glob(f"{run}-*")}
+        left = {_job_of(path) for path in self.receipt("any").parent.glob(f"{run}-*")}
         for job in sorted(left):
             with suppress(OSError):
                 if not self.is_held(job):
                     self.over(job)
 
+    def _beside(self, job: str) -> list[Path]:
+        with suppress(OSError):
+            return [path for path in self.receipt(job).parent.iterdir() if _job_of(path) == job]
+        return []
+
     def _over_before(self) -> list[str]:
         """The jobs of other agents that are over, in the order of their ends."""
         logs = sorted((self.folder / "logs").glob("*.log"), key=lambda log: log.stat().st_mtime)
         return [log.stem for log in logs if not self.receipt(log.stem).exists()]
+
+
+def _job_of(path: Path) -> str:
+    return path.name.partition(".")[0]
 
 
 def _remove(*files: Path) -> None:

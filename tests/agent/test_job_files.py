@@ -30,6 +30,8 @@ def test_of_a_job_that_is_over_the_log_alone_is_kept(tmp_path: Path) -> None:
     files = made(tmp_path)
     begin(files, "a")
     begin(files, "b")
+    for ending in (".tmp", ".4711.tmp"):  # of a worker that was killed while it wrote
+        files.receipt("a").with_suffix(ending).write_text("{")
     files.over("a")
     assert left(tmp_path) == {
         "a.log", "b.log", files.receipt("b").name, files.items("b").name, lock_path(files.receipt("b")).name,
