@@ -65,9 +65,9 @@ class Nodes:
         scrapyds = [Node(address=address, deadline_seconds=config.timeout) for address in where]
         command = local_command(type(spider)) if slots else ()
         check_nodes(config, scrapyds, command)
+        project = settings.get("DISTRIBUTED_PROJECT") or project_there(spider) or project_of(targets, where, settings)
         return cls(
-            scrapyds, slots=slots, command=command, private=private, targets=targets,
-            project=settings.get("DISTRIBUTED_PROJECT") or project_there(spider) or project_of(targets, where, settings),
+            scrapyds, slots=slots, command=command, private=private, targets=targets, project=project,
             spider=spider, feed=bool(config.feed_urls), warm=warm, clock=clock,
         )  # fmt: skip
 

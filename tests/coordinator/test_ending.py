@@ -351,7 +351,8 @@ async def test_where_no_job_can_start_those_on_nodes_are_ended_and_the_run_goes_
     for _ in range(2):  # jobs that die meanwhile
         stopped.coordinator.ending.no_job_starts("the first 2 jobs died of the same: TypeError")
     assert await told(stopped) == ["no_job_starts"]
-    assert caplog.text.count("No job of this run can start: the first 2 jobs died of the same: TypeError. When that") == 1
+    said = "No job of this run can start: the first 2 jobs died of the same: TypeError. When that"
+    assert caplog.text.count(said) == 1
     assert not drained.sends
     await stopped.coordinator.ending.shut_down("no_job_starts")
     assert drained.dismissed
