@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from scrapy_distributed.wire import receipt
 from scrapy_distributed.wire.hold import is_held
+from scrapy_distributed.wire.receipt_file import items_path, receipt_path
 
 KEPT = 100  # logs of jobs that are over
 
@@ -38,10 +38,10 @@ class JobFiles:
         return self.log(job).open("ab", buffering=0)
 
     def receipt(self, job: str) -> Path:
-        return receipt.receipt_path(str(self.log(job)), job)
+        return receipt_path(str(self.log(job)), job)
 
     def items(self, job: str) -> Path:
-        return receipt.items_path(self.receipt(job))
+        return items_path(self.receipt(job))
 
     def has_begun(self, job: str) -> bool:
         """Whether it was started, here or by another agent. One that was may not have claimed its receipt."""

@@ -15,7 +15,7 @@ from scrapy.utils.asyncio import create_looping_call
 
 from scrapy_distributed.errors import ConfigError, WireError
 from scrapy_distributed.feeds.feeds import Feeds
-from scrapy_distributed.wire import receipt
+from scrapy_distributed.wire import receipt, receipt_file
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.reasons import MAX_REASON
 from scrapy_distributed.wire.receipt import ItemsFile, Receipt
@@ -104,7 +104,7 @@ class Reporter:
         if self.file is None:
             return
         try:
-            claimed = receipt.claim(self.file, self._receipt(final=False))
+            claimed = receipt_file.claim(self.file, self._receipt(final=False))
         except OSError as error:
             logger.warning(
                 "Can't write the receipt %s: %s. If this job runs twice, nobody will notice", self.file, error,
@@ -119,9 +119,9 @@ class Reporter:
             )
         for job in self.done_jobs:
             with suppress(OSError):  # its owner may be another one
-                receipt.items_path(self.file.with_name(f"{job}.json")).unlink(missing_ok=True)
+                receipt_file.items_path(self.file.with_name(f"{job}.json")).unlink(missing_ok=True)
         if self.with_items:
-            self._open_items(receipt.items_path(self.file))
+            self._open_items(receipt_file.items_path(self.file))
 
     def _open_items(self, file: Path) -> None:
         try:
@@ -137,7 +137,7 @@ class Reporter:
             return
         report = self._receipt(final=final)
         try:
-            receipt.write(self.file, self._checked(report) if final else report)
+            receipt_file.write(self.file, self._checked(report) if final else report)
         except OSError as error:
             log = logger.error if final else logger.warning
             log("Can't write the receipt %s: %s", self.file, error, extra={"spider": self.spider})

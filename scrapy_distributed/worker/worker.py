@@ -34,12 +34,12 @@ from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.feeds.place import PROBE_BATCH
 from scrapy_distributed.guard.guard import own_is_open
 from scrapy_distributed.items.lines import MAX_PAGE
-from scrapy_distributed.wire import receipt
 from scrapy_distributed.wire.hold import hold
 from scrapy_distributed.wire.job import check_job_id
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.payload import decode_batch
 from scrapy_distributed.wire.reasons import DUPLICATE, reason_of
+from scrapy_distributed.wire.receipt_file import receipt_path
 from scrapy_distributed.wire.request import IS_START, decode_requests
 from scrapy_distributed.wire.ticket import Ticket, ticket_of
 from scrapy_distributed.words import counted
@@ -108,7 +108,7 @@ class Worker:
         feeds.check(crawler)
         _check_stats(crawler, len(requests))
         log_file, job = crawler.settings.get("LOG_FILE"), getattr(spider, "_job", None)
-        file = receipt.receipt_path(log_file, job) if log_file and job else None
+        file = receipt_path(log_file, job) if log_file and job else None
         for done in config.done_jobs:
             check_job_id(done)  # a file is removed by its name
         sessions = Sessions(elements, found)

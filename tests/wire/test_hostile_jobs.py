@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES, check_job
 from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES
-from scrapy_distributed.wire.receipt import receipt_path
+from scrapy_distributed.wire.receipt_file import receipt_path
 
 
 @settings(derandomize=True)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scrapy_distributed.errors import WireError
-from scrapy_distributed.wire import receipt as receipts
+from scrapy_distributed.wire import receipt_file
 from scrapy_distributed.wire.code import Egg
 from scrapy_distributed.wire.payload import encode_payload
 from scrapy_distributed.wire.receipt import (
@@ -28,10 +28,9 @@ from scrapy_distributed.wire.receipt import (
     FeedFile,
     ItemsFile,
     Receipt,
-    items_path,
     numbers,
-    receipt_path,
 )
+from scrapy_distributed.wire.receipt_file import items_path, receipt_path
 
 texts = st.text(max_size=20)
 reasons = texts.filter(str.isprintable)
@@ -298,12 +297,12 @@ def test_a_bad_payload_is_told_when_it_is_read(payload: str) -> None:
 def test_only_one_claims_a_job(tmp_path: Path) -> None:
     path = tmp_path / "s.receipts" / "j.json"
     first, second = a_receipt(final=False), a_receipt(sequence=2, final=False)
-    assert receipts.claim(path, first)
-    assert not receipts.claim(path, second)
+    assert receipt_file.claim(path, first)
+    assert not receipt_file.claim(path, second)
     assert Receipt.from_json(path.read_bytes()) == first
     assert [file.name for file in path.parent.iterdir()] == ["j.json"]
-    receipts.write(path, second)
-    assert not receipts.claim(path, first)
+    receipt_file.write(path, second)
+    assert not receipt_file.claim(path, first)
     assert Receipt.from_json(path.read_bytes()) == second
 
 
@@ -317,23 +316,23 @@ def test_a_claim_is_seen_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
         assert Receipt.from_json(target.read_bytes()) == a_receipt()
 
     monkeypatch.setattr(os, "link", watched)
-    assert receipts.claim(path, a_receipt())
+    assert receipt_file.claim(path, a_receipt())
 
     def no_links(draft: Path, target: Path) -> None:
         raise PermissionError("Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
     with pytest.raises(PermissionError):
-        receipts.claim(tmp_path / "k.json", a_receipt())
+        receipt_file.claim(tmp_path / "k.json", a_receipt())
     assert [file.name for file in tmp_path.iterdir()] == ["j.json"]
 
 
 def test_where_nobody_can_tell_there_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(OSError, match="file"):
-        receipts.claim(tmp_path / "file" / "j.json", a_receipt())
+        receipt_file.claim(tmp_path / "file" / "j.json", a_receipt())
     with pytest.raises(OSError, match="file"):
-        receipts.claim(tmp_path / "file" / "further" / "j.json", a_receipt())
+        receipt_file.claim(tmp_path / "file" / "further" / "j.json", a_receipt())
 
 
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
@@ -396,7 +395,7 @@ def test_every_cut_off_receipt_is_refused() -> None:
 def test_it_is_written_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "s.receipts" / "j.json"
     first, second = a_receipt(final=False), a_receipt(sequence=2)
-    receipts.write(path, first)
+    receipt_file.write(path, first)
     seen = []
     replace = Path.replace
 
@@ -407,7 +406,7 @@ def test_it_is_written_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Path, "replace", watched)
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
-    receipts.write(path, second)
+    receipt_file.write(path, second)
     assert seen == [(first, second, path.parent)]  # until it is complete the old one stays
     assert Receipt.from_json(path.read_bytes()) == second
     assert len(synced) == 1
@@ -417,14 +416,14 @@ def test_it_is_written_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "j.json"
     first = a_receipt()
-    receipts.write(path, first)
+    receipt_file.write(path, first)
 
     def full(descriptor: int) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="disk full"):
-        receipts.write(path, a_receipt(sequence=2))
+        receipt_file.write(path, a_receipt(sequence=2))
     assert Receipt.from_json(path.read_bytes()) == first
 
 
@@ -438,8 +437,8 @@ def test_it_lies_in_a_sibling_folder_of_the_log(tmp_path: Path, monkeypatch: pyt
 
 def test_two_jobs_with_dots_do_not_share_a_draft(tmp_path: Path) -> None:
     one, two = tmp_path / "run.1.json", tmp_path / "run.2.json"
-    receipts.write(one, a_receipt(job="run.1"))
-    receipts.write(two, a_receipt(job="run.2"))
+    receipt_file.write(one, a_receipt(job="run.1"))
+    receipt_file.write(two, a_receipt(job="run.2"))
     assert Receipt.from_json(one.read_bytes()).job == "run.1"
 
 
