@@ -106,11 +106,7 @@ class Command(ScrapyCommand):
         said.add_argument(
             "-f", dest="follow", action="store_true", help="log: of the last attempt, until its job ends, or Ctrl-C"
         )
-        parser.add_argument(
-            "--strict",
-            action="store_true",
-            help="check: exit code 1 where any page or item is lost",
-        )
+        parser.add_argument("--strict", action="store_true", help="check: exit code 1 where any page or item is lost")
         parser.add_argument("--reason", metavar="PATTERN", help="failed, retry: only these, for example 'http 5*'")
         parser.add_argument("--state", choices=ALL_STATES, help="list, failed, retry: only these")
         parser.add_argument("--node", metavar="NAME", help="list: only batches whose last attempt was there")

@@ -7,7 +7,7 @@ does each batch only hold what the one before has found?). homecoming: items tha
 (home_pipelines: and before, through pipelines that run once; own_pages: each page brings its items once; item_signal:
 who listens is told of them). own_feed: where workers have feeds, what is scraped here gets one, too. keeper: what these
 two have in common. ending: when and why the crawl closes (closing: what that means for its run; limits: as far as jobs
-reach them). summary: what is said then. progress: what is said before;
+reach them). exit_code: of the command. summary: what is said then. progress: what is said before;
 showing: what other processes see. steering: what an operator wishes meanwhile. identity: which run is this?
 arguments: those that its spider was given. nodes: what the fleet is made of (local_command: how this spider is run on
 this machine; warm_start: so that its workers start sooner; own_scrapyd: where this crawl is a job itself). refused:

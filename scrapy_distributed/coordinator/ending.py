@@ -19,6 +19,7 @@ from scrapy_distributed.coordinator.closing import END_OF_WALK, FINISHED, NO_JOB
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
 from scrapy_distributed.coordinator.diversion import Diversion
+from scrapy_distributed.coordinator.exit_code import ends_with_1
 from scrapy_distributed.coordinator.keeper import Keeper
 from scrapy_distributed.coordinator.limits import Limits, closed_itself
 from scrapy_distributed.coordinator.summary import report
@@ -65,6 +66,7 @@ class Ending:
         self.clock = clock
         self.limits = Limits(crawler.settings, account=ledger.account, walk=walk)
         self.why = Closing()
+        self._extra = {"spider": self.spider}
         self._engine_closes = self._winds_up = self._wound_up = self._over = False
         self._unable = self._unwritten = False
         self._says_walked = False  # the ledger says that the walk is done, and has not been told yet that it goes on
@@ -295,7 +297,8 @@ class Ending:
                     self.ledger, self.crawler, reason, targets=str(self.diversion.diverter), wait=self.config.wait,
                     stored=stored, walked=self.walk.done, cutter=self.cutter,
                 )  # fmt: skip
-                well = over or (stored and self._is_handed_over)
+                handed_over = not self.config.wait and self.walk.done and self.done  # this command was to do no more
+                well = over or (stored and handed_over)
                 if over:
                     self.dispatcher.fleet.forget(self.ledger.run)
                     if self.keeper is not None:
@@ -304,19 +307,9 @@ class Ending:
             self._tell_unwritten(error)
         finally:
             if not well:
-                self.crawler.signals.connect(self._fail, signals.engine_stopped)
+                ends_with_1(self.crawler)
             self._over = True
             self.ledger.close()
-
-    @property
-    def _is_handed_over(self) -> bool:
-        """Whether this command was to do no more than that, and has done it."""
-        return not self.config.wait and self.walk.done and self.done
-
-    def _fail(self) -> None:
-        """Scripts see by the exit code that the run is not settled. That there is no spider is, with an exception, the
-        one thing that makes Scrapy's 1; by now nobody asks for it any more."""
-        self.crawler.spider = None
 
     def _note_walked(self) -> None:
         self.ledger.intake.lost_own(self.walk.lost)
@@ -342,7 +335,3 @@ class Ending:
                 " Begin a new run: the same command with -s DISTRIBUTED_RESUME=False",
                 extra=self._extra,
             )
-
-    @property
-    def _extra(self) -> dict[str, Any]:
-        return {"spider": self.spider}
