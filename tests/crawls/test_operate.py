@@ -155,13 +155,14 @@ def test_jobs_of_others_are_left_alone(project: Project, own_nodes: list[Scrapyd
 
 
 def _shows(ledger: Path) -> bool:
-    """A drained node, jobs that have done something, and a rate."""
+    """A drained node, jobs that have done something, a rate, and all that was found."""
     board = read_board(ledger)
     return (
         board is not None
         and board.nodes[2].state == "drained"
         and any(job.settled and job.rate for job in board.jobs)
         and board.count.rate > 0
+        and board.count.balance.diverted == PAGES
     )
 
 
