@@ -108,8 +108,11 @@ def lasting_fault(log: str | None, *, began: bool = False) -> str:
 
 
 def was_told_to_end(log: str | None) -> bool:
-    """Whether its process has got a signal for that: from who has cancelled it, or with its whole machine."""
-    return any(_SIGNAL in record.headline for record in _records(log or ""))
+    """Whether its process has got a signal for that: from who has cancelled it, or with its whole machine. So may one
+    that has no log: it had not begun to write any."""
+    records = _records(log or "")
+    told = any(_SIGNAL in record.headline for record in records)
+    return log is None or told or records[-1].raised.startswith("KeyboardInterrupt")
 
 
 def last_error(log: str | None) -> str:

@@ -128,6 +128,7 @@ def test_the_jobs_of_a_crawl_that_is_gone(project: Project, own_nodes: list[Scra
     with site(PAGES, latency=0.5) as child:
         crawl = begin(project, tmp_path, child)
         wait_for(lambda: at_work(own_nodes) == NODES * SLOTS)
+        wait_for(lambda: child.stats()["properties_served"] > 20)
         crawl.end()
         assert cancel(project, tmp_path, "--run", "20260101T000000-abcd")[0] == 2
         assert at_work(own_nodes) == NODES * SLOTS

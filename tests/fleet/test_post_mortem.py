@@ -207,7 +207,8 @@ def test_a_page_that_has_failed_has_ended_no_job() -> None:
 def test_whether_somebody_has_ended_it() -> None:
     assert was_told_to_end(INFO + TWICE + INFO)
     assert not was_told_to_end(CAUGHT + INFO)
-    assert not was_told_to_end(None)
+    assert was_told_to_end(None)  # perhaps: it had not begun to write one
+    assert was_told_to_end(TRACEBACK + "KeyboardInterrupt\n")
 
 
 def test_without_a_log_nothing_is_certain() -> None:
