@@ -51,7 +51,8 @@ def said(project: Project, folder: Path, *words: str) -> tuple[int, str]:
 def by_scrapyd_deploy(project: Project, version: str) -> None:
     command = [str(Path(sys.executable).with_name("scrapyd-deploy")), "own", "-v", version]
     kept = {key: value for key, value in os.environ.items() if not key.startswith("SCRAPY")}
-    subprocess.run(command, cwd=project.folder, check=True, capture_output=True, env=kept)
+    own = {"TMPDIR": str(project.folder.parent)}  # it leaves a folder there
+    subprocess.run(command, cwd=project.folder, check=True, capture_output=True, env=kept | own)
 
 
 def test_code_that_was_changed_and_not_deployed(own: Project, small_site: SiteChild, tmp_path: Path) -> None:

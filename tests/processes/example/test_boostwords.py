@@ -71,9 +71,16 @@ LATER = {
 
 
 def environment() -> Mapping[str, str]:
-    """With this Python, and a Java that starts soon: Spark does so little here that compiling it well takes longer."""
+    """With this Python, and a Java that starts soon: Spark does so little here that compiling it well takes longer. One
+    that is killed leaves what it has in the folder for temporary files."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return os.environ | {"PATH": path, "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+    options = f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData -Djava.io.tmpdir={os.environ['TMPDIR']}"
+    return os.environ | {"PATH": path, "JAVA_TOOL_OPTIONS": options}
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_files(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("temporary")))
 
 
 def run(*command: str) -> str:

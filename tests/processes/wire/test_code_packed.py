@@ -65,7 +65,8 @@ def by_setup_py(project: Path) -> bytes:
 def by_scrapyd_deploy(project: Path) -> bytes:
     egg = project.parent / "theirs.egg"
     command = [str(Path(sys.executable).with_name("scrapyd-deploy")), "--build-egg", str(egg)]
-    subprocess.run(command, cwd=project, check=True, capture_output=True, env=environment(project))
+    own = {"TMPDIR": str(project.parent)}  # it leaves a folder there
+    subprocess.run(command, cwd=project, check=True, capture_output=True, env={**environment(project), **own})
     return egg.read_bytes()
 
 
