@@ -4,6 +4,7 @@ seconds. Other processes read it: no signal, no port, no lock."""
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.balance import Balance
 from scrapy_distributed.ledger.count import Count
 from scrapy_distributed.ledger.records import check_amounts, check_counts, check_texts, check_times
-from scrapy_distributed.ledger.sqlite_schema import check_owner, make_private
+from scrapy_distributed.ledger.sqlite_schema import check_owner
 from scrapy_distributed.words import shortened
 
 FORMAT = 1
@@ -112,12 +113,13 @@ def board_path(ledger: Path) -> Path:
 
 
 def write_board(ledger: Path, board: Board) -> None:
-    """In the place of the one before. Raises ``OSError``."""
+    """In the place of the one before, for its owner's eyes alone. Raises ``OSError``."""
     path = board_path(ledger)
     draft = path.with_name(f"{path.name}.new")
-    make_private(draft)
+    draft.unlink(missing_ok=True)  # a link would be followed
     data = {**vars(board), "count": asdict(board.count), "format": FORMAT}
-    draft.write_text(json.dumps(data, separators=(",", ":")), encoding="utf-8")
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(json.dumps(data, separators=(",", ":")))
     draft.replace(path)
 
 

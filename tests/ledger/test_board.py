@@ -48,6 +48,19 @@ def test_nobody_else_reads_it(tmp_path: Path) -> None:
     assert stat.S_IMODE(os.stat(board_path(tmp_path / "s.sqlite")).st_mode) == 0o600
 
 
+@pytest.mark.parametrize("planted", ["a link", "a file that all can write"])
+def test_what_somebody_else_has_put_there_gets_nothing(tmp_path: Path, planted: str) -> None:
+    draft, victim = tmp_path / "s.sqlite.board.new", tmp_path / "victim"
+    victim.write_text("mine")
+    if planted == "a link":
+        draft.symlink_to(victim)
+    else:
+        os.link(victim, draft)
+        victim.chmod(0o666)
+    write_board(tmp_path / "s.sqlite", BOARD)
+    assert (victim.read_text(), read_board(tmp_path / "s.sqlite")) == ("mine", BOARD)
+
+
 def test_one_that_was_left_half_written_is_no_hindrance(tmp_path: Path) -> None:
     (tmp_path / "s.sqlite.board.new").write_text("{" * 10_000)
     write_board(tmp_path / "s.sqlite", BOARD)
