@@ -16,7 +16,7 @@ from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.records import RunRecord
 from scrapy_distributed.ledger.sqlite_schema import is_held
 from scrapy_distributed.ledger.wishes import Wishes
-from scrapy_distributed.words import shortened
+from scrapy_distributed.words import escaped, shortened
 
 RUNNING = "running"
 REASONS = 20
@@ -42,10 +42,10 @@ class RunState:
 
     @property
     def line(self) -> str:
-        """In words."""
-        name = self.ledger.stem if self.run is None else self.run.identity["spider"]
+        """In words; what a ledger holds can't control a terminal."""
+        name = escaped(self.ledger.stem if self.run is None else self.run.identity["spider"])
         if self.problem is not None:
-            return f"crawl {name} failing: {self.problem}"
+            return f"crawl {name} failing: {escaped(self.problem)}"
         assert self.balance is not None
         count = "begun" if self.board is None else str(self.board.count)
         return f"crawl {name}: {count if self.state == RUNNING else f'{self.state}, {self.balance}'}"
@@ -82,16 +82,20 @@ def _run_state(ledger: Path, project: str | None) -> RunState | None:
     """What can't be read is its problem; nothing is raised for it."""
     try:
         with closing(LedgerReader(ledger)) as reader:
-            runs = reader.runs()[-1:]
-            if not runs or project not in (None, runs[0].identity["project"]):
+            runs = reader.runs()
+            if not runs:
                 return None
-            return _read(reader, runs[0])
+            board = read_board(reader.path)
+            held = is_held(reader.path)
+            # Of several unfinished runs the command that began it goes on with one: the board names it.
+            shown = [run for run in runs if held and board is not None and run.name == board.run]
+            run = (shown or runs)[-1]
+            return _read(reader, run, board, held=held) if project in (None, run.identity["project"]) else None
     except (LedgerError, OSError) as error:
         return RunState(ledger=ledger, problem=shortened(str(error)))
 
 
-def _read(reader: LedgerReader, run: RunRecord) -> RunState:
-    board = read_board(reader.path)
+def _read(reader: LedgerReader, run: RunRecord, board: Board | None, *, held: bool) -> RunState:
     if board is not None and board.run != run.name:  # an earlier one's
         board = None
     shown = () if board is None else board.events
@@ -101,7 +105,7 @@ def _read(reader: LedgerReader, run: RunRecord) -> RunState:
         if asked >= run.started
     ]
     events = sorted([*shown, *wished, *reader.failed_attempts(run.id, EVENTS)])[-EVENTS:]
-    state = _state(reader.path, run)
+    state = _state(run, held)
     return RunState(
         ledger=reader.path,
         run=run,
@@ -113,10 +117,10 @@ def _read(reader: LedgerReader, run: RunRecord) -> RunState:
     )
 
 
-def _state(ledger: Path, run: RunRecord) -> str:
+def _state(run: RunRecord, held: bool) -> str:
     if run.ended is not None:
         return "stopped" if run.stopped is not None else "over"
-    return RUNNING if is_held(ledger) else "interrupted"
+    return RUNNING if held else "interrupted"
 
 
 def _states(balance: Balance) -> dict[str, int]:

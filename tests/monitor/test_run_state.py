@@ -83,6 +83,26 @@ def test_one_that_runs(ledger: Ledger) -> None:
     }  # fmt: skip
 
 
+def test_of_several_unfinished_ones_that_which_runs(ledger: Ledger) -> None:
+    first = ledger.run
+    ledger.close()
+    with closing(Ledger(ledger.path)) as again:
+        again.begin({**IDENTITY, "arguments": "others"}, resume=True)
+    with closing(Ledger(ledger.path)) as again:
+        again.begin(IDENTITY, resume=True)
+        assert again.run == first
+        write_board(ledger.path, board(again))
+        found = state(ledger.path)
+        assert found.run is not None
+        assert (found.run.name, found.state) == (first, "running")
+
+
+def test_what_a_ledger_holds_does_not_control_the_terminal(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "s.sqlite")) as ledger:
+        ledger.begin({**IDENTITY, "spider": "a\x1b[2Jb"}, resume=True)
+        assert state(ledger.path).line == "crawl a\\x1b[2Jb: begun"
+
+
 def test_one_that_does_not_run_any_more(ledger: Ledger) -> None:
     attempt = a_batch(ledger)
     ledger.verdicts.settle(
