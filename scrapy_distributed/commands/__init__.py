@@ -17,6 +17,7 @@ it sends to every node.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -73,11 +74,13 @@ def chosen_nodes(names: Sequence[str], settings: BaseSettings, targets: Mapping[
 
 
 def ledger_paths(settings: BaseSettings, given: str | None = None) -> list[Path]:
-    """The ledger *given*, else that of ``DISTRIBUTED_LEDGER``, which need not be there; else all of the project."""
-    from scrapy.utils.project import data_path
+    """The ledger *given*, else that of ``DISTRIBUTED_LEDGER``, which need not be there; else all of the project. Of a
+    link the file that it is of: that is what a crawl locks, and what is beside it is there."""
+    from scrapy_distributed.coordinator.identity import ledgers_folder
 
     named = given or settings.get("DISTRIBUTED_LEDGER")
-    return [Path(named)] if named else sorted(Path(data_path("distributed")).glob("*.sqlite"))
+    found = [Path(named)] if named else sorted(ledgers_folder().glob("*.sqlite"))
+    return [Path(os.path.realpath(path)) if path.is_symlink() else path for path in found]
 
 
 def run_in_reactor(main: Callable[[], Coroutine[Any, Any, T]]) -> T | None:

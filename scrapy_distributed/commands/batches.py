@@ -168,9 +168,7 @@ class Command(ScrapyCommand):
         return runs
 
     def _paths(self, given: str | None, spider: str | None) -> list[Path]:
-        from scrapy.utils.project import data_path
-
-        from scrapy_distributed.coordinator.identity import ledger_of
+        from scrapy_distributed.coordinator.identity import ledger_of, ledgers_folder
         from scrapy_distributed.errors import LedgerError
 
         assert self.settings is not None
@@ -183,7 +181,7 @@ class Command(ScrapyCommand):
             return [path]
         paths = ledger_paths(self.settings, given)
         if not paths:
-            folder = data_path("distributed")
+            folder = ledgers_folder()
             raise LedgerError(f"{folder}: no ledger there; a distributed crawl makes one, --ledger names another")
         return paths
 

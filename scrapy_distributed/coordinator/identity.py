@@ -25,11 +25,14 @@ def identity_of(
 
 def ledger_of(spider: str) -> Path:
     """Where the ledger of *spider* is, in its project, unless a setting says another place."""
-    place = f"distributed/{file_name(spider)}.sqlite"
+    return ledgers_folder() / f"{file_name(spider)}.sqlite"
+
+
+def ledgers_folder() -> Path:
     try:
-        return Path(data_path(place))
+        return Path(data_path("distributed"))
     except NotConfigured:  # there is no scrapy.cfg, as for a job of a Scrapyd: below the folder where that was started
-        return Path(".scrapy", place).absolute()
+        return Path(".scrapy", "distributed").absolute()
 
 
 def file_name(spider: str) -> str:
