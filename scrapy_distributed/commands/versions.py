@@ -15,7 +15,7 @@ from scrapy_distributed.commands.doctor import settings_of
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fleet.node import NodeAddress, open_nodes
 from scrapy_distributed.fleet.stock import Stock, prune, stocks_of
-from scrapy_distributed.fleet.versions import choose_version, order_of
+from scrapy_distributed.fleet.versions import choose_version, order_of, stored_as
 from scrapy_distributed.ledger.sqlite_schema import is_held
 from scrapy_distributed.words import counted, listed, shortened
 
@@ -70,15 +70,15 @@ def prune_versions(
 
 
 def versions_to_keep(versions: Mapping[str, list[str]], asked: Collection[str], project: str, keep: int) -> set[str]:
-    """The *keep* newest of all nodes, and those that crawls use which ask for one of *asked*. Raises ``ConfigError``
-    where no crawl could use any."""
+    """The *keep* newest of all nodes, and those that crawls use which ask for one of *asked*, also where a node lacks
+    it: that may have been added just now. Raises ``ConfigError`` where no crawl could use any."""
     used = set()
     for one in asked:
-        with suppress(ConfigError):  # that spider does not start anyway
+        with suppress(ConfigError):  # that spider does not start just now
             used.add(choose_version(dict(versions), one, project))
     if not used:
         choose_version(dict(versions), next(iter(asked), ""), project)
-    return used | set(sorted(_all(versions), key=order_of)[-keep:])
+    return used | {stored_as(one) for one in asked if one} | set(sorted(_all(versions), key=order_of)[-keep:])
 
 
 async def _stocks(where: Sequence[NodeAddress], project: str) -> list[Stock]:

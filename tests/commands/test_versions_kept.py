@@ -17,7 +17,7 @@ MANY = {"n0": ["1", "2", "9_0", "10_0", "11"], "n1": ["1", "2", "10_0"]}
         ({""}, 1, {"11", "10_0"}),  # the newest on both is what a crawl uses
         ({""}, 3, {"11", "10_0", "9_0"}),
         ({"2", ""}, 1, {"11", "10_0", "2"}),  # a spider has its own
-        ({"2.0", ""}, 1, {"11", "10_0"}),  # that one does not start anyway
+        ({"9.0", ""}, 1, {"11", "10_0", "9_0"}),  # which does not start just now, as a node lacks it
         ({""}, 100, {"1", "2", "9_0", "10_0", "11"}),
     ],
 )
