@@ -55,7 +55,7 @@ def block(
         *lines_of_command(command, scrapyds=nodes > 0),
         *_limits(settings),
         *_items(items_go, config, settings, spool),
-        *(_places(config.feed_urls or own_feeds(settings), nodes, elsewhere) if items_go is ItemsGo.FEEDS else ()),
+        *(_places(feeds_of_workers(config, settings), nodes, elsewhere) if items_go is ItemsGo.FEEDS else ()),
         *_pipelines(config, settings),
         *_stores(settings, nodes=nodes, slots=slots),
     ]

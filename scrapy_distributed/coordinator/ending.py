@@ -158,7 +158,7 @@ class Ending:
         self.close("fleet_unusable")
 
     def no_job_starts(self, why: str) -> None:
-        if not self.closing:
+        if not self.closing or self.why.settles:
             logger.error(
                 "No job of this run can start: %s. When that is mended, and deployed where there are Scrapyds (scrapy"
                 " fleet deploy), the same command goes on", why, extra=self._extra,

@@ -108,8 +108,9 @@ class Judge:
         # One that is alone may kill its worker sooner, and be all that is left for the nodes to prove themselves.
         alone = flight.attempt.size == 1
         self._reject(member, flight, why, blame, now, alone=alone, excused=excused)
-        well = [one.name for one in self.fleet.members if one.gets_jobs]
-        if excused and self.start_fault.is_certain(well):
+        used = [one for one in self.fleet.members if one.used]
+        well = [one.name for one in used if one.trust.well]
+        if excused and self.start_fault.is_certain([one.name for one in used], well):
             jobs, nodes = counted(self.start_fault.jobs, "job"), listed(self.start_fault.nodes)
             self.no_job_starts(f"the first {jobs}, on {nodes}, died of the same. {why.removeprefix('no receipt: ')}")
 

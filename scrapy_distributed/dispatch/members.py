@@ -103,16 +103,16 @@ class Member:
 
     @property
     def has_room(self) -> bool:
-        if self.trust.trouble or self.closing or self.drained:
+        if self.trust.trouble or not self.used:
             return False
         if self.trust.doubt:  # it gets one job, to see
             return not self.waiting and not self.trial
         return self.waiting < self.backlog and not (self.late and self.jobs >= self._slots_and_next)
 
     @property
-    def gets_jobs(self) -> bool:
-        """Whether it is used, be there room or not."""
-        return self.trust.well and not (self.closing or self.drained)
+    def used(self) -> bool:
+        """Whether it is to get jobs, be it well or not."""
+        return not (self.closing or self.drained)
 
     @property
     def _slots_and_next(self) -> int:
@@ -127,7 +127,7 @@ class Member:
     @property
     def idle_slots(self) -> int:
         """Jobs that it could start at once, as far as we know. One that was restarted has forgotten what runs there."""
-        if not self.gets_jobs or self.passed_until or self.waiting:
+        if not (self.used and self.trust.well) or self.passed_until or self.waiting:
             return 0
         forgotten = sum(flight.counts and flight.started for flight in self.flights.values()) - self.pace.running
         return max(0, self.pace.free_slots - max(0, forgotten))

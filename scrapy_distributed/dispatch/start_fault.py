@@ -1,6 +1,7 @@
 """Whether no job of a run can start, as each would die of the same fault. Pure.
 
-possible -> certain: on each node that is well a job has died of it, and of none of another
+possible -> certain: on each node that is well a job has died of it, on two at least where there are two, and of none
+of another
 possible -> ruled out: a job has done something, or has died of something else
 
 It stays as it is, then: what begins only later may be over by itself, and that is waited for.
@@ -47,8 +48,9 @@ class StartFault:
             self._batches.add(batch)
         return self._possible
 
-    def is_certain(self, well: Collection[str]) -> bool:
-        """*well*: the nodes that get jobs. Where one of them has not had its turn nobody knows, and what was sent goes
-        there next."""
-        seen = len(self._nodes) > 1 or len(self._batches) > 1 or self.jobs >= MOST_JOBS
-        return self._possible and seen and all(self._nodes[node] for node in well)
+    def is_certain(self, nodes: Collection[str], well: Collection[str]) -> bool:
+        """*nodes*: those that are used; *well*: those of them that get jobs now. Where one of these has not had its
+        turn nobody knows, and what was sent goes there next; and a fault of one node may be its own: others that are
+        away just now are waited for."""
+        alone = len(nodes) == 1 and (len(self._batches) > 1 or self.jobs >= MOST_JOBS)
+        return self._possible and (len(self._nodes) > 1 or alone) and all(self._nodes[node] for node in well)

@@ -126,7 +126,7 @@ class Supervisor:
         began, told = flight.sequence > 0, flight.signalled_at is not None
         lacking = "" if began or told else await self._lacking(member, flight)
         why = f"no receipt: {cause_of_death(log, began=began, told=told, lacking=lacking)}"
-        fault = "" if told else lasting_fault(log, began=began)
+        fault = "" if told else lasting_fault(log, job=flight.job, began=began)
         cancelled = flight.inherited and was_told_to_end(log)
         self.judge.died(member, flight, why, self._now(), fault=fault, cancelled=cancelled)
 
@@ -178,7 +178,7 @@ class Supervisor:
         """One of a job that has done nothing may be all that what has ended its process has left to be written."""
         nothing = not (receipt.activity or receipt.settled) and flight.counts and flight.signalled_at is None
         log = await self._log_end(member, flight) if nothing or not receipt.stored else None
-        if nothing and (fault := lasting_fault(log, began=True)):
+        if nothing and (fault := lasting_fault(log, job=flight.job, began=True)):
             self.judge.died(member, flight, cause_of_death(log, began=True), self._now(), fault=fault)
         else:
             why = "" if receipt.stored else last_error(log)

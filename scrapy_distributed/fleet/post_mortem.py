@@ -98,13 +98,13 @@ def cause_of_death(log: str | None, *, began: bool = False, told: bool = False, 
     return f"{end}. If that is no error, see that scrapy_distributed is activated in the project (ADDONS){earlier}"
 
 
-def lasting_fault(log: str | None, *, began: bool = False) -> str:
-    """What has ended a job before it had done anything, and would end each job of the same sources, on any node that is
+def lasting_fault(log: str | None, *, job: str, began: bool = False) -> str:
+    """What has ended *job* before it had done anything, and would end each job of the same sources, on any node that is
     like its own, with any batch (that a batch can't be read is another error). The same words wherever it was: folders
-    are left out. '' where nothing says so."""
+    are left out, and its own name. '' where nothing says so."""
     last = _records(log or "")[-1]
     lasts = last.raised.partition(":")[0] in _LASTING and (last.is_uncaught or not began)
-    return _FOLDERS.sub("", last.raised) if lasts else ""
+    return _FOLDERS.sub("", last.raised).replace(job, "") if lasts else ""
 
 
 def was_told_to_end(log: str | None) -> bool:

@@ -20,6 +20,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from scrapy_distributed.coordinator.closing import END_OF_WALK
 from scrapy_distributed.coordinator.limits import most_waiting
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.reader import LedgerReader
@@ -337,6 +338,17 @@ async def test_what_is_not_sent_is_in_the_ledger_before_the_nodes_are_left(
     await stopped.coordinator.ending.shut_down("shutdown")
     assert (drained.seen, drained.batches) == ({"diverted": 2, "queued": 2}, 1)
     assert "is not finished (shutdown): 2 requests queued" in caplog.text
+
+
+@pytest_twisted.ensureDeferred
+async def test_that_no_job_can_start_ends_the_wait_for_the_rest_as_well(start: Start) -> None:
+    stopped = start()
+    stopped.begin()
+    ending = stopped.coordinator.ending
+    ending.why.asked(END_OF_WALK, idle=False)
+    assert ending.why.settles
+    ending.no_job_starts("all died of the same")
+    assert (ending.why.reason, ending.why.ends_jobs) == ("no_job_starts", True)
 
 
 @pytest_twisted.ensureDeferred

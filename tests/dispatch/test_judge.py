@@ -205,14 +205,18 @@ def test_a_fault_that_all_jobs_have_at_their_start_is_told_and_no_batch_is_to_bl
     assert court.count("batches_halved") == 0
 
 
-def test_a_node_that_is_left_out_or_spared_has_no_turn(court: Court) -> None:
+@pytest.mark.parametrize("why", ["it is away", "it is spared"])
+def test_a_node_that_is_spared_has_no_turn_and_one_that_is_away_is_waited_for(court: Court, why: str) -> None:
     court.batch(0)
     court.batch(1)
     n0, n1 = court.members
-    n1.trust.fail("no answer", NOW)
+    if why == "it is away":
+        n1.trust.fail("no answer", NOW)
+    else:
+        n1.drained = True
     for batch in (1, 2):
         court.judge.died(n0, court.send(n0, batch), "TypeError", NOW, fault="TypeError")
-    assert len(court.no_job_starts) == 1
+    assert len(court.no_job_starts) == (why == "it is spared")
 
 
 @pytest.mark.parametrize("how", ["under way", "came home", "died", "was told to end"])

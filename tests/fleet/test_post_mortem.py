@@ -162,6 +162,7 @@ def test_what_its_node_lacks_is_the_cause_whatever_the_log_says() -> None:
         )
 
 
+JOB = "20261129T042334-e54f-000005-1-de5386df"
 TRACEBACK = """2026-11-21 12:00:02 [asyncio] ERROR: Task exception was never retrieved
 Traceback (most recent call last):
   File 'a'
@@ -179,7 +180,7 @@ Traceback (most recent call last):
     ],
 )  # fmt: skip
 def test_what_each_job_would_die_of(log: str, fault: str) -> None:
-    assert lasting_fault(INFO + TRACEBACK + log) == (fault or log.strip())
+    assert lasting_fault(INFO + TRACEBACK + log, job=JOB) == (fault or log.strip())
 
 
 @pytest.mark.parametrize(
@@ -194,14 +195,15 @@ def test_what_each_job_would_die_of(log: str, fault: str) -> None:
     ],
 )
 def test_what_another_job_may_not_die_of(error: str) -> None:
-    assert lasting_fault(INFO + TRACEBACK + error) == ""
+    assert lasting_fault(INFO + TRACEBACK + error, job=JOB) == ""
 
 
 def test_a_page_that_has_failed_has_ended_no_job() -> None:
     error = SCRAPER + TRACEBACK.partition("\n")[2] + "KeyError: 'price'\n"
-    assert lasting_fault(INFO + error, began=True) == ""
-    assert lasting_fault(error + INFO) == ""
-    assert lasting_fault(DEFERRED.replace("shop.pipelines.Closed", "KeyError"), began=True) == "KeyError: no database"
+    assert lasting_fault(INFO + error, began=True, job=JOB) == ""
+    assert lasting_fault(error + INFO, job=JOB) == ""
+    own = DEFERRED.replace("shop.pipelines.Closed", "KeyError")
+    assert lasting_fault(own, began=True, job=JOB) == "KeyError: no database"
 
 
 def test_whether_somebody_has_ended_it() -> None:
@@ -213,4 +215,4 @@ def test_whether_somebody_has_ended_it() -> None:
 
 def test_without_a_log_nothing_is_certain() -> None:
     """Most often it is what is not installed there; it may be a disk that is full for a while."""
-    assert lasting_fault(None) == ""
+    assert lasting_fault(None, job=JOB) == ""
