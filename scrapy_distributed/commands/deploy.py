@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from scrapy.settings import BaseSettings
+from scrapy.spiderloader import get_spider_loader
+
 from scrapy_distributed.commands import run_in_reactor
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fleet.deploy import Deployed, deploy
@@ -13,6 +16,17 @@ from scrapy_distributed.wire.job import check_spider
 from scrapy_distributed.words import counted
 
 _UNUSABLE_SHOWN = 10  # spiders that can't be run on a node
+
+
+def check_spiders(settings: BaseSettings) -> None:
+    """Raise ``ConfigError`` where the project has spiders that no node can run, as far as it can be loaded here: each
+    job of such a one would cost a node a slot, whoever schedules it."""
+    try:
+        spiders = get_spider_loader(settings).list()
+    except Exception:  # whatever the project's modules raise: the nodes will say so
+        return
+    if sentences := _unusable(spiders):
+        raise ConfigError(f"nothing was sent: {'; '.join(sentences)}")
 
 
 def send_egg(egg: bytes, where: Sequence[NodeAddress], project: str, version: str) -> int:

@@ -150,7 +150,7 @@ class Command(ScrapyCommand):
                 print(f"{one.name} {one.url}/ username: {one.username} password: {one.password}")
 
     def _deploy(self, args: Sequence[str], opts: argparse.Namespace) -> None:
-        from scrapy_distributed.commands.deploy import send_egg
+        from scrapy_distributed.commands.deploy import check_spiders, send_egg
         from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg, version_of
         from scrapy_distributed.fleet.egg import build_egg
@@ -171,6 +171,7 @@ class Command(ScrapyCommand):
         folder = Path(cfg).parent
         version = version_name(opts.version or version_of(targets, where), folder, time.time())
         check_project(project)
+        check_spiders(self.settings)
         egg = build_egg(folder, module)
         for sentence in lacking(egg, folder, module.partition(".")[0]):
             print(sentence, file=sys.stderr)

@@ -460,13 +460,20 @@ def test_a_version_that_can_not_be_imported_does_not_stay(project: Path, tmp_pat
         assert "'no_such_module_anywhere'" in said
         assert said.endswith("version 2 was taken back\n")
         assert versions() == ["1"]
-        path = "class Path(scrapy.Spider):\n    name = 'shop.com/eu'\n"
-        assert "spider 'shop.com/eu': found what is a path" in deploy(f"{good}\n\n{path}", "1")
         said = deploy("import no_such_module_anywhere\n", "1")
         assert "version 1 was there before: it stays, with this egg" in said
         assert versions() == ["1"]
         assert "2 spiders" in deploy(good, "1")
         assert versions() == ["1"]
+
+
+def test_a_spider_that_no_node_can_run_is_not_sent(project: Path) -> None:
+    """Whoever schedules it would take a slot from its node for ever."""
+    with (project / "tiny" / "spiders.py").open("a") as spiders:
+        spiders.write("\n\nclass Path(scrapy.Spider):\n    name = 'shop.com/eu'\n")
+    result = scrapy(project, "fleet", "deploy", "127.0.0.1:1")
+    assert result.returncode == 2
+    assert "nothing was sent: spider 'shop.com/eu': found what is a path" in result.stderr
 
 
 def test_a_broken_setup_py(project: Path) -> None:
