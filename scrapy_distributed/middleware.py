@@ -15,7 +15,7 @@ from scrapy import signals
 from scrapy.exceptions import NotConfigured
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.errors import ConfigError, DistributedError
 from scrapy_distributed.role import is_borrowed
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class DistributedSpiderMiddleware:
             raise
         except Exception as error:
             crawler.spider = None  # without it Scrapy 2.14 ends with 0, as if there had been a crawl
-            if isinstance(error, ConfigError) and crawler.settings.get("DISTRIBUTED_START_URL") is None:
+            if isinstance(error, DistributedError) and crawler.settings.get("DISTRIBUTED_START_URL") is None:
                 from scrapy_distributed.coordinator.refused import say_alone
 
                 say_alone(error)  # a job's log keeps the way as well

@@ -11,7 +11,7 @@ from scrapy.settings import BaseSettings
 from scrapy_distributed.config.advice import check_feeds
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.divert.diverter import check_targets
-from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.errors import ConfigError, DistributedError
 
 
 def check_settings(settings: BaseSettings) -> None:
@@ -42,7 +42,7 @@ def check_config(config: Config, spider: Spider) -> None:
 class _Alone(logging.Filter):
     """In place of *error*, and the way that it took, its words alone."""
 
-    def __init__(self, error: ConfigError) -> None:
+    def __init__(self, error: DistributedError) -> None:
         super().__init__()
         self._error = weakref.ref(error)  # a Deferred that nobody looks at tells of its own when it is collected
 
@@ -54,7 +54,7 @@ class _Alone(logging.Filter):
         return True
 
 
-def say_alone(error: ConfigError) -> None:
+def say_alone(error: DistributedError) -> None:
     """*error* is about to end a crawl that has not begun: then it stands alone in the log. Scrapy leaves it to the
     event loop to log what a task or a Deferred has ended with, and that shows the way that it took."""
     alone = _Alone(error)

@@ -318,6 +318,7 @@ REFUSALS: dict[str, tuple[str, Mapping[str, Any], str]] = {
         {f"OWN_{number}": "x" * 125_000 for number in range(7)},
         " bytes, at most 1000000 can travel: shorten what -a and -s give, and DISTRIBUTED_WORKER_SETTINGS",
     ),
+    "no ledger": ("distr", {"DISTRIBUTED_LEDGER": "/"}, "/: can't be used as ledger: "),
     "a batch of one's own": ("distr", {}, "spider argument 'batch': found one of yours"),
 }
 
