@@ -27,11 +27,13 @@ class Means(Enum):
 
 
 class Closing:
-    """*reason*: why the crawl closes, as Scrapy has it; '' as long as it does not."""
+    """*reason*: why the crawl closes, as Scrapy has it; '' as long as it does not. *lands*: nothing more is begun, what
+    is under way comes home."""
 
     def __init__(self) -> None:
         self.reason = ""
         self.means: Means | None = None
+        self.lands = False
 
     def asked(self, reason: object, *, idle: bool) -> None:
         """Somebody wants it to close. *idle*: there is nothing to crawl here. The first reason counts, but where what
@@ -51,6 +53,11 @@ class Closing:
     @property
     def stops(self) -> bool:
         return self.means is Means.STOP
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether the run may be given more to do: also while what was found is still crawled."""
+        return not self.begun or (self.settles and not self.lands)
 
     @property
     def ends_jobs(self) -> bool:

@@ -54,7 +54,6 @@ from scrapy_distributed.fleet.addresses import elsewhere
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
-from scrapy_distributed.ledger.wishes import Wishes
 from scrapy_distributed.password import without_password
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.request import IS_START
@@ -104,7 +103,7 @@ class Coordinator:
             discoveries=self.discoveries, dispatcher=self.dispatcher, keeper=self.keeper, clock=clock,
         )  # fmt: skip
         self.showing = self._telling_side()
-        self.steering = Steering(crawler, wishes=Wishes(self.ledger.path), dispatcher=self.dispatcher)
+        self.steering = Steering(crawler, dispatcher=self.dispatcher, closing=self.ending.why)
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
 

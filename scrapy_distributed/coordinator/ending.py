@@ -252,6 +252,7 @@ class Ending:
                 self.walk.failed = True
             if self.why.settles:
                 await self._settle()
+            self.why.lands = True
             self.discoveries.stop()
             self.cutter.cut_all()
             self.cutter.note_slots()

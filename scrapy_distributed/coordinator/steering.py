@@ -8,6 +8,7 @@ from typing import Any
 
 from scrapy.crawler import Crawler
 
+from scrapy_distributed.coordinator.closing import Closing
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.fleet.cancel import KILL_SECONDS
@@ -19,12 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 class Steering:
-    """Does what is in *wishes*, of the crawl of *crawler*, whose jobs *dispatcher* sends."""
+    """Does what is wished of the crawl of *crawler*, whose jobs *dispatcher* sends. *closing*: whether it does."""
 
-    def __init__(self, crawler: Crawler, *, wishes: Wishes, dispatcher: Dispatcher) -> None:
+    def __init__(self, crawler: Crawler, *, dispatcher: Dispatcher, closing: Closing) -> None:
         self.crawler = crawler
-        self.wishes = wishes
+        self.wishes = Wishes(dispatcher.ledger.path)
         self.dispatcher = dispatcher
+        self.closing = closing
         self._told = ""  # why they can't be read
         self._extra: dict[str, Any] = {"spider": crawler.spider}
         self._ways: dict[str, Callable[[str], str]] = {
@@ -107,8 +109,8 @@ class Steering:
     def _retry(self, about: str) -> str:
         """In about as many batches as there are slots: nothing else may be left for them."""
         ledger, job = self.dispatcher.ledger, self.dispatcher.job
-        if ledger.account.stopped is not None:
-            return f"the crawl is closing ({ledger.account.stopped}): ask again when it has ended"
+        if not self.closing.takes_more:
+            return f"the crawl is closing ({self.closing.reason}): ask again when it has ended"
         try:
             wanted = Wanted.from_text(about)
             retried = ledger.control.retry(wanted, parts=self.dispatcher.fleet.slots().all)

@@ -91,6 +91,7 @@ class Ledger:
         Raises ``LedgerError`` where the file can't be read or written, as ``others`` does.
         """
         store, text = self.store, json.dumps(identity, sort_keys=True)
+        store.goes_on = True
         with usable(self.path), store.transaction(durable=True):
             found = store.db.execute(FIND_RUN, (text,)).fetchone()
             if found and not wait and found[2] is not None:

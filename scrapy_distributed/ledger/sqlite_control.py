@@ -81,7 +81,7 @@ class Retried(NamedTuple):
 
 class Control:
     """For what an operator changes: the run that has begun, else the last one of the ledger. In that, what goes out
-    again does so when the command that began the run takes it up again.
+    again does so when the command that began the run takes it up again; it alone can be opened again.
 
     Raises ``LedgerError`` if there is no run, or if the ledger is damaged; then nothing was changed."""
 
@@ -92,12 +92,16 @@ class Control:
     def retry(self, wanted: Wanted, *, parts: int = 1) -> Retried:
         """Put the dead and the failed requests that are *wanted* into new batches, about so many *parts*. A run that
         was stopped goes on then, or where what is not crawled is wanted: with all that is not crawled, and without the
-        attempts whose items of unfinished requests have counted: what these had settled goes out again as well.
+        attempts whose items of unfinished requests have counted: what these had settled goes out again as well. While
+        its crawl still closes that is refused: it counts on what it has accepted.
 
         Of those whose callback had begun items may be in a feed already: they are left out unless these are wanted."""
         with self._last_run():
             chosen: dict[int, list[int]] = {}  # batch -> positions
             left_out = begun = 0
+            (stopped,) = self._store.row(STOPPED, (self._store.run_id,))
+            if self._store.goes_on and stopped is not None:
+                raise LedgerError(f"the crawl is closing ({stopped}): ask again when it has ended")
             reasons: set[str] = set()
             for batch, position, state, reason, again in self._store.db.execute(UNDONE, (self._store.run_id,)):
                 if wanted(state, reason):
@@ -106,7 +110,6 @@ class Control:
                         begun += not again
                         reasons.add(reason)
                         chosen.setdefault(batch, []).append(position)
-            (stopped,) = self._store.row(STOPPED, (self._store.run_id,))
             if not chosen and (stopped is None or not wanted(NOT_CRAWLED, stopped)):
                 return Retried(0, left_out)
             not_crawled = read_balance(self._store.db, self._store.run_id).not_crawled
@@ -161,17 +164,9 @@ class Control:
         forgotten where none is left. Returns how many requests are in the batches, and the number of these."""
         db, run = self._store.db, self._store.run_id
         (size,) = db.execute(LARGEST, (run,)).fetchone()
-        waiting: list[tuple[int, str]] = []
         batches = 0
         with self._store.transaction(durable=True):
-            db.execute(REOPEN_RUN, (run,))
-            for batch, number, settled in db.execute(PARTIAL, (run,)).fetchall():
-                positions = list(bits(bitmap_from_bytes(settled)))
-                bodies = self._give_up(
-                    batch, number, positions, "its run goes on, and it has items of what goes out again"
-                )
-                waiting += [(batch, body) for body in bodies]
-                chosen[batch] = [position for position in chosen.get(batch, []) if position not in positions]
+            waiting = [] if self._store.goes_on else self._reopen(chosen)
             taken = len(waiting) + sum(map(len, chosen.values()))
             size = max(1, min(size or 1, -(-taken // parts)))
             for batch, positions in chosen.items():
@@ -182,6 +177,19 @@ class Control:
             batches += self._add(waiting)
             db.executemany(DROP_EXAMPLE, [{"run": run, "reason": reason} for reason in reasons])
         return taken, batches
+
+    def _reopen(self, chosen: dict[int, list[int]]) -> list[tuple[int, str]]:
+        """The run is over no more, and attempts that count in part do not count. What these had settled is returned,
+        and taken out of *chosen*."""
+        db, run = self._store.db, self._store.run_id
+        taken: list[tuple[int, str]] = []
+        db.execute(REOPEN_RUN, (run,))
+        for batch, number, settled in db.execute(PARTIAL, (run,)).fetchall():
+            positions = list(bits(bitmap_from_bytes(settled)))
+            bodies = self._give_up(batch, number, positions, "its run goes on, and it has items of what goes out again")
+            taken += [(batch, body) for body in bodies]
+            chosen[batch] = [position for position in chosen.get(batch, []) if position not in positions]
+        return taken
 
     def _give_up(self, batch: int, number: int, positions: Sequence[int], why: str) -> list[str]:
         """The attempt *number* at *batch*, which was accepted, does not count any more; the requests at *positions*,

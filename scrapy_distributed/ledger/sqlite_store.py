@@ -48,8 +48,9 @@ def damage(what: str) -> Iterator[None]:
 
 
 class Store:
-    """The open ledger at *path*. *run_id* and *run_name*: of its run; 0 and '' while none has begun.
-    *stopped*: why nothing more of it is crawled, if that is so."""
+    """The open ledger at *path*. *run_id* and *run_name*: of its run; 0 and '' while none has begun. *goes_on*: whether
+    it is crawled here, and not only changed by an operator. *stopped*: why nothing more of it is crawled, if that is
+    so."""
 
     def __init__(self, *, path: Path, db: sqlite3.Connection, seen: Seen, occurrences: Occurrences) -> None:
         self.path = path
@@ -58,6 +59,7 @@ class Store:
         self.occurrences = occurrences
         self.run_id = 0
         self.run_name = ""
+        self.goes_on = False
         self.stopped: str | None = None
 
     @contextmanager

@@ -48,6 +48,19 @@ def test_the_first_reason_counts_unless_what_was_found_is_still_crawled(asked: l
     assert (closing.reason, closing.begun) == (reason, True)
 
 
+def test_the_run_may_be_given_more_as_long_as_what_was_found_is_crawled() -> None:
+    closing = Closing()
+    assert closing.takes_more
+    closing.asked("closespider_pagecount", idle=False)
+    assert closing.takes_more
+    closing.lands = True
+    assert not closing.takes_more
+    for reason in ("closespider_itemcount", "shutdown"):
+        early = Closing()
+        early.asked(reason, idle=False)
+        assert not early.takes_more
+
+
 @pytest.mark.parametrize(
     ("said", "reason"),
     [("seen enough", "seen enough"), ("finished", "closed_itself"), ("shutdown", "closed_itself"),

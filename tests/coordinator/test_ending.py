@@ -427,6 +427,17 @@ async def test_a_number_of_pages_ends_the_walk_alone_and_what_is_found_until_it_
     assert stopped.ledger.account.settled() is not hurried
 
 
+@pytest_twisted.ensureDeferred
+async def test_when_all_is_crawled_the_run_is_given_no_more(start: Start) -> None:
+    stopped = start()
+    stopped.begin()
+    ending = stopped.coordinator.ending
+    ending.why.asked("finished", idle=True)
+    assert ending.why.takes_more
+    await ending._wind_up()
+    assert not ending.why.takes_more
+
+
 @pytest.mark.parametrize("began", [False, True])
 @pytest_twisted.ensureDeferred
 async def test_the_ledger_is_closed_whatever_fails(

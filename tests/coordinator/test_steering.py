@@ -11,6 +11,7 @@ import pytest
 from ledgers import IDENTITY, a_batch, receipt, states
 from scrapy import Spider
 
+from scrapy_distributed.coordinator.closing import Closing
 from scrapy_distributed.coordinator.steering import Steering
 from scrapy_distributed.fleet.cancel import KILL_SECONDS
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -31,7 +32,7 @@ class Engine:
 class Dispatcher:
     """With four jobs under way, of which one waits, and one can't count any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, ledger: Path) -> None:
         self.handover = SimpleNamespace(paused=False)
         self.sent = 0
         states = ((True, True), (True, True), (True, False), (False, True))
@@ -47,7 +48,7 @@ class Dispatcher:
         self.fleet.slots = lambda: SimpleNamespace(all=4)
         self.looks: list[str] = []
         self.job = SimpleNamespace(version="1764")
-        self.ledger: Any = None
+        self.ledger: Any = SimpleNamespace(path=ledger)
         self.pauses = SimpleNamespace(news=lambda: self.looks.append("now"))
 
     def _dismiss(self, *, kill_after: float) -> None:
@@ -60,13 +61,14 @@ class Dispatcher:
 
 class Rig:
     def __init__(self, ledger: Path) -> None:
-        self.engine, self.dispatcher = Engine(), Dispatcher()
+        self.engine, self.dispatcher = Engine(), Dispatcher(ledger)
         stats: Any = SimpleNamespace(inc_value=lambda name, count: self.counted.append((name, count)))
         crawler: Any = SimpleNamespace(engine=self.engine, spider=Spider("s"), stats=stats)
         self.counted: list[tuple[str, int]] = []
         dispatcher: Any = self.dispatcher
         self.wishes = Wishes(ledger)
-        self.steering = Steering(crawler, wishes=Wishes(ledger), dispatcher=dispatcher)
+        self.closing = Closing()
+        self.steering = Steering(crawler, dispatcher=dispatcher, closing=self.closing)
 
     def wish(self, what: str, about: str = "") -> str | None:
         number = self.wishes.ask(what, about)
@@ -131,10 +133,19 @@ def test_it_tries_again_what_has_failed(rig: Rig, tmp_path: Path) -> None:
         assert rig.counted[1:] == [("distributed/batches", 3)]  # of two, two and one: four slots do with three
         assert states(ledger) == {"diverted": 8, "crawled": 2, "queued": 6}
         assert rig.wish("retry", "x") == "found 'x', expected a state, a reason, and whether callbacks may have begun"
-        ledger.account.stop("closespider_timeout")
-        assert rig.wish("retry", Wanted().as_text()) == (
-            "the crawl is closing (closespider_timeout): ask again when it has ended"
-        )
+
+
+def test_it_tries_nothing_again_while_it_closes(rig: Rig, tmp_path: Path) -> None:
+    """Else an attempt that has counted would not any more, when nothing is sent again."""
+    with closing(Ledger(tmp_path / "s.sqlite")) as ledger:
+        rig.dispatcher.ledger = ledger
+        ledger.begin(IDENTITY, resume=True)
+        attempt = a_batch(ledger, *range(4))
+        ledger.verdicts.settle(attempt, receipt(attempt, failed={"dns": [0]}, again=1), max_attempts=1)
+        rig.closing.asked("closespider_itemcount", idle=False)
+        words = "the crawl is closing (closespider_itemcount): ask again when it has ended"
+        assert rig.wish("retry", Wanted().as_text()) == words
+        assert (rig.dispatcher.sent, rig.counted, states(ledger)["failed"]) == (0, [], 1)
 
 
 def test_what_it_does_not_know(rig: Rig) -> None:

@@ -234,11 +234,14 @@ class AnyOrder(RuleBasedStateMachine):
         self.ledger.intake.walked()
         assert self.ledger.account.end()
         balance = self.ledger.account.balance()
+        self.ledger.close()
+        self.ledger = Ledger(self.folder / "s.sqlite")  # another process does this
         taken, left_out, *_ = self.ledger.control.retry(Wanted())
         assert taken + left_out == balance.failed + balance.dead
         if not taken:
             self.ledger.store.db.execute("UPDATE run SET ended = NULL")
         self.ledger.intake.walk_on()
+        self.restart()
         self.tried_again.clear()
 
     @rule()

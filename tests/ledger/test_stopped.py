@@ -5,8 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from ledgers import IDENTITY, a_batch, bind, body, cut, divert, found_of, receipt, states
 
+from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.rules import Objection
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -142,6 +144,20 @@ def test_what_counts_in_part_does_not_where_the_run_goes_on_after_all(ledger: Le
         assert states(retried) == {"diverted": 3, "queued": 3}
     with closing(LedgerReader(path)) as reader:
         assert [one for one in reader.accepted(1) if one.batch] == []
+
+
+def test_while_its_crawl_closes_it_is_not_tried_again(ledger: Ledger, path: Path) -> None:
+    dead = a_batch(ledger, 4, 5)
+    ledger.verdicts.reject(dead, "killed", counts=True, max_attempts=1)
+    partial(ledger)
+    assert ledger.account.stopped is None  # only at the very end
+    with pytest.raises(LedgerError, match=rf"the crawl is closing \({WHY}\): ask again when it has ended"):
+        ledger.control.retry(Wanted())
+    ledger.account.stop(WHY)
+    ledger.account.end()
+    assert states(ledger) == {"diverted": 5, "crawled": 1, "failed": 1, "not_crawled": 1, "dead": 2}
+    with closing(LedgerReader(path)) as reader:
+        assert [one.batch for one in reader.accepted(1)] == [2]
 
 
 def test_what_workers_have_found_is_told_apart_before(ledger: Ledger) -> None:
