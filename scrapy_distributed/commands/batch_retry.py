@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from scrapy.settings import Settings
 
 from scrapy_distributed.commands.batch_words import title
 from scrapy_distributed.commands.wishing import print_answer, wish
+from scrapy_distributed.ledger.answer import Answer
 from scrapy_distributed.ledger.sqlite import Ledger
+from scrapy_distributed.ledger.sqlite_control import Retried
 from scrapy_distributed.ledger.sqlite_schema import is_held
 from scrapy_distributed.words import counted, escaped
 
@@ -24,22 +27,20 @@ def retry(reader: LedgerReader, run: RunRecord, wanted: Wanted, *, as_json: bool
     """The dead and the failed requests of *run* that are *wanted*. Returns the exit code. Where a crawl is at it, that
     does so, and what it answers is printed."""
     if is_held(reader.path):
-        return print_answer(reader, run, wish(reader.path, "retry", wanted.as_text()), as_json=as_json)
+        answer = wish(reader.path, "retry", wanted.as_text())
+        numbers = Retried(0, 0).numbers | dict(answer.numbers)  # also where it says why nothing was done
+        return print_answer(reader, run, replace(answer, numbers=numbers), as_json=as_json)
     with closing(Ledger(reader.path)) as ledger:
         retried = ledger.control.retry(wanted)
-    goes_on = retried.again > 0 or reader.runs()[-1].stopped != run.stopped
-    if as_json:
-        numbers = {"again": retried.again, "left_out": retried.left_out, "begun": retried.begun}
-        print(json.dumps({"run": run.name, "spider": run.identity["spider"], **numbers}))
-        return 0 if goes_on else 1
-    print(f"{title(reader, run)}\n  {retried.words}")
-    for line in retried.more:
-        print(f"    {line}")
+    lines = [retried.words, *retried.more]
     if retried.begun:
-        print("    where the parser was mended and Scrapyds crawl, deploy it before: scrapy fleet deploy")
-    if goes_on:
+        lines.append("where the parser was mended and Scrapyds crawl, deploy it before: scrapy fleet deploy")
+    goes_on = retried.again > 0 or reader.runs()[-1].stopped != run.stopped
+    answer = Answer(lines=tuple(lines), done=goes_on, numbers=retried.numbers)
+    code = print_answer(reader, run, answer, as_json=as_json)
+    if goes_on and not as_json:
         print(_taken_up(run))
-    return 0 if goes_on else 1
+    return code
 
 
 def retry_lost_items(reader: LedgerReader, run: RunRecord, settings: Settings, *, as_json: bool) -> int:

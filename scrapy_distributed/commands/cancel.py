@@ -46,11 +46,12 @@ def cancel_runs(ledgers: Sequence[Path], where: Sequence[NodeAddress], project: 
 def _pauses(ledger: Path, run: str) -> bool:
     """Whether the crawl of *run* ends its jobs itself. If it does not answer, nobody waits for it."""
     try:
-        print(f"run {run}: {escaped(wish(ledger, 'cancel', seconds=ANSWER_SECONDS))}", flush=True)
+        answer = wish(ledger, "cancel", seconds=ANSWER_SECONDS)
     except LedgerError as error:
         print(f"run {run}: {escaped(str(error))}", file=sys.stderr, flush=True)
         return False
-    return True
+    print(f"run {run}: {escaped(answer.words)}", flush=True)
+    return answer.done
 
 
 async def _everywhere(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from scrapy_distributed.commands.batch_words import title
 from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.ledger.answer import Answer
 from scrapy_distributed.ledger.sqlite_schema import is_held
 from scrapy_distributed.ledger.wishes import Wishes
 from scrapy_distributed.words import escaped
@@ -33,21 +34,24 @@ def wish_of_all(ledgers: Iterable[Path], what: str, abouts: Sequence[str]) -> in
         return 2
     try:
         for path, about in product(used, abouts):
-            print(f"{path.name}: {escaped(wish(path, what, about))}", flush=True)
+            print(f"{path.name}: {escaped(wish(path, what, about).words)}", flush=True)
     except LedgerError as error:
         print(escaped(str(error)), file=sys.stderr)
         return 2
     return 0
 
 
-def print_answer(ledger: LedgerReader, run: RunRecord, answer: str, *, as_json: bool) -> int:
-    """What the crawl of *run* has answered. Returns the exit code."""
-    shown = json.dumps({"run": run.name, "answer": answer})
-    print(shown if as_json else f"{title(ledger, run)}\n  {escaped(answer)}")
-    return 0
+def print_answer(ledger: LedgerReader, run: RunRecord, answer: Answer, *, as_json: bool) -> int:
+    """What has come of a wish about *run*. Returns the exit code: 1 where nothing was done."""
+    if as_json:
+        print(json.dumps({"run": run.name, "spider": run.identity["spider"], **answer.numbers, "answer": answer.words}))
+    else:
+        first, *more = map(escaped, answer.lines)
+        print("\n".join([title(ledger, run), f"  {first}", *(f"    {line}" for line in more)]))
+    return 0 if answer.done else 1
 
 
-def wish(ledger: Path, what: str, about: str = "", *, seconds: float = ANSWER_SECONDS) -> str:
+def wish(ledger: Path, what: str, about: str = "", *, seconds: float = ANSWER_SECONDS) -> Answer:
     """Have the crawl with *ledger* do *what* (*about* a node, say), and return its answer. Raises ``LedgerError`` where
     no crawl uses it, or none answers within so many *seconds*."""
     if not is_held(ledger):
@@ -64,4 +68,4 @@ def wish(ledger: Path, what: str, about: str = "", *, seconds: float = ANSWER_SE
         if not is_held(ledger):
             raise LedgerError(f"{ledger}: its crawl has ended meanwhile")
         time.sleep(LOOK_SECONDS)
-    return answer
+    return Answer.from_text(answer)

@@ -12,6 +12,7 @@ from scrapy_distributed.coordinator.closing import Closing
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.fleet.cancel import KILL_SECONDS
+from scrapy_distributed.ledger.answer import Answer
 from scrapy_distributed.ledger.wanted import Wanted
 from scrapy_distributed.ledger.wishes import Wish, Wishes
 from scrapy_distributed.words import counted, listed, shortened
@@ -29,7 +30,7 @@ class Steering:
         self.closing = closing
         self._told = ""  # why they can't be read
         self._extra: dict[str, Any] = {"spider": crawler.spider}
-        self._ways: dict[str, Callable[[str], str]] = {
+        self._ways: dict[str, Callable[[str], Answer]] = {
             "pause": self._pause, "resume": self._resume, "cancel": self._cancel, "drain": self._drain,
             "undrain": self._undrain, "retry": self._retry,
         }  # fmt: skip
@@ -44,7 +45,7 @@ class Steering:
 
     def _look(self) -> None:
         for wish in self.wishes.unanswered():
-            self.wishes.answer(wish, self._do(wish))
+            self.wishes.answer(wish, self._do(wish).as_text())
 
     def _reading(self, what: Callable[[], None]) -> None:
         try:
@@ -54,23 +55,27 @@ class Steering:
                 self._told = str(error)
                 logger.warning("What is wished of the crawl can't be read: %s", error, extra=self._extra)
 
-    def _do(self, wish: Wish) -> str:
+    def _do(self, wish: Wish) -> Answer:
         """Returns what has come of it."""
         if wish.what not in self._ways:
-            return f"this crawl does not know {shortened(wish.what)!r}, only {', '.join(self._ways)}"
-        words = self._ways[wish.what](wish.about)
-        logger.info("By an operator's wish: %s", words, extra=self._extra)
-        return words
+            words = f"this crawl does not know {shortened(wish.what)!r}, only {', '.join(self._ways)}"
+            return Answer(lines=(words,), done=False)
+        try:
+            answer = self._ways[wish.what](wish.about)
+        except LedgerError as error:  # nothing was changed
+            answer = Answer(lines=(str(error),), done=False)
+        logger.info("By an operator's wish: %s", answer.words, extra=self._extra)
+        return answer
 
-    def _pause(self, about: str = "") -> str:
+    def _pause(self, about: str = "") -> Answer:
         assert self.crawler.engine is not None
         self.crawler.engine.pause()
         self.dispatcher.handover.paused = True
         at_work = sum(flight.counts and flight.started for _, flight in self.dispatcher.fleet.flights())
         jobs = f"{counted(at_work, 'job')} at work {'goes' if at_work == 1 else 'go'} on"
-        return f"paused: no page is asked for here, and no batch sent; {jobs}, those that wait are taken back"
+        return _said(f"paused: no page is asked for here, and no batch sent; {jobs}, those that wait are taken back")
 
-    def _cancel(self, about: str) -> str:
+    def _cancel(self, about: str) -> Answer:
         """Nobody is to blame for jobs that end so, and what they had not settled waits here."""
         self._pause()
         flights = [flight for _, flight in self.dispatcher.fleet.flights()]
@@ -78,16 +83,17 @@ class Steering:
             flight.dismiss(kill_after=KILL_SECONDS)
         self.dispatcher.pauses.news()
         jobs = counted(len(flights), "job")
-        return f"paused, and {jobs} cancelled: what they have done by then counts, the rest waits until it is resumed"
+        rest = "what they have done by then counts, the rest waits until it is resumed"
+        return _said(f"paused, and {jobs} cancelled: {rest}")
 
-    def _resume(self, about: str) -> str:
+    def _resume(self, about: str) -> Answer:
         assert self.crawler.engine is not None
         self.crawler.engine.unpause()
         self.dispatcher.handover.paused = False
         self.dispatcher.send_ready()
-        return "it goes on"
+        return _said("it goes on")
 
-    def _drain(self, about: str) -> str:
+    def _drain(self, about: str) -> Answer:
         member = self.dispatcher.fleet.by_name(about)
         if member is None:
             return self._unknown(about)
@@ -96,35 +102,35 @@ class Steering:
         at_work = sum(flight.counts and flight.started for flight in member.flights.values())
         words = f"{about} gets no more batches; {counted(at_work, 'job')} at work there, those that wait are taken back"
         left = any(not other.drained for other in self.dispatcher.fleet.members)
-        return words if left else f"{words}. It was the last node: nothing is sent until one is undrained"
+        return _said(words if left else f"{words}. It was the last node: nothing is sent until one is undrained")
 
-    def _undrain(self, about: str) -> str:
+    def _undrain(self, about: str) -> Answer:
         member = self.dispatcher.fleet.by_name(about)
         if member is None:
             return self._unknown(about)
         member.drained = False
         self.dispatcher.send_ready()
-        return f"{about} gets batches again"
+        return _said(f"{about} gets batches again")
 
-    def _retry(self, about: str) -> str:
+    def _retry(self, about: str) -> Answer:
         """In about as many batches as there are slots: nothing else may be left for them."""
         ledger, job = self.dispatcher.ledger, self.dispatcher.job
         if not self.closing.takes_more:
-            return f"the crawl is closing ({self.closing.reason}): ask again when it has ended"
-        try:
-            wanted = Wanted.from_text(about)
-            retried = ledger.control.retry(wanted, parts=self.dispatcher.fleet.slots().all)
-        except LedgerError as error:
-            return str(error)
+            raise LedgerError(f"the crawl is closing ({self.closing.reason}): ask again when it has ended")
+        retried = ledger.control.retry(Wanted.from_text(about), parts=self.dispatcher.fleet.slots().all)
         assert self.crawler.stats is not None
         self.crawler.stats.inc_value("distributed/batches", retried.batches)
         self.dispatcher.send_ready()
         code = f"egg version {job.version}" if job.version else "the project"
-        words = [retried.words, *retried.more]
+        lines = [retried.words, *retried.more]
         if retried.begun:
-            words.append(f"its jobs run {code} as it was when this crawl began: what was mended since the next one has")
-        return "; ".join(words)
+            lines.append(f"its jobs run {code} as it was when this crawl began: what was mended since the next one has")
+        return Answer(lines=tuple(lines), done=retried.again > 0, numbers=retried.numbers)
 
-    def _unknown(self, about: str) -> str:
+    def _unknown(self, about: str) -> Answer:
         names = listed(one.name for one in self.dispatcher.fleet.members)
-        return f"no node {shortened(about)!r} in this run, only {names}"
+        return _said(f"no node {shortened(about)!r} in this run, only {names}")
+
+
+def _said(words: str) -> Answer:
+    return Answer(lines=(words,))

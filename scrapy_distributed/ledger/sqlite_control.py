@@ -67,6 +67,10 @@ class Retried(NamedTuple):
         return f"{counted(self.again, 'request')} to be tried again, {self.left_out:,} left out"
 
     @property
+    def numbers(self) -> dict[str, int]:
+        return {"again": self.again, "left_out": self.left_out, "begun": self.begun}
+
+    @property
     def more(self) -> list[str]:
         """A sentence on what has to be known of them."""
         lines = []

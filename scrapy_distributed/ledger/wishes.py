@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.ledger.answer import Answer
 from scrapy_distributed.ledger.records import check_texts, check_times
 from scrapy_distributed.ledger.sqlite_schema import check_owner, make_private
 
@@ -32,6 +33,7 @@ ANSWER_ALL = "UPDATE wish SET answer = ? WHERE answer IS NULL"
 FORGET = "DELETE FROM wish WHERE id <= (SELECT max(id) FROM wish) - ?"
 KEPT = 1000  # wishes
 SECONDS = 5.0  # others are waited for
+TOO_LATE = Answer(lines=("the crawl was over by then",), done=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,7 @@ class Wishes:
             return int(db.execute(ASK, (time.time(), what, about)).lastrowid or 0)
 
     def answer_of(self, number: int) -> str | None:
+        """The text of the ``Answer``."""
         with self._opened() as db:
             found = db.execute(ANSWER_OF, (number,)).fetchone()
         return found[0] if found else None
@@ -68,7 +71,7 @@ class Wishes:
     # Whoever looks on
 
     def last(self, most: int) -> list[tuple[float, str, str, str | None]]:
-        """The newest first: when each was asked, what, about what, and the answer, if it has one."""
+        """The newest first: when each was asked, what, about what, and the words of the answer, if it has one."""
         if not self.path.exists():
             return []
         with self._opened() as db:
@@ -79,7 +82,7 @@ class Wishes:
                 check_texts(what, about, answer or "")
         except ValueError as error:
             raise LedgerError(f"{self.path}: can't be used: {error}; delete it if no crawl runs") from None
-        return rows
+        return [(*wish, answer and Answer.from_text(answer).words) for *wish, answer in rows]
 
     # The coordinator
 
@@ -88,7 +91,7 @@ class Wishes:
         if self.path.exists():
             with self._opened() as db:
                 db.execute(SCHEMA)
-                db.execute(ANSWER_ALL, ("the crawl was over by then",))
+                db.execute(ANSWER_ALL, (TOO_LATE.as_text(),))
 
     def unanswered(self) -> list[Wish]:
         """In the order in which they were asked. Cheap where nothing was, since the last time."""
@@ -100,9 +103,10 @@ class Wishes:
         self._seen = None if found else state
         return found
 
-    def answer(self, wish: Wish, words: str) -> None:
+    def answer(self, wish: Wish, text: str) -> None:
+        """*text*: of an ``Answer``."""
         with self._opened() as db:
-            db.execute(ANSWER, (words, wish.number))
+            db.execute(ANSWER, (text, wish.number))
 
     def _state(self) -> tuple[int, int] | None:
         try:

@@ -11,6 +11,7 @@ import pytest
 from batches_command import Answering, Said, change, off_by_one, some_failed
 from ledgers import IDENTITY, a_batch, bind, halved, of_feeds, receipt, settled, unfinished
 
+from scrapy_distributed.ledger.answer import Answer
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.wanted import Wanted
 from scrapy_distributed.wire.payload import decode_payload
@@ -52,7 +53,9 @@ def test_retry_of_some(
 ) -> None:
     run = some_failed(tmp_path / "s.sqlite")
     said = Said(capsys, "retry", "--json", "--ledger", "s.sqlite", *options)
-    assert said.lines == [{"run": run, "spider": "s", "again": again, "left_out": left_out, "begun": 0}]
+    (line,) = said.lines
+    assert line.pop("answer").startswith(f"{again} request{'s' * (not again)} to be tried again, {left_out} left out")
+    assert line == {"run": run, "spider": "s", "again": again, "left_out": left_out, "begun": 0}
     assert said.code == (0 if again else 1)
     assert Said(capsys, "check", "--ledger", "s.sqlite").code == (1 if again else 0)
     assert Said(capsys, "retry", "--ledger", "s.sqlite", *options).code == 1  # nothing is tried again twice
@@ -96,22 +99,40 @@ def test_retry_of_what_had_begun_its_callback(capsys: pytest.CaptureFixture[str]
         "  the command that began the run takes it up again: scrapy crawl s, with its arguments",
     ]
     said = Said(capsys, "retry", "--callback", "--json", "--ledger", "s.sqlite")
-    assert said.lines == [{"run": run, "spider": "s", "again": 1, "left_out": 0, "begun": 0}]
+    words = "1 request to be tried again, 0 left out"
+    assert said.lines == [{"run": run, "spider": "s", "again": 1, "left_out": 0, "begun": 0, "answer": words}]
     assert Said(capsys, "retry", "--callback", "--ledger", "s.sqlite").code == 1
 
 
-def test_retry_while_a_crawl_runs_is_wished_of_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("answer", "code", "shown", "numbers"),
+    [
+        (Answer(lines=("1 request", "so and so"), numbers={"again": 1, "left_out": 2, "begun": 0}), 0,
+         "  1 request\n    so and so\n", {"again": 1, "left_out": 2, "begun": 0}),
+        (Answer(lines=("0 requests",), done=False, numbers={"again": 0, "left_out": 2, "begun": 0}), 1,
+         "  0 requests\n", {"again": 0, "left_out": 2, "begun": 0}),
+        (Answer(lines=("it is closing",), done=False), 1, "  it is closing\n", {"again": 0, "left_out": 0, "begun": 0}),
+    ],
+    ids=["some", "none", "refused"],
+)  # fmt: skip
+def test_retry_while_a_crawl_runs_is_wished_of_it(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, answer: Answer, code: int, shown: str, numbers: dict[str, int]
+) -> None:
     path = tmp_path / "s.sqlite"
     run = some_failed(path)
-    for words, shown in (([], f"run {run}, spider s of p (s.sqlite)\n  as you wish\n"),
-                         (["--json"], json.dumps({"run": run, "answer": "as you wish"}) + "\n")):  # fmt: skip
-        with Answering(path, "as you wish") as crawl:
+    for words in ([], ["--json"]):
+        with Answering(path, answer.as_text()) as crawl:
             said = Said(capsys, "retry", "--state", "failed", "--callback", "--ledger", "s.sqlite", *words)
-        assert (said.code, said.out) == (0, shown)
+        assert said.code == code
         assert [(wish.what, Wanted.from_text(wish.about)) for wish in crawl.wishes] == [
             ("retry", Wanted(state="failed", begun=True))
         ]
-    assert Said(capsys, "retry", "--ledger", "s.sqlite").code == 0
+        if words:
+            assert said.lines == [{"run": run, "spider": "s", **numbers, "answer": answer.words}]
+        else:
+            assert said.out == f"run {run}, spider s of p (s.sqlite)\n{shown}"
+    said = Said(capsys, "retry", "--json", "--ledger", "s.sqlite")
+    assert (said.code, list(said.lines[0])) == (0, ["run", "spider", *numbers, "answer"])
 
 
 def test_retry_of_lost_items_needs_the_ledger_for_itself(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

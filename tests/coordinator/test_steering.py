@@ -14,6 +14,7 @@ from scrapy import Spider
 from scrapy_distributed.coordinator.closing import Closing
 from scrapy_distributed.coordinator.steering import Steering
 from scrapy_distributed.fleet.cancel import KILL_SECONDS
+from scrapy_distributed.ledger.answer import Answer
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.wanted import Wanted
 from scrapy_distributed.ledger.wishes import Wishes
@@ -70,10 +71,15 @@ class Rig:
         self.closing = Closing()
         self.steering = Steering(crawler, dispatcher=dispatcher, closing=self.closing)
 
-    def wish(self, what: str, about: str = "") -> str | None:
+    def wish(self, what: str, about: str = "") -> str:
         number = self.wishes.ask(what, about)
         self.steering.look()
-        return self.wishes.answer_of(number)
+        return self.answer(number).words
+
+    def answer(self, number: int) -> Answer:
+        text = self.wishes.answer_of(number)
+        assert text is not None
+        return Answer.from_text(text)
 
 
 @pytest.fixture
@@ -96,7 +102,6 @@ def test_it_pauses_and_goes_on(rig: Rig, caplog: pytest.LogCaptureFixture) -> No
 
 def test_it_cancels_its_jobs(rig: Rig) -> None:
     said = rig.wish("cancel")
-    assert said is not None
     assert said.startswith("paused, and 4 jobs cancelled: ")
     assert (rig.engine.paused, rig.dispatcher.handover.paused, rig.dispatcher.sent) == (True, True, 0)
     assert rig.dispatcher.dismissed == [KILL_SECONDS] * 4
@@ -133,6 +138,13 @@ def test_it_tries_again_what_has_failed(rig: Rig, tmp_path: Path) -> None:
         assert rig.counted[1:] == [("distributed/batches", 3)]  # of two, two and one: four slots do with three
         assert states(ledger) == {"diverted": 8, "crawled": 2, "queued": 6}
         assert rig.wish("retry", "x") == "found 'x', expected a state, a reason, and whether callbacks may have begun"
+        answers = [rig.answer(number) for number in (1, 2, 3)]
+        assert [(answer.done, dict(answer.numbers)) for answer in answers] == [
+            (True, {"again": 1, "left_out": 5, "begun": 0}), (True, {"again": 5, "left_out": 0, "begun": 5}),
+            (False, {}),
+        ]  # fmt: skip
+        rig.wish("retry", Wanted().as_text())
+        assert not rig.answer(4).done
 
 
 def test_it_tries_nothing_again_while_it_closes(rig: Rig, tmp_path: Path) -> None:
@@ -146,10 +158,12 @@ def test_it_tries_nothing_again_while_it_closes(rig: Rig, tmp_path: Path) -> Non
         words = "the crawl is closing (closespider_itemcount): ask again when it has ended"
         assert rig.wish("retry", Wanted().as_text()) == words
         assert (rig.dispatcher.sent, rig.counted, states(ledger)["failed"]) == (0, [], 1)
+        assert not rig.answer(1).done
 
 
 def test_what_it_does_not_know(rig: Rig) -> None:
     assert rig.wish("fly") == "this crawl does not know 'fly', only pause, resume, cancel, drain, undrain, retry"
+    assert not rig.answer(1).done
 
 
 def test_what_was_wished_before_it_began_is_not_done(rig: Rig) -> None:
@@ -168,4 +182,4 @@ def test_a_file_that_can_not_be_read_is_told_once_and_holds_up_nothing(
     (message,) = caplog.messages
     assert message.startswith("What is wished of the crawl can't be read: ")
     rig.wishes.path.unlink()
-    assert rig.wish("pause") is not None
+    assert rig.wish("pause")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.ledger.answer import Answer
 from scrapy_distributed.ledger.wishes import KEPT, Wishes
 
 
@@ -51,7 +52,10 @@ def test_what_was_wished_of_an_earlier_crawl_is_void(tmp_path: Path) -> None:
     coordinator = wishes(tmp_path)
     coordinator.begin()
     assert coordinator.unanswered() == []
-    assert wishes(tmp_path).answer_of(number) == "the crawl was over by then"
+    text = wishes(tmp_path).answer_of(number)
+    assert text is not None
+    assert Answer.from_text(text) == Answer(lines=("the crawl was over by then",), done=False)
+    assert [answer for *_, answer in wishes(tmp_path).last(1)] == ["the crawl was over by then"]
 
 
 def test_it_does_not_grow_for_ever(tmp_path: Path) -> None:
