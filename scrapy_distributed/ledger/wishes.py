@@ -72,7 +72,7 @@ class Wishes:
 
     def last(self, most: int) -> list[tuple[float, str, str, str | None]]:
         """The newest first: when each was asked, what, about what, and the words of the answer, if it has one."""
-        if not self.path.exists():
+        if self._state() is None:
             return []
         with self._opened() as db:
             rows = db.execute(LAST, (most,)).fetchall()
@@ -109,11 +109,12 @@ class Wishes:
             db.execute(ANSWER, (text, wish.number))
 
     def _state(self) -> tuple[int, int] | None:
+        """``None`` where nobody has wished for anything, or who did has made no more than the file."""
         try:
             found = self.path.stat()
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_size
+        return (found.st_mtime_ns, found.st_size) if found.st_size else None
 
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:

@@ -36,6 +36,15 @@ def test_a_wish_is_there_until_it_is_answered(tmp_path: Path) -> None:
     assert [wish.what for wish in coordinator.unanswered()] == ["resume"]
 
 
+def test_a_file_in_which_nothing_is_yet_holds_no_wishes(tmp_path: Path) -> None:
+    """Whoever wishes makes it, and then the table: or is killed before."""
+    coordinator = wishes(tmp_path)
+    coordinator.path.touch()
+    assert (coordinator.unanswered(), coordinator.last(3)) == ([], [])
+    wishes(tmp_path).ask("pause")
+    assert [wish.what for wish in coordinator.unanswered()] == ["pause"]
+
+
 def test_where_nothing_has_changed_the_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wishes(tmp_path).ask("pause")
     coordinator = wishes(tmp_path)
