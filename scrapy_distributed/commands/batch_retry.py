@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from scrapy.settings import Settings
 
 from scrapy_distributed.commands.batch_words import title
-from scrapy_distributed.commands.wishing import print_answer, wish
+from scrapy_distributed.commands.wishing import print_answer, that_runs, wish
 from scrapy_distributed.ledger.answer import Answer
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sqlite_control import Retried
@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 
 def retry(reader: LedgerReader, run: RunRecord, wanted: Wanted, *, as_json: bool) -> int:
-    """The dead and the failed requests of *run* that are *wanted*. Returns the exit code. Where a crawl is at it, that
-    does so, and what it answers is printed."""
+    """The dead and the failed requests of *run* that are *wanted*. Returns the exit code. Where a crawl uses the
+    ledger, that does so with its own run, and what it answers is printed."""
     if is_held(reader.path):
-        answer = wish(reader.path, "retry", wanted.as_text())
+        run = that_runs(reader, run)
+        answer = wish(reader.path, "retry", replace(wanted, run=run.name).as_text())
         numbers = Retried(0, 0).numbers | dict(answer.numbers)  # also where it says why nothing was done
         return print_answer(reader, run, replace(answer, numbers=numbers), as_json=as_json)
     with closing(Ledger(reader.path)) as ledger:

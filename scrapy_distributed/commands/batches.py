@@ -253,10 +253,11 @@ class Command(ScrapyCommand):
         return 0 if good else 1
 
     def _pause(self, runs: list[Run], words: list[str], opts: argparse.Namespace, what: str = "pause") -> int:
-        from scrapy_distributed.commands.wishing import print_answer, wish
+        from scrapy_distributed.commands.wishing import print_answer, that_runs, wish
 
         ((ledger, run),) = runs
-        return print_answer(ledger, run, wish(ledger.path, what), as_json=opts.json)
+        answer = wish(ledger.path, what)
+        return print_answer(ledger, that_runs(ledger, run), answer, as_json=opts.json)
 
     def _resume(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         return self._pause(runs, words, opts, "resume")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scrapy_distributed.commands import run_in_reactor
-from scrapy_distributed.commands.wishing import wish
+from scrapy_distributed.commands.wishing import that_runs, wish
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.fleet.cancel import Cancelled, cancel
 from scrapy_distributed.fleet.node import NodeAddress, open_nodes
@@ -28,11 +28,12 @@ def cancel_runs(ledgers: Sequence[Path], where: Sequence[NodeAddress], project: 
     owned: list[str] = []
     for path in (path for path in ledgers if path.is_file()):
         with closing(LedgerReader(path)) as ledger:
-            runs = [one.name for one in ledger.runs()]
-        chosen = [name for name in runs if run in (None, name)]
+            runs = ledger.runs()
+            held = that_runs(ledger, runs[-1]).name if runs and is_held(path) else None
+        chosen = [one.name for one in runs if run in (None, one.name)]
         names += chosen
-        if runs and runs[-1] in chosen and is_held(path) and _pauses(path, runs[-1]):
-            owned.append(runs[-1])
+        if held in chosen and _pauses(path, held, run or ""):
+            owned.append(held)
     if run is not None and not names:
         raise LedgerError(f"found no run {run} in {', '.join(map(str, ledgers)) or 'any ledger of the project'}")
     results = run_in_reactor(lambda: _everywhere(where, project, names, owned)) if where and names else []
@@ -43,10 +44,11 @@ def cancel_runs(ledgers: Sequence[Path], where: Sequence[NodeAddress], project: 
     return 1 if results is None or any(result.problem or result.left for result in results) else 0
 
 
-def _pauses(ledger: Path, run: str) -> bool:
-    """Whether the crawl of *run* ends its jobs itself. If it does not answer, nobody waits for it."""
+def _pauses(ledger: Path, run: str, meant: str) -> bool:
+    """Whether the crawl of *run* ends its jobs itself. If it does not answer, nobody waits for it. *meant*: the one run
+    that is meant, '' where it is any."""
     try:
-        answer = wish(ledger, "cancel", seconds=ANSWER_SECONDS)
+        answer = wish(ledger, "cancel", meant, seconds=ANSWER_SECONDS)
     except LedgerError as error:
         print(f"run {run}: {escaped(str(error))}", file=sys.stderr, flush=True)
         return False

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from scrapy_distributed.commands.batch_words import title
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.answer import Answer
+from scrapy_distributed.ledger.board import read_board
 from scrapy_distributed.ledger.sqlite_schema import is_held
 from scrapy_distributed.ledger.wishes import Wishes
 from scrapy_distributed.words import escaped
@@ -39,6 +41,14 @@ def wish_of_all(ledgers: Iterable[Path], what: str, abouts: Sequence[str]) -> in
         print(escaped(str(error)), file=sys.stderr)
         return 2
     return 0
+
+
+def that_runs(ledger: LedgerReader, last: RunRecord) -> RunRecord:
+    """The run of the crawl that uses *ledger*, by its board: not the *last* one where an older one goes on."""
+    with suppress(LedgerError):
+        board = read_board(ledger.path)
+        return next((run for run in ledger.runs() if board is not None and run.name == board.run), last)
+    return last
 
 
 def print_answer(ledger: LedgerReader, run: RunRecord, answer: Answer, *, as_json: bool) -> int:

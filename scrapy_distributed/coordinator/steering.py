@@ -76,7 +76,8 @@ class Steering:
         return _said(f"paused: no page is asked for here, and no batch sent; {jobs}, those that wait are taken back")
 
     def _cancel(self, about: str) -> Answer:
-        """Nobody is to blame for jobs that end so, and what they had not settled waits here."""
+        """Nobody is to blame for jobs that end so, and what they had not settled waits here. *about*: a run."""
+        self._check_run(about)
         self._pause()
         flights = [flight for _, flight in self.dispatcher.fleet.flights()]
         for flight in flights:
@@ -117,7 +118,9 @@ class Steering:
         ledger, job = self.dispatcher.ledger, self.dispatcher.job
         if not self.closing.takes_more:
             raise LedgerError(f"the crawl is closing ({self.closing.reason}): ask again when it has ended")
-        retried = ledger.control.retry(Wanted.from_text(about), parts=self.dispatcher.fleet.slots().all)
+        wanted = Wanted.from_text(about)
+        self._check_run(wanted.run)
+        retried = ledger.control.retry(wanted, parts=self.dispatcher.fleet.slots().all)
         assert self.crawler.stats is not None
         self.crawler.stats.inc_value("distributed/batches", retried.batches)
         self.dispatcher.send_ready()
@@ -126,6 +129,15 @@ class Steering:
         if retried.begun:
             lines.append(f"its jobs run {code} as it was when this crawl began: what was mended since the next one has")
         return Answer(lines=tuple(lines), done=retried.again > 0, numbers=retried.numbers)
+
+    def _check_run(self, name: str) -> None:
+        """Raise ``LedgerError`` where another run is meant: a ledger may have several that are not over."""
+        ours = self.dispatcher.ledger.run
+        if name not in ("", ours):
+            raise LedgerError(
+                f"this crawl is of run {ours}, expected {shortened(name)}: the command that began that one goes on with"
+                " it; nothing was changed"
+            )
 
     def _unknown(self, about: str) -> Answer:
         names = listed(one.name for one in self.dispatcher.fleet.members)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batches_command import Answering, Said, change, off_by_one, some_failed
+from batches_command import Answering, Said, change, off_by_one, show, some_failed
 from ledgers import IDENTITY, a_batch, bind, halved, of_feeds, receipt, settled, unfinished
 
 from scrapy_distributed.ledger.answer import Answer
+from scrapy_distributed.ledger.board import board_path
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.wanted import Wanted
 from scrapy_distributed.wire.payload import decode_payload
@@ -125,7 +126,7 @@ def test_retry_while_a_crawl_runs_is_wished_of_it(
             said = Said(capsys, "retry", "--state", "failed", "--callback", "--ledger", "s.sqlite", *words)
         assert said.code == code
         assert [(wish.what, Wanted.from_text(wish.about)) for wish in crawl.wishes] == [
-            ("retry", Wanted(state="failed", begun=True))
+            ("retry", Wanted(state="failed", begun=True, run=run))
         ]
         if words:
             assert said.lines == [{"run": run, "spider": "s", **numbers, "answer": answer.words}]
@@ -133,6 +134,23 @@ def test_retry_while_a_crawl_runs_is_wished_of_it(
             assert said.out == f"run {run}, spider s of p (s.sqlite)\n{shown}"
     said = Said(capsys, "retry", "--json", "--ledger", "s.sqlite")
     assert (said.code, list(said.lines[0])) == (0, ["run", "spider", *numbers, "answer"])
+
+
+def test_what_is_wished_of_a_crawl_is_of_the_run_that_it_is_at(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Which need not be the last one that has begun: the command of an older one may go on."""
+    path = tmp_path / "s.sqlite"
+    older, newer = unfinished(path), unfinished(path, IDENTITY | {"arguments": "other"})
+    for shown, run in ((older, older), ("gone", newer), (None, newer)):
+        if shown is not None:
+            show(path, run=shown)
+        for action in ("pause", "retry"):
+            with Answering(path, "as you wish") as crawl:
+                said = Said(capsys, action, "--ledger", "s.sqlite")
+            assert said.out == f"run {run}, spider s of p (s.sqlite)\n  as you wish\n"
+        assert [Wanted.from_text(wish.about) for wish in crawl.wishes] == [Wanted(run=run)]
+        board_path(path).write_text("no board")
 
 
 def test_retry_of_lost_items_needs_the_ledger_for_itself(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

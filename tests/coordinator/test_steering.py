@@ -49,7 +49,7 @@ class Dispatcher:
         self.fleet.slots = lambda: SimpleNamespace(all=4)
         self.looks: list[str] = []
         self.job = SimpleNamespace(version="1764")
-        self.ledger: Any = SimpleNamespace(path=ledger)
+        self.ledger: Any = SimpleNamespace(path=ledger, run="r")
         self.pauses = SimpleNamespace(news=lambda: self.looks.append("now"))
 
     def _dismiss(self, *, kill_after: float) -> None:
@@ -159,6 +159,23 @@ def test_it_tries_nothing_again_while_it_closes(rig: Rig, tmp_path: Path) -> Non
         assert rig.wish("retry", Wanted().as_text()) == words
         assert (rig.dispatcher.sent, rig.counted, states(ledger)["failed"]) == (0, [], 1)
         assert not rig.answer(1).done
+
+
+def test_what_is_meant_for_another_run_it_does_not_do(rig: Rig, tmp_path: Path) -> None:
+    """A ledger may have several that are not over."""
+    with closing(Ledger(tmp_path / "s.sqlite")) as ledger:
+        rig.dispatcher.ledger = ledger
+        ledger.begin(IDENTITY, resume=True)
+        attempt = a_batch(ledger, *range(4))
+        ledger.verdicts.settle(attempt, receipt(attempt, failed={"dns": [0]}, again=1), max_attempts=1)
+        words = f"this crawl is of run {ledger.run}, expected other: the command that began that one goes on with it"
+        for number, (what, about) in enumerate([("retry", Wanted(run="other").as_text()), ("cancel", "other")], 1):
+            assert rig.wish(what, about) == f"{words}; nothing was changed"
+            assert not rig.answer(number).done
+        assert (rig.dispatcher.sent, rig.dispatcher.dismissed, states(ledger)["failed"]) == (0, [], 1)
+        assert rig.wish("cancel", ledger.run).startswith("paused, and 4 jobs cancelled")
+        rig.dispatcher.handover.paused = False
+        assert rig.wish("retry", Wanted(run=ledger.run).as_text()).startswith("1 request to be tried again")
 
 
 def test_what_it_does_not_know(rig: Rig) -> None:

@@ -17,6 +17,9 @@ from ledgers import IDENTITY, a_batch, receipt, settled
 from scrapy.settings import Settings
 
 from scrapy_distributed.commands.batches import Command
+from scrapy_distributed.ledger.balance import Balance
+from scrapy_distributed.ledger.board import Board, write_board
+from scrapy_distributed.ledger.count import Count
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sqlite_schema import hold
 from scrapy_distributed.ledger.wishes import Wish, Wishes
@@ -81,6 +84,15 @@ def some_failed(path: Path) -> str:
         ledger.verdicts.settle(attempt, report, max_attempts=1)
         assert ledger.account.end()
         return ledger.run
+
+
+def show(path: Path, *, run: str) -> None:
+    """As the crawl of *run* does while it uses the ledger at *path*."""
+    balance = Balance(diverted=0, duplicates=0, queued=0, in_flight=0, crawled=0, failed=0, filtered=0, dead=0)
+    count = Count(
+        time=1.0, balance=balance, reported=0, items=0, rate=0.0, at_work=0, slots=1, walked=False, paused=False
+    )
+    write_board(path, Board(run=run, written=1.0, count=count, nodes=(), jobs=(), events=()))
 
 
 class Answering:

@@ -122,9 +122,20 @@ def test_of_a_run_that_goes_on_it_is_that_run(path: Path) -> None:
 
 
 def test_what_is_meant_is_told_and_read() -> None:
-    wanted = Wanted(state="dead", reason="no *", begun=True)
+    wanted = Wanted(state="dead", reason="no *", begun=True, run="r")
     assert Wanted.from_text(wanted.as_text()) == wanted
-    for text in ("", "x", "[]", "7", '{"more": 1}', '{"state": 7}', '{"reason": null}', '{"begun": "x"}', "[" * 99_999):
+    for text in (
+        "",
+        "x",
+        "[]",
+        "7",
+        '{"more": 1}',
+        '{"state": 7}',
+        '{"reason": null}',
+        '{"begun": "x"}',
+        '{"run": 7}',
+        "[" * 99_999,
+    ):
         with pytest.raises(LedgerError, match="expected a state, a reason"):
             Wanted.from_text(text)
 
