@@ -72,8 +72,8 @@ def wish(ledger: Path, what: str, about: str = "", *, seconds: float = ANSWER_SE
     while (answer := wishes.answer_of(number)) is None:
         if time.monotonic() > deadline:
             raise LedgerError(
-                f"{ledger}: its crawl has not answered within {seconds:g} s: is it stopped, or very busy? What"
-                f" was wished ({what}) it does when it goes on"
+                f"{ledger}: its crawl has not answered within {seconds:g} s: is it stopped, very busy, or"
+                f" still waiting for its nodes? What was wished ({what}) it does when it goes on"
             )
         if not is_held(ledger):
             raise LedgerError(f"{ledger}: its crawl has ended meanwhile")

@@ -200,6 +200,7 @@ class Coordinator:
             crawler, config=config, command=command, nodes=nodes, items_go=where_items_go(config, settings),
             clock=reactor,
         )  # fmt: skip
+        coordinator.steering.begin()  # what is wished while the nodes are asked is done then
         coordinator._job_template(version="")  # what can't travel is refused before a node is asked
         if coordinator.homecoming is not None:
             coordinator.homecoming.check()
@@ -261,7 +262,6 @@ class Coordinator:
         self.dispatcher.start(job)
         self.discoveries.divert()
         self.cutter.cut()
-        self.steering.begin()
         self._ticker.start(1.0, now=False)
         self.showing.begin(self.ledger.run)
         return to_walk

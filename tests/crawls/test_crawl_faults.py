@@ -29,6 +29,8 @@ from scrapyd_child import ScrapydChild, start
 from twisted.internet.defer import Deferred
 from until import until
 
+from scrapy_distributed.ledger.wishes import Wishes
+
 SECRET = "s3cr3t-Pa55"
 
 
@@ -373,6 +375,8 @@ def test_a_start_waits_for_a_node(small_site: SiteChild, tmp_path: Path) -> None
             args = {"site": small_site.url, "pages": 2}
             crawl = project.crawl("distr", folder=tmp_path, args=args, settings=hosts("late"))
             wait_for(lambda: "No node can be used yet" in crawl.log, 60)
+            wishes = Wishes(crawl.ledger)
+            number = wishes.ask("undrain", "late")
             node.restart()
             crawl.wait()
         finally:
@@ -382,6 +386,7 @@ def test_a_start_waits_for_a_node(small_site: SiteChild, tmp_path: Path) -> None
     assert crawl.log.count("No node can be used yet; waiting for one, at most 300 s (DISTRIBUTED_FLEET_TIMEOUT)") == 1
     assert "connection refused at" in crawl.log
     assert (crawl.process.returncode, "Traceback" in crawl.log) == (0, False)
+    assert wishes.answer_of(number) == "late gets batches again"
 
 
 def test_a_start_that_waits_can_be_interrupted(project: Project, small_site: SiteChild, tmp_path: Path) -> None:
