@@ -124,10 +124,10 @@ class Steering:
         assert self.crawler.stats is not None
         self.crawler.stats.inc_value("distributed/batches", retried.batches)
         self.dispatcher.send_ready()
-        code = f"egg version {job.version}" if job.version else "the project"
         lines = [retried.words, *retried.more]
-        if retried.begun:
-            lines.append(f"its jobs run {code} as it was when this crawl began: what was mended since the next one has")
+        if retried.begun and job.version:  # workers on this machine load what lies here
+            version = f"egg version {job.version}, as this crawl began with it"
+            lines.append(f"jobs on Scrapyds run {version}: the next one has what was deployed since")
         return Answer(lines=tuple(lines), done=retried.again > 0, numbers=retried.numbers)
 
     def _check_run(self, name: str) -> None:

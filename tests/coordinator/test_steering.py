@@ -132,8 +132,8 @@ def test_it_tries_again_what_has_failed(rig: Rig, tmp_path: Path) -> None:
         assert (rig.dispatcher.sent, rig.counted) == (1, [("distributed/batches", 1)])
         assert rig.wish("retry", Wanted(begun=True).as_text()) == (
             "5 requests to be tried again, 0 left out; of 5 the callback had begun: items that it gave are in the"
-            " result already, and come once more; its jobs run egg version 1764 as it was when this crawl began: what"
-            " was mended since the next one has"
+            " result already, and come once more; jobs on Scrapyds run egg version 1764, as this crawl began with it:"
+            " the next one has what was deployed since"
         )
         assert rig.counted[1:] == [("distributed/batches", 3)]  # of two, two and one: four slots do with three
         assert states(ledger) == {"diverted": 8, "crawled": 2, "queued": 6}
@@ -145,6 +145,19 @@ def test_it_tries_again_what_has_failed(rig: Rig, tmp_path: Path) -> None:
         ]  # fmt: skip
         rig.wish("retry", Wanted().as_text())
         assert not rig.answer(4).done
+
+
+def test_workers_on_this_machine_have_what_was_mended(rig: Rig, tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "s.sqlite")) as ledger:
+        rig.dispatcher.ledger = ledger
+        rig.dispatcher.job.version = ""  # as where no Scrapyd crawls
+        ledger.begin(IDENTITY, resume=True)
+        attempt = a_batch(ledger, 0)
+        ledger.verdicts.settle(attempt, receipt(attempt, failed={"callback ValueError": [0]}), max_attempts=1)
+        assert rig.wish("retry", Wanted(begun=True).as_text()) == (
+            "1 request to be tried again, 0 left out; of 1 the callback had begun: items that it gave are in the result"
+            " already, and come once more"
+        )
 
 
 def test_it_tries_nothing_again_while_it_closes(rig: Rig, tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_what_has_raised_is_tried_again_while_the_crawl_runs(
         command = project.scrapy(*words, folder=tmp_path).wait()
         assert command.process.returncode == 0, command.log
         assert "4 requests to be tried again, 0 left out\n    of 4 the callback had begun: " in command.log
-        assert "its jobs run egg version " in command.log
+        assert "jobs on Scrapyds run egg version " in command.log
         crawl.wait()
     assert "By an operator's wish: 4 requests to be tried again" in crawl.log
     assert crawl.balance() == {"diverted": 5, "crawled": 5}
