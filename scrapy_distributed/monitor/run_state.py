@@ -100,7 +100,7 @@ def _read(reader: LedgerReader, run: RunRecord, board: Board | None, *, held: bo
         board = None
     shown = () if board is None else board.events
     wished = [
-        Event(asked, f"wish {what}{about and ' '}{about}", answer or "not answered yet")
+        Event(asked, f"wish {what} {'' if about.startswith('{') else about}".rstrip(), answer or "not answered yet")
         for asked, what, about, answer in Wishes(reader.path).last(EVENTS)
         if asked >= run.started
     ]

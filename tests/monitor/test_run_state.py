@@ -141,13 +141,13 @@ def test_what_has_happened_last(ledger: Ledger) -> None:
     write_board(ledger.path, board(ledger, events=(Event(1.0, "n1", "trouble: gone"), Event(now + 9, "n1", "well"))))
     wishes = Wishes(ledger.path)
     wishes.ask("drain", "n1")
-    wishes.ask("resume")
+    wishes.ask("retry", '{"run": "r"}')  # it is for programs
     wishes.answer(wishes.unanswered()[0], "n1 gets no more batches")
     assert [(event.what, event.words) for event in state(ledger.path).events] == [
         ("n1", "trouble: gone"),
         ("batch 1", "does not count, on n1: no receipt: killed"),
         ("wish drain n1", "n1 gets no more batches"),
-        ("wish resume", "not answered yet"),
+        ("wish retry", "not answered yet"),
         ("n1", "well"),
     ]
     for _ in range(2 * EVENTS):
