@@ -174,7 +174,7 @@ def test_what_can_not_be_read_is_its_problem(ledger: Ledger, tmp_path: Path) -> 
 
 
 def test_a_large_fleet_and_a_large_ledger_take_no_time(ledger: Ledger) -> None:
-    """Less than 50 ms of CPU where as many turns of a loop take that."""
+    """Less than 50 ms of CPU; on a slow machine less than a loop that takes as long on others."""
     batches, nodes = 10_000, 1_000
     db = ledger.store.db
     db.execute("BEGIN")
@@ -207,4 +207,4 @@ def test_a_large_fleet_and_a_large_ledger_take_no_time(ledger: Ledger) -> None:
     before = time.process_time()
     for _ in range(2_500_000):
         pass
-    assert best < time.process_time() - before
+    assert best < max(0.05, time.process_time() - before)
