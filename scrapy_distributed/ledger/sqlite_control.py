@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -122,32 +123,38 @@ class Control:
 
     def lose_items(self, names: Collection[str]) -> int:
         """The files called *names* in the spool are lost: their attempts do not count any more, and what these had
-        settled goes out again. Where one is the coordinator's own its walk is to be done again.
+        settled goes out again. Where one is the coordinator's own its walk is to be done again. A run that was stopped
+        goes on then, as it does by ``retry``.
 
         Returns how many requests go out again."""
         with self._last_run():
             db, run = self._store.db, self._store.run_id
-            attempts = db.execute(AT_HOME, (run,)).fetchall()
-            lost = [(batch, number, settled) for batch, number, token, settled in attempts
-                    if spool_name(batch, number, token) in names]  # fmt: skip
             spooled, own = self._store.row(OWN_FILES, (run,))
             stored = {name for some, _ in json.loads(own) for name in some}
             walk_again = bool((own_from_json(spooled).keys() & names) - stored)
-            taken = 0
+            again: dict[int, list[str]] = defaultdict(list)  # batch -> requests
             with self._store.transaction(durable=True):
-                if lost or walk_again:
-                    db.execute(REOPEN_RUN, (run,))
+                if walk_again or self._of_files(names):
+                    for batch, body in self._reopen({}):
+                        again[batch].append(body)
                 if walk_again:
                     db.execute(WALK_AGAIN, (run,))
-                for batch, number, settled in lost:
+                for batch, number, settled in self._of_files(names):  # but for those that counted in part
                     positions = list(bits(bitmap_from_bytes(settled)))
-                    bodies = self._give_up(batch, number, positions, "its items came home and were lost there")
+                    again[batch] += self._give_up(batch, number, positions, "its items came home and were lost there")
+                for batch, bodies in again.items():
                     if bodies:
                         self._batches.add(bodies, parent=batch)
-                    taken += len(bodies)
-        return taken
+            return sum(map(len, again.values()))
 
     # Inside
+
+    def _of_files(self, names: Collection[str]) -> list[tuple[int, int, bytes]]:
+        """Of attempts that count and whose items are in the spool under one of *names*: batch, number, what each has
+        settled."""
+        rows = self._store.db.execute(AT_HOME, (self._store.run_id,)).fetchall()
+        return [(batch, number, settled) for batch, number, token, settled in rows
+                if spool_name(batch, number, token) in names]  # fmt: skip
 
     @contextmanager
     def _last_run(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ from ledgers import IDENTITY, a_batch, bind, body, cut, divert, found_of, receip
 
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.reader import LedgerReader
-from scrapy_distributed.ledger.rules import Objection
+from scrapy_distributed.ledger.rules import Haul, Objection
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt, Blame
 from scrapy_distributed.ledger.wanted import Wanted
@@ -142,6 +142,23 @@ def test_what_counts_in_part_does_not_where_the_run_goes_on_after_all(ledger: Le
     with closing(Ledger(path)) as retried:
         assert retried.control.retry(Wanted())[:2] == (3, 0)
         assert states(retried) == {"diverted": 3, "queued": 3}
+    with closing(LedgerReader(path)) as reader:
+        assert [one for one in reader.accepted(1) if one.batch] == []
+
+
+def test_nor_where_it_goes_on_as_a_file_with_items_is_lost(ledger: Ledger, path: Path) -> None:
+    home = a_batch(ledger, 4, 5)
+    haul = Haul(items=2, size=7, digest="ab", pages=[])
+    ledger.verdicts.settle(home, receipt(home), max_attempts=3, haul=haul)
+    partial(ledger)
+    ledger.account.stop(WHY)
+    ledger.close()
+    with closing(Ledger(path)) as retried:
+        assert retried.control.lose_items(["none.jl"]) == 0
+        assert states(retried) == {"diverted": 5, "crawled": 3, "failed": 1, "not_crawled": 1}
+    with closing(Ledger(path)) as retried:
+        assert retried.control.lose_items([home.spool_name]) == 4  # and that which nobody has settled
+        assert states(retried) == {"diverted": 5, "queued": 5}
     with closing(LedgerReader(path)) as reader:
         assert [one for one in reader.accepted(1) if one.batch] == []
 
