@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 GRACE_SECONDS = 0.2
 EXAMINERS = 4  # threads: one long examination does not hold up the others
 RETRY_SECONDS = 1.0
+ONCE_MORE_SECONDS = 1.0
 LOOK_SECONDS = 0.01  # between two looks whether an examination is over
 # An upload takes a fraction of a second, so so many at once are the work of a fleet of thousands.
 SESSIONS = 512
@@ -284,8 +285,15 @@ def possible_sessions() -> int:
     return max(1, limit // DESCRIPTORS - 16)
 
 
+def end_at_signals() -> None:
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+        signal.signal(signum, end)
+
+
 def end(signum: int, frame: FrameType | None) -> None:
-    """As abrupt as it looks: what is on its way is set aside, and ``Arrival.land`` may be killed at any line."""
+    """As abrupt as it looks: what is on its way is set aside, and ``Arrival.land`` may be killed at any line. Once more
+    a little later: Python drops what is raised while it finalizes an object."""
+    signal.setitimer(signal.ITIMER_REAL, ONCE_MORE_SECONDS)
     raise SystemExit
 
 
@@ -307,8 +315,7 @@ def main() -> None:
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("pyftpdlib").setLevel(logging.ERROR)
-    for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, end)
+    end_at_signals()
     try:
         place = LandingPlace(options.staging, options.items)
         server = UploadServer(options.host, options.port, place, possible_sessions())

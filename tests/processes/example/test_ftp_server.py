@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from crawling import wait_for
 from file_limit import file_limit
-from ftp_child import FtpChild
+from ftp_child import PROGRAM, FtpChild
 from landing import END_BYTES, HARMLESS_BYTES
 
 LINE = b'{"title": "2 bed flat, pool", "price": 1000.0}\n'
@@ -472,6 +472,29 @@ def test_a_server_that_ends_in_the_middle_and_starts_again(server: FtpChild, sig
         assert server.landed() == ["0.jl"]
     assert upload(server, "1.jl", LINES).startswith("226")
     assert (server.items / "1.jl").read_bytes() == LINES
+
+
+DROPPED = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+from ftp_server import end_at_signals
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+end_at_signals()
+Dying()
+print("goes on", flush=True)
+time.sleep(30)
+"""
+
+
+def test_an_end_that_comes_while_python_finalizes_an_object_comes_once_more() -> None:
+    command = [sys.executable, "-c", DROPPED, str(PROGRAM.parent)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "goes on\n"), ended.stderr
 
 
 def test_a_disk_that_is_full(server: FtpChild) -> None:
