@@ -53,7 +53,7 @@ def interrupt(crawl: Crawl) -> None:
     crawl.process.send_signal(signal.SIGINT)
     crawl.wait()
     assert "is not finished (shutdown)" in crawl.log
-    assert crawl.process.returncode == 0
+    assert crawl.process.returncode == 1
 
 
 def outputs(option: str, folder: Path, *names: str) -> list[str]:

@@ -72,5 +72,5 @@ def test_a_page_with_an_item_for_each_that_leads_to_it(crawled: Callable[[str], 
     assert sum(both.visits.values()) == PRODUCTS
     reported = spider == "each_of_them"  # the other's requests carry an object
     assert both.fleet.balance()["crawled"] == PRODUCTS * (2 if reported else 1)
-    told = "by the jobs that found them, as they could not be reported (not_serializable: 12)"
+    told = "by the jobs that found them as they could not be reported: 12 requests (not_serializable: 12)"
     assert (told in both.fleet.log) != reported
