@@ -20,13 +20,14 @@ from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import where_items_go
 from scrapy_distributed.config.told import block, lines_of_command
-from scrapy_distributed.dispatch.job_template import JobTemplate
+from scrapy_distributed.dispatch.job_template import job_template
 from scrapy_distributed.divert.diverter import in_words, rules_of, target_rules
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fleet.node import NodeAddress
 from scrapy_distributed.fleet.preflight import Finding, Survey, Verdict
 from scrapy_distributed.middleware import DistributedSpiderMiddleware
 from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES
+from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.wire.payload import MAX_VALUE_BYTES
 from scrapy_distributed.words import listed, shortened
 
@@ -85,7 +86,7 @@ def job_of(
 ) -> JobTemplate:
     """What a job of this spider gets. *command*: what would start the crawl. Raises ``ConfigError``."""
     rules = target_rules(config, rules_of(subject.kind))
-    return JobTemplate.from_config(
+    return job_template(
         config, spider=subject.name, command=command, settings=subject.settings, project=project, rules=rules,
         version="", items_go=where_items_go(config, subject.settings), nodes=nodes,
     )  # fmt: skip

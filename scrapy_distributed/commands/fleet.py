@@ -20,11 +20,11 @@ from scrapy_distributed.commands import at_least, chosen_nodes, ledger_paths, re
 
 if TYPE_CHECKING:
     from scrapy_distributed.commands.doctor_local import WorkerCommand
-    from scrapy_distributed.dispatch.job_template import JobTemplate
     from scrapy_distributed.errors import ConfigError
     from scrapy_distributed.fleet.local_node import LocalNode
     from scrapy_distributed.fleet.node import NodeAddress
     from scrapy_distributed.fleet.preflight import Finding, Survey
+    from scrapy_distributed.wire.job_template import JobTemplate
 
 _WATCH_SECONDS = 0.2
 

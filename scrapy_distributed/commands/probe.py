@@ -22,7 +22,6 @@ from scrapy_distributed import __version__
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.carrier import Carrier
 from scrapy_distributed.dispatch.flight import Signal
-from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.errors import NodeAmbiguousError, NodeError, NodeRefusedError, WireError
 from scrapy_distributed.feeds.place import PROBE_BATCH, Trial
@@ -30,6 +29,7 @@ from scrapy_distributed.fleet.node import Node
 from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
 from scrapy_distributed.fleet.preflight import CHECKS, OPEN, Check, Finding, Survey, Verdict
 from scrapy_distributed.ledger.states import Attempt, AttemptState, new_token
+from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import shortened
 

@@ -41,7 +41,7 @@ from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.coordinator.warm_start import WarmStart
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.dispatch.harvest import Harvest
-from scrapy_distributed.dispatch.job_template import JobTemplate
+from scrapy_distributed.dispatch.job_template import job_template
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.divert.diverter import Diverter
 from scrapy_distributed.divert.duplicates import are_filtered, warn_of_others
@@ -55,6 +55,7 @@ from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.password import without_password
+from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.request import IS_START
 from scrapy_distributed.words import shortened
@@ -313,7 +314,7 @@ class Coordinator:
         self.walk.start_read = True
 
     def _job_template(self, *, version: str) -> JobTemplate:
-        return JobTemplate.from_config(
+        return job_template(
             self.config,
             spider=self.spider.name,
             command=self.command,

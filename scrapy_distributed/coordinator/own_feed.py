@@ -14,13 +14,13 @@ from scrapy.utils.defer import ensure_awaitable
 
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.keeper import OwnSpooled
-from scrapy_distributed.dispatch.job_template import with_token
 from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.spooled import lost_words
 from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
 from scrapy_distributed.ledger.states import job_id, new_token
+from scrapy_distributed.wire.job_template import with_token
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import BinaryIO, Protocol
 
 from scrapy_distributed.dispatch.flight import Signal
-from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.fleet.node import DaemonStatus
 from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.wire.job_template import JobTemplate
 
 LOG_BYTES = 20_000  # of the end of a log
 

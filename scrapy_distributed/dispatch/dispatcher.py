@@ -18,7 +18,6 @@ from twisted.python.failure import Failure
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.flight import Flight, Signal
 from scrapy_distributed.dispatch.handover import Handover
-from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.dispatch.pause import Pause, Pauses
@@ -32,6 +31,7 @@ from scrapy_distributed.errors import (
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import AttemptState
+from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.words import counted
 
 logger = logging.getLogger(__name__)

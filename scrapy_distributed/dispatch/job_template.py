@@ -1,11 +1,9 @@
-"""What every job of a run gets besides its batch."""
+"""What every job of a run gets besides its batch, from the settings and the command of the crawl."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from scrapy.settings import BaseSettings, default_settings
@@ -16,9 +14,8 @@ from scrapy_distributed.config.items_go import ItemsGo, pipelines_of_workers
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fast import preset
 from scrapy_distributed.guard import guard
-from scrapy_distributed.ledger.states import Attempt, new_token
-from scrapy_distributed.wire.job import check_job, check_project, check_spider
-from scrapy_distributed.wire.payload import MAX_VALUE_BYTES, START_URL
+from scrapy_distributed.wire.job_template import JobTemplate
+from scrapy_distributed.wire.payload import START_URL
 
 if TYPE_CHECKING:
     from scrapy_distributed.fleet.node import NodeAddress
@@ -28,87 +25,42 @@ BOUNDS = ("CLOSESPIDER_ITEMCOUNT", "CLOSESPIDER_ERRORCOUNT")
 LIMITS = tuple(name for name in dir(default_settings) if name.startswith("CLOSESPIDER_"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobTemplate:
-    """The same for all jobs of a run: *version* of the egg ('' without one), settings and spider arguments.
-
-    Raises ``ConfigError`` for what can't travel, also beside the longest batch."""
-
-    project: str
-    spider: str
-    version: str
-    settings: Mapping[str, str]
-    args: Mapping[str, str]
-
-    def __post_init__(self) -> None:
-        check_project(self.project)
-        check_spider(self.spider)
-        check_job("job", self.settings_of("x" * MAX_VALUE_BYTES, new_token()), self.args)
-
-    @classmethod
-    def from_config(
-        cls, config: Config, *, spider: str, command: CommandLine, settings: BaseSettings, project: str,
-        rules: tuple[int, ...], version: str, items_go: ItemsGo, nodes: Iterable[NodeAddress] = (),
-    ) -> JobTemplate:  # fmt: skip
-        """*spider*: its name; *command*: what started the crawl; *settings*: those of the crawl; *rules*: the rules of
-        the spider whose requests are the fleet's; *items_go*: where its items go; *nodes*: where no request of a job
-        may go."""
-        _check_worker_settings(config.worker_settings)
-        # Without the plugin a job would crawl the whole site, from the spider's own start.
-        addons = {"ADDONS": _with_ours(settings, with_preset=config.fast_workers)}
-        sent = {**addons}
-        if config.fast_workers:
-            sent.update(preset.job_settings(settings))
-        if told := guard.told(nodes):
-            sent["DISTRIBUTED_NODES"] = told
-        if settings.getpriority("DISTRIBUTED_ALLOW_NODE_REQUESTS") is not None:  # by -s, say
-            sent["DISTRIBUTED_ALLOW_NODE_REQUESTS"] = str(config.allow_node_requests)
-        sent.update(_limits(settings))
-        sent.update(config.worker_settings)
-        sent.update({**command.settings, **(addons if "ADDONS" in command.settings else {})})
-        # A folder of the project's settings would be that of every job of a node: one queue, one list of seen pages.
-        sent["JOBDIR"] = ""
-        if rules:
-            sent["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, rules))
-        if config.target_callbacks:
-            sent["DISTRIBUTED_TARGET_CALLBACKS"] = ",".join(config.target_callbacks)
-        if config.found_meta:
-            sent["DISTRIBUTED_FOUND_META"] = ",".join(config.found_meta)
-        sent.update(_feed_settings(config, items_go, command))
-        if config.pipelines_at_home:
-            sent["ITEM_PIPELINES"] = json.dumps(pipelines_of_workers(config, settings))
-        sent["DISTRIBUTED_FAILED_FOLLOW_UPS"] = config.failed_follow_ups
-        # Where nobody waits for receipts, what a worker finds must not be left in one.
-        sent["DISTRIBUTED_WORKER_TARGETS"] = config.worker_targets if config.wait else "follow"
-        sent = {_text(name): _text(value) for name, value in sent.items()}
-        return cls(project=project, spider=spider, version=version, settings=sent, args=command.args)
-
-    def with_done(self, jobs: Sequence[str]) -> JobTemplate:
-        """For a job that is to remove the items of *jobs*, which have come home or do not count."""
-        if self.settings.get("DISTRIBUTED_ITEMS") != "home" or not jobs:
-            return self
-        return replace(self, settings={**self.settings, "DISTRIBUTED_DONE_JOBS": ",".join(jobs)})
-
-    def settings_of(self, payload: str, token: str) -> dict[str, str]:
-        """Those of the job of the attempt with *token*: no other job writes a feed of the same name."""
-        feeds = {}
-        if uri := self.settings.get("FEED_URI"):
-            feeds["FEED_URI"] = with_token(uri, token)
-        if "FEEDS" in self.settings:
-            named = json.loads(self.settings["FEEDS"])
-            feeds["FEEDS"] = json.dumps({with_token(uri, token): options for uri, options in named.items()})
-        return {**self.settings, **feeds, START_URL: payload}
-
-    def args_of(self, attempt: Attempt) -> dict[str, str]:
-        return {**self.args, "batch": attempt.label}
-
-
-def with_token(feed: str, token: str) -> str:
-    """The URL *feed*, a template of Scrapy's, with *token* behind each ``%(batch)s``: two runs, or a run and a copy of
-    it, have batches of the same number. One with ``%(_job)s`` has the token in it."""
-    if "%(_job)s" in feed.replace("%%", ""):
-        return feed
-    return re.sub(r"%%|%\(batch\)s", lambda found: found[0] if found[0] == "%%" else f"{found[0]}-{token}", feed)
+def job_template(
+    config: Config, *, spider: str, command: CommandLine, settings: BaseSettings, project: str,
+    rules: tuple[int, ...], version: str, items_go: ItemsGo, nodes: Iterable[NodeAddress] = (),
+) -> JobTemplate:  # fmt: skip
+    """*spider*: its name; *command*: what started the crawl; *settings*: those of the crawl; *rules*: the rules of
+    the spider whose requests are the fleet's; *items_go*: where its items go; *nodes*: where no request of a job
+    may go."""
+    _check_worker_settings(config.worker_settings)
+    # Without the plugin a job would crawl the whole site, from the spider's own start.
+    addons = {"ADDONS": _with_ours(settings, with_preset=config.fast_workers)}
+    sent = {**addons}
+    if config.fast_workers:
+        sent.update(preset.job_settings(settings))
+    if told := guard.told(nodes):
+        sent["DISTRIBUTED_NODES"] = told
+    if settings.getpriority("DISTRIBUTED_ALLOW_NODE_REQUESTS") is not None:  # by -s, say
+        sent["DISTRIBUTED_ALLOW_NODE_REQUESTS"] = str(config.allow_node_requests)
+    sent.update(_limits(settings))
+    sent.update(config.worker_settings)
+    sent.update({**command.settings, **(addons if "ADDONS" in command.settings else {})})
+    # A folder of the project's settings would be that of every job of a node: one queue, one list of seen pages.
+    sent["JOBDIR"] = ""
+    if rules:
+        sent["DISTRIBUTED_TARGET_RULE"] = ",".join(map(str, rules))
+    if config.target_callbacks:
+        sent["DISTRIBUTED_TARGET_CALLBACKS"] = ",".join(config.target_callbacks)
+    if config.found_meta:
+        sent["DISTRIBUTED_FOUND_META"] = ",".join(config.found_meta)
+    sent.update(_feed_settings(config, items_go, command))
+    if config.pipelines_at_home:
+        sent["ITEM_PIPELINES"] = json.dumps(pipelines_of_workers(config, settings))
+    sent["DISTRIBUTED_FAILED_FOLLOW_UPS"] = config.failed_follow_ups
+    # Where nobody waits for receipts, what a worker finds must not be left in one.
+    sent["DISTRIBUTED_WORKER_TARGETS"] = config.worker_targets if config.wait else "follow"
+    sent = {_text(name): _text(value) for name, value in sent.items()}
+    return JobTemplate(project=project, spider=spider, version=version, settings=sent, args=command.args)
 
 
 def _check_worker_settings(given: Mapping[str, str]) -> None:

@@ -14,13 +14,13 @@ from twisted.internet.task import deferLater
 from scrapy_distributed.agent.agent import Agent
 from scrapy_distributed.dispatch.carrier import LOG_BYTES
 from scrapy_distributed.dispatch.flight import Signal
-from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.sources import Sources
 from scrapy_distributed.dispatch.tracebacks import Tracebacks
 from scrapy_distributed.errors import NodeItemsError, NodeRefusedError
 from scrapy_distributed.fleet.local_slots import LOCAL
 from scrapy_distributed.fleet.node import DaemonStatus
 from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.wire.receipt import MAX_BYTES
 
 CHUNK = 1024 * 1024  # bytes that are read in one turn of the event loop
@@ -63,7 +63,7 @@ class LocalCarrier:
         )  # fmt: skip
 
     async def send(self, attempt: Attempt, payload: str, job: JobTemplate) -> None:
-        settings, args = job.settings_of(payload, attempt.token), job.args_of(attempt)
+        settings, args = job.settings_of(payload, attempt.token), job.args_of(attempt.label)
         options = [*_options("-s", settings), *_options("-a", args), *self.private]
         self.agent.submit(attempt.job, [*self.command, *options])
 

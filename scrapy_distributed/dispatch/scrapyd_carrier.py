@@ -7,10 +7,10 @@ from typing import BinaryIO
 
 from scrapy_distributed.dispatch.carrier import LOG_BYTES
 from scrapy_distributed.dispatch.flight import Signal
-from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.fleet.node import DaemonStatus, Node
 from scrapy_distributed.fleet.preflight import admit
 from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.wire.job_template import JobTemplate
 
 TOLD_JOBS = 100  # that are over, to a job that is to remove what they have left
 
@@ -57,7 +57,7 @@ class ScrapydCarrier:
             jobid=attempt.job,
             version=job.version or None,
             settings=job.with_done(done).settings_of(payload, attempt.token),
-            args=job.args_of(attempt),
+            args=job.args_of(attempt.label),
         )
         self.done_jobs = [one for one in self.done_jobs if one not in done]
 

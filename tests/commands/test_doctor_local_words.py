@@ -17,10 +17,10 @@ from scrapy_distributed.commands.doctor_local import examine_here, worker_comman
 from scrapy_distributed.commands.probe import Probe
 from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fleet.node import NodeAddress
 from scrapy_distributed.fleet.preflight import Survey, Verdict
+from scrapy_distributed.wire.job_template import JobTemplate
 
 SPIDERS = "import scrapy\nclass Shop(scrapy.Spider):\n    name = 'shop'\n"
 

@@ -17,12 +17,12 @@ from scrapy_distributed.agent.agent import Agent
 from scrapy_distributed.agent.job_files import JobFiles
 from scrapy_distributed.dispatch.carrier import Carrier
 from scrapy_distributed.dispatch.flight import Signal
-from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.local_carrier import LocalCarrier
 from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.errors import NodeItemsError
 from scrapy_distributed.fleet.node import Node
 from scrapy_distributed.ledger.states import Attempt, AttemptState
+from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.wire.receipt import Receipt
 
 JOB = JobTemplate(

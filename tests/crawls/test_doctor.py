@@ -28,10 +28,10 @@ from until import until
 from scrapy_distributed.commands.doctor import all_well
 from scrapy_distributed.commands.probe import Probe, examine, probe_of
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.fleet.node import Node
 from scrapy_distributed.fleet.preflight import Finding, Survey, Verdict
 from scrapy_distributed.wire.code import Egg
+from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.wire.receipt import Receipt
 
 SECRET = "s3cr3t-Pa55"

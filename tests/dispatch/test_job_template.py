@@ -13,17 +13,18 @@ from scrapy.settings import Settings
 from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo
-from scrapy_distributed.dispatch.job_template import JobTemplate, with_token
+from scrapy_distributed.dispatch.job_template import job_template
 from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fast import preset as fast
 from scrapy_distributed.ledger.states import Attempt, AttemptState
+from scrapy_distributed.wire.job_template import JobTemplate, with_token
 from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES
 
 ADDONS = '{"scrapy_distributed.Addon": 500, "shop.addons.Own": 7}'
 FAST_ADDONS = f'{ADDONS[:-1]}, "{fast.ADDON}": {fast.LAST}}}'
 
 
-KIND = "scrapy_distributed.dispatch.job_template.JobTemplate"
+KIND = "scrapy_distributed.wire.job_template.JobTemplate"
 
 
 def template(
@@ -33,7 +34,7 @@ def template(
     given = {f"DISTRIBUTED_{name.upper()}": value for name, value in settings.items()}
     config = Config.from_settings(Settings(given))
     settings_of_crawl = Settings({"ADDONS": {"shop.addons.Own": 7}})
-    return JobTemplate.from_config(
+    return job_template(
         config, spider="s", command=command or CommandLine(), settings=settings_of_crawl, project="p", rules=rules,
         version="r1", items_go=items_go,
     )  # fmt: skip
@@ -44,7 +45,7 @@ def test_limits_of_the_crawl_are_the_fleets() -> None:
         "CLOSESPIDER_ITEMCOUNT": "5", "CLOSESPIDER_ERRORCOUNT": 7, "CLOSESPIDER_PAGECOUNT": 100,
         "CLOSESPIDER_TIMEOUT": 3600.0,
     }  # fmt: skip
-    made = JobTemplate.from_config(
+    made = job_template(
         Config.from_settings(Settings({"DISTRIBUTED_WORKER_SETTINGS": {"CLOSESPIDER_TIMEOUT": 60}})), spider="s",
         command=CommandLine(), settings=Settings(given), project="p", rules=(), version="", items_go=ItemsGo.HOME,
     )  # fmt: skip
@@ -115,7 +116,7 @@ def test_a_member_of_an_enum_travels_as_its_text() -> None:
 def test_the_label_of_an_attempt_travels_as_argument() -> None:
     job = JobTemplate(project="p", spider="s", version="", settings={"A": "1"}, args={"site": "x"})
     attempt = Attempt(run="r", batch=12, number=2, token="ab", node="n", state=AttemptState.BOUND, positions=1)
-    assert job.args_of(attempt) == {"site": "x", "batch": "12.2"}
+    assert job.args_of(attempt.label) == {"site": "x", "batch": "12.2"}
     assert job.settings_of("[]", "ab") == {"A": "1", "DISTRIBUTED_START_URL": "[]"}
     assert job.settings == {"A": "1"}
 

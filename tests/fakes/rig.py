@@ -19,7 +19,6 @@ from twisted.internet.task import Clock, deferLater
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.dispatcher import Dispatcher
 from scrapy_distributed.dispatch.flight import Signal
-from scrapy_distributed.dispatch.job_template import JobTemplate
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
@@ -29,6 +28,7 @@ from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.wire.payload import START_URL, decode_payload
 from scrapy_distributed.wire.receipt import Receipt
 

@@ -18,9 +18,10 @@ from scrapy.utils.test import get_crawler
 from scrapy_distributed.config.command_line import CommandLine
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import ItemsGo
-from scrapy_distributed.dispatch.job_template import JobTemplate
+from scrapy_distributed.dispatch.job_template import job_template
 from scrapy_distributed.fast import meta_refresh
 from scrapy_distributed.fast import preset as fast
+from scrapy_distributed.wire.job_template import JobTemplate
 
 HANDLERS = {"http": fast.HANDLER, "https": fast.HANDLER}
 
@@ -178,7 +179,7 @@ def test_the_loop_travels_with_the_job(given: dict[str, str], sent: dict[str, st
 def job(**given: Any) -> JobTemplate:
     settings = Settings({f"DISTRIBUTED_{name.upper()}": value for name, value in given.items()})
     config = Config.from_settings(settings)
-    return JobTemplate.from_config(
+    return job_template(
         config, spider="s", command=CommandLine.read(settings, config, {}), settings=settings, project="p", rules=(),
         version="", items_go=ItemsGo.HOME,
     )  # fmt: skip
