@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from scrapy_distributed import __version__
+from scrapy_distributed.agent.post_mortem import cause_of_death, last_error
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.carrier import Carrier
 from scrapy_distributed.dispatch.flight import Signal
@@ -26,7 +27,6 @@ from scrapy_distributed.dispatch.scrapyd_carrier import ScrapydCarrier
 from scrapy_distributed.errors import NodeAmbiguousError, NodeError, NodeRefusedError, WireError
 from scrapy_distributed.feeds.place import PROBE_BATCH, Trial
 from scrapy_distributed.fleet.node import Node
-from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error
 from scrapy_distributed.fleet.preflight import CHECKS, OPEN, Check, Finding, Survey, Verdict
 from scrapy_distributed.ledger.states import Attempt, AttemptState, new_token
 from scrapy_distributed.wire.job_template import JobTemplate

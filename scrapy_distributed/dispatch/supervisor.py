@@ -11,6 +11,7 @@ from scrapy import Spider
 from scrapy.statscollectors import StatsCollector
 from twisted.internet.defer import CancelledError
 
+from scrapy_distributed.agent.post_mortem import cause_of_death, last_error, lasting_fault, was_told_to_end
 from scrapy_distributed.config.config import Config
 from scrapy_distributed.dispatch.eggs import Eggs
 from scrapy_distributed.dispatch.flight import Flight, Signal
@@ -25,7 +26,6 @@ from scrapy_distributed.errors import (
     WireError,
 )
 from scrapy_distributed.fleet.pace import Told
-from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error, lasting_fault, was_told_to_end
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.wire.receipt import Receipt

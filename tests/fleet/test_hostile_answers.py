@@ -17,11 +17,11 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 
+from scrapy_distributed.agent.post_mortem import cause_of_death
 from scrapy_distributed.errors import ConfigError, NodeAmbiguousError, NodeError, NodeRefusedError
 from scrapy_distributed.fleet import node as node_module
 from scrapy_distributed.fleet.answer import Answer, parsed
 from scrapy_distributed.fleet.node import Node, NodeAddress
-from scrapy_distributed.fleet.post_mortem import cause_of_death
 from scrapy_distributed.fleet.versions import choose_version
 from scrapy_distributed.words import last_line
 

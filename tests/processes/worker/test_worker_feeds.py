@@ -17,7 +17,7 @@ from worker_crawl import (
     Site,
 )
 
-from scrapy_distributed.fleet.post_mortem import last_error
+from scrapy_distributed.agent.post_mortem import last_error
 from scrapy_distributed.wire.receipt import Receipt
 
 

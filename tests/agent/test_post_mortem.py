@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scrapy_distributed.fleet.post_mortem import cause_of_death, last_error, lasting_fault, was_told_to_end
+from scrapy_distributed.agent.post_mortem import cause_of_death, last_error, lasting_fault, was_told_to_end
 
 DISABLED = """2026-11-21 [scrapy.extensions.feedexport] ERROR: Disabled feed storage scheme: s3. Reason: missing boto3
 2026-11-21 12:00:00 [twisted] CRITICAL: Unhandled error in Deferred:
