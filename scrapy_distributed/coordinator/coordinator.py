@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
-from inspect import isasyncgen
 from typing import Any
 
-from scrapy import Request, Spider, signals
+from scrapy import Spider, signals
 from scrapy.crawler import Crawler
-from scrapy.http import Response
-from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 
 from scrapy_distributed.config.advice import warn_lease, warn_passwords, warn_unknown, warn_wait
 from scrapy_distributed.config.command_line import CommandLine
@@ -32,6 +28,7 @@ from scrapy_distributed.coordinator.identity import identity_of, ledger_of
 from scrapy_distributed.coordinator.keeper import Keeper
 from scrapy_distributed.coordinator.nodes import Nodes
 from scrapy_distributed.coordinator.own_feed import OwnFeed
+from scrapy_distributed.coordinator.pages import Pages
 from scrapy_distributed.coordinator.progress import Progress
 from scrapy_distributed.coordinator.refused import check_config, check_settings
 from scrapy_distributed.coordinator.sessions import Sessions
@@ -48,7 +45,7 @@ from scrapy_distributed.divert.duplicates import are_filtered, warn_of_others
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.jars import Jars
 from scrapy_distributed.divert.offsite import Offsite
-from scrapy_distributed.errors import DistributedError, LedgerUnavailableError
+from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.fast import preset
 from scrapy_distributed.fleet.addresses import elsewhere
 from scrapy_distributed.items.spool import Spool
@@ -57,15 +54,16 @@ from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.password import without_password
 from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.wire.receipt import Receipt
-from scrapy_distributed.wire.request import IS_START
 from scrapy_distributed.words import shortened
 
 logger = logging.getLogger(__name__)
 
 
-class Coordinator:
+class Coordinator(Pages):
     """Spider middleware of a coordinator. Refuses to start (``ValueError``) where a setting is wrong, another
     coordinator holds the ledger, or no node can be used."""
+
+    ending: Ending
 
     def __init__(
         self, crawler: Crawler, *, config: Config, command: CommandLine, nodes: Nodes, items_go: ItemsGo, clock: Any
@@ -95,8 +93,8 @@ class Coordinator:
         )  # fmt: skip
         self.discoveries = self._finding_side()
         self.diversion = Diversion(
-            crawler, intake=self.ledger.intake, diverter=self.diverter, cutter=self.cutter, walk=self.walk,
-            sessions=self.sessions, begun=lambda: self.dispatcher.started,
+            crawler, diverter=self.diverter, enter=self.cutter.divert, walk=self.walk, sessions=self.sessions,
+            begun=lambda: self.dispatcher.started,
             ledger_failed=lambda error: self.ending.ledger_failed(error),
         )  # fmt: skip
         self.ending = Ending(
@@ -213,34 +211,9 @@ class Coordinator:
         crawler.signals.connect(coordinator._spider_closed, signals.spider_closed)
         return coordinator
 
-    # The start
-
-    async def process_start(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        """Preflight, the run, the dispatcher; then the start of the spider, unless its walk is done already. Not before
-        Scrapy asks for the first request: only from then on it can be interrupted, or end without a traceback."""
-        self.walk.connect()  # before a component asks for a page
-        self.ending.connect()
-        return self._run(start)
-
-    async def _run(self, start: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        try:
-            to_walk = await self._begin()
-        except DistributedError as error:
-            if isasyncgen(start):
-                await start.aclose()
-            if isinstance(error, LedgerUnavailableError):  # the dispatcher may be at work already
-                self.ending.ledger_failed(error)
-            else:
-                self.ending.refuse(error)
-            return
-        except Exception:
-            self.ending.close("start_error")
-            raise
-        async for output in self._start(start, walk=to_walk):
-            yield output
+    # The start: see ``pages``
 
     async def _begin(self) -> bool:
-        """Returns whether the spider's start is to be walked. Raises ``DistributedError`` where the run can't begin."""
         if self.homecoming is not None:
             await self.homecoming.check_places()
         checks = self.nodes.check(version=self.config.version, wait=self.config.fleet_timeout)
@@ -292,27 +265,6 @@ class Coordinator:
         )  # fmt: skip
         return to_walk
 
-    async def _start(self, start: AsyncIterator[Any], *, walk: bool) -> AsyncIterator[Any]:
-        if not walk:
-            return
-        try:
-            async for output in start:
-                if isinstance(output, Request):
-                    output.meta.setdefault(IS_START, True)  # Scrapy's middleware does not see what is diverted
-                if not self.diversion.takes(output):
-                    yield output
-                elif self.diversion.full:
-                    for request in self.diversion.divert():
-                        yield request
-                    # A start of millions must leave time for sending them.
-                    await maybe_deferred_to_future(deferLater(self.clock, 0))
-        except Exception:
-            self.walk.failed = True
-            raise
-        for request in self.diversion.divert():
-            yield request
-        self.walk.start_read = True
-
     def _job_template(self, *, version: str) -> JobTemplate:
         return job_template(
             self.config,
@@ -326,42 +278,7 @@ class Coordinator:
             nodes=[node.address for node in self.nodes.scrapyds],
         )
 
-    # Its pages
-
-    def process_spider_input(self, response: Response) -> None:
-        self.diversion.answered(response)
-
-    # Twice: see ``scrapy_distributed.middleware``.
-
-    def process_spider_output(self, response: Response, result: Iterable[Any]) -> Iterable[Any]:
-        try:
-            for output in result:
-                yield from self._passed(output, response)
-        except Exception:
-            yield from self.diversion.divert()
-            raise
-        yield from self.diversion.divert()
-
-    async def process_spider_output_async(self, response: Response, result: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        try:
-            async for output in result:
-                for passed in self._passed(output, response):
-                    yield passed
-        except Exception:
-            for request in self.diversion.divert():
-                yield request
-            raise
-        for request in self.diversion.divert():
-            yield request
-
-    def _passed(self, output: Any, response: Response) -> Iterable[Any]:
-        if self.homecoming is not None and not self.homecoming.takes(output, response):
-            return ()
-        return self.diversion.passed(output)
-
-    def process_spider_exception(self, response: Response, exception: Exception) -> None:
-        if isinstance(exception, HttpError):
-            self.walk.response_refused(response, exception)
+    # While it goes on
 
     def _tick(self) -> None:
         try:

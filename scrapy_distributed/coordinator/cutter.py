@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from scrapy.statscollectors import StatsCollector
@@ -15,6 +15,7 @@ from scrapy_distributed.coordinator.open_batch import OpenBatch
 from scrapy_distributed.coordinator.slot_time import SlotTime
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.members import Fleet
+from scrapy_distributed.divert.diverter import Entry
 from scrapy_distributed.ledger.sqlite_bookings import Bookings
 from scrapy_distributed.ledger.sqlite_intake import Intake
 from scrapy_distributed.wire.payload import MAX_JSON_BYTES
@@ -61,6 +62,15 @@ class Cutter:
         self._began = self._ticked = self.clock.seconds()
         self.slots = self.fleet.slots()
         self.open_batch.add(*self.intake.open_batch(), self._began)
+
+    def divert(self, entries: list[Entry], sessions: Mapping[str, Session]) -> None:
+        """What the walk has found for the fleet is queued, as far as it is new, and cut if that makes a batch."""
+        new = self.intake.divert(entries, sessions)
+        self.add(new)
+        self.stats.inc_value("distributed/diverted", len(new))
+        if len(new) < len(entries):
+            self.stats.inc_value("distributed/duplicates", len(entries) - len(new))
+        self.cut()
 
     def add(self, bodies: list[str]) -> None:
         """What the ledger has as queued now, at once: the open batch counts the same. ``cut`` is to follow."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from scrapy import Request
@@ -10,13 +10,12 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Response
 
-from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.coordinator.walk import Walk
-from scrapy_distributed.divert.diverter import HERE, Diverter
+from scrapy_distributed.divert.diverter import HERE, Diverter, Entry
 from scrapy_distributed.divert.shared import Shared
 from scrapy_distributed.errors import LedgerUnavailableError
-from scrapy_distributed.ledger.sqlite_intake import Intake
+from scrapy_distributed.wire.session import Session
 
 BUFFER = 200  # requests of one page, or of the start, that are taken away before they are diverted
 
@@ -24,25 +23,24 @@ BUFFER = 200  # requests of one page, or of the start, that are taken away befor
 class Diversion:
     """*taken*: what is still to be diverted, of the pages that are being parsed.
 
-    *begun* tells whether the run has begun, *ledger_failed* is called if the ledger can't be written.
+    *enter* is given ledger entries and their sessions; *begun* tells whether the run has begun, *ledger_failed* is
+    called if the ledger can't be written.
     """
 
     def __init__(
         self,
         crawler: Crawler,
         *,
-        intake: Intake,
         diverter: Diverter,
-        cutter: Cutter,
+        enter: Callable[[list[Entry], Mapping[str, Session]], None],
         walk: Walk,
         sessions: Sessions,
         begun: Callable[[], bool],
         ledger_failed: Callable[[LedgerUnavailableError], None],
     ) -> None:
         self.crawler = crawler
-        self.intake = intake
         self.diverter = diverter
-        self.cutter = cutter
+        self.enter = enter
         self.walk = walk
         self.sessions = sessions
         self.begun = begun
@@ -76,16 +74,9 @@ class Diversion:
         taken, self.taken = self.taken, []
         self._shared.look(taken)
         here: list[Request] = []
-        stats = self.crawler.stats
-        assert stats is not None
         try:
             entries, here = self.diverter.entries(taken)
-            new = self.intake.divert(entries, self.sessions.taken())
-            self.cutter.add(new)
-            stats.inc_value("distributed/diverted", len(new))
-            if len(new) < len(entries):
-                stats.inc_value("distributed/duplicates", len(entries) - len(new))
-            self.cutter.cut()
+            self.enter(entries, self.sessions.taken())
         except LedgerUnavailableError as error:
             self.ledger_failed(error)
         except Exception:

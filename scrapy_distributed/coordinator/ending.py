@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
-from scrapy import signals
 from scrapy.crawler import Crawler
-from scrapy.exceptions import CloseSpider, DontCloseSpider
-from scrapy.utils.defer import deferred_from_coro, maybe_deferred_to_future
+from scrapy.exceptions import DontCloseSpider
+from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.coordinator.closing import END_OF_WALK, FINISHED, NO_JOB_STARTS, Closing, Means
+from scrapy_distributed.coordinator.closing import END_OF_WALK, NO_JOB_STARTS, Means
+from scrapy_distributed.coordinator.curtain import LOOK_SECONDS, Curtain
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.discoveries import Discoveries
 from scrapy_distributed.coordinator.diversion import Diversion
@@ -32,10 +30,9 @@ from scrapy_distributed.wire.receipt import Receipt
 logger = logging.getLogger(__name__)
 
 UNABLE = ("ledger_failed", "fleet_unusable")  # nothing comes home then, however long one waits
-LOOK_SECONDS = 0.2
 
 
-class Ending:
+class Ending(Curtain):
     """Closes the crawl of *crawler*, once. *keeper*: what has items to be stored before the run is over, if anything
     has. *why* it closes, if it does."""
 
@@ -53,28 +50,16 @@ class Ending:
         keeper: Keeper | None,
         clock: Any,
     ) -> None:
-        self.crawler = crawler
-        self.spider = crawler.spider
+        super().__init__(crawler, walk=walk, keeper=keeper, clock=clock)
         self.config = config
         self.ledger = ledger
-        self.walk = walk
         self.diversion = diversion
         self.cutter = cutter
         self.discoveries = discoveries
         self.dispatcher = dispatcher
-        self.keeper = keeper
-        self.clock = clock
         self.limits = Limits(crawler.settings, account=ledger.account, walk=walk)
-        self.why = Closing()
-        self._extra = {"spider": self.spider}
-        self._engine_closes = self._winds_up = self._wound_up = self._over = False
-        self._unable = self._unwritten = False
+        self._unwritten = False
         self._says_walked = False  # the ledger says that the walk is done, and has not been told yet that it goes on
-
-    @property
-    def closing(self) -> bool:
-        """Whether the crawl is closing already."""
-        return self.why.begun
 
     # When all is done
 
@@ -126,22 +111,16 @@ class Ending:
         if self.closing or not self.walk.done or engine is None or not engine.spider_is_idle():
             return
         self.cutter.cut_rest()
-        if not self.done:
-            return
-        answers = self.crawler.signals.send_catch_log(
-            signals.spider_idle, spider=self.spider, dont_log=(DontCloseSpider, CloseSpider)
-        )
-        raised = [answer.value for _, answer in answers if isinstance(answer, Failure)]
-        if not any(isinstance(error, DontCloseSpider) for error in raised):
-            if not (engine.spider_is_idle() and self.walk.done and self.done):
-                return  # a handler has given the engine more to do
-            asked = next((error.reason for error in raised if isinstance(error, CloseSpider)), None)
-            self.close(asked or FINISHED)
+        if self.done:
+            self._close_if_nothing_is_left()
 
     # Early
 
-    def refuse(self, error: DistributedError) -> None:
-        """Close before anything was begun, with the reason alone in the log."""
+    def cannot_begin(self, error: DistributedError) -> None:
+        """Before anything was begun the reason stands alone in the log."""
+        if isinstance(error, LedgerUnavailableError):  # the dispatcher may be at work already
+            self.ledger_failed(error)
+            return
         logger.error("The crawl does not start: %s", error, extra=self._extra)
         self.close("fleet_unusable" if isinstance(error, FleetUnusableError) else "start_refused")
 
@@ -178,16 +157,8 @@ class Ending:
             return self.why.reason
         return self.limits.of_job(receipt) if self.why.means is not Means.PAUSE else ""
 
-    def close(self, reason: str) -> None:
-        first = not self.closing
-        if self.crawler.engine is not None:
-            self._closes_for(reason)  # the engine hears of it later
-            if first:
-                deferred_from_coro(self.crawler.engine.close_spider_async(reason=self.why.reason))
-
     def _closes_for(self, reason: object) -> None:
-        assert self.crawler.engine is not None
-        self.why.asked(reason, idle=self.crawler.engine.spider_is_idle())
+        super()._closes_for(reason)
         if reason in UNABLE:
             self._unable = True
         if not self.why.settles:
@@ -197,37 +168,7 @@ class Ending:
 
     # Either way
 
-    def connect(self) -> None:
-        """To be called when the engine is there: what is under way is to come home before anybody who takes items has
-        closed, and Scrapy waits for pipelines before it tells them. It tells them why only when they have closed."""
-        engine: Any = self.crawler.engine
-        engine.scraper.itemproc.methods["close_spider"].append(self._wind_up)
-        close = engine.close_spider_async
-
-        async def close_spider_async(*, reason: Any = "cancelled") -> None:
-            self._closes_for(reason)
-            if self._engine_closes:  # Scrapy would not wait for a crawl that is closing, but stop the reactor under it
-                await self._until(lambda: self._over)
-                return
-            self._engine_closes = True
-            try:
-                await close(reason=reason)
-            finally:
-                self._over = True
-
-        engine.close_spider_async = close_spider_async
-
-    async def _until(self, over: Callable[[], bool]) -> None:
-        while not over():
-            await maybe_deferred_to_future(deferLater(self.clock, LOOK_SECONDS))
-
-    async def _wind_up(self) -> None:
-        """What is under way comes home as far as it is waited for, then nothing more is sent; and what has come home
-        goes where items go. Whoever asks for it waits until it is done."""
-        if self._winds_up:
-            await self._until(lambda: self._wound_up)
-            return
-        self._winds_up = True
+    async def _bring_home(self) -> None:
         try:
             if self._says_walked:
                 self._walk_on()
@@ -239,11 +180,6 @@ class Ending:
             logger.exception("Looking after the run failed at its end", extra=self._extra)
         finally:
             self.discoveries.stop()
-            try:
-                if self.keeper is not None:
-                    await self.keeper.finish()
-            finally:
-                self._wound_up = True
 
     async def _land(self) -> None:
         try:
@@ -279,11 +215,6 @@ class Ending:
         while self.why.settles and not self._hurried and not self.done:
             self.cutter.cut_rest()
             await deferLater(self.clock, LOOK_SECONDS)
-
-    @property
-    def _hurried(self) -> bool:
-        """Whether nobody is to wait any more: by Ctrl-C while the crawl is closing, or since nothing can come."""
-        return self._unable or not self.crawler.crawling
 
     async def shut_down(self, reason: str) -> None:
         """The spider is closed: the feeds are stored, and the run ends, if it is over."""

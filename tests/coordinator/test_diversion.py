@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from scrapy.http import Response
 from scrapy.utils.test import get_crawler
 
 from scrapy_distributed.config.config import Config
+from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.coordinator.diversion import BUFFER, Diversion
 from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.divert.diverter import Diverter
@@ -52,12 +54,13 @@ class Rig:
             offsite=Offsite(crawler), fingerprint=quick_fingerprint, occurrence=self.ledger.intake.occurrence,
             filters=True, session_of=lambda request: None,
         )  # fmt: skip
-        cutter: Any = SimpleNamespace(add=self.queued.extend, cut=lambda: None)
+        cutter: Any = SimpleNamespace(
+            intake=self.ledger.intake, stats=self.stats, add=self.queued.extend, cut=lambda: None
+        )
         walk: Any = self.walk
         self.diversion = Diversion(
-            crawler, intake=self.ledger.intake, diverter=diverter, cutter=cutter, walk=walk,
-            sessions=Sessions(Jars(crawler)), begun=lambda: self.begun,
-            ledger_failed=self.failures.append,
+            crawler, diverter=diverter, enter=partial(Cutter.divert, cutter), walk=walk,
+            sessions=Sessions(Jars(crawler)), begun=lambda: self.begun, ledger_failed=self.failures.append,
         )  # fmt: skip
 
     def passed(self, *outputs: Any) -> list[Any]:
@@ -146,7 +149,7 @@ def test_any_other_error_makes_the_next_run_walk_again(rig: Rig, monkeypatch: py
     def fail(*args: Any) -> None:
         raise RuntimeError("a slip")
 
-    monkeypatch.setattr(rig.diversion.cutter, "add", fail)
+    monkeypatch.setattr(rig.diversion, "enter", fail)
     rig.passed(target(1))
     with pytest.raises(RuntimeError, match="a slip"):
         rig.diversion.divert()
