@@ -32,17 +32,25 @@ class Limit(NamedTuple):
 
 
 def politeness(
-    settings: BaseSettings, job: Mapping[str, str], spider: Spider | type[Spider] | None, *, nodes: int, slots: int = 0
-) -> str:
+    settings: BaseSettings, job: Mapping[str, str], spider: Spider | type[Spider] | None, *, nodes: int, slots: int = 0,
+    joined: int | None = None,
+) -> str:  # fmt: skip
     """What a site gets of a crawl with *settings*. *job*: what a job gets of them; *spider*: that of the crawl, or its
     class; *nodes*: how many Scrapyds, of which each alone knows how many jobs it runs at once; *slots*: how many
-    workers there are on this machine."""
+    workers there are on this machine; *joined*: how many jobs workers run at once that have joined a shared run
+    (``None``: it is none)."""
     of_worker = settings_of_worker(settings, job, spider)
     try:
         limits, of_slots = limits_of(of_worker, {}), _of_slots(of_worker)
     except (ValueError, TypeError, AttributeError) as error:  # Scrapy fails with the same, in each job
         return f"not known, a job can't read its settings: {shortened(str(error))}"
     each = " and ".join(f"{_number(limit.number)} {limit.unit} ({limit.name})" for limit in limits)
+    if joined is not None:
+        all_now = " and ".join(f"{_number(joined * limit.number)} {limit.unit}" for limit in limits)
+        more = (
+            f"With the {joined:,} slots that have joined that is {all_now}" if joined > 1 else "More slots, more of it"
+        )
+        return f"from each job at most {each}{of_slots}. {more}. What is crawled here comes on top"
     of_all = " and ".join(f"{_number((nodes + slots) * limit.number)} {limit.unit}" for limit in limits)
     here = [f"{slots} worker{'s' if slots > 1 else ''} on this machine"] if slots else []
     there = [f"one job at a time on each node ({nodes})"] if nodes else []

@@ -40,13 +40,16 @@ class Line:
 def block(
     config: Config, settings: BaseSettings, *, command: CommandLine, job: Mapping[str, str],
     spider: Spider | type[Spider] | None, nodes: int, slots: int = 0, targets: str, items_go: ItemsGo,
-    spool: str = "the spool", elsewhere: Sequence[str] = (),
+    spool: str = "the spool", elsewhere: Sequence[str] = (), joined: int | None = None,
 ) -> list[Line]:  # fmt: skip
     """*settings*: those of the crawl; *job*: those that a job gets; *nodes*: how many Scrapyds; *slots*: workers on
     this machine; *targets*: which requests are the fleet's; *spool*: the folder for what comes home; *elsewhere*: other
-    machines, where Scrapyds are."""
+    machines, where Scrapyds are; *joined*: slots of workers that have joined a shared run."""
     return [
-        Line(subject="requests to a site", words=politeness(settings, job, spider, nodes=nodes, slots=slots)),
+        Line(
+            subject="requests to a site",
+            words=politeness(settings, job, spider, nodes=nodes, slots=slots, joined=joined),
+        ),
         Line(
             subject="fleet",
             words=f"it crawls what matches {targets}; all else, start requests too, is crawled here, and so is what"
@@ -57,7 +60,7 @@ def block(
         *_items(items_go, config, settings, spool),
         *(_places(feeds_of_workers(config, settings), nodes, elsewhere) if items_go is ItemsGo.FEEDS else ()),
         *_pipelines(config, settings),
-        *_stores(settings, nodes=nodes, slots=slots),
+        *_stores(settings, nodes=nodes, slots=slots, joined=joined is not None),
     ]
 
 
@@ -149,10 +152,11 @@ def _pipelines(config: Config, settings: BaseSettings) -> Iterator[Line]:
             yield Line(subject="item pipelines", words=words, warning=True)
 
 
-def _stores(settings: BaseSettings, *, nodes: int, slots: int) -> Iterator[Line]:
+def _stores(settings: BaseSettings, *, nodes: int, slots: int, joined: bool) -> Iterator[Line]:
     for name in ("FILES_STORE", "IMAGES_STORE"):
         if place := settings.get(name):
             where = shown(str(place)) or "a place"
             words = [f"workers on this machine share {where} with this crawl"] if slots else []
             words += [f"each worker on a node has its own, {where} as it is there"] if nodes else []
+            words += [f"each machine whose workers join has its own, {where} as it is there"] if joined else []
             yield Line(subject=name, words="; ".join(words))

@@ -29,7 +29,7 @@ from scrapy_distributed.coordinator.keeper import Keeper
 from scrapy_distributed.coordinator.nodes import Nodes
 from scrapy_distributed.coordinator.own_feed import OwnFeed
 from scrapy_distributed.coordinator.pages import Pages
-from scrapy_distributed.coordinator.progress import Progress
+from scrapy_distributed.coordinator.progress import Figures, Progress, figures_of
 from scrapy_distributed.coordinator.refused import check_config, check_settings
 from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.coordinator.showing import Showing
@@ -116,11 +116,11 @@ class Coordinator(Pages):
 
     def _telling_side(self) -> Showing:
         interval = self.crawler.settings.getfloat("LOGSTATS_INTERVAL")
-        progress = Progress(
-            account=self.ledger.account, fleet=self.fleet, walk=self.walk, spider=self.spider, interval=interval,
-            paused=lambda: self.dispatcher.handover.paused, clock=self.clock,
-        )  # fmt: skip
+        progress = Progress(figures=self._figures, spider=self.spider, interval=interval, clock=self.clock)
         return Showing(self.ledger.path, fleet=self.fleet, progress=progress, spider=self.spider, clock=self.clock)
+
+    def _figures(self) -> Figures:
+        return figures_of(self.ledger.account, self.fleet, self.walk, paused=self.dispatcher.handover.paused)
 
     def _finding_side(self) -> Discoveries:
         return Discoveries(

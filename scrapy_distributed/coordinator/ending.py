@@ -57,7 +57,7 @@ class Ending(Curtain):
         self.cutter = cutter
         self.discoveries = discoveries
         self.dispatcher = dispatcher
-        self.limits = Limits(crawler.settings, account=ledger.account, walk=walk)
+        self.limits = Limits(crawler.settings, items=ledger.account.items, walk=walk)
         self._unwritten = False
         self._says_walked = False  # the ledger says that the walk is done, and has not been told yet that it goes on
 

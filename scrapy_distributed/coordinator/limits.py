@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from scrapy.settings import BaseSettings
 
 from scrapy_distributed.coordinator.closing import of_a_job
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.job_template import BOUNDS
-from scrapy_distributed.ledger.sqlite_account import Account
 from scrapy_distributed.wire.receipt import Receipt
 
 REASONS = {name.lower(): name for name in BOUNDS}  # why a job has ended -> the limit
 
 
 class Limits:
-    """Those in *settings*, of the run of *account*, whose own crawl is *walk*."""
+    """Those in *settings*, of a run that has brought so many *items*, and whose own crawl is *walk*."""
 
-    def __init__(self, settings: BaseSettings, *, account: Account, walk: Walk) -> None:
+    def __init__(self, settings: BaseSettings, *, items: Callable[[], int], walk: Walk) -> None:
         self.settings = settings
-        self.account = account
+        self.items = items
         self.walk = walk
         self._errors = 0  # of callbacks, in jobs that count
 
@@ -28,7 +29,7 @@ class Limits:
         self._errors += receipt.callback_errors
         if reason := self.of_job(receipt):
             return reason
-        if 0 < self._limit("CLOSESPIDER_ITEMCOUNT") <= self.account.items():
+        if 0 < self._limit("CLOSESPIDER_ITEMCOUNT") <= self.items():
             return "closespider_itemcount"
         if 0 < self._limit("CLOSESPIDER_ERRORCOUNT") <= self._errors + self.walk.callback_errors:
             return "closespider_errorcount"

@@ -8,13 +8,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from scrapy import Spider
 
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.members import Fleet
 from scrapy_distributed.errors import LedgerUnavailableError
+from scrapy_distributed.ledger.balance import Balance
 from scrapy_distributed.ledger.count import Count
 from scrapy_distributed.ledger.sqlite_account import Account
 
@@ -26,18 +27,24 @@ LATELY = 60.0  # seconds: so long ago was the count that the rate is taken from,
 BESIDE = " (Scrapy's own line, of crawled pages, counts those of this process alone)"  # once
 
 
-class Progress:
-    """Counted by *account* and by what jobs of *fleet* have reported: how much is settled of what *walk* has found, how
-    fast of late, and so when the rest should be. Told each *interval* seconds (0: never)."""
+class Figures(NamedTuple):
+    """How a run stands at one moment: see ``Count``."""
 
-    def __init__(
-        self, *, account: Account, fleet: Fleet, walk: Walk, paused: Callable[[], bool], spider: Spider,
-        interval: float, clock: Any,
-    ) -> None:  # fmt: skip
-        self.account = account
-        self.fleet = fleet
-        self.walk = walk
-        self.paused = paused
+    balance: Balance
+    reported: int
+    items: int
+    at_work: int
+    slots: int
+    walked: bool
+    paused: bool
+
+
+class Progress:
+    """How much is settled of what a walk has found, how fast of late, and so when the rest should be. *figures* counts
+    (``None``: it can't be told now). Told each *interval* seconds (0: never)."""
+
+    def __init__(self, *, figures: Callable[[], Figures | None], spider: Spider, interval: float, clock: Any) -> None:
+        self.figures = figures
         self.interval = interval
         self.clock = clock
         self.last: Count | None = None
@@ -58,24 +65,20 @@ class Progress:
     def _go_on(self) -> None:
         began = self.clock.seconds()
         with suppress(LedgerUnavailableError):  # others tell that, and act
-            self.last = self._count()
-            if 0 < self.interval <= began - self._told_at:
+            self.last = self._count() or self.last
+            if self.last is not None and 0 < self.interval <= began - self._told_at:
                 self._told_at = began
                 logger.info("Fleet: %s%s", self.last, BESIDE if not self._told else "", extra=self._extra)
                 self._told = True
         took = self.clock.seconds() - began
         self._timer = self.clock.callLater(max(min(OFTEN, self.interval or OFTEN), SELDOM * took), self._go_on)
 
-    def _count(self) -> Count:
-        balance = self.account.balance()
-        at_work = [flight for _, flight in self.fleet.flights() if flight.counts and flight.started]
-        reported = sum(flight.settled for flight in at_work)
-        return Count(
-            time=time.time(), balance=balance, reported=reported, rate=self._rate(balance.ended + reported),
-            items=self.account.items() + sum(flight.items for flight in at_work),
-            at_work=len(at_work), slots=max(self.fleet.slots().all, len(at_work)),  # one that is drained has no slots
-            walked=self.walk.over, paused=self.paused(),
-        )  # fmt: skip
+    def _count(self) -> Count | None:
+        figures = self.figures()
+        if figures is None:
+            return None
+        rate = self._rate(figures.balance.ended + figures.reported)
+        return Count(time=time.time(), rate=rate, **figures._asdict())
 
     def _rate(self, settled: int) -> float:
         """Requests a minute, since the newest of the counts that are old enough, else since the first."""
@@ -85,3 +88,15 @@ class Progress:
         before.append((now, settled))
         then, first = before[0]
         return max(0.0, 60 * (settled - first) / (now - then)) if now > then else 0.0
+
+
+def figures_of(account: Account, fleet: Fleet, walk: Walk, *, paused: bool) -> Figures:
+    """Counted by *account* and by what jobs of *fleet* have reported."""
+    balance = account.balance()
+    at_work = [flight for _, flight in fleet.flights() if flight.counts and flight.started]
+    return Figures(
+        balance, reported=sum(flight.settled for flight in at_work),
+        items=account.items() + sum(flight.items for flight in at_work), at_work=len(at_work),
+        slots=max(fleet.slots().all, len(at_work)),  # one that is drained has no slots
+        walked=walk.over, paused=paused,
+    )  # fmt: skip

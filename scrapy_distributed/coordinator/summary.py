@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scrapy.crawler import Crawler
 
 from scrapy_distributed.coordinator.cutter import Cutter
 from scrapy_distributed.divert.diverter import STAYED
-from scrapy_distributed.ledger.balance import Balance, Losses, raised_lines
+from scrapy_distributed.ledger.balance import Balance, Losses, Raised, raised_lines
 from scrapy_distributed.ledger.sqlite import Ledger
 from scrapy_distributed.ledger.sums import MOST_STATS
 from scrapy_distributed.words import counted, shortened
@@ -31,22 +31,34 @@ def report(
     measured of jobs and slots."""
     extra = {"spider": crawler.spider}
     over = stored and ledger.account.end(walked=walked)
-    balance = ledger.account.balance()
+    balance, account = ledger.account.balance(), ledger.account
+    _report_shares(crawler, cutter, most_of_it=over and 2 * cutter.size.requests >= balance.diverted)
+    tell_account(
+        crawler, ledger.run, balance, worker_stats=account.worker_stats(), losses=account.losses(),
+        raised=account.raised(), targets=targets, over=over,
+    )  # fmt: skip
+    _tell_what_to_do(ledger, balance, reason, over=over, wait=wait, stored=stored, extra=extra)
+    return over
+
+
+def tell_account(
+    crawler: Crawler, run: str, balance: Balance, *, worker_stats: tuple[Mapping[str, float], int], losses: Losses,
+    raised: Sequence[Raised], targets: str, over: bool,
+) -> None:  # fmt: skip
+    """How *run* stands, in stats and log. *worker_stats*: as of ``sum_of_stats``; *targets*: what was diverted; *over*:
+    whether the run is."""
+    extra = {"spider": crawler.spider}
     assert crawler.stats is not None
     for name, count in balance.as_dict().items():
         crawler.stats.set_value(f"distributed/{name}", count)
-    worker_stats, left_out = ledger.account.worker_stats()
-    _report_worker_stats(crawler, worker_stats, left_out)
-    _report_shares(crawler, cutter, most_of_it=over and 2 * cutter.size.requests >= balance.diverted)
+    _report_worker_stats(crawler, *worker_stats)
     log = logger.info if balance.holds else logger.critical
-    log("Run %s: %s", ledger.run, balance, extra=extra)
-    _report_losses(crawler, ledger.account.losses())
-    if not _report_stayed(crawler, worker_stats) and over and not balance.diverted:
+    log("Run %s: %s", run, balance, extra=extra)
+    _report_losses(crawler, losses)
+    if not _report_stayed(crawler, worker_stats[0]) and over and not balance.diverted:
         logger.warning("Nothing was diverted: no request matched %s", targets, extra=extra)
-    for line in raised_lines(ledger.account.raised()):
+    for line in raised_lines(raised):
         logger.warning("%s", shortened(line[0].upper() + line[1:], LONGEST_RAISED), extra=extra)
-    _tell_what_to_do(ledger, balance, reason, over=over, wait=wait, stored=stored, extra=extra)
-    return over
 
 
 def _tell_what_to_do(

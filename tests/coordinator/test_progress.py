@@ -8,7 +8,7 @@ import pytest
 from scrapy import Spider
 from twisted.internet.task import Clock
 
-from scrapy_distributed.coordinator.progress import LATELY, OFTEN, SELDOM, Progress
+from scrapy_distributed.coordinator.progress import LATELY, OFTEN, SELDOM, Progress, figures_of
 from scrapy_distributed.dispatch.members import Slots
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.balance import Balance
@@ -51,8 +51,8 @@ class Told:
 
 def progress(clock: Clock, told: Told, interval: float = 60.0) -> Progress:
     made = Progress(
-        account=told, fleet=told, walk=told, paused=lambda: told.paused, spider=Spider("s"),  # type: ignore[arg-type]
-        interval=interval, clock=clock,
+        figures=lambda: figures_of(told, told, told, paused=told.paused),  # type: ignore[arg-type]
+        spider=Spider("s"), interval=interval, clock=clock,
     )  # fmt: skip
     made.start()
     return made
