@@ -23,7 +23,7 @@ from twisted.internet.task import deferLater
 
 from scrapy_distributed.coordinator.home_pipelines import HomePipelines
 from scrapy_distributed.coordinator.item_signal import ItemSignal
-from scrapy_distributed.coordinator.keeper import OwnSpooled
+from scrapy_distributed.coordinator.keeper import HomeLedger, OwnSpooled
 from scrapy_distributed.coordinator.own_pages import OwnPages
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
 from scrapy_distributed.feeds.appending import Appending
@@ -31,7 +31,6 @@ from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.feeds.place import in_thread
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.spooled import lost_words
-from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.password import without_password
 from scrapy_distributed.wire.receipt import ItemsFile
@@ -49,7 +48,7 @@ class Homecoming:
     To be made before Scrapy opens the feeds."""
 
     def __init__(
-        self, crawler: Crawler, *, spool: Spool, ledger: Ledger, pipelines: Collection[str], clock: Any,
+        self, crawler: Crawler, *, spool: Spool, ledger: HomeLedger, pipelines: Collection[str], clock: Any,
         changed: Callable[[], None], ledger_failed: Callable[[LedgerUnavailableError], None],
     ) -> None:  # fmt: skip
         self.crawler = crawler

@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.items.spool import OwnItems, Spool
 from scrapy_distributed.ledger.spooled import lost_words, next_own
-from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
-from scrapy_distributed.wire.receipt import ItemsFile
+from scrapy_distributed.ledger.states import Attempt
+from scrapy_distributed.wire.receipt import FeedFile, ItemsFile
+
+
+class HomeLedger(Protocol):
+    """What a ledger knows of the items of a run. See ``ledger.sqlite_harvest``, and ``home_book`` for shared runs."""
+
+    def files(self) -> dict[str, ItemsFile]: ...
+
+    def file(self, attempt: Attempt) -> ItemsFile: ...
+
+    def earlier_runs(self) -> list[str]: ...
+
+    def enter_pages(self, keys: Collection[bytes]) -> bool: ...
+
+    def know_pages(self, keys: Iterable[bytes]) -> None: ...
+
+    def own_files(self) -> dict[str, ItemsFile]: ...
+
+    def set_own_files(self, files: Mapping[str, ItemsFile]) -> None: ...
+
+    def own_stored(self) -> set[str]: ...
+
+    def store_own(self, names: Sequence[str], files: Sequence[FeedFile]) -> None: ...
+
+    def forget_own(self) -> None: ...
+
+    def appended(self) -> dict[str, tuple[int, int, str]]: ...
+
+    def appends_to(self, path: str, size: int) -> None: ...
+
+    def has_appended(self, written: Mapping[str, tuple[int, str]]) -> None: ...
+
+    def set_unexported(self, number: int) -> None: ...
 
 
 class Keeper(Protocol):
@@ -40,7 +72,7 @@ class OwnSpooled:
     """What the coordinator of *spider* scrapes itself, in a file of *spool* for each of its commands. *ledger* knows
     those of earlier ones; *earlier*: those of them that are in no feed of their own."""
 
-    def __init__(self, *, spool: Spool, ledger: Ledger, spider: Any) -> None:
+    def __init__(self, *, spool: Spool, ledger: HomeLedger, spider: Any) -> None:
         self.spool = spool
         self.ledger = ledger
         self.spider = spider

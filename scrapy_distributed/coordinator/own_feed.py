@@ -13,12 +13,11 @@ from scrapy.settings import BaseSettings
 from scrapy.utils.defer import ensure_awaitable
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.coordinator.keeper import OwnSpooled
+from scrapy_distributed.coordinator.keeper import HomeLedger, OwnSpooled
 from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.spooled import lost_words
-from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
 from scrapy_distributed.ledger.states import job_id, new_token
 from scrapy_distributed.wire.job_template import with_token
 
@@ -31,7 +30,7 @@ class OwnFeed:
 
     idle = True  # it writes as it goes
 
-    def __init__(self, crawler: Crawler, *, config: Config, spool: Spool, ledger: Ledger) -> None:
+    def __init__(self, crawler: Crawler, *, config: Config, spool: Spool, ledger: HomeLedger) -> None:
         self.crawler = crawler
         self.spider: Any = crawler.spider
         self.config = config

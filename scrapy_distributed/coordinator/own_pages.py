@@ -9,11 +9,11 @@ from weakref import WeakKeyDictionary
 from scrapy.crawler import Crawler
 from scrapy.http import Response
 
+from scrapy_distributed.coordinator.keeper import HomeLedger
 from scrapy_distributed.coordinator.walk import TRIED
 from scrapy_distributed.divert.duplicates import are_filtered
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.items.lines import MAX_PAGE
-from scrapy_distributed.ledger.sqlite_harvest import Harvest as Ledger
 
 _RETRIED = ("retry_times", TRIED)  # meta of requests that no dupe filter looks at again
 
@@ -21,7 +21,7 @@ _RETRIED = ("retry_times", TRIED)  # meta of requests that no dupe filter looks 
 class OwnPages:
     """Those of *crawler* that have items. *ledger* knows those that workers have brought items of."""
 
-    def __init__(self, crawler: Crawler, ledger: Ledger) -> None:
+    def __init__(self, crawler: Crawler, ledger: HomeLedger) -> None:
         self.crawler = crawler
         self.ledger = ledger
         self.filters = are_filtered(crawler.settings)

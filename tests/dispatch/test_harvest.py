@@ -16,9 +16,9 @@ from twisted.internet import reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
-from scrapy_distributed.dispatch import harvest as harvest_module
 from scrapy_distributed.dispatch.harvest import DUPLICATE, Harvest
 from scrapy_distributed.errors import LedgerUnavailableError, NodeError, NodeItemsError, WireError
+from scrapy_distributed.items import gleaning as gleaning_module
 from scrapy_distributed.items.lines import ItemWriter
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.rules import Haul, Settlement
@@ -283,7 +283,7 @@ class Slow:
 
 @pytest.fixture
 def slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Slow]:
-    monkeypatch.setattr(harvest_module, "TURN", -1.0)
+    monkeypatch.setattr(gleaning_module, "TURN", -1.0)
     clock = Clock()
     home = Home(tmp_path, clock)
     with closing(home.ledger):
