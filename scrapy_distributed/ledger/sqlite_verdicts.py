@@ -7,7 +7,17 @@ import time
 from collections.abc import Iterable
 
 from scrapy_distributed.ledger.finds import Finds
-from scrapy_distributed.ledger.rules import HALVED_AT, Batch, Haul, Objection, Settlement, fate_of, objection
+from scrapy_distributed.ledger.rules import (
+    HALVED_AT,
+    Batch,
+    Ended,
+    Haul,
+    Objection,
+    Settlement,
+    accepted,
+    fate_of,
+    objection,
+)
 from scrapy_distributed.ledger.sqlite_batches import Batches, joined, requests_at
 from scrapy_distributed.ledger.sqlite_store import Store, while_available
 from scrapy_distributed.ledger.states import Attempt, AttemptState, Blame, Fate
@@ -129,7 +139,7 @@ class Verdicts:
         elif fate is Fate.DIVIDED:
             self._divide(attempt, batch, parts=parts, failures=batch.failures + counts)
         elif fate is Fate.DEAD:
-            self._add_outcomes(attempt.batch, [(position, Outcome.DEAD, reason, True) for position in bits(left)])
+            self._add_outcomes(attempt.batch, [Ended(position, Outcome.DEAD, reason, True) for position in bits(left)])
             self._batches.settle(attempt.batch, batch.settled | left, dead=left.bit_count())
         return fate
 
@@ -150,41 +160,29 @@ class Verdicts:
         db, run = self._store.db, self._store.run_id
         batch = self._batches.get(attempt.batch)
         own = list(bits(attempt.positions))  # position in the attempt's payload -> position in the batch
-        moved = sum(1 << own[position] for position in bits(again)) if batch.avoid is None else 0
-        if moved:
-            bodies = joined(requests_at(self._batches.payload(attempt.batch), moved))
-            db.execute(ADD_AGAIN, (run, moved.bit_count(), bodies, attempt.node))
-        outcomes = [
-            (own[position], outcome, reason, bool(receipt.again >> position & 1))
-            for outcome, reasons in ((Outcome.FAILED, receipt.failed), (Outcome.FILTERED, receipt.filtered))
-            for reason, positions in reasons.items()
-            for position in positions
-            if not moved >> own[position] & 1
-        ]
-        now_settled = sum(1 << own[position] for position in bits(receipt.settled))
-        failed = sum(outcome is Outcome.FAILED for _, outcome, *_ in outcomes)
+        found = accepted(attempt, receipt, batch, again)
+        if found.moved:
+            bodies = joined(requests_at(self._batches.payload(attempt.batch), found.moved))
+            db.execute(ADD_AGAIN, (run, found.moved.bit_count(), bodies, attempt.node))
         row = (time.time(), receipt.finish_reason, receipt.items, json.dumps(receipt.feeds),
                json.dumps(dict(receipt.stats)), receipt.unexported, json.dumps(dict(receipt.followed)),
                *((haul.items, haul.twice, haul.size, haul.digest) if haul else (None, 0, None, None)),
-               bitmap_to_bytes(now_settled & ~moved))  # fmt: skip
+               bitmap_to_bytes(found.settled & ~found.moved))  # fmt: skip
         db.execute(ACCEPT_ATTEMPT, (*row, run, attempt.batch, attempt.number))
         pages = haul.pages if haul else ()
         db.executemany(ADD_PAGE, [(run, key, attempt.batch, attempt.number) for key in pages])
-        self._add_outcomes(attempt.batch, outcomes)
+        self._add_outcomes(attempt.batch, found.ended)
         self._add_examples(receipt)
-        landed = [(own[position], key) for position, key in receipt.landed_keys() if now_settled >> own[position] & 1]
+        landed = [(own[position], key) for position, key in receipt.landed_keys() if found.settled >> own[position] & 1]
         db.executemany(ADD_LANDED, [(run, attempt.batch, *row) for row in landed])
-        self._batches.settle(
-            attempt.batch, batch.settled | now_settled, failed=failed, filtered=len(outcomes) - failed,
-            crawled=(now_settled & ~moved).bit_count() - len(outcomes), moved=moved.bit_count(),
-        )  # fmt: skip
-        return moved.bit_count()
+        self._batches.settle(attempt.batch, batch.settled | found.settled, **found.counts)
+        return found.moved.bit_count()
 
     def _add_examples(self, receipt: Receipt) -> None:
         values = ({"reason": reason, "text": text} for reason, text in receipt.examples.items())
         limits = {"run": self._store.run_id, "most": MOST_REASONS}
         self._store.db.executemany(ADD_EXAMPLE, [limits | one for one in values])
 
-    def _add_outcomes(self, batch: int, outcomes: list[tuple[int, Outcome, str, bool]]) -> None:
-        rows = [(self._store.run_id, batch, position, outcome.value, *rest) for position, outcome, *rest in outcomes]
+    def _add_outcomes(self, batch: int, ended: Iterable[Ended]) -> None:
+        rows = [(self._store.run_id, batch, position, outcome.value, *rest) for position, outcome, *rest in ended]
         self._store.db.executemany(ADD_OUTCOME, rows)
