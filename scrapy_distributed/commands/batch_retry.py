@@ -13,8 +13,8 @@ from scrapy_distributed.commands.batch_words import title
 from scrapy_distributed.commands.wishing import print_answer, that_runs, wish
 from scrapy_distributed.ledger.answer import Answer
 from scrapy_distributed.ledger.sqlite import Ledger
-from scrapy_distributed.ledger.sqlite_control import Retried
 from scrapy_distributed.ledger.sqlite_schema import is_held
+from scrapy_distributed.ledger.wanted import Retried
 from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.ledger.balance import NOT_CRAWLED
@@ -15,11 +14,10 @@ from scrapy_distributed.ledger.spooled import own_from_json, spool_name
 from scrapy_distributed.ledger.sqlite_batches import Batches, as_text
 from scrapy_distributed.ledger.sqlite_schema import read_balance
 from scrapy_distributed.ledger.sqlite_store import Store
-from scrapy_distributed.ledger.wanted import Wanted
+from scrapy_distributed.ledger.wanted import Retried, Wanted
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes, bitmap_to_bytes, bits
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.payload import decode_payload
-from scrapy_distributed.words import counted
 
 LAST_RUN = "SELECT id, name FROM run ORDER BY id DESC LIMIT 1"
 STOPPED = "SELECT stopped FROM run WHERE id = ?"
@@ -52,36 +50,6 @@ PARTIAL = "SELECT batch, number, settled FROM attempt WHERE run = ? AND state = 
 DROP_PAGES = "DELETE FROM page WHERE run = ? AND batch = ? AND attempt = ?"
 
 OF_DAMAGE = (ValueError, TypeError, LookupError, OverflowError, RecursionError)  # what reading a damaged file makes
-
-
-class Retried(NamedTuple):
-    """*again*: how many requests go out again, of which so many had *begun* their callback, in how many *batches*;
-    *left_out*: how many do not, as theirs had begun."""
-
-    again: int
-    left_out: int
-    begun: int = 0
-    batches: int = 0
-
-    @property
-    def words(self) -> str:
-        return f"{counted(self.again, 'request')} to be tried again, {self.left_out:,} left out"
-
-    @property
-    def numbers(self) -> dict[str, int]:
-        return {"again": self.again, "left_out": self.left_out, "begun": self.begun}
-
-    @property
-    def more(self) -> list[str]:
-        """A sentence on what has to be known of them."""
-        lines = []
-        if self.left_out:
-            why = "their callback had begun, so items of them may be in a feed"
-            lines.append(f"left out: {why} (--callback takes these as well)")
-        if self.begun:
-            had = f"of {self.begun:,} the callback had begun"
-            lines.append(f"{had}: items that it gave are in the result already, and come once more")
-        return lines
 
 
 class Control:
