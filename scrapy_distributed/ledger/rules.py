@@ -89,3 +89,19 @@ def fate_of(batch: Batch, *, counts: bool, max_attempts: int, parts: int = 1) ->
     if batch.left.bit_count() > 1 and max_attempts > 1:
         return Fate.HALVED
     return Fate.AGAIN if failures < max_attempts else Fate.DEAD
+
+
+class Division(NamedTuple):
+    """Into batches of *size* requests each, with so many *failures* to begin with."""
+
+    size: int
+    failures: int
+
+
+def division(batch: Batch, fate: Fate, *, counts: bool, parts: int = 1) -> Division:
+    """How what is left of *batch* is divided by its *fate*, which is to be halved or divided; the rest as in
+    ``fate_of``."""
+    left = batch.left.bit_count()
+    if fate is Fate.HALVED:  # one of them is suspect still, so the next death is enough to halve it again
+        return Division(-(-left // 2), HALVED_AT - 1)
+    return Division(-(-left // parts), batch.failures + counts)

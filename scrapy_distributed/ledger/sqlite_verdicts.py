@@ -8,13 +8,14 @@ from collections.abc import Iterable
 
 from scrapy_distributed.ledger.finds import Finds
 from scrapy_distributed.ledger.rules import (
-    HALVED_AT,
     Batch,
+    Division,
     Ended,
     Haul,
     Objection,
     Settlement,
     accepted,
+    division,
     fate_of,
     objection,
 )
@@ -134,24 +135,20 @@ class Verdicts:
         if fate is not Fate.SETTLED:
             self._batches.release(attempt.batch, counts=counts)
         left = batch.left
-        if fate is Fate.HALVED:  # one of them is suspect still, so the next death is enough to halve it again
-            self._divide(attempt, batch, parts=2, failures=HALVED_AT - 1)
-        elif fate is Fate.DIVIDED:
-            self._divide(attempt, batch, parts=parts, failures=batch.failures + counts)
+        if fate in (Fate.HALVED, Fate.DIVIDED):
+            self._divide(attempt, batch, division(batch, fate, counts=counts, parts=parts))
         elif fate is Fate.DEAD:
             self._add_outcomes(attempt.batch, [Ended(position, Outcome.DEAD, reason, True) for position in bits(left)])
             self._batches.settle(attempt.batch, batch.settled | left, dead=left.bit_count())
         return fate
 
-    def _divide(self, attempt: Attempt, batch: Batch, *, parts: int, failures: int) -> None:
-        """What is left of *batch*, whose *attempt* has ended, goes into batches of its own, each with so many
-        *failures* to begin with."""
+    def _divide(self, attempt: Attempt, batch: Batch, into: Division) -> None:
+        """What is left of *batch*, whose *attempt* has ended, goes into batches of its own."""
         bodies = requests_at(self._batches.payload(attempt.batch), batch.left)
-        size = -(-len(bodies) // parts)
-        for first in range(0, len(bodies), size):
+        for first in range(0, len(bodies), into.size):
             self._batches.add(
-                bodies[first : first + size], parent=attempt.batch, avoid=batch.avoid, last=attempt.node,
-                failures=failures,
+                bodies[first : first + into.size], parent=attempt.batch, avoid=batch.avoid, last=attempt.node,
+                failures=into.failures,
             )  # fmt: skip
         self._batches.settle(attempt.batch, batch.settled | batch.left, moved=len(bodies))
 
