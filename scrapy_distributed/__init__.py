@@ -11,6 +11,7 @@ folder says what is in it:
 | items        | what comes home from workers, until it is in a feed                     | coordinator and worker |
 | coordinator  | takes requests away, cuts them into batches, waits for the end          | coordinator            |
 | ledger       | new? queued, in a batch, given to an attempt, settled: one SQLite file  | coordinator            |
+| shared       | the same in Redis or Valkey, for workers that join by themselves        | coordinator and worker |
 | dispatch     | sends batches to nodes, looks after them, judges what comes home        | coordinator            |
 | fleet        | the nodes: where they are, one over HTTP, checks, deploys, local ones   | coordinator, commands  |
 | agent        | starts jobs on this machine, watches and ends them                      | coordinator; node      |
@@ -18,7 +19,7 @@ folder says what is in it:
 | feeds        | is all of a feed stored, and can it be?                                 | coordinator and worker |
 | results      | the feeds that count become one file                                    | commands               |
 | monitor      | what the nodes are doing                                                | commands               |
-| commands     | ``scrapy fleet``, ``batches`` and ``monitor``                           | commands               |
+| commands     | ``scrapy fleet``, ``batches``, ``monitor`` and ``worker``               | commands               |
 | fast, warm   | optional: cheaper workers; nodes that start them at once                | worker; node           |
 
 errors, words, password, together: the tree of what can go wrong; text for people; what hides passwords in the URLs of
@@ -45,6 +46,7 @@ lost, fenced         its requests have gone to another attempt; it can't count a
 blame, fate          who is at fault for an attempt that does not count; what that means for its batch
 stopped              of a run: a limit or the spider has ended it early; what is left is *not crawled*
 halved, dead         two batches of what has died twice; requests whose attempts are used up
+join, bench          of a ``scrapy worker``: to take batches of shared runs; to take none, as its jobs come to nothing
 doubt, proof, trial  a node that has failed; what it must show; the one job that is to show it
 remainder            the requests of an attempt that are not settled
 """

@@ -7,6 +7,6 @@ goes where), sqlite_verdicts (what becomes of it), sqlite_harvest (which items c
 stands), sqlite_control (what an operator wishes). Below them sqlite_batches (steps of several), sqlite_store
 (connection and transaction), sqlite_seen (which keys are known), sqlite_schema (the tables). wishes: what operators
 wish of a crawl that runs (wanted: which requests they mean; answer: what comes of it); board: what it shows of itself
-meanwhile (count: how far it is). reader: what is shown of a run, also while it goes on (records). spooled: which files
-should be in the spool.
+meanwhile (count: how far it is). reader: what is shown of a run, also while it goes on (records; any_reader: the same
+of one that is not in a file). spooled: which files should be in the spool.
 """

@@ -112,6 +112,7 @@ class LedgerReader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.place = str(self.path)
         if not self.path.is_file():
             raise LedgerError(f"{self.path}: no ledger there; a distributed crawl makes one, --ledger names another")
         check_beside(self.path)

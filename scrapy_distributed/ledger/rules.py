@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from scrapy_distributed.ledger.states import Attempt, BatchState, Blame, Fate
+from scrapy_distributed.wire.bitmap import bits
+from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.receipt import Receipt
 
 HALVED_AT = 2  # failed attempts
@@ -53,6 +55,53 @@ class Haul:
     digest: str = ""
     twice: int = 0
     pages: Sequence[bytes] = ()
+
+
+class Ended(NamedTuple):
+    """A request at a *position* of its batch that was not crawled, and why. *again*: nothing of it is in a feed, so it
+    may be tried again."""
+
+    position: int
+    outcome: Outcome
+    reason: str
+    again: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """What a final receipt means for a batch. *settled*: bitmap of what it settles; *moved*: of those that are to be
+    tried on another node; *ended*: those that were not crawled, but for these."""
+
+    settled: int
+    moved: int
+    ended: Sequence[Ended]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many more requests of the batch are in which state."""
+        failed = sum(one.outcome is Outcome.FAILED for one in self.ended)
+        return {
+            "crawled": (self.settled & ~self.moved).bit_count() - len(self.ended),
+            "failed": failed,
+            "filtered": len(self.ended) - failed,
+            "moved": self.moved.bit_count(),
+        }
+
+
+def accepted(attempt: Attempt, receipt: Receipt, batch: Batch, again: int) -> Accepted:
+    """What the final *receipt* of *attempt* means for *batch*. *again*: bitmap of its failed requests that may be tried
+    on another node, each once."""
+    own = list(bits(attempt.positions))  # position in the attempt's payload -> position in the batch
+    moved = sum(1 << own[position] for position in bits(again & receipt.again)) if batch.avoid is None else 0
+    ended = [
+        Ended(own[position], outcome, reason, bool(receipt.again >> position & 1))
+        for outcome, reasons in ((Outcome.FAILED, receipt.failed), (Outcome.FILTERED, receipt.filtered))
+        for reason, positions in reasons.items()
+        for position in positions
+        if not moved >> own[position] & 1
+    ]
+    settled = sum(1 << own[position] for position in bits(receipt.settled))
+    return Accepted(settled=settled, moved=moved, ended=ended)
 
 
 class Objection(NamedTuple):

@@ -50,10 +50,18 @@ def whose(name: str) -> str:
 
 def lost_words(folder: Path, faults: Mapping[str, str], ledger: Path) -> str:
     """What is wrong with the spool in *folder*, and what to do. *faults*: name to what was found and expected."""
+    return f"{what_is_lost(folder, faults)}. {crawled_again(ledger)}"
+
+
+def what_is_lost(folder: Path, faults: Mapping[str, str]) -> str:
     name, fault = next(iter(faults.items()))
     more = f" ({len(faults):,} such files)" if len(faults) > 1 else ""
+    return f"{folder / name}: items that have come home are lost, those of {whose(name)}: {fault}{more}"
+
+
+def crawled_again(ledger: Path) -> str:
+    """How what is lost is."""
     return (
-        f"{folder / name}: items that have come home are lost, those of {whose(name)}: {fault}{more}. Put back what is"
-        f" missing, or let it be crawled again: scrapy batches retry --lost-items --ledger {ledger}, then the same"
-        " crawl command"
+        "Put back what is missing, or let it be crawled again: scrapy batches retry --lost-items --ledger"
+        f" {ledger}, then the same crawl command"
     )

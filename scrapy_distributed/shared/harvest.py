@@ -1,0 +1,92 @@
+"""What accepted attempts have brought, in the order in which they were accepted, until the owner of the walk has taken
+it home."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scrapy_distributed.ledger.states import label
+from scrapy_distributed.shared.keys import Keys
+from scrapy_distributed.shared.server import Server, Value
+from scrapy_distributed.wire.bitmap import bitmap_from_bytes
+from scrapy_distributed.wire.reasons import DUPLICATE
+from scrapy_distributed.wire.seen_key import seen_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """An accepted attempt. *token*: of its lease, *secret*: that of ``Attempt.token``. *settled*: bitmap of *its*
+    positions, of which it has *size*; *last*: its run was stopped, so items of the others count as well. *items*: that
+    it has scraped; *parts*: of lines of items that are there; *callback_errors*: callbacks that have
+    raised."""
+
+    batch: int
+    number: int
+    token: str
+    secret: str
+    worker: str
+    size: int
+    settled: int
+    last: bool
+    items: int
+    parts: int
+    callback_errors: int
+    finish_reason: str
+    stats: Mapping[str, float]
+
+    @property
+    def label(self) -> str:
+        return label(self.batch, self.number)
+
+
+class Harvest:
+    """For the owner of the walk of *run*."""
+
+    def __init__(self, server: Server, project: str, run: str) -> None:
+        self.server = server
+        self.keys = Keys(project)
+        self.run = run
+
+    async def first(self) -> Home | None:
+        """The first that has not been taken home; it stays the first until it is ``taken``."""
+        token = await self.server.command("LINDEX", self.keys.of(self.run, "home"), 0)
+        if token is None:
+            return None
+        batch, number, secret = token.decode().split(".")
+        flat = await self.server.command("HGETALL", self.keys.of(self.run, "attempt", f"{batch}.{number}"))
+        row = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+        return Home(
+            batch=int(batch), number=int(number), token=token.decode(), secret=secret, worker=row["worker"].decode(),
+            size=int(row["size"]), settled=bitmap_from_bytes(bytes.fromhex(row["receipt"].decode())),
+            last="partial" in row, items=int(row["items"]), parts=int(row.get("lines", 0)),
+            callback_errors=int(row["errors"]), finish_reason=row["reason"].decode(),
+            stats=json.loads(row.get("stats", "{}")),
+        )  # fmt: skip
+
+    async def part(self, home: Home, index: int) -> bytes:
+        """Lines of its items."""
+        return bytes(await self.server.command("GET", self.keys.of(self.run, "staged", home.token, "i", index)) or b"")
+
+    async def duplicates(self, home: Home) -> list[str]:
+        """The encoded requests of the attempt that its worker has filtered as duplicates."""
+        text = await self.server.command("HGET", self.keys.of(self.run, "outcome"), f"{home.batch}.{home.number}")
+        positions = [position for position, _, reason, _ in json.loads(text or "[]") if reason == DUPLICATE]
+        if not positions:
+            return []
+        names = [f"{home.batch}:{position}" for position in positions]
+        found = await self.server.command("HMGET", self.keys.of(self.run, "kept"), *names)
+        return [body.decode("ascii") for body in found if body is not None]
+
+    async def taken(self, home: Home, *, items: int = 0, twice: int = 0, size: int = 0, digest: str = "") -> None:
+        """It is durable here: so many *items* of it have come home, in a file of that *size* (bytes) and *digest*; so
+        many did not, as their page had brought them before (*twice*)."""
+        await self.server.script("taken", self.keys, self.run, home.token, items, twice, size, digest)
+
+    async def enter_pages(self, source: str, keys: Sequence[bytes]) -> list[bool]:
+        """Enter the *keys* of pages that have brought items, at most 1,000: whether each was new to the run, as a page
+        and as a request of its own, or was entered by this very *source* before. They are not diverted, and
+        ``Intake.add`` finds them there."""
+        args: list[Value] = [self.run, source, *map(seen_key, keys)]
+        return [flag == ord("1") for flag in await self.server.script("enter_pages", self.keys, *args)]

@@ -1,0 +1,279 @@
+"""What comes in: requests that the walk has found, each once; and how far a run is. For coordinators."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+from scrapy_distributed.errors import LedgerUnavailableError
+from scrapy_distributed.ledger.balance import Balance
+from scrapy_distributed.shared import portion
+from scrapy_distributed.shared.attempts import Attempts
+from scrapy_distributed.shared.keys import Keys, identity_key
+from scrapy_distributed.shared.run_rules import RunRules
+from scrapy_distributed.shared.server import Server, Value
+from scrapy_distributed.wire.seen_key import seen_key
+from scrapy_distributed.wire.session import Session
+
+PAGE = 500  # keys
+MOST = 1000  # requests in one call: a script that takes a millisecond holds up everybody
+
+
+class LostWalkError(LedgerUnavailableError):
+    """The walk is another coordinator's by now."""
+
+
+class Begun(NamedTuple):
+    """*run*: its name; *is_new*: begun now; *version*: of the code that its jobs are to have; *walked*: its walk is
+    done; *ended*: it is over, and its result is not stored; *stopped*: why it was, if it was."""
+
+    run: str
+    is_new: bool
+    version: str
+    walked: bool
+    ended: bool
+    stopped: str | None
+
+
+class Owner(NamedTuple):
+    """Whether the walk *is_ours*, else whose it is (*name*), and for how many *seconds* yet."""
+
+    is_ours: bool
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerRow:
+    """A worker that has joined. *seen*: seconds ago."""
+
+    worker: str
+    host: str
+    pid: int
+    slots: int
+    version: str
+    spiders: tuple[str, ...]
+    state: str
+    seen: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """How a run stands. *time*, *started*, *walked*, *ended*: seconds since 1970 by the server's clock; *owner* of the
+    walk, '' where nobody has it now; *items*: scraped by attempts that count. *open*: requests in no portion yet;
+    *again*: batches that go out again; *moving*, *home*: accepted attempts whose finds are still to be added, and
+    that have not been taken home; *adds*, *taken*: calls that have added something, and attempts that were taken home;
+    *at_work*: attempts under way. *event*: id of the last event, for ``Server.wait``."""
+
+    time: float
+    balance: Balance
+    started: float
+    walked: float | None
+    stopped: str | None
+    ended: float | None
+    stored: bool
+    paused: bool
+    owner: str
+    version: str
+    items: int
+    open: int
+    portions: int
+    again: int
+    moving: int
+    home: int
+    adds: int
+    taken: int
+    at_work: int
+    workers: tuple[WorkerRow, ...]
+    event: str
+
+    @property
+    def slots(self) -> int:
+        """Of the workers that have joined."""
+        return sum(worker.slots for worker in self.workers)
+
+
+class Intake:
+    """For a coordinator of *project*, which is told apart as *owner*. Each method but ``begin`` is about the run that
+    has begun, and may raise ``LedgerUnavailableError``; to ask again is always right."""
+
+    def __init__(self, server: Server, project: str, *, owner: str | None = None) -> None:
+        self.server = server
+        self.keys = Keys(project)
+        self.owner = owner or secrets.token_hex(8)
+        self.run = ""
+        self._name = secrets.token_hex(4)  # of this object: an owner may have been another process before
+        self._added = 0
+
+    async def begin(
+        self, identity: Mapping[str, Any], *, spider: str, template: str, version: str, rules: RunRules, resume: bool
+    ) -> Begun:
+        """Take up the run of *identity* whose result is not ``stored``, or begin one; without *resume* the older one is
+        abandoned.
+        *template*: JSON of what every job gets; *version*: of the code. Those of a run that is taken up are renewed,
+        where nobody else has its walk now."""
+        text = json.dumps(identity, sort_keys=True)
+        name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+        fields: dict[str, Value] = {
+            "identity": text, "project": self.keys.project, "spider": spider, "template": template, "version": version,
+            "rules": rules.as_text(), "lease": round(rules.lease_seconds * 1000),
+        }  # fmt: skip
+        flat = [value for pair in fields.items() for value in pair]
+        answer = await self.server.script("begin", self.keys, identity_key(text), int(resume), name, *flat)
+        run, is_new, (its_version, walked, ended, stopped) = answer
+        self.run = run.decode()
+        return Begun(
+            self.run, bool(is_new), its_version.decode(), walked is not None, ended is not None,
+            None if stopped is None else stopped.decode(),
+        )  # fmt: skip
+
+    # The walk
+
+    async def walk(self, lease_seconds: float) -> Owner:
+        """Take the walk for so long, or keep it."""
+        answer = await self.server.script("walk", self.keys, self.run, self.owner, round(lease_seconds * 1000))
+        return Owner(bool(answer[0]), answer[1].decode(), answer[2] / 1000)
+
+    async def leave_walk(self) -> None:
+        """Give the walk up, so that another coordinator need not wait for the end of its lease."""
+        await self.server.script("leave_walk", self.keys, self.run, self.owner)
+
+    async def walked(self) -> None:
+        """The walk is done. Raises ``LostWalkError``."""
+        await self._say_walked(1)
+
+    async def walk_on(self) -> None:
+        """It is not, after all. Raises ``LostWalkError``."""
+        await self._say_walked(0)
+
+    async def lost_own(self, lost: Mapping[str, int]) -> None:
+        """What has failed so far of the walk, reason to number."""
+        await self.server.command("HSET", self.keys.of(self.run), "lost", json.dumps(dict(lost)))
+
+    async def add(self, entries: Sequence[tuple[bytes, str]], sessions: Iterable[Session] = ()) -> list[str]:
+        """Enter (key, encoded request) pairs, with the *sessions* of them; returns the requests whose key is new to the
+        run, in order. Keys may have any length. Raises ``LostWalkError``. Where it fails and is called again with the
+        same, at most 1,000, it returns what it would have returned."""
+        new: list[str] = []
+        for first in range(0, len(entries), MOST):
+            some = entries[first : first + MOST]
+            keys = [seen_key(key) for key, _ in some]
+            digest = blake2b(b"".join(keys), digest_size=8).hexdigest()
+            args: list[Value] = [self.run, self.owner, f"{self._name}.{self._added}.{digest}", len(some)]
+            for key, (_, body) in zip(keys, some, strict=True):
+                args += (key, body)
+            for session in sessions if first == 0 else ():
+                args += session
+            flags = await self.server.script("add", self.keys, *args)
+            if flags is None:
+                raise self._lost()
+            self._added += 1
+            new += [body for (_, body), flag in zip(some, flags, strict=True) if flag == ord("1")]
+        return new
+
+    async def cut(self) -> int:
+        """Make portions of what waits; returns the number of requests in them. To be called now and then while there is
+        much: what is in no portion takes four times the memory."""
+        done = 0
+        while answer := await self.server.script("open", self.keys, self.run, portion.SIZE):
+            generation, bodies = answer
+            some = [body.decode("ascii") for body in bodies]
+            while len(data := portion.pack(some)) > portion.MOST_BYTES and len(some) > 1:
+                some = some[: len(some) // 2]
+            if await self.server.script("cut", self.keys, self.run, generation, len(some), data):
+                done += len(some)
+        return done
+
+    async def move(self) -> int:
+        """Add a part of what accepted attempts have found, where workers have left that. How many parts are left."""
+        left: int = await self.server.script("move", self.keys, self.run)
+        return max(0, left)
+
+    async def lose_overdue(self) -> None:
+        """What workers do, where none is left: the batches of attempts whose lease has run out wait again."""
+        flat = await self.server.script("overdue", self.keys, self.run)
+        for token, deadline in zip(flat[::2], flat[1::2], strict=True):
+            await Attempts(self.server, self.keys).lose(self.run, token.decode(), float(deadline))
+
+    # How it stands
+
+    async def state(self) -> State:
+        return state_of(await self.server.script("state", self.keys, self.run))
+
+    async def wait(self, state: State, seconds: float) -> str:
+        """Until something has happened since *state*, or for *seconds*."""
+        return await self.server.wait(self.keys, state.event, seconds)
+
+    async def home(self, place: str) -> str:
+        """Items come home to *place*, a machine and folder: the first that says so. Returns that of the run."""
+        name = self.keys.of(self.run)
+        await self.server.command("HSETNX", name, "home", place)
+        found: bytes = await self.server.command("HGET", name, "home")
+        return found.decode()
+
+    async def stored(self) -> None:
+        """The result of a run that has ended is stored: from now on the same command begins a new one. Which requests
+        it has seen is kept, as it may be opened again; of the last one before that is forgotten."""
+        before = await self.server.script("stored", self.keys, self.run)
+        if before:
+            await drop_seen(self.server, self.keys, before.decode())
+            await self.server.command("HDEL", self.keys.of(self.run), "before")
+
+    # Inside
+
+    async def _say_walked(self, done: int) -> None:
+        if not await self.server.script("walked", self.keys, self.run, self.owner, done):
+            raise self._lost()
+
+    def _lost(self) -> LostWalkError:
+        return LostWalkError(f"run {self.run} on {self.server.address}: its walk is another coordinator's by now")
+
+
+async def drop_seen(server: Server, keys: Keys, run: str) -> None:
+    """What takes most of the memory of a run that is over."""
+    buckets = int(await server.command("HGET", keys.of(run), "buckets") or 0)
+    for first in range(0, buckets, PAGE):
+        names = [keys.of(run, "seen", bucket) for bucket in range(first, min(buckets, first + PAGE))]
+        await server.command("UNLINK", *names)
+
+
+def state_of(answer: list[Any]) -> State:
+    ms, flat, open_, portions, again, moving, home, at_work, workers, heard, event = answer
+    row = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+    seen = {name.decode(): (ms - float(score)) / 1000 for name, score in zip(heard[::2], heard[1::2], strict=True)}
+
+    def count(name: str) -> int:
+        return int(row.get(name, 0))
+
+    def seconds(name: str) -> float | None:
+        return int(row[name]) / 1000 if name in row else None
+
+    balance = Balance(
+        diverted=count("diverted"), duplicates=count("duplicates"), queued=count("queued"),
+        in_flight=count("in_flight"), crawled=count("crawled"), failed=count("failed"), filtered=count("filtered"),
+        dead=count("dead"), not_crawled=count("not_crawled"),
+    )  # fmt: skip
+    return State(
+        time=ms / 1000, balance=balance, started=seconds("started") or 0, walked=seconds("walked"),
+        stopped=row["stopped"].decode() if "stopped" in row else None, ended=seconds("ended"),
+        stored="stored" in row, paused="paused" in row,
+        owner=row["owner"].decode() if count("owner_until") > ms else "", version=row.get("version", b"").decode(),
+        items=count("items"), open=open_, portions=portions, again=again, moving=moving, home=home,
+        adds=count("adds"), taken=count("taken"), at_work=at_work,
+        workers=tuple(_worker(json.loads(text), seen) for text in workers), event=event.decode(),
+    )  # fmt: skip
+
+
+def _worker(row: Mapping[str, Any], seen: Mapping[str, float]) -> WorkerRow:
+    """*row*: as the worker tells it, which may be of another release than this."""
+    name = str(row.get("worker", ""))
+    return WorkerRow(
+        worker=name, host=str(row.get("host", "")), pid=int(row.get("pid", 0)), slots=int(row.get("slots", 0)),
+        version=str(row.get("version", "")), spiders=tuple(map(str, row.get("spiders", ()))),
+        state=str(row.get("state", "")), seen=seen.get(name, 0.0),
+    )  # fmt: skip

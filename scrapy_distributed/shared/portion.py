@@ -1,0 +1,38 @@
+"""Many encoded requests <-> bytes. A script can take them apart at no place: it hands on whole portions, with the part
+that is meant."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+from scrapy_distributed.errors import LedgerUnavailableError
+
+SIZE = 100  # requests; ten times as many save a tenth more
+MOST_BYTES = 100_000  # of a portion: of a batch so long the payload still fits into an argument
+PACKED, PLAIN = b"z", b"p"  # the first byte; plain ones are made in scripts
+
+
+def pack(bodies: Sequence[str]) -> bytes:
+    """*bodies*: ASCII, without line breaks."""
+    return PACKED + zlib.compress("\n".join(bodies).encode("ascii"))
+
+
+def unpack(data: bytes) -> list[str]:
+    """Raises ``LedgerUnavailableError`` for what is damaged."""
+    try:
+        kind, rest = data[:1], data[1:]
+        if kind not in (PACKED, PLAIN):
+            raise ValueError(f"found {data[:20]!r}, expected a portion of requests")
+        return (zlib.decompress(rest) if kind == PACKED else rest).decode("ascii").split("\n")
+    except (ValueError, zlib.error) as error:
+        raise LedgerUnavailableError(f"damaged: requests of a batch: {error}") from None
+
+
+def bodies_of(parts: Sequence[bytes], portions: Sequence[bytes]) -> list[str]:
+    """The requests of a batch: *parts* ``id:first:size`` of *portions*."""
+    bodies: list[str] = []
+    for part, data in zip(parts, portions, strict=True):
+        _, first, size = map(int, part.split(b":"))
+        bodies += unpack(data)[first : first + size]
+    return bodies

@@ -1,0 +1,3 @@
+-- needs: workers
+-- A worker has gone.
+forget_worker(ARGV[1])

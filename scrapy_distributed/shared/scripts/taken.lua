@@ -1,0 +1,10 @@
+-- needs: batches
+-- What an accepted attempt has brought is safe at home: it leaves the list, and its lines go.
+local run, token, items, twice, size, digest = unpack(ARGV)
+local R = K .. ':' .. run
+if call('LREM', R .. ':home', 1, token) == 0 then return 0 end
+local _, batch, attempt_number, attempt = attempt_of(R, token)
+for index = 0, number(call('HGET', attempt, 'lines')) - 1 do call('UNLINK', R .. ':staged:' .. token .. ':i:' .. index) end
+call('HSET', attempt, 'home', items, 'twice', twice, 'bytes', size, 'digest', digest)
+call('HINCRBY', R, 'taken', 1)
+return 1
