@@ -50,6 +50,7 @@ _MODULES = (
     "scrapy_distributed.commands.batches",
     "scrapy_distributed.commands.fleet",
     "scrapy_distributed.commands.monitor",
+    "scrapy_distributed.commands.worker",
     "encodings.charmap",
     "encodings.cp437",
     "resource",

@@ -67,7 +67,14 @@ class JobFiles:
     def forget(self, run: str) -> None:
         """Nobody asks for jobs of *run* any more: those that were lost have left something as well. Logs are kept as
         those of others, and so is what a worker that lives still writes."""
-        left = {_job_of(path) for path in self.receipt("any").parent.glob(f"{run}-*")}
+        self._clear(f"{run}-*")
+
+    def clear(self) -> None:
+        """Nobody asks any more for what earlier agents have left here: as ``forget`` of all runs."""
+        self._clear("*")
+
+    def _clear(self, pattern: str) -> None:
+        left = {_job_of(path) for path in self.receipt("any").parent.glob(pattern)}
         for job in sorted(left):
             with suppress(OSError):
                 if not self.is_held(job):

@@ -14,8 +14,11 @@ from contextlib import suppress
 
 DETACHED = "--detached"
 """As its first argument: leave the session of whoever has started it."""
-#: How a node may be told its password. Scrapyd gives its environment to each job, and no job has a use for it.
-SECRETS = ("SCRAPYD_USERNAME", "SCRAPYD_PASSWORD")
+#: How a node, or a worker of shared runs, may be told its password. No job has a use for it, and each would get it with
+#: the environment.
+SECRETS = (
+    "SCRAPYD_USERNAME", "SCRAPYD_PASSWORD", "DISTRIBUTED_REDIS_USERNAME", "DISTRIBUTED_REDIS_PASSWORD",
+)  # fmt: skip
 
 
 def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from scrapy_distributed.fleet.node import NodeAddress
 logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 6800
+REDIS_PORT = 6379
 _PATTERN_CHARACTERS = frozenset("*?[")
 _NO_NODES = (
     "no nodes: set DISTRIBUTED_TARGET_HOSTS, e.g. ['local'] or ['scrapyd1:6800'], or add sections [deploy:scrapyd1]"
@@ -106,15 +107,19 @@ def all_addresses(targets: Mapping[str, Target]) -> list[NodeAddress]:
 
 
 def places(hosts: Iterable[str]) -> list[tuple[str, int]]:
-    """Host and port of the nodes that *hosts* name, and of no entry that leads to none: ``addresses`` says what is
-    wrong with it."""
+    """Host and port of the nodes that *hosts* name, of a Redis as well, and of no entry that leads to none:
+    ``addresses`` says what is wrong with it."""
     try:  # without credentials, as of these there may be something to say, too
         targets = {name: Target(name=name, url=target.url) for name, target in targets_from_cfg().items()}
     except ConfigError:
         targets = {}
     found: list[tuple[str, int]] = []
     for entry in (host for host in hosts if not is_local(host)):
-        with suppress(ConfigError):
+        with suppress(ConfigError, ValueError):
+            if entry.strip().startswith(("redis://", "rediss://")):
+                parts = urlsplit(entry.strip())
+                found.append((parts.hostname or "", parts.port or REDIS_PORT))
+                continue
             for parts in (urlsplit(address.url) for address in _of_entry(entry.strip(), targets)):
                 found.append((parts.hostname or "", parts.port or DEFAULT_PORT))
     return found

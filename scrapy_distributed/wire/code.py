@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
@@ -54,7 +54,12 @@ def egg_of(spider: type) -> Egg | None:
 
 def code_of(spider: type) -> str:
     """The digest of the code that this process has loaded *spider* and its settings from; '' where it can't be told."""
-    modules = (os.environ.get("SCRAPY_SETTINGS_MODULE", ""), spider.__module__)
+    return code_in((os.environ.get("SCRAPY_SETTINGS_MODULE", ""), spider.__module__))
+
+
+def code_in(modules: Iterable[str]) -> str:
+    """The digest of the top-level packages of *modules*, which this process has loaded, as they lie there now; ''
+    where it can't be told."""
     files: dict[str, tuple[int, int]] = {}
     for root in dict.fromkeys(name.partition(".")[0] for name in modules):
         try:

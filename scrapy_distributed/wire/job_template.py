@@ -7,8 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from scrapy_distributed.errors import WireError
 from scrapy_distributed.wire.job import check_job, check_project, check_spider
 from scrapy_distributed.wire.payload import MAX_VALUE_BYTES, START_URL
+from scrapy_distributed.words import shortened
 
 _A_TOKEN = "0" * 8  # as long as those of attempts are
 
@@ -29,6 +31,22 @@ class JobTemplate:
         check_project(self.project)
         check_spider(self.spider)
         check_job("job", self.settings_of("x" * MAX_VALUE_BYTES, _A_TOKEN), self.args)
+
+    def to_json(self) -> str:
+        return json.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> JobTemplate:
+        """Raises ``WireError`` for what ``to_json`` does not write."""
+        try:
+            template = cls(**json.loads(text))
+            texts = (*template.settings.items(), *template.args.items(), (template.version, ""))
+            if not all(type(one) is str for pair in texts for one in pair):
+                raise TypeError("a value that is no text")
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            found = shortened(f"{type(error).__name__}: {error}")
+            raise WireError(f"the template of jobs can't be read: {found}") from None
+        return template
 
     def with_done(self, jobs: Sequence[str]) -> JobTemplate:
         """For a job that is to remove the items of *jobs*, which have come home or do not count."""

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, zip_longest
 from typing import Any, NamedTuple
 
 from scrapy_distributed.errors import WireError
@@ -21,9 +21,10 @@ from scrapy_distributed.wire.code import Egg
 from scrapy_distributed.wire.job import check_job_id
 from scrapy_distributed.wire.payload import elements_of, unpacked, values_in
 from scrapy_distributed.wire.reasons import MAX_REASON, is_of_callback
+from scrapy_distributed.wire.seen_key import KEY_BYTES
 from scrapy_distributed.words import shortened
 
-FORMAT = 6
+FORMAT = 7
 BITMAPS = ("settled", "again")
 COUNTS = ("sequence", "size", "items", "pages", "activity", "unexported")
 
@@ -54,6 +55,7 @@ MAX_POLL = 3600.0  # seconds
 MAX_PAYLOAD_VALUES = 200_000  # of JSON in a payload: parsed, each may take 64 bytes
 _FINAL = re.compile(r'"final":\s*true')
 _KEY = re.compile(r"(?:[0-9a-f]{2})+")
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -89,8 +91,9 @@ class Receipt:
     express them. *followed*: of the requests that were followed from those of the batch and failed, reason to number.
     *examples*: of some of the reasons of both, what the first error said, and where it was raised.
     *landed*: of those that were redirected, position and key (hexadecimal) which the last URL has as a request of its
-    own. *targets*: requests for the fleet that the worker has found and not crawled, as payloads of ``wire``.
-    *items_file*: where items come home, the file that has them. These five only in the final receipt.
+    own. *targets*: requests for the fleet that the worker has found and not crawled, as payloads of ``wire``;
+    *target_keys*: in a shared run, of each payload the ``seen_key`` of each request, in hexadecimal digits.
+    *items_file*: where items come home, the file that has them. These six only in the final receipt.
     *slots*: how many jobs its node runs at once; *poll_seconds*: between two polls of its queue, 0 where jobs start at
     once; ``None`` where a job can't know. *egg*: what it runs, if that is an egg.
     """
@@ -114,6 +117,7 @@ class Receipt:
     examples: Mapping[str, str] = field(default_factory=dict)
     landed: tuple[tuple[int, str], ...] = ()
     targets: tuple[str, ...] = ()
+    target_keys: tuple[str, ...] = ()
     items_file: ItemsFile | None = None
     slots: int | None = None
     poll_seconds: float | None = None
@@ -167,7 +171,7 @@ class Receipt:
             (self.stats, dict),
             (self.followed, dict),
             (self.examples, dict),
-            *((payload, str) for payload in self.targets),
+            *((text, str) for text in (*self.targets, *self.target_keys)),
         ):
             if not isinstance(value, kind):
                 raise WireError(f"no receipt: found {value!r:.60}, expected a {kind.__name__}")
@@ -259,6 +263,8 @@ class Receipt:
                 f"no receipt: {len(self.targets):,} payloads of up to {longest:,} characters, expected at most"
                 f" {MAX_PAYLOADS:,} of {MAX_PAYLOAD:,}"
             )
+        if self.target_keys and len(self.target_keys) != len(self.targets):
+            raise WireError(f"no receipt: keys of {len(self.target_keys):,} payloads, it has {len(self.targets):,}")
 
     def found(self) -> Iterator[list[Any]]:
         """The elements of *targets*, as ``decode_payload`` gives them, a payload at a time. Raises ``WireError``
@@ -277,6 +283,19 @@ class Receipt:
             except WireError as error:
                 raise WireError(f"targets in the receipt of job {self.job}: {error}") from None
             yield elements
+
+    def found_with_keys(self) -> Iterator[list[tuple[bytes, str]]]:
+        """``found`` of a shared run: pairs of ``seen_key`` and encoded request. Raises ``WireError``, also where it has
+        no keys."""
+        for elements, text in zip_longest(self.found(), self.target_keys, fillvalue=()):
+            try:
+                keys = bytes.fromhex(text) if isinstance(text, str) else b""
+            except ValueError:
+                keys = b""
+            if len(keys) != KEY_BYTES * len(elements):
+                raise WireError(f"targets in the receipt of job {self.job}: expected a key of each")
+            each = (keys[first : first + KEY_BYTES] for first in range(0, len(keys), KEY_BYTES))
+            yield [(key, _dumps(element)) for key, element in zip(each, elements, strict=True)]
 
     def landed_keys(self) -> list[tuple[int, bytes]]:
         """*landed*, with the keys as bytes."""
@@ -326,7 +345,7 @@ def _check_values(text: str | bytes, size: int | None) -> None:
 
 def _tuples_of(data: dict[str, Any]) -> dict[str, Any]:
     """The fields of *data* that are lists in JSON, as what they are in a receipt; *data* is left without them."""
-    for name in ("feeds", "landed", "targets"):
+    for name in ("feeds", "landed", "targets", "target_keys"):
         if type(data[name]) is not list:
             raise TypeError(f"{name} must be a list")
     items_file, egg = data.pop("items_file"), data.pop("egg")
@@ -334,6 +353,7 @@ def _tuples_of(data: dict[str, Any]) -> dict[str, Any]:
         "feeds": tuple(FeedFile(*file) for file in data.pop("feeds")),
         "landed": tuple((position, key) for position, key in data.pop("landed")),
         "targets": tuple(data.pop("targets")),
+        "target_keys": tuple(data.pop("target_keys")),
         "items_file": None if items_file is None else ItemsFile(*items_file),
         "egg": None if egg is None else Egg(*egg),
     }

@@ -160,6 +160,7 @@ class Reporter:
             examples=outcomes.reported_examples() if final else {},
             landed=tuple(outcomes.landed.items()) if final else (),
             targets=self.targets.payloads(outcomes.settled) if final and self.targets is not None else (),
+            target_keys=self.targets.keys if final and self.targets is not None else (),
             items_file=self._items_file if final else None, **self._its_node._asdict(),
             finish_reason=self.finish_reason or "", stats=self._numbers(stats) if final else {},
         )  # fmt: skip
@@ -193,5 +194,5 @@ class Reporter:
             )  # fmt: skip
             return replace(
                 report, stored=False, failed={}, filtered={}, again=0, examples={}, feeds=(), targets=(),
-                items_file=None, stats={},
+                target_keys=(), items_file=None, stats={},
             )  # fmt: skip

@@ -1,6 +1,7 @@
 """Targets that a worker finds: not followed there, but reported to the coordinator, which knows what the run has seen.
 
-They are told and encoded as on the coordinator, and each is reported once per job.
+They are told and encoded as on the coordinator, and each is reported once per job; in a shared run with its key in the
+seen-set, as nobody there has the project at hand to find it out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.wire.payload import encode_payload, values_in
 from scrapy_distributed.wire.receipt import MAX_PAYLOAD_TARGETS, MAX_PAYLOAD_VALUES, MAX_TARGETS
+from scrapy_distributed.wire.seen_key import seen_key
 from scrapy_distributed.worker.sessions import Sessions
 
 logger = logging.getLogger(__name__)
@@ -45,8 +47,12 @@ class Targets:
         self.own = own
         self.sessions = sessions
         self._position = 0  # of the start request that has led to what is taken
-        self._unfiltered: list[tuple[int, str]] = []  # with the position of the start request
+        self._unfiltered: list[tuple[int, bytes, str]] = []  # with the position of the start request
+        self._with_keys = config.found_keys
+        self._source = str(getattr(crawler.spider, "_job", "")).encode()
         self._open: list[str] = []
+        self._open_keys: list[str] = []
+        self._keys: list[str] = []
         self._open_bytes = self._open_values = 0
         self._packed: list[str] = []
         self._packed_bytes = 0
@@ -80,9 +86,9 @@ class Targets:
                 return request
             self._count += 1
             if self._diverter.can_be_duplicate(request):
-                self._add(body)
+                self._add(key, body)
             else:
-                self._unfiltered.append((position, body))
+                self._unfiltered.append((position, key + self._source, body))
             self.stats.inc_value("distributed/targets_reported")
         return here[0] if here else None
 
@@ -90,11 +96,16 @@ class Targets:
         """Each of at most ``PAYLOAD_REQUESTS``, ``PAYLOAD_BYTES`` and ``PAYLOAD_VALUES``, or of one request. *settled*:
         bitmap of start requests; another attempt does the others, and finds again what is not to be filtered."""
         unfiltered, self._unfiltered = self._unfiltered, []
-        for position, body in unfiltered:
+        for position, key, body in unfiltered:
             if settled >> position & 1:
-                self._add(body)
+                self._add(key, body)
         self._pack()
         return tuple(self._packed)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of each of the ``payloads`` that were made, as a receipt has them; none where nobody asks for them."""
+        return tuple(self._keys)
 
     def _has_room(self, body: str) -> bool:
         return (
@@ -104,12 +115,14 @@ class Targets:
             and values_in(body) < MAX_PAYLOAD_VALUES
         )
 
-    def _add(self, body: str) -> None:
+    def _add(self, key: bytes, body: str) -> None:
         values = values_in(body) + 1
         is_full = len(self._open) >= PAYLOAD_REQUESTS or self._open_bytes + len(body) > PAYLOAD_BYTES
         if is_full or self._open_values + values > PAYLOAD_VALUES:
             self._pack()
         self._open.append(body)
+        if self._with_keys:
+            self._open_keys.append(seen_key(key).hex())
         self._open_bytes += len(body)
         self._open_values += values
         self._bytes += len(body) + 1
@@ -120,6 +133,9 @@ class Targets:
         if self._open:
             self._packed.append(encode_payload(self._open))
             self._packed_bytes += len(self._packed[-1])
+            if self._with_keys:
+                self._keys.append("".join(self._open_keys))
+                self._open_keys = []
             self._open, self._open_bytes, self._open_values = [], 0, 0
 
     def _log_full(self) -> None:

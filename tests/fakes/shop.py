@@ -36,12 +36,13 @@ NAMES = ("Tea, green", 'Cup "blue"', "Löffel", "茶壶 \U0001fad6", "Tray & <cl
 
 
 class Shop:
-    """*url*, the *visits* of each path, and how it is held back: paths that begin with what is in *held* wait until
-    ``release``."""
+    """*url*, the *visits* of each path, the requests of each user agent (*agents*), and how it is held back: paths that
+    begin with what is in *held* wait until ``release``."""
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
         self.visits: Counter[str] = Counter()
+        self.agents: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._held: tuple[str, ...] = ()
         self._open = threading.Event()
@@ -54,10 +55,11 @@ class Shop:
     def release(self) -> None:
         self._open.set()
 
-    def asked(self, target: str) -> None:
-        """A request for *target* has come; returns when it may be answered."""
+    def asked(self, target: str, agent: str) -> None:
+        """A request of *agent* for *target* has come; returns when it may be answered."""
         with self._lock:
             self.visits[target] += 1
+            self.agents[agent] += 1
         if target.startswith(self._held):
             self._open.wait(60)
 
@@ -156,11 +158,11 @@ def shop() -> Iterator[Shop]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            child.asked(self.path)
+            child.asked(self.path, self.headers.get("User-Agent", ""))
             self.send(*_got(self.path, self.headers))
 
         def do_POST(self) -> None:
-            child.asked(self.path)
+            child.asked(self.path, self.headers.get("User-Agent", ""))
             self.send(*_posted(self.path, self.headers, self.rfile.read(int(self.headers.get("Content-Length", 0)))))
 
         def send(self, status: int, headers: Headers, content: bytes) -> None:

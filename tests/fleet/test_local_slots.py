@@ -58,6 +58,7 @@ def test_they_are_no_address() -> None:
     assert [address.name for address in addresses(["local", "a:1"], targets={})] == ["a:1"]
     assert addresses(["local:4"], targets={}) == []
     assert places(["local:4", "a:1"]) == [("a", 1)]
+    assert places(["redis://user:pass@queue", "rediss://q:7000/1", "redis://q:x"]) == [("queue", 6379), ("q", 7000)]
 
 
 # How many

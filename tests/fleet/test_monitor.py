@@ -86,6 +86,7 @@ def test_json() -> None:
             {**a, "running": 1, "finished": 2, "pending": 3, "problem": None},
             {**b, "running": None, "finished": None, "pending": None, "problem": "gone"},
         ],
+        "workers": [],
         "runs": [],
     }
 

@@ -98,8 +98,8 @@ def test_what_is_written_is_read(receipt: Receipt) -> None:
 @pytest.mark.parametrize(
     ("forged", "message"),
     [
-        ({"format": 1}, "format 1, expected 6"),
-        ({"format": 2}, "format 2, expected 6"),
+        ({"format": 1}, "format 1, expected 7"),
+        ({"format": 2}, "format 2, expected 7"),
         ({"settled": "Hw=="}, "requests that it never had"),  # 0b11111 of 4
         ({"settled": "not base64"}, "no receipt"),
         ({"settled": 7}, "no receipt"),
@@ -464,3 +464,24 @@ def test_a_receipt_of_another_size_is_refused() -> None:
 
 def test_positions_are_those_of_all_reasons() -> None:
     assert sorted(Receipt.positions({"a": [3, 1], "b": [2]})) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ((), "expected a key of each"), (("00" * 12,), "expected a key of each"), (("zz" * 24,), "expected a key"),
+        (("00" * 36,), "expected a key of each"),
+    ],
+)  # fmt: skip
+def test_finds_of_a_shared_run_need_a_key_each(keys: tuple[str, ...], words: str) -> None:
+    receipt = Receipt(
+        job="j", sequence=1, final=True, size=1, settled=1, targets=('["http://a/1","http://a/2"]',), target_keys=keys
+    )
+    with pytest.raises(WireError, match=words):
+        list(receipt.found_with_keys())
+
+
+def test_keys_of_other_payloads_than_it_has_are_refused() -> None:
+    receipt = Receipt(job="j", sequence=1, final=True, size=1, settled=1, targets=("[]",), target_keys=("", ""))
+    with pytest.raises(WireError, match="keys of 2 payloads, it has 1"):
+        Receipt.from_json(receipt.to_json())

@@ -18,6 +18,7 @@ from scrapy_distributed.divert.fingerprint import quick_fingerprint
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES, MAX_JSON_BYTES, decode_payload, url_of
 from scrapy_distributed.wire.receipt import MAX_BYTES, MAX_PAYLOAD, MAX_PAYLOAD_VALUES, MAX_TARGETS_BYTES, Receipt
+from scrapy_distributed.wire.seen_key import seen_key
 from scrapy_distributed.worker import targets as module
 from scrapy_distributed.worker.sessions import Sessions
 from scrapy_distributed.worker.targets import Targets
@@ -36,14 +37,18 @@ class Fingerprinter:
         return quick_fingerprint(request)
 
 
-def targets_of(*own: Request, dupe_filter: type = RFPDupeFilter) -> Targets:
+def targets_of(*own: Request, dupe_filter: type = RFPDupeFilter, **settings: Any) -> Targets:
     stats = MemoryStatsCollector(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
     crawler: Any = SimpleNamespace(
         spider=Plain(), stats=stats, settings=Settings({"DUPEFILTER_CLASS": dupe_filter}),
         request_fingerprinter=Fingerprinter(), get_downloader_middleware=lambda cls: None,
     )  # fmt: skip
     return Targets(
-        crawler, config=Config.from_settings(Settings()), own=own, offsite=Offsite(crawler), sessions=Sessions(own, {})
+        crawler,
+        config=Config.from_settings(Settings(settings)),
+        own=own,
+        offsite=Offsite(crawler),
+        sessions=Sessions(own, {}),
     )
 
 
@@ -183,3 +188,25 @@ def test_what_is_not_to_be_filtered_is_left_to_the_next_attempt_where_its_start_
         targets.take(Request(f"http://a/{position}"), position)
     elements = [element for payload in targets.payloads(0b10) for element in decode_payload(payload)]
     assert [url_of(element) for element in elements] == ["http://a/0", "http://a/1", "http://a/again"]
+
+
+def test_in_a_shared_run_the_key_of_each_is_reported() -> None:
+    targets = targets_of(DISTRIBUTED_FOUND_KEYS=True)
+    requests = [Request(f"http://a/{number}") for number in range(3)]
+    for request in (*requests, Request("http://a/0", dont_filter=True), Request("http://a/0", dont_filter=True)):
+        targets.take(request, 0)
+    receipt = Receipt(
+        job="j", sequence=1, final=True, size=1, settled=1, targets=targets.payloads(0b1), target_keys=targets.keys
+    )
+    (pairs,) = Receipt.from_json(receipt.to_json()).found_with_keys()
+    assert [body for _, body in pairs][:3] == [f'"{request.url}"' for request in requests]
+    keys = [key for key, _ in pairs]
+    assert keys[:3] == [seen_key(quick_fingerprint(request)) for request in requests]
+    assert len({*keys}) == 5, "what is not to be filtered has a key of its own each time"
+
+
+def test_elsewhere_no_keys_are_reported() -> None:
+    targets = targets_of()
+    targets.take(Request("http://a/0"), 0)
+    assert len(targets.payloads(0b1)) == 1
+    assert targets.keys == ()
