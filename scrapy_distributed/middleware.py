@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from scrapy.crawler import Crawler
 
     from scrapy_distributed.coordinator.coordinator import Coordinator
+    from scrapy_distributed.coordinator.shared_coordinator import SharedCoordinator
     from scrapy_distributed.worker.worker import Worker
 
 
@@ -30,7 +31,7 @@ class DistributedSpiderMiddleware:
     the worker of one batch. All settings: ``scrapy_distributed.config.config.SETTINGS`` and the README."""
 
     @classmethod
-    def from_crawler(cls, crawler: Crawler) -> Coordinator | Worker:
+    def from_crawler(cls, crawler: Crawler) -> Coordinator | SharedCoordinator | Worker:
         """The middleware of this crawl's role.
 
         Raises ``NotConfigured`` where nothing is to be distributed, and ``ValueError`` where a setting is wrong: the
@@ -49,7 +50,7 @@ class DistributedSpiderMiddleware:
             raise
 
 
-def _role_of(crawler: Crawler) -> Coordinator | Worker:
+def _role_of(crawler: Crawler) -> Coordinator | SharedCoordinator | Worker:
     if is_borrowed(crawler):
         raise NotConfigured
     from scrapy_distributed.guard.guard import stand_by
@@ -63,9 +64,15 @@ def _role_of(crawler: Crawler) -> Coordinator | Worker:
     if not config.enabled:
         raise NotConfigured
     # Only here: a worker needs no treq, and must run where no Twisted reactor is.
-    from scrapy_distributed.coordinator.coordinator import Coordinator
+    from scrapy_distributed.coordinator.shared_hosts import is_shared
 
     try:
+        if is_shared(config.target_hosts):
+            from scrapy_distributed.coordinator.shared_coordinator import SharedCoordinator
+
+            return SharedCoordinator.from_crawler(crawler)
+        from scrapy_distributed.coordinator.coordinator import Coordinator
+
         return Coordinator.from_crawler(crawler)
     except NotConfigured as error:  # Scrapy would go on without us: a crawl on one machine that nobody has asked for
         raise ConfigError(f"found NotConfigured: {error}, expected a crawl that can be distributed") from error

@@ -44,14 +44,15 @@ def warn_lease(config: Config) -> None:
         )  # fmt: skip
 
 
-def warn_passwords(config: Config) -> None:
-    """Log feed URLs with a password in them: a job's settings can be seen on its node."""
+def warn_passwords(
+    config: Config, *, seen: str = "ps, Scrapyd's log and its listjobs.json show it on every node"
+) -> None:  # fmt: skip
+    """Log feed URLs with a password in them: a job's settings can be *seen*."""
     for url in filter(has_password, config.feed_urls):
         logger.warning(
-            "%s: found a password in %s, and ps, Scrapyd's log and its listjobs.json show it on every node. Expected"
-            " credentials that the nodes have: a placeholder that FEED_URI_PARAMS fills in there (ftp), AWS_* in their"
-            " environment (s3); see Security in the README",
-            f"{PREFIX}TARGET_FEED{'_URL' if config.target_feed_url else 'S'}", shown(url) or "a feed URL",
+            "%s: found a password in %s, and %s. Expected credentials that the machines of workers have: a placeholder"
+            " that FEED_URI_PARAMS fills in there (ftp), AWS_* in their environment (s3); see Security in the README",
+            f"{PREFIX}TARGET_FEED{'_URL' if config.target_feed_url else 'S'}", shown(url) or "a feed URL", seen,
         )  # fmt: skip
 
 

@@ -21,10 +21,9 @@ from scrapy.settings import SETTINGS_PRIORITIES, BaseSettings, Settings, default
 from scrapy_distributed.config.config import PREFIX, Config
 from scrapy_distributed.config.values import import_path
 from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.password import is_secret
 from scrapy_distributed.words import shortened
 
-#: Last words of names, in any case, whose values are not for others.
-SECRET_WORDS = frozenset({"KEY", "APIKEY", "SECRET", "PASS", "PASSWD", "PASSWORD", "TOKEN"})
 #: When the crawl ends: that is said to the coordinator, and by it to jobs.
 LIMITS = ("CLOSESPIDER_ITEMCOUNT", "CLOSESPIDER_ERRORCOUNT", "CLOSESPIDER_TIMEOUT")
 #: Settings of this crawl alone: its log, its feeds, when it ends, and where its code is.
@@ -83,9 +82,17 @@ class CommandLine:
         parts += [f"for this crawl alone: {_listed(_options('-s', own))}"] if own else []
         return "; ".join(parts)
 
-    def warnings(self, *, scrapyds: bool) -> list[str]:
-        """What jobs lack, and how they get it. *scrapyds*: not all of them are on this machine."""
+    def warnings(self, *, scrapyds: bool, joined: bool = False) -> list[str]:
+        """What jobs lack, and how they get it. *scrapyds*: not all of them are on this machine; *joined*: workers that
+        have joined a shared run start them."""
         found = []
+        if self.secrets and joined:
+            found.append(
+                f"{_listed(self.secrets)}: not told to workers, as the name is that of a secret and what they are told"
+                " lies in Redis. Set it in the settings of the project there, or have the spider read it from the"
+                " environment of the workers; if it is none, name the argument in DISTRIBUTED_WORKER_ARGS, or give the"
+                " setting in DISTRIBUTED_WORKER_SETTINGS"
+            )
         if self.secrets and scrapyds:
             found.append(
                 f"{_listed(self.secrets)}: not sent to the nodes, as the name is that of a secret and ps shows there"
@@ -99,11 +106,6 @@ class CommandLine:
                 " give. Set it in the settings of the deployed project, or in DISTRIBUTED_WORKER_SETTINGS"
             )
         return found
-
-
-def is_secret(name: str) -> bool:
-    """Whether the value of a setting or an argument of that name is not for others to see."""
-    return name.upper().rpartition("_")[2] in SECRET_WORDS
 
 
 def _argument(name: str, value: Any) -> str:

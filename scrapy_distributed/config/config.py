@@ -59,7 +59,7 @@ SETTINGS = (
         (),
         names,
         '"local" or "local:4", for workers on this machine; host:port, URLs, names of scrapy.cfg targets, patterns of'
-        " names.",
+        ' names; or a "redis://" URL, which workers join by themselves.',
     ),
     _setting(
         "target_feed_url",
@@ -181,7 +181,7 @@ SETTINGS = (
         "fleet_timeout", 300.0, number(float, 1), "Without a usable node for this long the crawl ends.", unit="seconds"
     ),
     _setting(
-        "shutdown_timeout", 20.0, number(float, 0), "After Ctrl-C, time for sending what is ready.", unit="seconds"
+        "shutdown_timeout", 20.0, number(float, 0), "After Ctrl-C, time for what is ready, or done.", unit="seconds"
     ),
     _setting(
         "allow_node_requests",
@@ -191,6 +191,7 @@ SETTINGS = (
     ),
     _setting("start_url", None, lambda value: value, "On a worker: its batch. A JSON list of URLs or requests."),
     _setting("nodes", (), names, "On a worker: host:port of the nodes, which its requests must not reach."),
+    _setting("found_keys", False, boolean, "On a worker of a shared run: it tells the keys of what it finds."),
     _setting("done_jobs", (), names, "On a worker: jobs whose items have come home; what they have left is removed."),
     _setting("parent", 0, number(int, 0), "On a worker of this machine: the pid of the process that has started it."),
     _setting("receipt_interval", 2.0, number(float, 0.05), "On a worker: time between two receipts.", unit="seconds"),
@@ -235,6 +236,7 @@ class Config:
     allow_node_requests: bool
     start_url: Any
     nodes: tuple[str, ...]
+    found_keys: bool
     done_jobs: tuple[str, ...]
     parent: int
     receipt_interval: float

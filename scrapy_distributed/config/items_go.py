@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import Enum
 
 from scrapy.settings import BaseSettings
@@ -86,6 +87,16 @@ def own_feeds(settings: BaseSettings) -> list[str]:
 def feeds_of_workers(config: Config, settings: BaseSettings) -> list[str]:
     """The URLs of the feeds that each job writes, where items go into these."""
     return list(config.feed_urls) or own_feeds(settings)
+
+
+def settings_of_workers(settings: BaseSettings) -> BaseSettings:
+    """*settings* of a project, with the feeds that it names for workers as theirs."""
+    config, own = Config.from_settings(settings), settings.copy()
+    if config.target_feeds:
+        own.set("FEEDS", json.dumps(dict(config.target_feeds)))
+    if config.target_feed_url:
+        own.set("FEED_URI", config.target_feed_url)
+    return own
 
 
 def _is_of_a_job(url: str) -> bool:

@@ -55,7 +55,7 @@ def block(
             words=f"it crawls what matches {targets}; all else, start requests too, is crawled here, and so is what"
             " can't travel",
         ),
-        *lines_of_command(command, scrapyds=nodes > 0),
+        *lines_of_command(command, scrapyds=nodes > 0, joined=joined is not None),
         *_limits(settings),
         *_items(items_go, config, settings, spool),
         *(_places(feeds_of_workers(config, settings), nodes, elsewhere) if items_go is ItemsGo.FEEDS else ()),
@@ -69,12 +69,12 @@ def tell(lines: Iterable[Line]) -> None:
         logger.log(logging.WARNING if line.warning else logging.INFO, "%s", line)
 
 
-def lines_of_command(command: CommandLine, *, scrapyds: bool) -> list[Line]:
+def lines_of_command(command: CommandLine, *, scrapyds: bool, joined: bool = False) -> list[Line]:
     """What goes with each job and what does not, and what jobs lack."""
     told = [Line(subject="command line", words=command.summary)] if command.summary else []
     return told + [
         Line(subject="command line", words=warning, warning=True, wrong=True)
-        for warning in command.warnings(scrapyds=scrapyds)
+        for warning in command.warnings(scrapyds=scrapyds, joined=joined)
     ]
 
 

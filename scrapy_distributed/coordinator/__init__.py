@@ -12,4 +12,11 @@ what is said before; showing: what other processes see. steering: what an operat
 is this? arguments: those that its spider was given. nodes: what the fleet is made of (local_command: how this spider is
 run on this machine; warm_start: so that its workers start sooner; own_scrapyd: where this crawl is a job itself).
 refused: what it does not begin with.
+
+Of a shared run, which workers join by themselves. shared_coordinator: the wiring. shared_hosts: where it is.
+shared_entrance: how a coordinator comes to it, or waits as another one has it. shared_run: what was seen of it last,
+and the loops that add to it (buffer: what is still to be added) and look at it. shared_harvest: items come home
+(home_book: what is known of those that have; home_journal: where that is written; home_folder: who has the folder;
+seen_here: keys that were seen on this machine). shared_ending: when and why the crawl closes. shared_words: what is
+said. own_worker: one on this machine.
 """

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from scrapy.settings import BaseSettings
 
 from scrapy_distributed.coordinator.closing import of_a_job
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.dispatch.job_template import BOUNDS
-from scrapy_distributed.wire.receipt import Receipt
+
+
+class Ended(Protocol):
+    """What is asked of a final receipt."""
+
+    @property
+    def finish_reason(self) -> str: ...
+
+    @property
+    def stats(self) -> Mapping[str, float]: ...
+
+    @property
+    def callback_errors(self) -> int: ...
+
 
 REASONS = {name.lower(): name for name in BOUNDS}  # why a job has ended -> the limit
 
@@ -23,7 +37,7 @@ class Limits:
         self.walk = walk
         self._errors = 0  # of callbacks, in jobs that count
 
-    def reached(self, receipt: Receipt) -> str:
+    def reached(self, receipt: Ended) -> str:
         """Why the crawl is to close, now that *receipt* counts: its job has ended with the crawl, or the run has as
         many items or errors as the crawl may have. '' if it is to go on."""
         self._errors += receipt.callback_errors
@@ -35,7 +49,7 @@ class Limits:
             return "closespider_errorcount"
         return ""
 
-    def of_job(self, receipt: Receipt) -> str:
+    def of_job(self, receipt: Ended) -> str:
         """Why the crawl is to close with the job of *receipt*, a final one: it has reached a bound that is the limit of
         the crawl, or its spider has closed itself. '' if it is to go on."""
         if closed_itself(receipt):
@@ -53,6 +67,6 @@ def most_waiting(settings: BaseSettings) -> int:
     return int(any(settings.getint(name) for name in BOUNDS))
 
 
-def closed_itself(receipt: Receipt) -> bool:
+def closed_itself(receipt: Ended) -> bool:
     """Whether the spider has raised ``CloseSpider`` in the job of *receipt*, or closed for a reason of its own."""
     return bool(receipt.stats.get("distributed/closed_itself"))

@@ -59,6 +59,10 @@ class Pages(ABC):
         async for output in self._start(start, walk=to_walk):
             yield output
 
+    async def _leave_time(self) -> None:
+        """A start of millions must leave time for sending them."""
+        await maybe_deferred_to_future(deferLater(self.clock, 0))
+
     async def _start(self, start: AsyncIterator[Any], *, walk: bool) -> AsyncIterator[Any]:
         if not walk:
             return
@@ -71,8 +75,7 @@ class Pages(ABC):
                 elif self.diversion.full:
                     for request in self.diversion.divert():
                         yield request
-                    # A start of millions must leave time for sending them.
-                    await maybe_deferred_to_future(deferLater(self.clock, 0))
+                    await self._leave_time()
         except Exception:
             self.walk.failed = True
             raise

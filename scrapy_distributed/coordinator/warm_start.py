@@ -60,9 +60,11 @@ class WarmStart:
 def _has_workers_here(settings: BaseSettings) -> bool:
     """Whether it is a coordinator's crawl, with workers on this machine. What is wrong in *settings* others tell."""
     from scrapy_distributed.config.config import Config
+    from scrapy_distributed.coordinator.shared_hosts import is_shared
     from scrapy_distributed.fleet.local_slots import is_local
 
     with suppress(ValueError):
         config = Config.from_settings(settings)
-        return config.enabled and config.start_url is None and any(map(is_local, config.target_hosts))
+        here = any(map(is_local, config.target_hosts)) and not is_shared(config.target_hosts)
+        return config.enabled and config.start_url is None and here
     return False

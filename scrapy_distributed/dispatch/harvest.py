@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from scrapy import Request, Spider
+from twisted.internet.task import deferLater
 
 from scrapy_distributed.dispatch.carrier import Carrier
 from scrapy_distributed.dispatch.room import Room
@@ -89,7 +90,7 @@ class Harvest:
         kept.truncate()
         gleaning = Gleaning(
             self.spider, size=receipt.size, settled=receipt.settled, last=last, is_new=self.ledger.is_new_page,
-            left_out=lambda: self._left_out(attempt, receipt), clock=self.clock,
+            left_out=lambda: self._left_out(attempt, receipt), give_way=lambda: deferLater(self.clock, 0),
         )  # fmt: skip
         await gleaning.glean(fetched, kept)
         if gleaning.found != file.items:

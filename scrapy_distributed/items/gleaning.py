@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import IO, Any
 
 from scrapy import Spider
-from twisted.internet.task import deferLater
 
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.items.lines import Line
@@ -21,7 +20,7 @@ class Gleaning:
     """One file of an attempt with *size* requests, gone through. *settled*: bitmap of those that are; *last*: nothing
     of it goes out again. *is_new* tells of the key of a page whether it is new to the run, *left_out* the keys of
     requests of the attempt that its worker has left out, as it had come to their pages by another way: then that brings
-    the items.
+    the items. *give_way* lets others have the event loop.
 
     In numbers of items: *found*, *kept*, left out as their page had brought them before (*twice*). *bytes* and *digest*
     are those of what is kept. *pages*: keys of those that are new, none of which is entered yet: others are at work
@@ -29,7 +28,7 @@ class Gleaning:
 
     def __init__(
         self, spider: Spider, *, size: int, settled: int, last: bool, is_new: Callable[[bytes], bool],
-        left_out: Callable[[], Collection[bytes]], clock: Any,
+        left_out: Callable[[], Collection[bytes]], give_way: Callable[[], Awaitable[Any]],
     ) -> None:  # fmt: skip
         self.found = self.kept = self.twice = self.bytes = 0
         self.digest = hashlib.sha256()
@@ -39,7 +38,7 @@ class Gleaning:
         self.settled = settled
         self.is_new = is_new
         self.left_out = left_out
-        self.clock = clock
+        self.give_way = give_way
         self._all_count = last or settled.bit_count() == size
         self._welcome: dict[str, bool] = {}  # page -> whether its items are
         self._left_out: Collection[bytes] | None = None
@@ -53,18 +52,18 @@ class Gleaning:
                 self.bytes += len(text)
                 self.digest.update(text)
             if time.thread_time() - began > TURN:
-                await deferLater(self.clock, 0)
+                await self.give_way()
                 began = time.thread_time()
+
+    def takes(self, position: int | None) -> bool:
+        """Whether items of the request at *position* count; ``None``: of no request, so of all of them."""
+        return self._all_count or (position is not None and bool(self.settled >> position & 1))
 
     def _counts(self, line: Line) -> bool:
         self.found += 1
-        if line.position is None:  # of no request, so of all of them
-            counts = self._all_count
-        elif line.position < self.size:
-            counts = self._all_count or bool(self.settled >> line.position & 1)
-        else:
+        if line.position is not None and line.position >= self.size:
             raise WireError(f"found an item of the request at {line.position}, sent were {self.size}")
-        if not counts:
+        if not self.takes(line.position):
             return False
         welcome = not line.page or self._is_welcome(line.page)
         self.kept += welcome

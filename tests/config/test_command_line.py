@@ -95,6 +95,9 @@ def test_secrets_are_named_and_go_nowhere(caplog: pytest.LogCaptureFixture) -> N
     assert (dict(command.args), dict(command.settings)) == ({"category": "tea"}, {"USER_AGENT": "me"})
     assert command.summary == "for each job: -a category, -s USER_AGENT"
     (warning,) = command.warnings(scrapyds=True)
+    (of_joined,) = command.warnings(scrapyds=False, joined=True)
+    assert of_joined.startswith(warning.partition(": ")[0])
+    assert "not told to workers" in of_joined
     assert warning.startswith("-a api_key, -s FTP_PASSWORD: not sent to the nodes")
     assert "s3cret" not in f"{warning}{command!r}"
 

@@ -1,0 +1,71 @@
+"""What the walk of a shared run has found, until the run's server has it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from scrapy_distributed.divert.diverter import Entry
+from scrapy_distributed.wire.session import Session, session_of
+
+PART = 1_000  # requests that are added in one call
+MOST = 10 * PART  # requests: with more no further page is asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What is added in one call: *entries* with their *sessions*, or the keys of *pages* that have brought items."""
+
+    entries: Sequence[Entry] = ()
+    sessions: Mapping[str, Session] = field(default_factory=dict)
+    pages: Sequence[bytes] = ()
+
+    @property
+    def size(self) -> int:
+        return len(self.entries) + len(self.pages)
+
+
+class Buffer:
+    """In the order in which it was found. *size*: requests and pages; a part that is being added is still in it."""
+
+    def __init__(self) -> None:
+        self._parts: deque[Part] = deque()
+        self.size = 0
+
+    @property
+    def full(self) -> bool:
+        return self.size >= MOST
+
+    def put(self, entries: Sequence[Entry], sessions: Mapping[str, Session]) -> None:
+        for start in range(0, len(entries), PART):
+            some = entries[start : start + PART]
+            last = self._parts[-1] if len(self._parts) > 1 else None  # the first one may be on its way
+            if last is not None and last.entries and last.size + len(some) <= PART:
+                self._parts.pop()
+                self.size -= last.size
+                self._append(Part(entries=[*last.entries, *some], sessions={**last.sessions, **_of(some, sessions)}))
+            else:
+                self._append(Part(entries=some, sessions=_of(some, sessions)))
+
+    def put_pages(self, keys: Collection[bytes]) -> None:
+        for start in range(0, len(keys), PART):
+            self._append(Part(pages=list(keys)[start : start + PART]))
+
+    def first(self) -> Part | None:
+        return self._parts[0] if self._parts else None
+
+    def leave(self) -> None:
+        """The first part is added."""
+        self.size -= self._parts.popleft().size
+
+    def _append(self, part: Part) -> None:
+        self._parts.append(part)
+        self.size += part.size
+
+
+def _of(entries: Sequence[Entry], sessions: Mapping[str, Session]) -> dict[str, Session]:
+    if not sessions:
+        return {}
+    named = {session_of(body) for _, body in entries}
+    return {name: session for name, session in sessions.items() if name in named}

@@ -1,0 +1,359 @@
+"""The coordinator of a shared run: what its spider finds for workers goes into Redis, and their items come home."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from scrapy import Spider, signals
+from scrapy.crawler import Crawler
+from scrapy.utils.project import get_project_settings
+from scrapy.utils.reactor import is_asyncio_reactor_installed
+from twisted.internet.task import LoopingCall
+
+from scrapy_distributed.config.advice import warn_lease, warn_passwords, warn_unknown
+from scrapy_distributed.config.command_line import CommandLine
+from scrapy_distributed.config.config import Config
+from scrapy_distributed.config.items_go import ItemsGo, settings_of_workers, where_items_go
+from scrapy_distributed.config.told import block, tell
+from scrapy_distributed.coordinator.arguments import arguments_of
+from scrapy_distributed.coordinator.buffer import MOST, Buffer
+from scrapy_distributed.coordinator.diversion import Diversion
+from scrapy_distributed.coordinator.home_book import HomeBook
+from scrapy_distributed.coordinator.homecoming import Homecoming
+from scrapy_distributed.coordinator.identity import identity_of, ledger_of
+from scrapy_distributed.coordinator.keeper import Keeper
+from scrapy_distributed.coordinator.local_command import local_command
+from scrapy_distributed.coordinator.own_feed import OwnFeed
+from scrapy_distributed.coordinator.own_worker import OwnWorker
+from scrapy_distributed.coordinator.pages import Pages
+from scrapy_distributed.coordinator.progress import Figures, Progress
+from scrapy_distributed.coordinator.refused import check_config, check_settings
+from scrapy_distributed.coordinator.sessions import Sessions
+from scrapy_distributed.coordinator.shared_ending import SharedEnding
+from scrapy_distributed.coordinator.shared_entrance import Entrance
+from scrapy_distributed.coordinator.shared_harvest import SharedHarvest
+from scrapy_distributed.coordinator.shared_hosts import SharedHosts, shared_hosts
+from scrapy_distributed.coordinator.shared_run import SharedRun
+from scrapy_distributed.coordinator.shared_words import WhoHasJoined, not_asked
+from scrapy_distributed.coordinator.walk import Walk
+from scrapy_distributed.dispatch.job_template import job_template
+from scrapy_distributed.divert.diverter import Diverter, Entry
+from scrapy_distributed.divert.duplicates import are_filtered, warn_of_others
+from scrapy_distributed.divert.fingerprint import fingerprinter_of
+from scrapy_distributed.divert.jars import Jars
+from scrapy_distributed.divert.offsite import Offsite
+from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.fast import preset
+from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
+from scrapy_distributed.fleet.node import NodeAddress
+from scrapy_distributed.items.spool import Spool
+from scrapy_distributed.shared.account import Account
+from scrapy_distributed.shared.code_version import version_here
+from scrapy_distributed.shared.harvest import Harvest
+from scrapy_distributed.shared.intake import Intake
+from scrapy_distributed.shared.refusal import refusal
+from scrapy_distributed.shared.run_rules import RunRules
+from scrapy_distributed.shared.server import Server
+from scrapy_distributed.wire.job_template import JobTemplate
+from scrapy_distributed.wire.session import Session
+
+logger = logging.getLogger(__name__)
+
+
+class SharedCoordinator(Pages):
+    """Spider middleware of the coordinator of a shared run. Refuses to start (``ValueError``) where a setting is
+    wrong."""
+
+    ending: SharedEnding
+
+    def __init__(
+        self, crawler: Crawler, *, config: Config, command: CommandLine, hosts: SharedHosts, items_go: ItemsGo,
+        project: str, clock: Any,
+    ) -> None:  # fmt: skip
+        self.crawler = crawler
+        assert crawler.spider is not None
+        assert crawler.stats is not None
+        self.spider = crawler.spider
+        self.stats = crawler.stats
+        self.config = config
+        self.command = command
+        self.hosts = hosts
+        self.items_go = items_go
+        self.project = project
+        self.clock = clock
+        beside = Path(os.path.realpath(config.ledger or ledger_of(self.spider.name)))
+        self.buffer = Buffer()
+        self.spool = Spool(beside, type(self.spider))
+        self.book = HomeBook(self.spool.beside, entered=self.buffer.put_pages)
+        self.sessions = Sessions(Jars(crawler))
+        self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
+        self.diverter = self._diverting_side()
+        self.diversion = Diversion(
+            crawler, diverter=self.diverter, enter=self._enter, walk=self.walk, sessions=self.sessions,
+            begun=lambda: self.book.begun, ledger_failed=lambda error: self.ending.failed(error),
+        )  # fmt: skip
+        self.homecoming = self._receiving_side() if items_go is ItemsGo.HOME else None
+        self.keeper: Keeper | None = self.homecoming or self._own_feed()
+        self.ending = SharedEnding(
+            crawler, config=config, walk=self.walk, diversion=self.diversion, keeper=self.keeper, book=self.book,
+            clock=clock,
+        )  # fmt: skip
+        self.worker = OwnWorker(hosts.address, slots=hosts.slots, log=beside.with_name(f"{beside.name}.worker.log"))
+        self.progress = self._telling_side()
+        self.server: Server | None = None
+        self.run: SharedRun | None = None
+        self.joined: WhoHasJoined | None = None
+        self._paused = False  # the engine, as the buffer is full
+        self._ticker: LoopingCall = LoopingCall(self._tick)
+        self._ticker.clock = clock
+
+    def _diverting_side(self) -> Diverter:
+        crawler = self.crawler
+        return Diverter(
+            config=self.config, spider=self.spider, stats=crawler.stats, offsite=Offsite(crawler),
+            fingerprint=fingerprinter_of(crawler), occurrence=lambda key: self.book.seen.occurrence(key),
+            filters=are_filtered(crawler.settings), session_of=self.sessions.of,
+        )  # fmt: skip
+
+    def _telling_side(self) -> Progress:
+        interval = self.crawler.settings.getfloat("LOGSTATS_INTERVAL")
+        return Progress(figures=self._figures, spider=self.spider, interval=interval, clock=self.clock)
+
+    def _receiving_side(self) -> Homecoming:
+        return Homecoming(
+            self.crawler, spool=self.spool, ledger=self.book, pipelines=self.config.pipelines_at_home,
+            clock=self.clock, changed=lambda: self.ending.changed(),
+            ledger_failed=lambda error: self.ending.failed(error),
+        )  # fmt: skip
+
+    def _own_feed(self) -> OwnFeed | None:
+        if self.items_go is not ItemsGo.FEEDS or not self.config.feed_urls:
+            return None
+        return OwnFeed(self.crawler, config=self.config, spool=self.spool, ledger=self.book)
+
+    @classmethod
+    def from_crawler(cls, crawler: Crawler) -> SharedCoordinator:
+        settings, spider = crawler.settings, crawler.spider
+        assert spider is not None
+        warn_unknown(settings)  # first: a refusal may be of what was meant to be set
+        config = Config.from_settings(settings)
+        warn_lease(config)
+        warn_passwords(config, seen="it lies in Redis, and ps shows it where workers run")
+        warn_of_others(settings)
+        command = CommandLine.read(settings, config, arguments_of(crawler))
+        check_settings(settings)
+        check_config(config, spider)
+        hosts = shared_hosts(config.target_hosts)
+        _check(config, spider)
+        from twisted.internet import reactor
+
+        coordinator = cls(
+            crawler, config=config, command=command, hosts=hosts, items_go=where_items_go(config, settings),
+            project=project_of(targets_from_cfg(), (), settings), clock=reactor,
+        )  # fmt: skip
+        _check_template(coordinator._job_template(version=""))
+        coordinator.server = Server(hosts.address)
+        if coordinator.homecoming is not None:
+            coordinator.homecoming.check()
+        if config.fast_workers:
+            logger.info(preset.NOTICE, preset.ADDON, extra=coordinator._extra)
+        crawler.signals.connect(coordinator.ending.idle, signals.spider_idle)
+        crawler.signals.connect(coordinator.ending.request_scheduled, signals.request_scheduled)
+        crawler.signals.connect(coordinator.diversion.request_scheduled, signals.request_scheduled)
+        crawler.signals.connect(coordinator._spider_closed, signals.spider_closed)
+        return coordinator
+
+    # The start: see ``pages``
+
+    async def _begin(self) -> bool:
+        if self.homecoming is not None:
+            await self.homecoming.check_places()
+        assert self.server is not None
+        entrance = Entrance(self.server, self.book, ending=self.ending, extra=self._extra)
+        await entrance.reach(self.config.fleet_timeout)
+        if self.ending.closing:  # meanwhile
+            return False
+        await entrance.check()
+        entrance.check_folder(new=not self.config.resume)
+        job = self._job_template(version=version_here(self.crawler.settings))
+        identity = identity_of(
+            self.spider.name, self.project, args=self.command.args, rules=self.diverter.rules,
+            callbacks=self.diverter.callbacks, items=self.items_go.value,
+        )  # fmt: skip
+        intake = Intake(self.server, self.project, owner=f"{self.book.place.name()}@{socket.gethostname()}")
+        begun = await intake.begin(
+            identity, spider=self.spider.name, template=json.dumps(asdict(job)), version=job.version,
+            rules=self._rules(), resume=self.config.resume,
+        )  # fmt: skip
+        entrance.check_folder(new=begun.is_new)
+        run = self.run = self.ending.run = self._shared_run(intake, Harvest(self.server, self.project, begun.run))
+        self.joined = WhoHasJoined(
+            self.hosts.address, spider=self.spider.name, version=begun.version, extra=self._extra
+        )
+        state = run.state = await run.sure(intake.state)
+        self._tell_settings(job, run=begun.run, joined=state.slots)
+        if self.hosts.slots:
+            self.worker.start()
+        if not await entrance.owns(run, identity, home=self.homecoming is not None):
+            return False
+        return await self._begin_walk(run, is_new=begun.is_new)
+
+    def _shared_run(self, intake: Intake, harvest: Harvest) -> SharedRun:
+        return SharedRun(
+            intake, harvest, buffer=self.buffer, spider=self.spider, stats=self.stats,
+            walk_is_done=self.ending.walk_is_done, own_is_safe=self.ending.own_is_safe, changed=self._changed,
+            failed=self.ending.failed,
+        )  # fmt: skip
+
+    def _tell_settings(self, job: JobTemplate, *, run: str, joined: int) -> None:
+        self.sessions.jars.warn()
+        tell(block(
+            self.config, self.crawler.settings, command=self.command, job=job.settings, spider=self.spider, nodes=0,
+            targets=str(self.diverter), items_go=self.items_go, spool=str(self.spool.beside / run), joined=joined,
+        ))  # fmt: skip
+        tell(not_asked(self.crawler.settings))
+
+    def _rules(self) -> RunRules:
+        config = self.config
+        return RunRules(
+            max_attempts=config.max_attempts, lease_seconds=config.lease, stall_seconds=config.stall,
+            retry_failed=config.retry_failed,
+        )  # fmt: skip
+
+    async def _begin_walk(self, run: SharedRun, *, is_new: bool) -> bool:
+        state = run.state
+        assert state is not None
+        to_walk = state.walked is None and state.ended is None
+        if self.keeper is not None:
+            self.keeper.begin(run.intake.run, walk=to_walk)
+        if to_walk:
+            self.book.know_pages(self.spool.own_pages(self.book.files()))
+        else:
+            losses = await run.sure(Account(run.intake.server, self.project, run.intake.run).losses)
+            self.walk.lost.update(losses.own)
+        self.walk.done = run.walked = not to_walk
+        logger.info(
+            "Run %s of project %s on %s%s%s", run.intake.run, self.project, self.hosts.address,
+            "" if is_new else ", taken up again", "" if to_walk else "; the coordinator's own crawl is done",
+            extra=self._extra,
+        )  # fmt: skip
+        harvest = self.ending.harvest = SharedHarvest(
+            run, run.harvest, book=self.book, spider=self.spider,
+            spool=self.spool if self.homecoming is not None else None, fingerprint=fingerprinter_of(self.crawler),
+            came=self._came, counts=self.ending.counts, clock=self.clock,
+        )  # fmt: skip
+        run.start(harvest.bring())
+        self._ticker.start(1.0)
+        self.progress.start()
+        return to_walk
+
+    def _job_template(self, *, version: str) -> JobTemplate:
+        return job_template(
+            self.config, spider=self.spider.name, command=self.command, settings=self.crawler.settings,
+            project=self.project, rules=self.diverter.rules, version=version, items_go=self.items_go,
+            nodes=self._not_to_be_crawled(),
+        )  # fmt: skip
+
+    def _not_to_be_crawled(self) -> list[NodeAddress]:
+        """Pages may link to where the server is."""
+        host, port = self.hosts.address.host, self.hosts.address.port
+        return [NodeAddress(name=host, url=f"http://{f'[{host}]' if ':' in host else host}:{port}")] if host else []
+
+    # While it goes on
+
+    def _enter(self, entries: list[Entry], sessions: Mapping[str, Session]) -> None:
+        assert self.run is not None
+        assert self.crawler.engine is not None
+        self.book.know_pages(key for key, _ in entries)
+        self.buffer.put(entries, sessions)
+        self.run.filled()
+        if self.buffer.full and not self._paused:
+            self._paused = True
+            self.crawler.engine.pause()
+
+    async def _leave_time(self) -> None:
+        while self.buffer.full and not self.ending.closing:
+            await asyncio.sleep(0.1)
+
+    def _tick(self) -> None:
+        try:
+            self.walk.go_on()
+            self.diversion.divert_and_crawl()
+            if self.run is not None and self.run.state is not None and self.joined is not None:
+                self.joined.look(self.run.state)
+            if self.worker.has_ended():
+                logger.error("The worker on this machine has ended, %s tells why", self.worker.log, extra=self._extra)
+        except Exception:  # the next tick is due all the same
+            logger.exception("Looking after the crawl failed, trying again", extra=self._extra)
+
+    def _changed(self) -> None:
+        if self._paused and self.buffer.size < MOST // 2:
+            assert self.crawler.engine is not None
+            self._paused = False
+            self.crawler.engine.unpause()
+        self.ending.changed()
+
+    def _came(self, attempt: Any) -> None:
+        if self.homecoming is not None:
+            self.homecoming.came(attempt)
+
+    def _figures(self) -> Figures | None:
+        state = self.run.state if self.run is not None else None
+        if state is None:
+            return None
+        return Figures(
+            state.balance, reported=0, items=state.items, at_work=state.at_work, slots=max(state.slots, state.at_work),
+            walked=self.walk.over, paused=state.paused,
+        )  # fmt: skip
+
+    # The end: see ``shared_ending``
+
+    async def _spider_closed(self, reason: str) -> None:
+        if self._ticker.running:
+            self._ticker.stop()
+        self.progress.stop()
+        try:
+            await self.ending.shut_down(reason)
+        finally:
+            await self.worker.end()
+            self.book.close()
+            if self.server is not None:
+                await self.server.close()
+
+    @property
+    def _extra(self) -> dict[str, Any]:
+        return {"spider": self.spider}
+
+
+def _check(config: Config, spider: Spider) -> None:
+    """Raises ``ConfigError`` for what a shared run can't be."""
+    if not is_asyncio_reactor_installed():
+        raise ConfigError(
+            "TWISTED_REACTOR: found another one than asyncio's, expected"
+            " twisted.internet.asyncioreactor.AsyncioSelectorReactor on the coordinator of a shared run"
+        )
+    if not config.wait:
+        raise ConfigError(
+            "DISTRIBUTED_WAIT: found False, and the coordinator of a shared run writes its result; expected True."
+            " Ctrl-C leaves the run to its workers, and the same command goes on"
+        )
+    if local_command(type(spider))[0] == "runspider":
+        raise ConfigError(
+            f"DISTRIBUTED_TARGET_HOSTS: found a Redis, and the spider {spider.name!r} of a file: workers join with a"
+            " project and know its spiders by name; expected 'scrapy crawl' in a project"
+        )
+
+
+def _check_template(template: JobTemplate) -> None:
+    """Raises ``ConfigError`` for settings that workers of this project do not take from a run."""
+    own = settings_of_workers(get_project_settings())
+    if why := refusal(template.settings, own, Config.from_settings(own).worker_settings):
+        raise ConfigError(f"workers refuse the jobs of this run: {why}")

@@ -1,0 +1,180 @@
+"""Brings home what the accepted attempts of a shared run have scraped: from the server into the spool, in the order in
+which they were accepted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
+from typing import IO, Any
+
+from scrapy import Request, Spider
+
+from scrapy_distributed.coordinator.home_book import HomeBook
+from scrapy_distributed.coordinator.shared_run import SharedRun
+from scrapy_distributed.dispatch.room import Room
+from scrapy_distributed.errors import WireError
+from scrapy_distributed.items.gleaning import TURN, Gleaning
+from scrapy_distributed.items.lines import MAX_LINE, head
+from scrapy_distributed.items.spool import Spool
+from scrapy_distributed.ledger.states import Attempt, AttemptState
+from scrapy_distributed.shared.harvest import Harvest, Home
+from scrapy_distributed.wire.receipt import ItemsFile
+from scrapy_distributed.wire.request import decode_requests
+from scrapy_distributed.words import counted
+
+logger = logging.getLogger(__name__)
+
+UNREADABLE = ".unreadable"  # ends the name of a file whose items nobody can read
+PART = 1_000  # keys that are asked in one call
+
+
+class SharedHarvest:
+    """Takes from *harvest* what attempts of *run* have brought. Their items go into *spool* (``None``: they do not come
+    home), and *book* knows it before the server forgets them; *came* is told then, and *counts* of each attempt.
+    *fingerprint* gives the key of a request."""
+
+    def __init__(
+        self, run: SharedRun, harvest: Harvest, *, spool: Spool | None, book: HomeBook, spider: Spider,
+        fingerprint: Callable[[Request], bytes], came: Callable[[Attempt], None], counts: Callable[[Home], None],
+        clock: Any,
+    ) -> None:  # fmt: skip
+        self.run = run
+        self.harvest = harvest
+        self.spool = spool
+        self.book = book
+        self.spider = spider
+        self.fingerprint = fingerprint
+        self.came = came
+        self.counts = counts
+        self.room = Room(spider=spider, clock=clock)
+        self._extra = {"spider": spider}
+        self._busy = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether all is here that was accepted, as of the last look at the run."""
+        return not self._busy and self.run.state is not None and not self.run.state.home
+
+    async def bring(self) -> None:
+        """Whatever comes, until it is cancelled."""
+        while True:
+            home = await self.run.sure(self.harvest.first)
+            self._busy = home is not None
+            if home is None:
+                self.run.changed()
+                await self.run.news()
+                continue
+            kept = await self._take(home)
+            await self.run.sure(partial(self.harvest.taken, home, **kept))
+            self.run.has_taken()
+            self.run.look_again()
+            self.counts(home)
+
+    async def _take(self, home: Home) -> dict[str, Any]:
+        """Its items are in the spool. Returns what the server keeps of that."""
+        attempt = _attempt_of(home, self.harvest.run)
+        if self.spool is None or not home.parts:
+            self._tell(home)
+            return {}
+        kept = self.book.found(attempt)  # by an earlier command, whose end nobody has heard of
+        twice = 0
+        while kept is None:
+            try:
+                gleaning = await self._bring(self.spool, home, attempt.spool_name)
+            except OSError as error:
+                self.room.refused(error)
+                await asyncio.sleep(self.room.pause)
+                continue
+            except WireError as error:
+                self._is_unreadable(home, f"{attempt.spool_name}{UNREADABLE}", error)
+                return {}
+            self.room.took()
+            self._tell(home)
+            kept, twice = ItemsFile(gleaning.kept, gleaning.bytes, gleaning.digest.hexdigest()), gleaning.twice
+            self.book.has_come(attempt, kept)
+            self.book.know_pages(gleaning.pages)
+            self.came(attempt)
+        return {"items": kept.items, "twice": twice, "size": kept.size, "digest": kept.digest}
+
+    async def _bring(self, spool: Spool, home: Home, name: str) -> Gleaning:
+        with spool.draft() as fetched, spool.draft() as kept:
+            for index in range(home.parts):
+                fetched.file.write(await self.run.sure(partial(self.harvest.part, home, index)))
+            left_out = await self._left_out(home)
+            new: set[bytes] = set()
+            gleaning = Gleaning(
+                self.spider, size=home.size, settled=home.settled, last=home.last, is_new=new.__contains__,
+                left_out=lambda: left_out, give_way=lambda: asyncio.sleep(0),
+            )  # fmt: skip
+            new |= await self._new_of(await self._pages(fetched.file, gleaning.takes), home)
+            fetched.file.seek(0)
+            try:
+                await gleaning.glean(fetched.file, kept.file)
+                if gleaning.found != home.items:
+                    raise WireError(f"found {gleaning.found:,} items, its receipt speaks of {home.items:,}")
+            except WireError:
+                fetched.keep(f"{name}{UNREADABLE}")
+                raise
+            kept.keep(name)
+        return gleaning
+
+    async def _new_of(self, pages: Iterable[bytes], home: Home) -> set[bytes]:
+        """Those of *pages* of which nobody else has brought items. A second time the answer is the same."""
+        unknown = [key for key in pages if key not in self.book.seen]
+        new: set[bytes] = set()
+        for start in range(0, len(unknown), PART):
+            some = unknown[start : start + PART]
+            entered = await self.run.sure(partial(self.harvest.enter_pages, home.token, some))
+            new.update(key for key, is_new in zip(some, entered, strict=True) if is_new)
+        return new
+
+    async def _left_out(self, home: Home) -> set[bytes]:
+        """The keys of requests of its that its worker has left out: see ``Gleaning``."""
+        bodies = await self.run.sure(partial(self.harvest.duplicates, home))
+        return set(map(self.fingerprint, decode_requests(list(map(json.loads, bodies)), self.spider)))
+
+    async def _pages(self, file: IO[bytes], takes: Callable[[int | None], bool]) -> Collection[bytes]:
+        """The keys of the pages that lines of *file* name, each once. Of requests that go out again, as *takes* tells,
+        there are none: the attempt that settles them is to bring these pages."""
+        pages: dict[bytes, None] = {}
+        began = time.thread_time()
+        for position, key in _pages_in(file):
+            if takes(position):
+                pages[key] = None
+            if time.thread_time() - began > TURN:
+                await asyncio.sleep(0)
+                began = time.thread_time()
+        return pages
+
+    def _tell(self, home: Home) -> None:
+        logger.info(
+            "Batch %s from %s accepted (%s): %d of %s settled, %s", home.label, home.worker, home.finish_reason,
+            home.settled.bit_count(), counted(home.size, "request"), counted(home.items, "item"), extra=self._extra,
+        )  # fmt: skip
+
+    def _is_unreadable(self, home: Home, name: str, error: WireError) -> None:
+        self.book.is_unreadable(name)
+        logger.error(
+            "Items of batch %s from %s can't be read, and are in no feed: %s. What came is kept in %s", home.label,
+            home.worker, error, self.book.folder / name, extra=self._extra,
+        )  # fmt: skip
+
+
+def _attempt_of(home: Home, run: str) -> Attempt:
+    return Attempt(
+        run=run, batch=home.batch, number=home.number, node=home.worker, token=home.secret,
+        state=AttemptState.ACCEPTED, positions=(1 << home.size) - 1,
+    )  # fmt: skip
+
+
+def _pages_in(file: IO[bytes]) -> Iterator[tuple[int | None, bytes]]:
+    """Position, and the key of the page, of each line of *file* that names one."""
+    file.seek(0)
+    while text := file.readline(MAX_LINE + 1):
+        found = head(text)
+        if found is not None and found[1]:
+            yield found[0], bytes.fromhex(found[1])

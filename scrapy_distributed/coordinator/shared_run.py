@@ -1,0 +1,245 @@
+"""A shared run as its coordinator sees it. What Scrapy's hooks read is what a loop has seen last: they never ask the
+server, which may be away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, TypeVar
+
+from scrapy import Spider
+from scrapy.statscollectors import StatsCollector
+
+from scrapy_distributed.coordinator.buffer import Buffer, Part
+from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
+from scrapy_distributed.shared.harvest import Harvest
+from scrapy_distributed.shared.intake import Intake, LostWalkError, State
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LOOK_SECONDS = 1.0  # at least so often, also where nothing rings
+PAUSES = (0.2, 5.0)  # seconds, the first and the longest, until the server is asked again
+OWN_PAGES = "own"  # whose pages those are that the coordinator has crawled
+LEASE = 30.0  # seconds: so long after the death of an owner another coordinator takes the walk
+
+
+class SharedRun:
+    """*state*: as of the last look. *owned*: the walk and the result are ours. *superseded*: they were, and another
+    coordinator has taken them.
+
+    *buffer* is added as it fills. *walk_is_done* tells whether nothing more is to come, *own_is_safe* whether what was
+    scraped here is kept: only then the server is told of it. *changed* is called after each look, *failed* if a loop
+    ends that should not."""
+
+    def __init__(
+        self, intake: Intake, harvest: Harvest, *, buffer: Buffer, spider: Spider, stats: StatsCollector,
+        walk_is_done: Callable[[], bool], own_is_safe: Callable[[], bool], changed: Callable[[], None],
+        failed: Callable[[BaseException], None],
+    ) -> None:  # fmt: skip
+        self.intake = intake
+        self.harvest = harvest
+        self.buffer = buffer
+        self.stats = stats
+        self.walk_is_done = walk_is_done
+        self.own_is_safe = own_is_safe
+        self.changed = changed
+        self.failed = failed
+        self.state: State | None = None
+        self.owned = self.superseded = False
+        self.walked = False  # what the server was told of the walk
+        self._walks_on = False  # since then
+        self._adds = self._taken = 0  # what the server has told to be there
+        self._changes = self._seen_changes = 0
+        self._filled, self._due, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._is_away = False
+        self._loops: list[asyncio.Task[None]] = []
+        self._extra = {"spider": spider}
+
+    # The walk
+
+    async def take(self) -> bool:
+        """Take the walk, if it is free, or keep it."""
+        self.owned = (await self.intake.walk(LEASE)).is_ours
+        return self.owned
+
+    def start(self, *loops: Coroutine[Any, Any, None]) -> None:
+        """The walk is ours: add what it finds, keep it, look on; and what else is to go on."""
+        if self.state is not None:
+            self._adds, self._taken = self.state.adds, self.state.taken
+        for loop in (self._add(), self._keep(), self._look(), *loops):
+            task = asyncio.ensure_future(loop)
+            task.add_done_callback(self._loop_ended)
+            self._loops.append(task)
+
+    async def stop(self) -> None:
+        """Nothing more is added or looked at."""
+        loops, self._loops = self._loops, []
+        for task in loops:
+            task.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+
+    def filled(self) -> None:
+        """Something is in the buffer, or the walk is done."""
+        self._filled.set()
+
+    def walks_on(self) -> None:
+        """The walk is not done, after all. When it is, what was scraped meanwhile is to be kept as well, also where the
+        server has not heard of it before."""
+        self._walks_on = True
+        self._filled.set()
+
+    def look_again(self) -> None:
+        """The run is other than it was at the last look."""
+        self._changes += 1
+        self._due.set()
+
+    def has_taken(self) -> None:
+        """Another attempt was taken home."""
+        self._taken += 1
+
+    async def news(self) -> None:
+        """Until there was another look."""
+        self._news.clear()
+        await self._news.wait()
+
+    # What hooks ask
+
+    @property
+    def all_added(self) -> bool:
+        return not self.buffer.size
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing of the run waits or is under way, as far as can be known here."""
+        state = self.state
+        if state is None or not self.all_added or self._seen_changes < self._changes:
+            return False
+        return state.ended is not None or (state.balance.queued == state.balance.in_flight == state.moving == 0)
+
+    # Loops
+
+    async def _add(self) -> None:
+        while True:
+            part, done = self.buffer.first(), self.walk_is_done()
+            if part is not None:
+                await self.sure(partial(self._add_part, part))
+                await self.sure(self.intake.cut)
+            elif (done != self.walked or self._walks_on) and (not done or self.own_is_safe()):
+                self._walks_on = False
+                await self.sure(self._say_how_far)
+                self.look_again()
+            else:
+                self._filled.clear()
+                await _either(self._filled.wait(), seconds=LOOK_SECONDS)
+
+    async def _add_part(self, part: Part) -> None:
+        """Once it is added it leaves at once: what fails is tried again as a whole."""
+        if part.pages:
+            await self.harvest.enter_pages(OWN_PAGES, part.pages)
+        else:
+            new = len(await self.intake.add(part.entries, part.sessions.values()))
+            self._adds += 1
+            self.stats.inc_value("distributed/diverted", new)
+            if new < len(part.entries):
+                self.stats.inc_value("distributed/duplicates", len(part.entries) - new)
+        self.look_again()  # before it leaves: until there was a look nobody may take the run for settled
+        self.buffer.leave()
+
+    async def look(self) -> State:
+        """How the run stands. Raises ``LedgerError`` where the server has forgotten what it had told to be there: who
+        goes on would miss requests, or have items twice."""
+        adds, taken = self._adds, self._taken  # before it is asked: others may come meanwhile
+        state = await self.intake.state()
+        if state.adds < adds or state.taken < taken:
+            raise LedgerError(
+                f"Redis at {self.intake.server.address} has forgotten what it had taken, as one that loses its power"
+                " may (with appendfsync always it does not), or one whose replica takes over: give the same command"
+                " again, which crawls that once more"
+            )
+        return state
+
+    async def say_walked(self, done: bool) -> None:
+        """Tell the server whether the walk is done, if it has all that was found."""
+        await self.look()
+        await (self.intake.walked() if done else self.intake.walk_on())
+        self.walked = done
+
+    async def _say_how_far(self) -> None:
+        """As of each time when the server is asked: meanwhile the walk may have gone on."""
+        await self.say_walked(self.walk_is_done() and self.all_added)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE / 3)
+            if not await self.sure(self.take):
+                self._is_superseded()
+                return
+            await self.sure(self.intake.lose_overdue)  # also where no worker is there to do it
+
+    async def _look(self) -> None:
+        rings: asyncio.Future[Any] | None = None
+        try:
+            while True:
+                self._due.clear()
+                changes, walked = self._changes, self.walked
+                self.state = await self.sure(self.look)
+                if walked and self.state.walked is None:  # it has forgotten that
+                    self.walked = False
+                    self.filled()
+                if self.state.moving:  # also where no worker is there to do it
+                    await self.sure(self.intake.move)
+                self._seen_changes = changes
+                self._news.set()
+                self.changed()
+                if rings is None or rings.done():
+                    rings = asyncio.ensure_future(self.sure(partial(self.intake.wait, self.state, LOOK_SECONDS)))
+                await _either(self._due.wait(), rings)
+        finally:
+            if rings is not None:
+                rings.cancel()
+
+    def _loop_ended(self, loop: asyncio.Task[None]) -> None:
+        if not loop.cancelled() and (error := loop.exception()) is not None:
+            if isinstance(error, LostWalkError):
+                self._is_superseded()
+            else:
+                self.failed(error)
+
+    def _is_superseded(self) -> None:
+        self.owned, self.superseded = False, True
+        self.changed()
+
+    # The server
+
+    async def sure(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What *call* answers, however long the server is away: that is said once. Raises ``LostWalkError``."""
+        pause, longest = PAUSES
+        while True:
+            try:
+                answer = await call()
+            except LostWalkError:
+                raise
+            except LedgerUnavailableError as error:
+                if not self._is_away:
+                    self._is_away = True
+                    logger.warning("%s. It is asked again until it answers, and nothing is lost meanwhile", error,
+                                   extra=self._extra)  # fmt: skip
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, longest)
+            else:
+                if self._is_away:
+                    self._is_away = False
+                    logger.info("%s answers again", self.intake.server.address, extra=self._extra)
+                return answer
+
+
+async def _either(what: Coroutine[Any, Any, Any], *others: asyncio.Future[Any], seconds: float | None = None) -> None:
+    """Until that or one of the *others* is done, but no longer than so many *seconds*."""
+    task = asyncio.ensure_future(what)
+    try:
+        await asyncio.wait((task, *others), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        task.cancel()
