@@ -8,15 +8,15 @@ from scrapy_distributed.ledger.balance import raised_lines
 from scrapy_distributed.words import escaped
 
 if TYPE_CHECKING:
+    from scrapy_distributed.ledger.any_reader import AnyReader
     from scrapy_distributed.ledger.balance import Balance
-    from scrapy_distributed.ledger.reader import LedgerReader
     from scrapy_distributed.ledger.records import RunRecord
 
 
 class Account:
     """Of *run* in *ledger*."""
 
-    def __init__(self, ledger: LedgerReader, run: RunRecord) -> None:
+    def __init__(self, ledger: AnyReader, run: RunRecord) -> None:
         self.ledger = ledger
         self.run = run
         self.balance = ledger.balance(run.id)
@@ -29,7 +29,7 @@ class Account:
         return self.losses.none if strict else not self.losses.unexported
 
     def as_dict(self) -> dict[str, Any]:
-        named = {"name": self.run.name, "ledger": str(self.ledger.path), "verdict": self.verdict}
+        named = {"name": self.run.name, "ledger": self.ledger.place, "verdict": self.verdict}
         return {**named, **self.balance.as_dict(), "stopped": self.run.stopped, "losses": self.losses.as_dict(),
                 "raised": [vars(one) for one in self.raised]}  # fmt: skip
 

@@ -14,11 +14,11 @@ from scrapy.utils.conf import feed_process_params_from_cli
 from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.items.spool import Spool
-from scrapy_distributed.ledger.spooled import lost_words
+from scrapy_distributed.ledger.spooled import what_is_lost
 from scrapy_distributed.wire.receipt import ItemsFile
 
 if TYPE_CHECKING:
-    from scrapy_distributed.ledger.reader import LedgerReader
+    from scrapy_distributed.commands.operating import AtHome
     from scrapy_distributed.ledger.records import RunRecord
 
 # Nothing of the project has a part in this but its spider's feed settings, storages, exporters, and classes of items.
@@ -28,18 +28,18 @@ ALONE: dict[str, Any] = {
 }  # fmt: skip
 
 
-def export(ledger: LedgerReader, run: RunRecord, output: str, settings: Settings) -> tuple[int, str]:
+def export(home: AtHome, run: RunRecord, output: str, settings: Settings) -> tuple[int, str]:
     """Write all that has come home of *run* to *output* (``FILE`` or ``FILE:FORMAT``, as Scrapy has it). Returns the
     number of items, and what is wrong if not all of them are there. Raises ``LedgerError`` where none is, or the
     project has no such spider."""
-    kind = _kind(ledger, run, settings)
-    spool, files = _spool(ledger, run, kind), ledger.spooled(run.id)
+    kind = _kind(run, settings)
+    spool, files = _spool(home, run, kind), home.files
     faults = {name: fault for name, file in files.items() if (fault := spool.fault(name, file))}
     if len(faults) == len(files):
         raise LedgerError(
             f"{spool.folder}: found nothing that can be exported, expected the items that came home. They are kept"
             " until the next run of this spider ends; where workers have feeds of their own nothing comes home: see"
-            " scrapy batches merge" + (f". {lost_words(spool.folder, faults, ledger.path)}" if faults else "")
+            " scrapy batches merge" + (f". {what_is_lost(spool.folder, faults)}. {home.advice}" if faults else "")
         )
     kind.update_settings(settings)
     feeds = feed_process_params_from_cli(settings, [], overwrite_output=[output])
@@ -52,19 +52,15 @@ def export(ledger: LedgerReader, run: RunRecord, output: str, settings: Settings
     done: Any = crawler.spider
     faults |= done.faults
     if faults:
-        return done.items, lost_words(spool.folder, faults, ledger.path)
+        return done.items, f"{what_is_lost(spool.folder, faults)}. {home.advice}"
     return done.items, "" if done.stored else "the lines above tell why"
 
 
-def lost(ledger: LedgerReader, run: RunRecord, settings: Settings) -> list[str]:
+def lost(home: AtHome, run: RunRecord, settings: Settings) -> list[str]:
     """The names of the files in the spool of *run* that are missing or damaged, or that the project can't read any
     more. Raises ``LedgerError`` where it has no such spider."""
-    spool = _spool(ledger, run, _kind(ledger, run, settings))
-    return [
-        name
-        for name, file in ledger.spooled(run.id).items()
-        if spool.fault(name, file) or _unreadable(spool, name, file)
-    ]
+    spool = _spool(home, run, _kind(run, settings))
+    return [name for name, file in home.files.items() if spool.fault(name, file) or _unreadable(spool, name, file)]
 
 
 def _unreadable(spool: Spool, name: str, file: ItemsFile) -> bool:
@@ -74,16 +70,16 @@ def _unreadable(spool: Spool, name: str, file: ItemsFile) -> bool:
         return True
 
 
-def _kind(ledger: LedgerReader, run: RunRecord, settings: Settings) -> type[Spider]:
+def _kind(run: RunRecord, settings: Settings) -> type[Spider]:
     spider = run.identity["spider"]
     try:
         return get_spider_loader(settings).load(spider)
     except KeyError:
-        raise LedgerError(f"{ledger.path}: its spider {spider!r:.100} is none of the project in this folder") from None
+        raise LedgerError(f"run {run.name}: its spider {spider!r:.100} is none of the project in this folder") from None
 
 
-def _spool(ledger: LedgerReader, run: RunRecord, kind: type[Spider]) -> Spool:
-    spool = Spool(ledger.path, kind)
+def _spool(home: AtHome, run: RunRecord, kind: type[Spider]) -> Spool:
+    spool = Spool(home.beside, kind)
     spool.folder = spool.beside / run.name
     return spool
 

@@ -12,7 +12,7 @@ from scrapy_distributed.commands.batch_words import COUNTS, all_moved, batch_lin
 from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:
-    from scrapy_distributed.ledger.reader import LedgerReader
+    from scrapy_distributed.ledger.any_reader import AnyReader
     from scrapy_distributed.ledger.records import BatchRecord, RunRecord
 
 SHOWN = 50  # batches of a run, the last ones
@@ -33,7 +33,7 @@ class Shown:
             return False
         return self.state in (None, batch.state) or any(getattr(batch, one) for one in COUNTS if one == self.state)
 
-    def of(self, ledger: LedgerReader, run: RunRecord) -> tuple[int, Iterator[BatchRecord]]:
+    def of(self, ledger: AnyReader, run: RunRecord) -> tuple[int, Iterator[BatchRecord]]:
         """How many are left out by the *limit*, and the others."""
         wanted = filter(self, ledger.each_batch(run.id))
         if not self.limit:
@@ -46,7 +46,7 @@ class Shown:
         return left_out, iter(last)
 
 
-def list_batches(runs: Sequence[tuple[LedgerReader, RunRecord]], shown: Shown, *, as_json: bool) -> int:
+def list_batches(runs: Sequence[tuple[AnyReader, RunRecord]], shown: Shown, *, as_json: bool) -> int:
     """Returns the exit code."""
     if as_json:
         print(json.dumps({"runs": [_as_dict(ledger, run, shown) for ledger, run in runs]}))
@@ -65,11 +65,11 @@ def list_batches(runs: Sequence[tuple[LedgerReader, RunRecord]], shown: Shown, *
     return 0
 
 
-def _as_dict(ledger: LedgerReader, run: RunRecord, shown: Shown) -> dict[str, Any]:
+def _as_dict(ledger: AnyReader, run: RunRecord, shown: Shown) -> dict[str, Any]:
     left_out, batches = shown.of(ledger, run)
     return {
         **vars(run),
-        "ledger": str(ledger.path),
+        "ledger": ledger.place,
         "balance": ledger.balance(run.id).as_dict(),
         "batches": [vars(batch) for batch in batches],
         "not_shown": left_out,
@@ -77,7 +77,7 @@ def _as_dict(ledger: LedgerReader, run: RunRecord, shown: Shown) -> dict[str, An
     }
 
 
-def _totals(ledger: LedgerReader, run: RunRecord) -> Iterator[str]:
+def _totals(ledger: AnyReader, run: RunRecord) -> Iterator[str]:
     """The balance; then batches by state, and by the node of their last attempt."""
     yield str(ledger.balance(run.id))
     states, nodes = Counter[str](), Counter[str]()

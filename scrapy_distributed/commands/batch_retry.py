@@ -18,6 +18,7 @@ from scrapy_distributed.ledger.wanted import Retried
 from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:
+    from scrapy_distributed.commands.operating import AtHome
     from scrapy_distributed.ledger.reader import LedgerReader
     from scrapy_distributed.ledger.records import RunRecord
     from scrapy_distributed.ledger.wanted import Wanted
@@ -44,13 +45,13 @@ def retry(reader: LedgerReader, run: RunRecord, wanted: Wanted, *, as_json: bool
     return code
 
 
-def retry_lost_items(reader: LedgerReader, run: RunRecord, settings: Settings, *, as_json: bool) -> int:
+def retry_lost_items(reader: LedgerReader, run: RunRecord, home: AtHome, settings: Settings, *, as_json: bool) -> int:
     """Whose items came home in *run*, and are missing or damaged there. Returns the exit code."""
     from scrapy_distributed.commands.batch_export import lost
     from scrapy_distributed.ledger.spooled import whose
 
     with closing(Ledger(reader.path)) as ledger:  # before: a coordinator may be at it
-        names = lost(reader, run, settings)
+        names = lost(home, run, settings)
         taken = ledger.control.lose_items(names)
     if as_json:
         print(json.dumps({"run": run.name, "spider": run.identity["spider"], "again": taken, "lost": names}))

@@ -15,7 +15,7 @@ from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:
-    from scrapy_distributed.ledger.reader import LedgerReader
+    from scrapy_distributed.ledger.any_reader import AnyReader
     from scrapy_distributed.ledger.records import AttemptRecord, BatchRecord, OutcomeRecord, RunRecord
     from scrapy_distributed.results.merge import Merged
 
@@ -27,9 +27,9 @@ COUNTS = (Outcome.CRAWLED.value, *ENDS)
 FAULTS_SHOWN = 10  # of each kind
 
 
-def title(ledger: LedgerReader, run: RunRecord) -> str:
+def title(ledger: AnyReader, run: RunRecord) -> str:
     spider, project = escaped(run.identity["spider"]), escaped(run.identity["project"])
-    return f"run {escaped(run.name)}, spider {spider} of {project} ({ledger.path})"
+    return f"run {escaped(run.name)}, spider {spider} of {project} ({ledger.place})"
 
 
 def batch_lines(batch: BatchRecord, children: Sequence[int]) -> str:

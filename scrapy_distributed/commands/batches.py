@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 
-from scrapy_distributed.commands import at_least, ledger_paths, refuse_options
+from scrapy_distributed.commands import at_least, refuse_options
 from scrapy_distributed.commands.batch_account import Account, verdict_of
 from scrapy_distributed.commands.batch_words import (
     STATES,
@@ -31,24 +31,27 @@ from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.words import counted, escaped
 
 if TYPE_CHECKING:
-    from scrapy_distributed.ledger.reader import LedgerReader
-    from scrapy_distributed.ledger.records import RunRecord
+    from scrapy_distributed.commands.ledgers import Run
+    from scrapy_distributed.commands.operating import Operator
     from scrapy_distributed.ledger.wanted import Wanted
 
-    Run = tuple[LedgerReader, RunRecord]
-
-ACTIONS = ("list", "show", "log", "failed", "check", "pause", "resume", "retry", "export", "merge")
+ACTIONS = (
+    "list", "show", "log", "failed", "check", "pause", "resume", "cancel", "retry", "export", "merge", "forget",
+)  # fmt: skip
 #: What an action takes besides its name, in the words of an error message; the others take nothing.
 WORDS = {
     "show": "the number of a batch, like 12",
     "log": "the number of a batch, like 12, or with that of an attempt at it, like 12.2",
     "merge": "the folders with the feeds; none: those where workers write them",
+    "forget": "the name of a run, as list shows it",
 }
 #: What the one word of an action looks like.
-PATTERNS = {"show": r"[0-9]{1,18}", "log": r"[0-9]{1,18}(\.[0-9]{1,18})?"}
+PATTERNS = {"show": r"[0-9]{1,18}", "log": r"[0-9]{1,18}(\.[0-9]{1,18})?", "forget": r"\w[\w-]{0,99}"}
 #: Options that not every action has: attribute -> option and actions.
 OPTIONS = {
     "all_runs": ("--all-runs", ("list", "failed", "check")),
+    "named": ("--run", tuple(action for action in ACTIONS if action != "forget")),
+    "force": ("--force", ("forget",)),
     "strict": ("--strict", ("check",)),
     "follow": ("-f", ("log",)),
     "reason": ("--reason", ("failed", "retry")),
@@ -66,7 +69,7 @@ ALL_STATES = tuple(dict.fromkeys([*(state.value for state in BatchState), *STATE
 #: Of --state, where not all of them have a meaning.
 STATES_OF = {"failed": STATES, "retry": tuple(state for state in STATES if state != Outcome.FILTERED)}
 #: Actions on one run.
-OF_ONE_RUN = ("show", "log", "pause", "resume", "retry", "export", "merge")
+OF_ONE_RUN = ("show", "log", "pause", "resume", "cancel", "retry", "export", "merge", "forget")
 
 
 class Command(ScrapyCommand):
@@ -74,9 +77,13 @@ class Command(ScrapyCommand):
 
     requires_crawler_process = False
     default_settings = {"LOG_ENABLED": False}
+    operator: Operator  # of the one run that the action is about
 
     def syntax(self) -> str:
-        return "[list|show N|log N|failed|check|pause|resume|retry|export -O FILE|merge [DIR...] -O FILE] [options]"
+        return (
+            "[list|show N|log N|failed|check|pause|resume|cancel|retry|export -O FILE|merge [DIR...] -O FILE"
+            "|forget RUN] [options]"
+        )
 
     def short_desc(self) -> str:
         return "Show the batches of distributed crawls, check that no URL is lost, try again what failed, merge feeds"
@@ -87,20 +94,16 @@ class Command(ScrapyCommand):
             " have logged, here and on nodes (-f: as it goes on). failed: URLs with their reasons. check: exit code 0"
             " only where the run is over, every diverted request is crawled, failed, filtered, dead, or not crawled as"
             " a limit or the spider has stopped the run, and no item is missing in a feed that counts. pause, resume:"
-            " the crawl that runs now sends no more batches and asks for no more pages, until it is to. retry: what is"
-            " dead, or failed before its callback (--callback: or in it), goes into new batches, of the crawl that runs"
-            " or of the next one; a run that was stopped goes on. export: the items that came home, written once more."
-            " merge: the feeds that count, found in the folders DIR, or where workers write them, as one file."
+            " the crawl that runs now sends no more batches and asks for no more pages, until it is to. cancel: nor do"
+            " its jobs go on. retry: what is dead, or failed before its callback (--callback: or in it), goes into new"
+            " batches, of the crawl that runs or of the next one; a run that was stopped goes on. export: the items"
+            " that came home, written once more. merge: the feeds that count, found in the folders DIR, or where"
+            " workers write them, as one file. forget: a shared run; all of it leaves its Redis."
         )
 
     def add_options(self, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        place = parser.add_mutually_exclusive_group()
-        place.add_argument(
-            "--ledger", metavar="FILE", help="default: DISTRIBUTED_LEDGER, else every ledger of the project"
-        )
-        place.add_argument("--spider", metavar="NAME", help="the ledger of this spider")
-        parser.add_argument("--all-runs", action="store_true", help="not only the last run of a ledger")
+        _add_runs(parser)
         said = parser.add_mutually_exclusive_group()
         said.add_argument("--json", action="store_true", help="for programs")
         said.add_argument(
@@ -129,6 +132,7 @@ class Command(ScrapyCommand):
         )
         parser.add_argument("--feeds", metavar="PATTERN", help="merge: only feeds with such URLs, for example '*.csv'")
         parser.add_argument("--partial", action="store_true", help="merge: what is there, even if something is missing")
+        parser.add_argument("--force", action="store_true", help="forget: also a run that is not over")
         parser.add_argument(
             "--max-item", type=at_least(int, 1), metavar="MIB", help="merge: no item is larger (default: 4)"
         )
@@ -141,7 +145,7 @@ class Command(ScrapyCommand):
         _check_usage(action, words, opts)
         try:
             with ExitStack() as stack:
-                runs = self._runs(action, opts, stack)
+                runs = self._runs(action, words, opts, stack)
                 self.exitcode = getattr(self, f"_{action}")(runs, words, opts)
                 sys.stdout.flush()
         except BrokenPipeError:  # "| head" has seen enough; nothing is to be written at exit either
@@ -150,40 +154,18 @@ class Command(ScrapyCommand):
             print(escaped(str(error)), file=sys.stderr)
             self.exitcode = 2
 
-    def _runs(self, action: str, opts: argparse.Namespace, stack: ExitStack) -> list[Run]:
+    def _runs(self, action: str, words: list[str], opts: argparse.Namespace, stack: ExitStack) -> list[Run]:
         """The runs that are meant, in open ledgers: one for an action on one run. Raises ``LedgerError``."""
-        from scrapy_distributed.errors import LedgerError
-        from scrapy_distributed.ledger.reader import LedgerReader
-
-        paths = self._paths(opts.ledger, opts.spider)
-        if action in OF_ONE_RUN and len(paths) > 1:
-            names = ", ".join(path.name for path in paths)
-            raise LedgerError(
-                f"{paths[0].parent}: found {names}, expected one ledger: say which with --spider or --ledger"
-            )
-        ledgers = [stack.enter_context(closing(LedgerReader(path))) for path in paths]
-        runs = [(ledger, run) for ledger in ledgers for run in (ledger.runs() if opts.all_runs else ledger.runs()[-1:])]
-        if action in OF_ONE_RUN and not runs:
-            raise LedgerError(f"{paths[0]}: found no run in it, so there is nothing to {action}")
-        return runs
-
-    def _paths(self, given: str | None, spider: str | None) -> list[Path]:
-        from scrapy_distributed.coordinator.identity import ledger_of, ledgers_folder
-        from scrapy_distributed.errors import LedgerError
+        from scrapy_distributed.commands.ledgers import Ledgers
 
         assert self.settings is not None
-        if spider is not None:
-            path = ledger_of(spider)
-            if not path.is_file():
-                raise LedgerError(
-                    f"{path}: no ledger of a spider {spider!r} there; a distributed crawl of it makes one"
-                )
-            return [path]
-        paths = ledger_paths(self.settings, given)
-        if not paths:
-            folder = ledgers_folder()
-            raise LedgerError(f"{folder}: no ledger there; a distributed crawl makes one, --ledger names another")
-        return paths
+        ledgers = Ledgers(self.settings, stack, given=opts.ledger, spider=opts.spider)
+        named = words[0] if action == "forget" else opts.named
+        if action not in OF_ONE_RUN:
+            return ledgers.runs(every=opts.all_runs, named=named)
+        reader, run = ledgers.one_run(action, named)
+        self.operator = ledgers.operator_of(reader, run, named=named is not None)
+        return [(reader, run)]
 
     # Each action returns the exit code.
 
@@ -195,16 +177,15 @@ class Command(ScrapyCommand):
         return list_batches(runs, shown, as_json=opts.json)
 
     def _show(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        from scrapy_distributed.commands.batch_log import attempts_with_logs
         from scrapy_distributed.errors import LedgerError
 
         ((ledger, run),) = runs
         number = int(words[0])
         batch = next(ledger.each_batch(run.id, number, number), None)
         if batch is None:
-            raise LedgerError(f"{ledger.path}: found no batch {number} in run {run.name}; list shows those it has")
+            raise LedgerError(f"{ledger.place}: found no batch {number} in run {run.name}; list shows those it has")
         children = ledger.children(run.id, number)
-        attempts = attempts_with_logs(ledger, run, number)
+        attempts = self.operator.attempts(number)
         outcomes = ledger.outcomes(run.id, batch=number)
         if opts.json:
             more = {"attempts": [vars(attempt) for attempt in attempts], "outcomes": [vars(one) for one in outcomes]}
@@ -220,11 +201,7 @@ class Command(ScrapyCommand):
         return 0
 
     def _log(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        from scrapy_distributed.commands.batch_log import Logs, nodes_of
-
-        ((ledger, run),) = runs
-        logs = Logs(ledger, run, words[0], nodes=lambda: nodes_of(self.settings))
-        return logs.show_where() if opts.json else logs.show(follow=opts.follow)
+        return self.operator.log(words[0], follow=opts.follow, as_json=opts.json)
 
     def _failed(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         wanted = _wanted(opts)
@@ -252,24 +229,22 @@ class Command(ScrapyCommand):
             print("no runs")
         return 0 if good else 1
 
-    def _pause(self, runs: list[Run], words: list[str], opts: argparse.Namespace, what: str = "pause") -> int:
-        from scrapy_distributed.commands.wishing import print_answer, that_runs, wish
-
-        ((ledger, run),) = runs
-        answer = wish(ledger.path, what)
-        return print_answer(ledger, that_runs(ledger, run), answer, as_json=opts.json)
+    def _pause(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        return self.operator.wish("pause", as_json=opts.json)
 
     def _resume(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        return self._pause(runs, words, opts, "resume")
+        return self.operator.wish("resume", as_json=opts.json)
+
+    def _cancel(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        return self.operator.wish("cancel", as_json=opts.json)
 
     def _retry(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
-        from scrapy_distributed.commands.batch_retry import retry, retry_lost_items
-
-        ((ledger, run),) = runs  # so there is a ledger: Ledger would make one
         if opts.lost_items:
-            assert self.settings is not None
-            return retry_lost_items(ledger, run, self.settings, as_json=opts.json)
-        return retry(ledger, run, _wanted(opts), as_json=opts.json)
+            return self.operator.retry_lost_items(as_json=opts.json)
+        return self.operator.retry(_wanted(opts), as_json=opts.json)
+
+    def _forget(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
+        return self.operator.forget(force=opts.force, as_json=opts.json)
 
     def _export(self, runs: list[Run], words: list[str], opts: argparse.Namespace) -> int:
         from scrapy_distributed.commands.batch_export import export
@@ -277,7 +252,7 @@ class Command(ScrapyCommand):
         ((ledger, run),) = runs
         assert self.settings is not None
         verdict = verdict_of(run, ledger.balance(run.id))
-        items, fault = export(ledger, run, opts.output, self.settings)
+        items, fault = export(self.operator.at_home(), run, opts.output, self.settings)
         if opts.json:
             print(json.dumps({"run": run.name, "items": items, "whole": not fault, "fault": fault, "verdict": verdict}))
         else:
@@ -315,6 +290,21 @@ class Command(ScrapyCommand):
                 print(f"not looked for, as they are not here: feeds in {escaped(url)}", file=sys.stderr)
             print_merged(merged, opts.output)
         return 1 if merged.faults else 0
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    """The options that say which runs are meant."""
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--ledger",
+        metavar="FILE",
+        help="or redis://HOST:6379/0 of shared runs; default: the Redis of DISTRIBUTED_TARGET_HOSTS, else"
+        " DISTRIBUTED_LEDGER, else every ledger of the project",
+    )
+    place.add_argument("--spider", metavar="NAME", help="the ledger of this spider")
+    runs = parser.add_mutually_exclusive_group()
+    runs.add_argument("--all-runs", action="store_true", help="not only the last run of a ledger")
+    runs.add_argument("--run", dest="named", metavar="NAME", help="this run, in place of the last one")
 
 
 def _wanted(opts: argparse.Namespace) -> Wanted:

@@ -101,10 +101,11 @@ def found_here(
     nodes: int,
     slots: int = 0,
     elsewhere: Sequence[str] = (),
+    joined: int | None = None,
 ) -> list[Finding]:
     """What can be told without a node: of Scrapyds there are *nodes*, of workers on this machine *slots*; *elsewhere*:
-    other machines, where Scrapyds are."""
-    said = _said(subject, config, command, job, nodes=nodes, slots=slots, elsewhere=elsewhere)
+    other machines, where Scrapyds are; *joined*: slots of workers that have joined shared runs."""
+    said = _said(subject, config, command, job, nodes=nodes, slots=slots, elsewhere=elsewhere, joined=joined)
     return [_plugin(subject), *_settings(subject), _spider(subject), *said, _job(job)]
 
 
@@ -127,7 +128,7 @@ def _spider(subject: Subject) -> Finding:
 
 def _said(
     subject: Subject, config: Config, command: CommandLine, job: JobTemplate | ConfigError, *, nodes: int, slots: int,
-    elsewhere: Sequence[str],
+    elsewhere: Sequence[str], joined: int | None,
 ) -> list[Finding]:  # fmt: skip
     """What the crawl would say before its first batch. Of its warnings only what is wrong is one here as well: a feed
     may come with -O, and what a pipeline is for its owner knows."""
@@ -138,7 +139,7 @@ def _said(
             lines = block(
                 config, subject.settings, command=command, job=job.settings, spider=subject.kind, nodes=nodes,
                 slots=slots, targets=in_words(rules, config.target_callbacks),
-                items_go=where_items_go(config, subject.settings), elsewhere=elsewhere,
+                items_go=where_items_go(config, subject.settings), elsewhere=elsewhere, joined=joined,
             )  # fmt: skip
         except Exception as error:  # whatever the project's modules raise
             return [_here("item pipelines", Verdict.FAIL, f"{type(error).__name__}: {shortened(str(error))}")]

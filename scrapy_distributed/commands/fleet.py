@@ -16,7 +16,14 @@ from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
 from scrapy.utils.conf import closest_scrapy_cfg
 
-from scrapy_distributed.commands import at_least, chosen_nodes, ledger_paths, refuse_options, run_in_reactor
+from scrapy_distributed.commands import (
+    at_least,
+    chosen_nodes,
+    ledger_paths,
+    refuse_options,
+    run_in_reactor,
+    shared_address,
+)
 
 if TYPE_CHECKING:
     from scrapy_distributed.commands.doctor_local import WorkerCommand
@@ -163,9 +170,10 @@ class Command(ScrapyCommand):
         if not cfg or not module:
             raise ConfigError("no Scrapy project here: run scrapy fleet deploy in the folder that has its scrapy.cfg")
         targets = targets_from_cfg()
-        where = chosen_nodes(args, self.settings, targets).scrapyds
+        where, _, shared = chosen_nodes(args, self.settings, targets)
         if not where:
-            print("nothing to deploy: workers on this machine run the project as it lies here")
+            whose = "that join shared runs run the project as it lies in their folder" if shared else ""
+            print(f"nothing to deploy: workers {whose or 'on this machine run the project as it lies here'}")
             return
         project = opts.project or project_of(targets, where, self.settings)
         folder = Path(cfg).parent
@@ -206,24 +214,37 @@ class Command(ScrapyCommand):
 
     def _scrapyds(self, names: Sequence[str], opts: argparse.Namespace) -> tuple[list[NodeAddress], str]:
         """Those that *names* or the settings say, and what the project is called there. Raises ``ConfigError``."""
+        from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
 
         assert self.settings is not None
         targets = targets_from_cfg()
-        where = chosen_nodes(names, self.settings, targets).scrapyds
+        where, _, shared = chosen_nodes(names, self.settings, targets)
+        if shared is not None:
+            raise ConfigError(
+                f"{shared}: found a Redis, expected Scrapyds: workers that join its runs have their own code, and a run"
+                " of theirs is ended by scrapy batches cancel"
+            )
         return where, opts.project or project_of(targets, where, self.settings)
 
     def _drain(self, what: str, names: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.wishing import wish_of_all
+        from scrapy_distributed.errors import ConfigError
 
         assert self.settings is not None
         if not names:
             raise UsageError(f"{what}: expected the names of nodes, as the crawl has them", print_help=False)
+        if address := shared_address(self.settings):
+            raise ConfigError(
+                f"{what}: found shared runs ({address}), expected nodes that a crawl sends jobs to: a worker takes no"
+                " more when it is told to end (SIGTERM), and all of them when a run is paused (scrapy batches pause)"
+            )
         self.exitcode = wish_of_all(ledger_paths(self.settings), what, names)
 
     def _doctor(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.doctor import all_well, as_json, found_here, job_of, plain, subject
         from scrapy_distributed.commands.doctor_local import worker_command
+        from scrapy_distributed.commands.doctor_shared import examined_there
         from scrapy_distributed.commands.probe import probe_of
         from scrapy_distributed.config.advice import check_feeds
         from scrapy_distributed.config.command_line import CommandLine
@@ -248,16 +269,18 @@ class Command(ScrapyCommand):
             job: JobTemplate | ConfigError = job_of(patient, config, project, command, chosen.scrapyds)
         except ConfigError as error:
             job = error
-        nodes, there = len(chosen.scrapyds), elsewhere(chosen.scrapyds)
-        found = found_here(patient, config, command, job, nodes=nodes, slots=chosen.slots, elsewhere=there)
+        shared = examined_there(chosen.shared, project, patient, job) if chosen.shared else None
+        found = found_here(
+            patient, config, command, job, nodes=len(chosen.scrapyds), slots=chosen.slots,
+            elsewhere=elsewhere(chosen.scrapyds), joined=shared.slots if shared else None,
+        )  # fmt: skip
         to_send = probe_of(job, config) if not isinstance(job, ConfigError) else None
         here = worker_command(patient, config, chosen.scrapyds) if chosen.slots else None
-        where, times = chosen.scrapyds, (config.timeout, opts.timeout)
-        code = code_of(patient.kind) if patient.kind else ""
-        examined = run_in_reactor(lambda: _examined(where, here, survey, to_send, code, *times))
-        found += examined or []
+        asked = (chosen.scrapyds, here, survey, to_send, code_of(patient.kind) if patient.kind else "")
+        examined = run_in_reactor(lambda: _examined(*asked, config.timeout, opts.timeout))
+        found += [*(shared.findings if shared else ()), *(examined or [])]
         print("\n".join([as_json(survey, found)] if opts.json else plain(found)))
-        self.exitcode = 0 if examined and all_well(found) else 1
+        self.exitcode = 0 if (examined or shared) and examined is not None and all_well(found) else 1
 
 
 def _spider_arguments(options: Sequence[str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from scrapy.commands import ScrapyCommand
 from scrapy.exceptions import UsageError
@@ -10,13 +11,17 @@ from scrapy.utils.project import inside_project
 
 from scrapy_distributed.commands import at_least, chosen_nodes, ledger_paths, refuse_options, run_in_reactor
 
+if TYPE_CHECKING:
+    from scrapy_distributed.monitor.shared_state import SharedWatch
+    from scrapy_distributed.shared.address import RedisAddress
+
 
 class Command(ScrapyCommand):
     requires_project = False
     requires_crawler_process = False
 
     def syntax(self) -> str:
-        return "[NAME | PATTERN | HOST:PORT | local ...] [options]"
+        return "[NAME | PATTERN | HOST:PORT | local ... | redis://HOST:6379/0] [options]"
 
     def short_desc(self) -> str:
         return "Show what the nodes of the fleet are doing"
@@ -24,7 +29,8 @@ class Command(ScrapyCommand):
     def long_desc(self) -> str:
         return (
             "Show one line per node at every poll, as each answers. NAME is a target of scrapy.cfg, PATTERN a shell "
-            "pattern over these names, local the workers on this machine; without any, the nodes of "
+            "pattern over these names, local the workers on this machine, redis:// those that have joined shared runs "
+            "there; without any, the nodes of "
             "DISTRIBUTED_TARGET_HOSTS, else all targets."
         )
 
@@ -48,15 +54,32 @@ class Command(ScrapyCommand):
         try:
             targets = targets_from_cfg()
             chosen = chosen_nodes(args, settings, targets)
+            project = opts.project or (project_of(targets, chosen.scrapyds, settings) if inside_project() else None)
+            shared = _shared(chosen.shared, project)
         except ConfigError as error:
             raise UsageError(str(error), print_help=False) from None
-        project = opts.project or (project_of(targets, chosen.scrapyds, settings) if inside_project() else None)
         watch = Watch(
             chosen.scrapyds,
-            local=chosen.slots > 0,
+            local=chosen.slots > 0 and shared is None,
             ledgers=lambda: ledger_paths(settings),
             project=project,
             interval=None if opts.once else opts.interval,
+            shared=shared,
         )
         healthy = run_in_reactor(watch.in_json if opts.json else watch.in_lines)
         self.exitcode = 1 if opts.once and not healthy else 0
+
+
+def _shared(address: RedisAddress | None, project: str | None) -> SharedWatch | None:
+    """Raises ``ConfigError``."""
+    from scrapy.utils.reactor import install_reactor
+
+    from scrapy_distributed.errors import ConfigError
+    from scrapy_distributed.monitor.shared_state import SharedWatch
+
+    if address is None:
+        return None
+    if project is None:
+        raise ConfigError("found no project here, expected --project NAME, that of the runs")
+    install_reactor("twisted.internet.asyncioreactor.AsyncioSelectorReactor")
+    return SharedWatch(address, project)

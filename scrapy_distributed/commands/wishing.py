@@ -20,6 +20,7 @@ from scrapy_distributed.ledger.wishes import Wishes
 from scrapy_distributed.words import escaped
 
 if TYPE_CHECKING:
+    from scrapy_distributed.ledger.any_reader import AnyReader
     from scrapy_distributed.ledger.reader import LedgerReader
     from scrapy_distributed.ledger.records import RunRecord
 
@@ -51,7 +52,7 @@ def that_runs(ledger: LedgerReader, last: RunRecord) -> RunRecord:
     return last
 
 
-def print_answer(ledger: LedgerReader, run: RunRecord, answer: Answer, *, as_json: bool) -> int:
+def print_answer(ledger: AnyReader, run: RunRecord, answer: Answer, *, as_json: bool) -> int:
     """What has come of a wish about *run*. Returns the exit code: 1 where nothing was done."""
     if as_json:
         print(json.dumps({"run": run.name, "spider": run.identity["spider"], **answer.numbers, "answer": answer.words}))

@@ -25,13 +25,13 @@ EVENTS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class RunState:
-    """A run at one moment. *state*: ``running``, ``interrupted`` (the same command goes on with it), ``stopped`` or
-    ``over``. *balance*: of the ledger. *reasons*: of what failed, was filtered or is dead: ``failed: http 404`` to the
-    number of requests, the most frequent ones. *board*: what its coordinator showed last, of nodes, jobs and how far it
-    was; ``None`` where it has shown nothing. *events*: what has happened last, oldest first. *problem*: why the rest is
-    not there."""
+    """A run at one moment. *ledger*: where it is. *state*: ``running``, ``interrupted`` (the same command goes on with
+    it), ``stopped`` or ``over``. *balance*: of the ledger. *reasons*: of what failed, was filtered or is dead:
+    ``failed: http 404`` to the number of requests, the most frequent ones. *board*: what its coordinator showed last,
+    of nodes, jobs and how far it was; ``None`` where it has shown nothing. *events*: what has happened last, oldest
+    first. *problem*: why the rest is not there."""
 
-    ledger: Path
+    ledger: str
     run: RunRecord | None = None
     state: str = ""
     balance: Balance | None = None
@@ -43,7 +43,7 @@ class RunState:
     @property
     def line(self) -> str:
         """In words; what a ledger holds can't control a terminal."""
-        name = escaped(self.ledger.stem if self.run is None else self.run.identity["spider"])
+        name = escaped(Path(self.ledger).stem if self.run is None else self.run.identity["spider"])
         if self.problem is not None:
             return f"crawl {name} failing: {escaped(self.problem)}"
         assert self.balance is not None
@@ -55,7 +55,7 @@ class RunState:
         seconds since 1970."""
         run, board = self.run, self.board
         return {
-            "ledger": str(self.ledger),
+            "ledger": self.ledger,
             "problem": self.problem,
             "run": None if run is None else run.name,
             "project": None if run is None else run.identity["project"],
@@ -92,7 +92,7 @@ def _run_state(ledger: Path, project: str | None) -> RunState | None:
             run = (shown or runs)[-1]
             return _read(reader, run, board, held=held) if project in (None, run.identity["project"]) else None
     except (LedgerError, OSError) as error:
-        return RunState(ledger=ledger, problem=shortened(str(error)))
+        return RunState(ledger=str(ledger), problem=shortened(str(error)))
 
 
 def _read(reader: LedgerReader, run: RunRecord, board: Board | None, *, held: bool) -> RunState:
@@ -107,7 +107,7 @@ def _read(reader: LedgerReader, run: RunRecord, board: Board | None, *, held: bo
     events = sorted([*shown, *wished, *reader.failed_attempts(run.id, EVENTS)])[-EVENTS:]
     state = _state(run, held)
     return RunState(
-        ledger=reader.path,
+        ledger=reader.place,
         run=run,
         state=state,
         balance=board.count.balance if board is not None and state == RUNNING else reader.states(run.id),

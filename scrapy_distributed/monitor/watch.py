@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from scrapy_distributed.fleet.node import Node, NodeAddress, open_nodes
 from scrapy_distributed.monitor.local import local_state
 from scrapy_distributed.monitor.node_state import NodeState, line, state_of
-from scrapy_distributed.monitor.run_state import RUNNING, run_states
+from scrapy_distributed.monitor.run_state import RUNNING, RunState, run_states
+from scrapy_distributed.monitor.shared_state import NOTHING_SHARED, SharedState, SharedWatch
 from scrapy_distributed.monitor.snapshot import as_json, poll
 from scrapy_distributed.together import together
 
 
 class Watch:
-    """Of the Scrapyds at *addresses*, of workers on this machine where these are watched (*local*), and of the runs of
-    *ledgers*; for the jobs and the runs of *project* (``None``: of all). A look each *interval* seconds, ``None``: one
-    alone, and whether all was well then."""
+    """Of the Scrapyds at *addresses*, of workers on this machine where these are watched (*local*), of the runs of
+    *ledgers*, and of *shared* ones, on the reactor of asyncio; for the jobs and the runs of *project* (``None``: of
+    all). A look each *interval* seconds, ``None``: one alone, and whether all was well then."""
 
     def __init__(
         self, addresses: Sequence[NodeAddress], *, local: bool, ledgers: Callable[[], Sequence[Path]],
-        project: str | None, interval: float | None,
+        project: str | None, interval: float | None, shared: SharedWatch | None = None,
     ) -> None:  # fmt: skip
         self.addresses = addresses
         self.local = local
         self.ledgers = ledgers
         self.project = project
         self.interval = interval
+        self.shared = shared
 
     async def in_json(self) -> bool:
         """An object for all of them at a time, when the last has answered."""
@@ -43,6 +47,8 @@ class Watch:
             asked: list[Callable[[], Awaitable[NodeState]]] = [self._here] if self.local else []
             asked += [partial(state_of, node, self.project) for node in nodes]
             looks: list[Callable[[], Awaitable[bool]]] = [partial(self._node, ask) for ask in asked]
+            if self.shared is not None:
+                looks.append(self._shared)
             return all(await together(self._repeat(look) for look in [*looks, self._runs]))
 
     async def _repeat(self, show: Callable[[], Awaitable[bool]]) -> bool:
@@ -56,7 +62,8 @@ class Watch:
 
     async def _all(self, nodes: Sequence[Node]) -> bool:
         here = [await self._here()] if self.local else []
-        snapshot = await poll(nodes, self.project, here=here, ledgers=self.ledgers())
+        shared = await self._look()
+        snapshot = await poll(nodes, self.project, here=here, ledgers=self.ledgers(), shared=shared)
         print(as_json(snapshot), flush=True)
         return snapshot.healthy
 
@@ -68,12 +75,30 @@ class Watch:
     async def _here(self) -> NodeState:
         return local_state(self.ledgers(), self.project)
 
+    async def _look(self) -> SharedState:
+        if self.shared is None:
+            return NOTHING_SHARED
+        state: SharedState = await Deferred.fromFuture(asyncio.ensure_future(self.shared.look()))
+        return state
+
+    async def _shared(self) -> bool:
+        state = await self._look()
+        for node in state.server:
+            _say(line(node, self.project))
+        for worker in state.workers:
+            _say(worker.line)
+        return _tell(state.runs) and not state.server
+
     async def _runs(self) -> bool:
-        runs = run_states(self.ledgers(), self.project)
-        for run in runs:
-            if run.problem is not None or run.state == RUNNING:
-                _say(run.line)
-        return all(run.problem is None for run in runs)
+        return _tell(run_states(self.ledgers(), self.project))
+
+
+def _tell(runs: Sequence[RunState]) -> bool:
+    """Returns whether all of them could be read."""
+    for run in runs:
+        if run.problem is not None or run.state == RUNNING:
+            _say(run.line)
+    return all(run.problem is None for run in runs)
 
 
 def _say(words: str) -> None:

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from batches_command import Answering, show
+from batches_command import Answering, Said, show
 from ledgers import IDENTITY, unfinished
 
 from scrapy_distributed.commands.cancel import cancel_runs
@@ -25,3 +25,14 @@ def test_the_crawl_is_asked_where_its_own_run_is_meant(tmp_path: Path, capsys: p
     with closing(hold(path)):
         assert cancel_runs([path], [], "p", newer) == 0
     assert capsys.readouterr().out == ""
+
+
+def test_by_its_ledger_as_well(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    unfinished(path)
+    with Answering(path, "cancelled: so be it") as crawl:
+        said = Said(capsys, "cancel", "--ledger", str(path))
+    assert (said.code, said.out.splitlines()[1:]) == (0, ["  cancelled: so be it"])
+    assert [(wish.what, wish.about) for wish in crawl.wishes] == [("cancel", "")]
+    said = Said(capsys, "cancel", "--ledger", str(path))
+    assert (said.code, "no crawl uses it now, so there is nothing to cancel" in said.error) == (2, True)

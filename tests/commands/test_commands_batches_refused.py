@@ -148,7 +148,8 @@ def test_the_option_wins_over_the_setting(capsys: pytest.CaptureFixture[str], tm
     [
         (
             ["chekc"],
-            "found 'chekc', expected one of list, show, log, failed, check, pause, resume, retry, export, merge",
+            "found 'chekc', expected one of list, show, log, failed, check, pause, resume, cancel, retry, export,"
+            " merge, forget",
         ),
         (["list", "more"], "found 'list more', expected one of"),
         ([""], "found '', expected one of"),
