@@ -1,5 +1,6 @@
 # make demo   a real-estate site, two workers on this machine and two Scrapyd nodes, one crawl spread over them, and a
-#             report of what it found (make demo NODES=0: without any Scrapyd; LOCAL=0: without workers on this machine)
+#             report of what it found (make demo NODES=0: without any Scrapyd; LOCAL=0: without workers on this machine;
+#             CARRIER=redis: LOCAL processes of scrapy worker that join a run in Redis)
 # make test   the whole suite
 # make unit   the part of it that starts no processes, in about a minute
 # make oldest the whole suite with the oldest Scrapy that is tried (constraints-oldest.txt); make oldest
@@ -15,8 +16,9 @@
 PYTHON ?= python3
 
 PROPERTIES = 3000
+CARRIER = scrapyd
 LOCAL = 2
-NODES = 2
+NODES = $(if $(filter redis,$(CARRIER)),0,2)
 LATENCY = 0
 BATCH = 250
 
@@ -41,7 +43,8 @@ SPARK = $(if $(shell command -v java),$(VENV)/spark)
 
 demo: $(READY)
 	@exec $(VENV)/bin/python example_project/demo/demo.py \
-		--properties $(PROPERTIES) --local $(LOCAL) --nodes $(NODES) --latency $(LATENCY) --batch $(BATCH)
+		--properties $(PROPERTIES) --carrier $(CARRIER) --local $(LOCAL) --nodes $(NODES) \
+		--latency $(LATENCY) --batch $(BATCH)
 
 test: $(READY) $(SPARK)
 	@$(VENV)/bin/python -m pytest -n $(AT_ONCE)

@@ -11,25 +11,25 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import os
 import re
 import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 sys.path.extend(str(Path(__file__).resolve().parents[1] / folder) for folder in ("site", "analysis"))
+from joining import Joined, join, start_redis
 from pages import index_pages, property_path
 from progress import Progress, fetch, local_state, pages_served, scrapyd_state
 from report import write_report
-from result import Result, agreement, read_account
-from session import POLL_SECONDS, PROJECT, Child, DemoError, Session, SignalledError
+from result import Result, agreement, read_account, read_urls
+from session import POLL_SECONDS, PROJECT, SCRAPY, Child, DemoError, Session, SignalledError
 from shifts import Tables, analyse, positive
 
 from scrapy_distributed.errors import LedgerError
@@ -39,15 +39,16 @@ from scrapy_distributed.words import counted
 
 RUNS = PROJECT / ".demo"
 RUNS_TO_KEEP = 3
-SCRAPY = (sys.executable, "-m", "scrapy")
+SCRAPYD, REDIS = "scrapyd", "redis"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line says. ``local`` workers at once on this machine, ``nodes`` Scrapyds; ``latency`` is in
-    seconds for each page, ``batch`` in requests; ``warm`` nodes start workers from a process that has imported Scrapy
-    already."""
+    """What the command line says. ``carrier``: what takes requests to workers, ``scrapyd`` or ``redis``. ``local``
+    workers at once on this machine, ``nodes`` Scrapyds; ``latency`` is in seconds for each page, ``batch`` in requests;
+    ``warm`` nodes start workers from a process that has imported Scrapy already."""
 
+    carrier: str
     properties: int
     local: int
     nodes: int
@@ -72,6 +73,11 @@ class Files:
         return self.work / "ledger.sqlite.local"
 
     @property
+    def jobs(self) -> Path:
+        """The same of workers that join."""
+        return self.work / "jobs"
+
+    @property
     def staging(self) -> Path:
         return self.work / "staging"
 
@@ -90,11 +96,18 @@ class Files:
 
 @dataclass(frozen=True, kw_only=True)
 class Servers:
-    """What a crawl needs: the URLs of the site and of the FTP server, and ``host:port`` of every Scrapyd."""
+    """What a crawl needs: the URLs of the site and of the FTP server, and ``host:port`` of every Scrapyd; or the URL of
+    a ``redis``, and who has ``joined`` it."""
 
     site: str
     ftp: str
-    scrapyds: Sequence[str]
+    scrapyds: Sequence[str] = ()
+    redis: str = ""
+    joined: Joined | None = None
+
+    @property
+    def nodes(self) -> list[str]:
+        return self.joined.names if self.joined else list(self.scrapyds)
 
 
 # --- the steps of the demo ---
@@ -126,12 +139,23 @@ def start_fleet(session: Session, options: Options) -> list[str]:
     return re.findall(r"listening at http://(\S+?)/?$", "\n".join(lines), re.MULTILINE)
 
 
+def feed_url(ftp: str) -> str:
+    """Where workers put their items."""
+    return f"{ftp.replace('//', '//anonymous@')}/%(batch)s_%(name)s_%(time)s.jl"
+
+
 def start_servers(session: Session, options: Options, files: Files) -> Servers:
     """Start all that a crawl needs, with the project on every Scrapyd."""
     site = start_site(session, options)
     say("site", f"{site}, {options.properties:,} properties, {options.latency:g} s a page")
     ftp = start_ftp(session, files)
     say("items", f"{ftp}, which puts them into {shown(files.items)}")
+    if options.carrier == REDIS:
+        redis = start_redis(session)
+        say("redis", redis)
+        joined = join(session, redis, workers=options.local, logs=files.jobs, feed=feed_url(ftp))
+        say("workers", f"{', '.join(joined.names)}: processes of scrapy worker, which have joined")
+        return Servers(site=site, ftp=ftp, redis=redis, joined=joined)
     if options.local:
         say("local", f"{counted(options.local, 'worker')} on this machine, which the crawl starts by itself")
     scrapyds = start_fleet(session, options) if options.nodes else []
@@ -144,14 +168,16 @@ def start_servers(session: Session, options: Options, files: Files) -> Servers:
 
 def start_coordinator(session: Session, options: Options, files: Files, servers: Servers) -> Child:
     """Start the crawl."""
-    feeds = servers.ftp.replace("//", "//anonymous@")
     local = [f"{LOCAL}:{options.local}"] if options.local else []
-    settings = {
-        "DISTRIBUTED_TARGET_HOSTS": ",".join([*local, *servers.scrapyds]),
-        "DISTRIBUTED_TARGET_FEED_URL": f"{feeds}/%(batch)s_%(name)s_%(time)s.jl",
+    of_nodes = {
         "DISTRIBUTED_BATCH_SIZE": options.batch,
-        "DISTRIBUTED_LEDGER": files.ledger,
         "DISTRIBUTED_POLL_INTERVAL": 0.5,  # the nodes are on this machine
+    }
+    settings = {
+        "DISTRIBUTED_TARGET_HOSTS": servers.redis or ",".join([*local, *servers.scrapyds]),
+        "DISTRIBUTED_TARGET_FEED_URL": feed_url(servers.ftp),
+        "DISTRIBUTED_LEDGER": files.ledger,
+        **({} if servers.redis else of_nodes),
         "DISTRIBUTED_LEASE": 30,  # so what a node had is soon sent to another, if it dies; a worker starts in far less
         "LOG_LEVEL": "INFO",
     }
@@ -164,8 +190,7 @@ def crawl(session: Session, options: Options, files: Files, servers: Servers) ->
     """Crawl the site, to the end; how it went."""
     say("crawl", f"log in {shown(session.work / 'coordinator.log')}")
     tables = Tables(files.items)
-    local = [partial(local_state, files.ledger, files.local)] if options.local else []
-    states = [*local, *(partial(scrapyd_state, scrapyd) for scrapyd in servers.scrapyds)]
+    states = states_of(options, files, servers)
     with Progress(site=servers.site, states=states, total=options.properties, tables=tables) as progress:
         coordinator = start_coordinator(session, options, files, servers)
         if session.finish(coordinator, tick=progress.tick):
@@ -174,9 +199,18 @@ def crawl(session: Session, options: Options, files: Files, servers: Servers) ->
     return progress
 
 
+def states_of(options: Options, files: Files, servers: Servers) -> list[Callable[[], str]]:
+    """What tells of each node, or worker."""
+    if servers.joined:
+        return [partial(servers.joined.state, name) for name in servers.joined.names]
+    local = [partial(local_state, files.ledger, files.local)] if options.local else []
+    return [*local, *(partial(scrapyd_state, scrapyd) for scrapyd in servers.scrapyds)]
+
+
 def examine(session: Session, options: Options, files: Files, servers: Servers, progress: Progress) -> Result:
     """Compare what the workers delivered and what the ledger says with the site itself."""
-    ledger = ("--ledger", str(files.ledger))
+    ledger = ("--ledger", servers.redis or str(files.ledger))
+    local = [LOCAL] if options.local and not servers.joined else []
     check = session.start("check", *SCRAPY, "batches", "check", *ledger)
     balanced = session.finish(check) == 0
     files.merged.parent.mkdir(exist_ok=True)
@@ -189,7 +223,7 @@ def examine(session: Session, options: Options, files: Files, servers: Servers, 
     found = Counter(read_urls(files.merged))
     truth = fetch(f"{servers.site}/truth.json")
     return Result(
-        nodes=[*([LOCAL] if options.local else []), *servers.scrapyds],
+        nodes=[*local, *servers.nodes],
         properties=options.properties,
         items=found.total(),
         missing=len(expected - found.keys()),
@@ -200,18 +234,12 @@ def examine(session: Session, options: Options, files: Files, servers: Servers, 
         balance=check.out.read_text().strip() or check.last_words(),
         balanced=balanced,
         merged=merged,
-        account=read_account(files.ledger),
+        account=servers.joined.account() if servers.joined else read_account(files.ledger),
         analysis=analyse(files.merged.parent),
         truth=truth["shifts"],
         known=tuple(truth["factors"]),
         samples=progress.samples,
     )
-
-
-def read_urls(file: Path) -> list[str]:
-    """The URL of every item in a file of JSON lines."""
-    with file.open(encoding="utf-8") as lines:
-        return [json.loads(line)["url"] for line in lines]
 
 
 # --- the terminal ---
@@ -281,7 +309,7 @@ def outlasting_workers(files: Files) -> Iterator[None]:
     try:
         yield
     finally:
-        while any(is_held(receipt) for receipt in files.local.rglob("*.json")):
+        while any(is_held(receipt) for folder in (files.local, files.jobs) for receipt in folder.rglob("*.json")):
             time.sleep(POLL_SECONDS)
 
 
@@ -325,14 +353,19 @@ def has_run(files: Files) -> bool:
 def main() -> int:
     """Run the demo; the exit code."""
     parser = argparse.ArgumentParser(description="One crawl over a fleet, all of it on this machine.")
+    parser.add_argument("--carrier", choices=[SCRAPYD, REDIS], default=SCRAPYD, help="what takes requests to workers")
     parser.add_argument("--properties", type=positive, default=3000, help="size of the site (3000)")
     parser.add_argument("--local", type=count, default=2, help="workers at once on this machine; 0: none (2)")
-    parser.add_argument("--nodes", type=count, default=2, help="Scrapyd servers; 0: none (2)")
+    parser.add_argument("--nodes", type=count, help="Scrapyd servers; 0: none (2, with a redis 0)")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds that each page takes (0)")
     parser.add_argument("--batch", type=positive, default=250, help="requests of a batch (250)")
     parser.add_argument("--warm", action="store_true", help="nodes with a warm process, which start workers at once")
     parser.add_argument("--work", type=Path, help="folder for logs, ledger and items (.demo/<time>)")
     arguments = vars(parser.parse_args())
+    if arguments["nodes"] is None:
+        arguments["nodes"] = 0 if arguments["carrier"] == REDIS else 2
+    if arguments["nodes"] and arguments["carrier"] == REDIS:
+        parser.error(f"argument --nodes: found {arguments['nodes']} with --carrier {REDIS}, expected 0: workers join")
     if not arguments["local"] and not arguments["nodes"]:
         parser.error("arguments --local and --nodes: both are 0, expected somebody who crawls")
     work = arguments.pop("work")

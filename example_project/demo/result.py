@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from shifts import Analysis, Shift
 
+from scrapy_distributed.ledger.any_reader import AnyReader
 from scrapy_distributed.ledger.reader import LedgerReader
 from scrapy_distributed.ledger.records import AttemptRecord, OutcomeRecord, RunRecord
 from scrapy_distributed.ledger.states import AttemptState
@@ -148,11 +150,16 @@ def agreement(words: Sequence[Comparison]) -> str:
 def read_account(ledger: Path) -> Account:
     """The last run of a ledger. Raises `scrapy_distributed.errors.LedgerError` if it can't be read."""
     with closing(LedgerReader(ledger)) as reader:
-        run = reader.runs()[-1]
-        return Account(run=run, attempts=attempts_of(reader, run), failures=by_reason(reader.outcomes(run.id)))
+        return account_of(reader)
 
 
-def attempts_of(reader: LedgerReader, run: RunRecord) -> tuple[AttemptRecord, ...]:
+def account_of(reader: AnyReader) -> Account:
+    """Of the last run that *reader* reads. Raises `scrapy_distributed.errors.LedgerError` like `read_account`."""
+    run = reader.runs()[-1]
+    return Account(run=run, attempts=attempts_of(reader, run), failures=by_reason(reader.outcomes(run.id)))
+
+
+def attempts_of(reader: AnyReader, run: RunRecord) -> tuple[AttemptRecord, ...]:
     """All attempts at all batches of a run. Raises `scrapy_distributed.errors.LedgerError` like `read_account`."""
     return tuple(one for batch in reader.each_batch(run.id) for one in reader.attempts(run, batch.number))
 
@@ -173,3 +180,9 @@ def by_reason(outcomes: Iterable[OutcomeRecord]) -> tuple[Failure, ...]:
         Failure(state=state, reason=reason, count=count, example=examples[state, reason])
         for (state, reason), count in counts.most_common()
     )
+
+
+def read_urls(file: Path) -> list[str]:
+    """The URL of every item in a file of JSON lines."""
+    with file.open(encoding="utf-8") as lines:
+        return [json.loads(line)["url"] for line in lines]

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
+SCRAPY = (sys.executable, "-m", "scrapy")
 START_SECONDS = 60.0
 GRACE_SECONDS = 15.0
 POLL_SECONDS = 0.1
@@ -35,12 +37,14 @@ class SignalledError(DemoError):
 
 @dataclass(frozen=True, kw_only=True)
 class Child:
-    """A process of the demo, and the files that take its standard output and error."""
+    """A process of the demo, and the files that take its standard output and error. The others can't go on without it
+    if it is *vital*."""
 
     name: str
     process: subprocess.Popen[bytes]
     out: Path
     log: Path
+    vital: bool = True
 
     def how_it_ended(self) -> str:
         """With which exit code or by which signal, and the last lines that it wrote."""
@@ -86,7 +90,7 @@ class Session:
     def _note(self, signum: int, frame: FrameType | None) -> None:
         self._signum = signum
 
-    def start(self, name: str, *argv: str) -> Child:
+    def start(self, name: str, *argv: str, vital: bool = True) -> Child:
         """Start a process in the project's folder, in a session of its own: Ctrl-C reaches only us."""
         out, log = self.work / f"{name}.out", self.work / f"{name}.log"
         with out.open("wb") as stdout, log.open("wb") as stderr:
@@ -99,7 +103,7 @@ class Session:
                 stderr=stderr,
                 start_new_session=True,
             )
-        child = Child(name=name, process=process, out=out, log=log)
+        child = Child(name=name, process=process, out=out, log=log, vital=vital)
         self._children.append(child)
         return child
 
@@ -109,12 +113,13 @@ class Session:
         if self._signum is not None:
             raise SignalledError(self._signum)
 
-    def read(self, child: Child, pattern: str) -> list[str]:
-        """Wait until a child that goes on running has printed ``pattern``; the lines that it has printed."""
+    def read(self, child: Child, pattern: str, *, in_log: bool = False) -> list[str]:
+        """Wait until a child that goes on running has printed ``pattern``, or written it to its log; the lines that it
+        has printed there."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             ended = child.process.poll() is not None
-            printed = child.out.read_text()
+            printed = (child.log if in_log else child.out).read_text()
             if re.search(pattern, printed, re.MULTILINE):
                 return printed.splitlines()
             if ended:
@@ -127,7 +132,7 @@ class Session:
         """Wait until a child has ended while the others run; its exit code. ``tick`` is called meanwhile."""
         while child.process.poll() is None:
             for other in self._children:
-                if other is not child and other.process.poll() is not None:
+                if other is not child and other.vital and other.process.poll() is not None:
                     raise DemoError(
                         f"{other.name} ended too early, {child.name} can't go on without it: "
                         f"it ended {other.how_it_ended()}"

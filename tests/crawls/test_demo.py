@@ -39,6 +39,9 @@ def test_old_runs_are_removed_but_not_those_under_way_and_those_that_failed_disp
     assert not in_use(tmp_path / names[0])
 
 
+needs_proc = pytest.mark.skipif(not PROC.is_dir(), reason="needs /proc, to find a process of the demo")
+
+
 class Demo:
     """A demo under way. All its processes inherit a mark, by which those that it has left are found."""
 
@@ -109,9 +112,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
         assert not [pid for demo in demos for pid in demo.pids()]
 
 
-needs_proc = pytest.mark.skipif(not PROC.is_dir(), reason="needs /proc, to find a process of the demo")
-
-
 def test_from_the_empty_machine_to_the_report(start: Start) -> None:
     before = cpu_seconds()
     demo = start("--properties", "600", "--batch", "100")
@@ -138,6 +138,33 @@ def test_from_the_empty_machine_to_the_report(start: Start) -> None:
     assert len(list((demo.work / "items").iterdir())) == 6
     assert not list((demo.work / "staging").iterdir())
     assert len((demo.work / "merged" / "items.jl").read_text().splitlines()) == 600
+
+
+def test_workers_that_join_a_run_in_redis(start: Start) -> None:
+    demo = start("--carrier", "redis", "--properties", "300")
+    assert demo.wait() == 0, demo.output
+    said = demo.output
+    assert re.search(r"^redis +redis://127\.0\.0\.1:\d+/0$", said, re.MULTILINE)
+    assert re.search(r" \| worker1 running [01], pending 0, done \d+ \| worker2 running ", said)
+    ((one, two),) = re.findall(r"^nodes +worker1: (\d+), worker2: (\d+)$", said, re.MULTILINE)
+    assert int(one) + int(two) == 300
+    assert re.search(r"^balance +run \S+, spider distr of properties \(redis://127", said, re.MULTILINE)
+    assert "items      300 items for 300 properties: each exactly once" in said
+    assert said.endswith("result     complete\n")
+    report = (demo.work / "report.html").read_text()
+    assert "Complete." in report
+    assert "worker2" in report
+    assert not (demo.work / "ledger.sqlite").exists()
+
+
+@needs_proc
+def test_what_a_worker_had_that_is_gone_goes_to_another(start: Start) -> None:
+    demo = start("--carrier", "redis", "--properties", "60", "--latency", "1")
+    demo.wait_for("worker1 running 1.*worker2 running 1")
+    one, _ = sorted(demo.pids("\0worker\0redis://"))
+    os.killpg(one, signal.SIGKILL)
+    assert demo.wait() == 0, demo.output
+    assert demo.output.endswith("result     complete\n")
 
 
 def test_one_property_is_too_few_to_tell_and_still_complete(start: Start) -> None:
@@ -240,4 +267,11 @@ def test_a_kind_of_node_can_be_left_out_and_not_both(start: Start, option: str) 
     demo = start("--local", "0", "--nodes", "0")
     assert demo.wait() == 2
     assert "arguments --local and --nodes: both are 0, expected somebody who crawls" in demo.output
+    assert not demo.work.exists()
+
+
+def test_nodes_are_no_part_of_a_run_in_redis(start: Start) -> None:
+    demo = start("--carrier", "redis", "--nodes", "2")
+    assert demo.wait() == 2
+    assert "argument --nodes: found 2 with --carrier redis, expected 0" in demo.output
     assert not demo.work.exists()
