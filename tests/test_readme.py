@@ -24,9 +24,11 @@ from scrapy_distributed.commands.batches import ACTIONS
 from scrapy_distributed.commands.batches import Command as Batches
 from scrapy_distributed.commands.fleet import Command as Fleet
 from scrapy_distributed.commands.monitor import Command as Monitor
+from scrapy_distributed.commands.worker import Command as Worker
 from scrapy_distributed.config.config import SETTINGS, Config
 from scrapy_distributed.ledger.balance import Balance
 from scrapy_distributed.monitor.node_state import HEAVY_BACKLOG
+from scrapy_distributed.shared.address import PASSWORD, USERNAME
 from scrapy_distributed.wire import receipt
 from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES
 from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES, MAX_JSON_BYTES, PREFIX, START_URL, decode_payload
@@ -40,7 +42,7 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SOURCES = sorted((ROOT / "scrapy_distributed").rglob("*.py"))
 
-OURS: dict[str, type[ScrapyCommand]] = {"monitor": Monitor, "fleet": Fleet, "batches": Batches}
+OURS: dict[str, type[ScrapyCommand]] = {"monitor": Monitor, "fleet": Fleet, "batches": Batches, "worker": Worker}
 COMMANDS: dict[str, type[ScrapyCommand]] = {**OURS, "crawl": Crawl, "startproject": Startproject}
 SUBCOMMANDS: dict[str, tuple[str, ...]] = {
     "fleet": ("up", "password", "deploy", "versions", "prune", "doctor", "cancel", "drain", "undrain"),
@@ -58,6 +60,7 @@ SECTIONS = {
         "### scrapy fleet drain",
     ],
     "batches": ["### scrapy batches"],
+    "worker": ["### scrapy worker"],
 }
 TYPES = {bool: "bool", int: "int", float: "float", tuple: "list", dict: "dict", str: "str", type(None): "JSON"}
 
@@ -154,14 +157,15 @@ def parser_of(name: str) -> argparse.ArgumentParser:
 
 
 def own_options(name: str) -> dict[str, argparse.Action]:
-    """The options of a command of ours, without those of every Scrapy command."""
+    """The options of a command of ours, without those of every Scrapy command, and those that nobody is to give."""
     scrapys = argparse.ArgumentParser(conflict_handler="resolve")
     plain = Genspider()
     plain.settings = Settings()
     ScrapyCommand.add_options(plain, scrapys)
     known = {option for action in scrapys._actions for option in action.option_strings}
     actions = [action for action in parser_of(name)._actions if not known & set(action.option_strings)]
-    return {option: action for action in actions for option in action.option_strings}
+    shown = [action for action in actions if action.help != argparse.SUPPRESS]
+    return {option: action for action in shown for option in action.option_strings}
 
 
 # --- settings ---
@@ -182,7 +186,7 @@ def test_a_setting_has_its_type_default_and_unit(setting: Any) -> None:
 
 def test_no_setting_of_ours_is_named_that_does_not_exist() -> None:
     named = set(re.findall(r"\bDISTRIBUTED_[A-Z_]+", README))
-    assert named <= {setting.name for setting in SETTINGS}
+    assert named <= {setting.name for setting in SETTINGS} | {USERNAME, PASSWORD}
 
 
 def test_python_blocks_are_settings_that_are_accepted() -> None:

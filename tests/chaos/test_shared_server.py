@@ -1,0 +1,77 @@
+"""The server of a shared run comes back with less than it had acknowledged: the end of its append-only file is cut off,
+in the middle of a script, as by a machine that loses its power."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from arena import wait_for
+from crawling import Project, site
+from shared_arena import JoinedPlace, joined_place
+from valkey_child import ValkeyChild, valkey
+
+from scrapy_distributed.shared.intake import State
+
+PROPERTIES = 400
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    project = Project(tmp_path_factory.mktemp("shared"), {}, settings="trial.chaos_settings")
+    yield project
+    project.end()
+
+
+def log_of(queue: ValkeyChild) -> Path:
+    (log,) = (queue.folder / "appendonlydir").glob("*.incr.aof")
+    return log
+
+
+def cut_off(queue: ValkeyChild, after: int) -> None:
+    """The server is killed, and its file ends in the middle of the first script that is written after so many bytes."""
+    queue.kill()
+    log = log_of(queue)
+    whole = log.read_bytes()
+    begins = whole.index(b"*1\r\n$5\r\nMULTI\r\n", after)
+    ends = whole.index(b"*1\r\n$4\r\nEXEC\r\n", begins)
+    log.write_bytes(whole[: (begins + ends) // 2])
+    queue.start()
+
+
+def stands(place: JoinedPlace) -> State | None:
+    return place.runs[0].state
+
+
+def is_found(place: JoinedPlace, requests: int) -> bool:
+    state = stands(place)
+    return state is not None and state.balance.diverted >= requests
+
+
+def is_home(place: JoinedPlace, attempts: int) -> bool:
+    state = stands(place)
+    return state is not None and state.walked is not None and state.taken >= attempts
+
+
+@pytest.mark.parametrize(("has_come", "first", "then"), [(is_found, 60, 150), (is_home, 3, 6)], ids=["found", "home"])
+def test_what_it_has_forgotten_is_crawled_again_and_comes_home_once(
+    project: Project, tmp_path: Path, has_come: Callable[[JoinedPlace, int], bool], first: int, then: int
+) -> None:
+    """The coordinator notices, and the same command goes on."""
+    with (
+        site(PROPERTIES, latency=0.05) as child,
+        valkey(appendonly="yes") as queue,
+        joined_place(project, child, queue, tmp_path, properties=PROPERTIES) as place,
+    ):
+        for _ in range(2):
+            place.join()
+        run = place.begin("first", spider="distr")
+        wait_for(lambda: has_come(place, first))
+        before = log_of(queue).stat().st_size
+        wait_for(lambda: has_come(place, then))
+        cut_off(queue, before)
+        place.finish(120)
+        place.prove()
+        assert "has forgotten what it had taken" in run.crawls[0].log
+        assert [crawl.process.returncode for crawl in run.crawls] == [1, 0]
