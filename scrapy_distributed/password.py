@@ -1,4 +1,4 @@
-"""Passwords in the URLs of feeds: they are kept out of logs, receipts and messages."""
+"""Passwords in the URLs of feeds, and other secrets: they are kept out of logs, receipts and messages."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import logging
 import re
 from urllib.parse import urlsplit, urlunsplit
 
+#: Last words of names, in any case, whose values are not for others.
+SECRET_WORDS = frozenset({"KEY", "APIKEY", "SECRET", "PASS", "PASSWD", "PASSWORD", "TOKEN"})
 #: What writes the URLs of feeds into the log: ``FEED_URI`` among the settings, what became of each file, and the errors
 #: of a storage that could not be made or opened. Not the root: each line of each page would pass a filter there.
 LOGGERS = ("scrapy.crawler", "scrapy.extensions.feedexport", "scrapy.utils.signal", "asyncio", "twisted")
@@ -22,6 +24,11 @@ _PORT = re.compile(r"(Port could not be cast to integer value as ).*")  # urllib
 _SCHEME = re.compile(r"^(?:file:|[a-z][a-z0-9+.-]*://)", re.IGNORECASE)
 _QUOTED_ONLY = re.compile(r"""[\s/?#\[\]<>"']""")
 _FILLED_IN_LATER = re.compile(r":%\([^)]+\)s@")
+
+
+def is_secret(name: str) -> bool:
+    """Whether the value of a setting or an argument of that name is not for others to see."""
+    return name.upper().rpartition("_")[2] in SECRET_WORDS
 
 
 def is_ambiguous(url: str) -> bool:
