@@ -14,7 +14,7 @@ from scrapy.utils.conf import feed_process_params_from_cli
 from scrapy_distributed.errors import LedgerError, WireError
 from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.items.spool import Spool
-from scrapy_distributed.ledger.spooled import what_is_lost
+from scrapy_distributed.ledger.spooled import lost_words
 from scrapy_distributed.wire.receipt import ItemsFile
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def export(home: AtHome, run: RunRecord, output: str, settings: Settings) -> tup
         raise LedgerError(
             f"{spool.folder}: found nothing that can be exported, expected the items that came home. They are kept"
             " until the next run of this spider ends; where workers have feeds of their own nothing comes home: see"
-            " scrapy batches merge" + (f". {what_is_lost(spool.folder, faults)}. {home.advice}" if faults else "")
+            " scrapy batches merge" + (f". {lost_words(spool.folder, faults, home.advice)}" if faults else "")
         )
     kind.update_settings(settings)
     feeds = feed_process_params_from_cli(settings, [], overwrite_output=[output])
@@ -52,7 +52,7 @@ def export(home: AtHome, run: RunRecord, output: str, settings: Settings) -> tup
     done: Any = crawler.spider
     faults |= done.faults
     if faults:
-        return done.items, f"{what_is_lost(spool.folder, faults)}. {home.advice}"
+        return done.items, lost_words(spool.folder, faults, home.advice)
     return done.items, "" if done.stored else "the lines above tell why"
 
 

@@ -12,6 +12,7 @@ from scrapy_distributed.commands.operating import AtHome
 from scrapy_distributed.commands.wishing import print_answer
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.answer import Answer
+from scrapy_distributed.ledger.spooled import NOT_KEPT
 from scrapy_distributed.shared.control import Control
 from scrapy_distributed.shared.retrying import Retrying
 from scrapy_distributed.words import counted, escaped
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from scrapy_distributed.shared.intake import State
 
 CANCELLED = "cancelled"  # why a run was stopped
-NEW_RUN = "the same command with -s DISTRIBUTED_RESUME=False begins a new run, which crawls all of it"
-ADVICE = f"Put back what is missing: the server keeps no request that was crawled, {NEW_RUN}"
 
 
 class SharedOperator:
@@ -80,7 +79,7 @@ class SharedOperator:
         return lines
 
     def retry_lost_items(self, *, as_json: bool) -> int:
-        raise LedgerError(f"run {self.run.name}: found --lost-items, and a shared run can't do that: {ADVICE}")
+        raise LedgerError(f"run {self.run.name}: found --lost-items, and a shared run can't do that: {NOT_KEPT}")
 
     def forget(self, *, force: bool, as_json: bool) -> int:
         said = title(self.reader, self.run)
@@ -113,7 +112,7 @@ class SharedOperator:
                 f"run {self.run.name}: found nothing of it here, on {socket.gethostname()} beside {beside}, expected"
                 f" the items that came home: they do to {escaped(home)}; ask there"
             )
-        return AtHome(beside, files, ADVICE)
+        return AtHome(beside, files, NOT_KEPT)
 
     def _state(self) -> State:
         return self.ask(self.reader.account(self.run.id).state())

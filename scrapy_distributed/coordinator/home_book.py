@@ -13,7 +13,7 @@ from typing import Any
 from scrapy_distributed.coordinator.home_folder import HomeFolder
 from scrapy_distributed.coordinator.home_journal import JOURNAL, Journal, apply, lines_in, usable
 from scrapy_distributed.coordinator.seen_here import SeenHere
-from scrapy_distributed.ledger.spooled import own_from_json
+from scrapy_distributed.ledger.spooled import NOT_KEPT, own_from_json
 from scrapy_distributed.ledger.states import Attempt
 from scrapy_distributed.wire.receipt import FeedFile, ItemsFile
 
@@ -25,6 +25,8 @@ class HomeBook:
     read; *seen*: the keys of this command, once it has begun. Methods raise ``LedgerUnavailableError`` where the
     journal can't be written; then nothing was changed.
     """
+
+    advice = NOT_KEPT
 
     def __init__(self, beside: Path, *, entered: Callable[[Collection[bytes]], None]) -> None:
         self.beside = beside

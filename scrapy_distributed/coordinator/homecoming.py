@@ -163,7 +163,7 @@ class Homecoming:
         """As that of a ``Keeper``. Where the run has not begun, what is in the place of a feed from earlier stays."""
         self.own.close()
         if len(self._lost) > 1:
-            logger.error("%s", lost_words(self.spool.folder, self._lost, self.spool.ledger), extra=self._extra)
+            logger.error("%s", lost_words(self.spool.folder, self._lost, self.ledger.advice), extra=self._extra)
         if self.exporter is None:
             return not (self._lost or self._missed)
         if not self.own.begun:
@@ -232,7 +232,7 @@ class Homecoming:
     def _is_lost(self, name: str, fault: str) -> None:
         self._lost[name] = fault
         if len(self._lost) == 1:  # all are told in the end
-            logger.error("%s", lost_words(self.spool.folder, self._lost, self.spool.ledger), extra=self._extra)
+            logger.error("%s", lost_words(self.spool.folder, self._lost, self.ledger.advice), extra=self._extra)
 
     def _export_again(self, item: Any) -> None:
         """An earlier command has told all others of it."""

@@ -13,7 +13,11 @@ from scrapy_distributed.wire.receipt import FeedFile, ItemsFile
 
 
 class HomeLedger(Protocol):
-    """What a ledger knows of the items of a run. See ``ledger.sqlite_harvest``, and ``home_book`` for shared runs."""
+    """What a ledger knows of the items of a run. See ``ledger.sqlite_harvest``, and ``home_book`` for shared runs.
+    *advice*: what to do where some are lost."""
+
+    @property
+    def advice(self) -> str: ...
 
     def files(self) -> dict[str, ItemsFile]: ...
 
@@ -99,7 +103,7 @@ class OwnSpooled:
                 name: self.spool.fault(name, file, thorough=name in self.earlier) for name, file in needed.items()
             }
             if lost := {name: fault for name, fault in faults.items() if fault}:
-                raise LedgerError(lost_words(self.spool.folder, lost, self.spool.ledger))
+                raise LedgerError(lost_words(self.spool.folder, lost, self.ledger.advice))
             self.ledger.know_pages(self.spool.own_pages(self.earlier))
             self._items = self.spool.begin_own(next_own([*self._files, *stored]))
         except (OSError, WireError) as error:

@@ -57,7 +57,7 @@ class OwnFeed:
                     self._export(line.item)
             except (OSError, WireError) as error:
                 lost = {name: f"can't be read any more: {error}"}
-                raise LedgerError(lost_words(self.spool.folder, lost, self.spool.ledger)) from None
+                raise LedgerError(lost_words(self.spool.folder, lost, self.ledger.advice)) from None
 
     def own_is_safe(self) -> bool:
         """As that of a ``Keeper``: it is in the spool, or in a feed that counts."""

@@ -59,7 +59,6 @@ class Spool:
     Raises ``OSError`` where a file can't be made, read or written."""
 
     def __init__(self, path: Path, spider: type) -> None:
-        self.ledger = path
         self.beside = path.with_name(path.name + ".items")
         self.folder = self.beside
         self.spider = spider

@@ -43,20 +43,22 @@ def spooled(items: Any, size: Any, digest: Any) -> ItemsFile:
     return ItemsFile(items, size, digest)
 
 
+NOT_KEPT = (  # of a shared run
+    "Put back what is missing: the server keeps no request that was crawled, the same command with -s"
+    " DISTRIBUTED_RESUME=False begins a new run, which crawls all of it"
+)
+
+
 def whose(name: str) -> str:
     """Of whom the items in the file *name* are."""
     return "what the coordinator has scraped" if _OWN(name) else f"batch {int(name.partition('-')[0])}"
 
 
-def lost_words(folder: Path, faults: Mapping[str, str], ledger: Path) -> str:
+def lost_words(folder: Path, faults: Mapping[str, str], advice: str) -> str:
     """What is wrong with the spool in *folder*, and what to do. *faults*: name to what was found and expected."""
-    return f"{what_is_lost(folder, faults)}. {crawled_again(ledger)}"
-
-
-def what_is_lost(folder: Path, faults: Mapping[str, str]) -> str:
     name, fault = next(iter(faults.items()))
     more = f" ({len(faults):,} such files)" if len(faults) > 1 else ""
-    return f"{folder / name}: items that have come home are lost, those of {whose(name)}: {fault}{more}"
+    return f"{folder / name}: items that have come home are lost, those of {whose(name)}: {fault}{more}. {advice}"
 
 
 def crawled_again(ledger: Path) -> str:

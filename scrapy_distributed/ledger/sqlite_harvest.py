@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from scrapy_distributed.ledger.spooled import own_from_json, own_to_json, spool_name, spooled
+from scrapy_distributed.ledger.spooled import crawled_again, own_from_json, own_to_json, spool_name, spooled
 from scrapy_distributed.ledger.sqlite_batches import Batches
 from scrapy_distributed.ledger.sqlite_store import Store, damage, while_available
 from scrapy_distributed.ledger.states import Attempt
@@ -33,11 +33,12 @@ SET_FEEDS = "UPDATE run SET feeds = ? WHERE id = ?"
 
 
 class Harvest:
-    """For what takes items home, and puts them into feeds."""
+    """For what takes items home, and puts them into feeds. *advice*: what to do where some are lost."""
 
     def __init__(self, store: Store, batches: Batches) -> None:
         self._store = store
         self._batches = batches
+        self.advice = crawled_again(store.path)
 
     @while_available
     def is_new_page(self, key: bytes) -> bool:

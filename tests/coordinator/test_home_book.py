@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scrapy import Spider
 
 from scrapy_distributed.coordinator.home_book import HomeBook
 from scrapy_distributed.coordinator.home_journal import JOURNAL, AtHome, at_home
+from scrapy_distributed.coordinator.keeper import OwnSpooled
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
+from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.states import Attempt, AttemptState
 from scrapy_distributed.wire.receipt import FeedFile, ItemsFile
 
@@ -126,6 +129,15 @@ def test_a_damaged_journal_is_refused(books: Books) -> None:
     (books.folder / "r" / JOURNAL).write_bytes(b"[1]\n")
     with pytest.raises(LedgerError, match=r"home\.journal: can't be used: .*expected an object"):
         books.open()
+
+
+def test_what_is_lost_is_advised_on_as_a_shared_run_can_do_it(books: Books) -> None:
+    book = books.open()
+    spool = Spool(books.folder / "s.sqlite", Spider)
+    spool.begin("r", [])
+    book.set_own_files({"own-1.jl": FILE})
+    with pytest.raises(LedgerError, match=r"own-1\.jl: items that have come home are lost.*DISTRIBUTED_RESUME=False"):
+        OwnSpooled(spool=spool, ledger=book, spider=Spider("s")).begin("r", walk=False, home={})
 
 
 def test_only_one_coordinator_has_it(books: Books) -> None:
