@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from scrapy import Spider, signals
+from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
@@ -46,7 +46,6 @@ from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.jars import Jars
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import LedgerUnavailableError
-from scrapy_distributed.fast import preset
 from scrapy_distributed.fleet.addresses import elsewhere
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.sqlite import Ledger
@@ -201,14 +200,7 @@ class Coordinator(Pages):
         )  # fmt: skip
         coordinator.steering.begin()  # what is wished while the nodes are asked is done then
         coordinator._job_template(version="")  # what can't travel is refused before a node is asked
-        if coordinator.homecoming is not None:
-            coordinator.homecoming.check()
-        if config.fast_workers:
-            logger.info(preset.NOTICE, preset.ADDON, extra=coordinator._extra)
-        crawler.signals.connect(coordinator.ending.idle, signals.spider_idle)
-        crawler.signals.connect(coordinator.ending.request_scheduled, signals.request_scheduled)
-        crawler.signals.connect(coordinator.diversion.request_scheduled, signals.request_scheduled)
-        crawler.signals.connect(coordinator._spider_closed, signals.spider_closed)
+        coordinator._open()
         return coordinator
 
     # The start: see ``pages``

@@ -56,6 +56,14 @@ class Curtain(ABC):
 
     # When all is done
 
+    @abstractmethod
+    def idle(self) -> None:
+        """Nothing is left to crawl here. Raises ``DontCloseSpider`` where the run is not over."""
+
+    @abstractmethod
+    def request_scheduled(self) -> None:
+        """The walk goes on, if it was done."""
+
     def _close_if_nothing_is_left(self) -> None:
         """Close at once where no handler of the engine's signal has more: its heartbeat may be 5 s away."""
         engine = self.crawler.engine

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable
 from inspect import isasyncgen
 from typing import Any
 
-from scrapy import Request
+from scrapy import Request, signals
 from scrapy.crawler import Crawler
 from scrapy.http import Response
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.task import deferLater
 
+from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.curtain import Curtain
 from scrapy_distributed.coordinator.diversion import Diversion
 from scrapy_distributed.coordinator.homecoming import Homecoming
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.errors import DistributedError
+from scrapy_distributed.fast import preset
 from scrapy_distributed.wire.request import IS_START
+
+logger = logging.getLogger(__name__)
 
 
 class Pages(ABC):
     """The part of a coordinator's spider middleware that sees what its spider yields."""
 
     crawler: Crawler
+    config: Config
     walk: Walk
     diversion: Diversion
     homecoming: Homecoming | None
@@ -35,6 +41,21 @@ class Pages(ABC):
     @abstractmethod
     async def _begin(self) -> bool:
         """Returns whether the spider's start is to be walked. Raises ``DistributedError`` where the run can't begin."""
+
+    @abstractmethod
+    async def _spider_closed(self, reason: str) -> None: ...
+
+    def _open(self) -> None:
+        """From now on Scrapy's signals are heard. Raises ``ConfigError`` for a feed that Scrapy has disabled."""
+        if self.homecoming is not None:
+            self.homecoming.check()
+        if self.config.fast_workers:
+            logger.info(preset.NOTICE, preset.ADDON, extra={"spider": self.crawler.spider})
+        connect = self.crawler.signals.connect
+        connect(self.ending.idle, signals.spider_idle)
+        connect(self.ending.request_scheduled, signals.request_scheduled)
+        connect(self.diversion.request_scheduled, signals.request_scheduled)
+        connect(self._spider_closed, signals.spider_closed)
 
     # The start
 

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from scrapy import Spider, signals
+from scrapy import Spider
 from scrapy.crawler import Crawler
 from scrapy.utils.project import get_project_settings
 from scrapy.utils.reactor import is_asyncio_reactor_installed
@@ -51,7 +51,6 @@ from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.jars import Jars
 from scrapy_distributed.divert.offsite import Offsite
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.fast import preset
 from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
 from scrapy_distributed.fleet.node import NodeAddress
 from scrapy_distributed.items.spool import Spool
@@ -161,14 +160,7 @@ class SharedCoordinator(Pages):
         )  # fmt: skip
         _check_template(coordinator._job_template(version=""))
         coordinator.server = Server(hosts.address)
-        if coordinator.homecoming is not None:
-            coordinator.homecoming.check()
-        if config.fast_workers:
-            logger.info(preset.NOTICE, preset.ADDON, extra=coordinator._extra)
-        crawler.signals.connect(coordinator.ending.idle, signals.spider_idle)
-        crawler.signals.connect(coordinator.ending.request_scheduled, signals.request_scheduled)
-        crawler.signals.connect(coordinator.diversion.request_scheduled, signals.request_scheduled)
-        crawler.signals.connect(coordinator._spider_closed, signals.spider_closed)
+        coordinator._open()
         return coordinator
 
     # The start: see ``pages``
