@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,11 @@ from awaiting import run
 from batches_command import Said
 from ledgers import IDENTITY, receipt, settled, unfinished
 from shared_runs import SharedRun
-from valkey_child import ValkeyChild, valkey
+from valkey_child import ValkeyChild
 
 from scrapy_distributed.shared.server import Server
 
 Batches = Callable[..., Said]
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[ValkeyChild]:
-    with valkey() as child:
-        yield child
-
-
-@pytest.fixture
-def server(child: ValkeyChild) -> Iterator[Server]:
-    server = run(Server.connect(child.address))
-    yield server
-    run(server.close())
-
-
-@pytest.fixture
-def shared(server: Server) -> SharedRun:
-    return run(SharedRun.begin(server))
 
 
 @pytest.fixture
