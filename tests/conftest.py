@@ -9,11 +9,11 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from shutil import disk_usage, rmtree
-from tempfile import mkdtemp
 
 import pytest
 from crawling import Project, SiteChild, site, with_urls
@@ -55,9 +55,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Once: where PYTHONDONTWRITEBYTECODE is set, each of a thousand processes would compile the package for itself."""
     if not hasattr(config, "workerinput"):
         compileall.compile_dir(Path(scrapy_distributed.__file__).parent, quiet=2)
+        own = Path(tempfile.mkdtemp(prefix="scrapy_distributed-tests-", dir=quick_folder()))
+        config.add_cleanup(lambda: rmtree(own, ignore_errors=True))
         if config.option.basetemp is None:
-            config.option.basetemp = mkdtemp(prefix="scrapy_distributed-tests-", dir=quick_folder())
-            config.add_cleanup(lambda: rmtree(config.option.basetemp, ignore_errors=True))
+            config.option.basetemp = str(own / "tests")
+        # What a killed process leaves behind goes with the rest.
+        os.environ["TMPDIR"] = tempfile.tempdir = str(own)
     config.pluginmanager.register(ProcessGuard())
 
 
