@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from scrapy_distributed.agent.fork_server import FORK, READY
 from scrapy_distributed.agent.job_process import DETACHED, payload
@@ -51,7 +52,8 @@ class Forked:
         told = payload("forked", [*program, *args], environment, folder=str(folder), path=path)
         stdin, to_stdin = os.pipe()
         self._status, status = os.pipe()
-        self.pid = _server().fork([stdin, output, output if errors is None else errors, status])
+        with _one_at_a_time:
+            self.pid = _server().fork([stdin, output, output if errors is None else errors, status])
         os.close(stdin)
         os.close(status)
         with os.fdopen(to_stdin, "wb") as file:
@@ -104,12 +106,15 @@ class _Server:
         socket.send_fds(self._control, [FORK], descriptors)
         answer = b""
         while not answer.endswith(b"\n"):
-            answer += self._control.recv(32)
+            part = self._control.recv(32)
+            assert part, "the fork server of the tests has ended"
+            answer += part
         assert int(answer), "the fork server of the tests has no room for a process"
         return int(answer)
 
 
 _server = cache(_Server)
+_one_at_a_time = Lock()
 
 
 @cache
