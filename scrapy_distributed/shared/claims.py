@@ -131,8 +131,15 @@ class Claims:
                     if claimed is not None:
                         return claimed
 
+    async def forgo(self) -> None:
+        """A claim that was cut short gets nothing: what it has got is given back. Nothing more is to be claimed."""
+        while unheard := await self.server.script("forgo", self.keys, self.joined.worker, self._secret):
+            run, token = unheard[0].decode(), unheard[1].decode()
+            await self._end(run, token, (), "its worker has left", AttemptState.UNSENT)
+
     async def leave(self) -> None:
         """It claims nothing more, and counts no more among those that do. To be called when nothing of it is left."""
+        await self.forgo()
         await self.server.script("leave", self.keys, self.joined.worker)
 
     async def renew(self, claimed: Claimed, progress: Mapping[str, Any]) -> Wishes | None:
@@ -188,11 +195,12 @@ class Claims:
     async def reject(self, claimed: Claimed, reason: str, *, counts: bool, log_tail: str = "") -> Fate | None:
         """It has ended and does not count. *counts*: as the batch's failure; *log_tail*: of its job, to be shown.
         ``None``: it was lost before."""
-        return await self._end(claimed, reason, AttemptState.REJECTED, counts=counts, log_tail=log_tail)
+        its = claimed.run, claimed.token, claimed.bodies
+        return await self._end(*its, reason, AttemptState.REJECTED, counts=counts, log_tail=log_tail)
 
     async def give_back(self, claimed: Claimed, reason: str) -> None:
         """It never began: its batch goes out again, and no attempt is used up."""
-        await self._end(claimed, reason, AttemptState.UNSENT, counts=False)
+        await self._end(claimed.run, claimed.token, claimed.bodies, reason, AttemptState.UNSENT)
 
     async def move(self, run: str) -> None:
         """Add what accepted attempts of *run* have found, where that is still to be done."""
@@ -231,7 +239,9 @@ class Claims:
         if fits(claimed.payload) or len(own) == 1:
             return claimed
         parts_needed = sum(1 for _ in split(own, sessions))
-        await self._end(claimed, "too long for one job", AttemptState.UNSENT, counts=False, parts=parts_needed)
+        await self._end(
+            claimed.run, claimed.token, bodies, "too long for one job", AttemptState.UNSENT, parts=parts_needed
+        )
         return None
 
     async def _sessions(self, run: str, bodies: Sequence[str]) -> dict[str, str]:
@@ -247,21 +257,23 @@ class Claims:
         return bool(await self.server.script("stage", self.keys, claimed.run, claimed.token, kind, index, data))
 
     async def _end(
-        self, claimed: Claimed, reason: str, becomes: AttemptState, *, counts: bool, parts: int = 1, log_tail: str = ""
-    ) -> Fate | None:
+        self, run: str, token: str, bodies: Sequence[str], reason: str, becomes: AttemptState, *, counts: bool = False,
+        parts: int = 1, log_tail: str = "",
+    ) -> Fate | None:  # fmt: skip
+        """*bodies*: all requests of its batch; of one that only goes out again as it is none are needed."""
         while True:
-            look = await self._attempts.look(claimed.run, claimed.token)
+            look = await self._attempts.look(run, token)
             if look is None:
                 return None
             if look.attempt.state is becomes:
                 return Fate[look.fate] if look.fate else None
             attempt = replace(look.attempt, state=AttemptState.SENT)
             step = of_end(
-                attempt, look.batch, claimed.bodies, reason, becomes, counts=counts, parts=parts,
+                attempt, look.batch, bodies, reason, becomes, counts=counts, parts=parts,
                 max_attempts=look.rules.max_attempts, first=becomes is AttemptState.UNSENT,
                 row={"log": log_tail} if log_tail else {},
             )  # fmt: skip
-            answer = await self._attempts.apply("end_attempt", claimed.run, claimed.token, step)
+            answer = await self._attempts.apply("end_attempt", run, token, step)
             if answer != "changed":
                 return step.fate if answer == "done" else None
 

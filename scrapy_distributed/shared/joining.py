@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from scrapy_distributed.errors import ConfigError, LedgerUnavailableError, WireError
+from scrapy_distributed.errors import ConfigError, WireError
 from scrapy_distributed.shared.claims import Claimed, Nothing
 from scrapy_distributed.shared.one_batch import OneBatch, Tools
 from scrapy_distributed.wire.job_template import JobTemplate
@@ -110,6 +110,8 @@ class Joining:
             self._tell(answer)
             seconds = LONGEST_WAIT if answer.seconds is None else min(answer.seconds, LONGEST_WAIT)
             await self._or_leaving(self.reach.insist(lambda: self.wait(answer.event, seconds)), closing, 0.0)
+        else:
+            await self._last_word(self.claims.forgo)
 
     async def _or_leaving(
         self, what: Coroutine[Any, Any, T], closing: asyncio.Future[Any], seconds: float
@@ -147,9 +149,11 @@ class Joining:
         return [run for run, until in self._refused.items() if time.monotonic() < until]
 
     async def _give_back(self, claimed: Claimed, reason: str) -> None:
-        with suppress(asyncio.TimeoutError):  # then its lease ends
-            giving = self.reach.insist(lambda: self.claims.give_back(claimed, reason))
-            await asyncio.wait_for(giving, LAST_WORD_SECONDS)
+        await self._last_word(lambda: self.claims.give_back(claimed, reason))
+
+    async def _last_word(self, call: Callable[[], Awaitable[None]]) -> None:
+        with suppress(asyncio.TimeoutError):  # then a lease ends, or this worker is forgotten after a while
+            await asyncio.wait_for(self.reach.insist(call), LAST_WORD_SECONDS)
 
     def _over(self, task: asyncio.Future[None]) -> None:
         batch = self._batches.pop(task)
@@ -218,8 +222,7 @@ class Joining:
                 task.cancel()
             if left_over:
                 await asyncio.wait(left_over, timeout=LAST_WORD_SECONDS)
-            with suppress(LedgerUnavailableError, asyncio.TimeoutError):  # then it is forgotten after a while
-                await asyncio.wait_for(self.claims.leave(), LAST_WORD_SECONDS)
+            await self._last_word(self.claims.leave)
 
     def _news(self) -> None:
         for batch in self._batches.values():

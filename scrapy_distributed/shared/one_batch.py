@@ -68,7 +68,8 @@ class OneBatch:
         """Returns when nothing more is to be done for it here."""
         keeper = asyncio.ensure_future(self._keep_lease())
         try:
-            self.job.start(self.template, self.claimed.payload, self.claims.server.address)
+            if not self._unbegun:
+                self.job.start(self.template, self.claimed.payload, self.claims.server.address)
             receipt = await self._final()
             if self._lost:
                 self._warn("its lease is lost: it was not renewed for too long, and its requests go out again")

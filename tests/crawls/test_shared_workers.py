@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from awaiting import awaited
+from cutting_proxy import CuttingProxy
 from shop import Shop
 from worker_stand import PROJECT, SLOW, eventually, items, over, stand, urls
 
@@ -151,6 +152,23 @@ async def test_what_has_not_begun_is_given_back_at_once(own_shop: Shop, tmp_path
         await eventually(given_back)
         assert time.monotonic() - began < 2, first.log
         await eventually(lambda: first.process.poll() is not None)
+        here.worker("--slots", "1")
+        assert (await over(intake)).balance.crawled == 4
+
+
+@awaited
+async def test_what_a_worker_has_not_heard_of_when_it_is_told_to_end_is_at_work_elsewhere_at_once(
+    own_shop: Shop, tmp_path: Path
+) -> None:
+    async with stand(tmp_path) as here, CuttingProxy(tmp_path / "p", here.valkey.path) as proxy:
+        first = here.worker("--slots", "1", at=f"unix://{proxy.path}")
+        await eventually(lambda: "has joined" in first.log)
+        proxy.keep = b"$5\r\nbatch\r\n"
+        intake = await here.begin(urls(own_shop, 4), lease=3600)
+        await eventually(lambda: in_flight(intake))
+        os.kill(first.process.pid, signal.SIGTERM)
+        await eventually(lambda: first.process.poll() is not None)
+        assert first.process.returncode == 0, first.log
         here.worker("--slots", "1")
         assert (await over(intake)).balance.crawled == 4
 

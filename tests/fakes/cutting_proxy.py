@@ -9,11 +9,12 @@ from pathlib import Path
 
 class CuttingProxy:
     """At *path*. *lose*: so many of the next answers do not arrive: what was asked for is done, and the connection
-    ends."""
+    ends. *keep*: answers that have this in them do not arrive either, but the connection stays."""
 
     def __init__(self, path: Path, server: Path) -> None:
         self.path = path
         self.lose = 0
+        self.keep = b""
         self._server = server
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -51,6 +52,8 @@ class CuttingProxy:
                 if self.lose:
                     self.lose -= 1
                     break
+                if self.keep and self.keep in data:
+                    continue
                 writer.write(data)
                 await writer.drain()
         writer.close()

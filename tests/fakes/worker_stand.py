@@ -84,11 +84,12 @@ class Stand:
         self.project = write_project(folder / "project")
         self.workers: list[Crawl] = []
 
-    def worker(self, *options: str, **environment: str) -> Crawl:
+    def worker(self, *options: str, at: str = "", **environment: str) -> Crawl:
+        """*at*: the URL of what stands before the Valkey, if anything does."""
         place = self.folder / f"worker{len(self.workers)}"
         place.mkdir()
         logs = () if "--logs" in options else ("--logs", str(place / "logs"))
-        worker = Crawl(self.project, place, ["worker", self.valkey.url, *logs, *options], environment)
+        worker = Crawl(self.project, place, ["worker", at or self.valkey.url, *logs, *options], environment)
         self.workers.append(worker)
         return worker
 

@@ -53,13 +53,9 @@ local function book(run, R, batch, size)
   return given(run, batch)
 end
 
-local before = call('HGET', K .. ':claims', worker)
-if before then
-  local last_secret, batch, run = string.match(before, '^(%w+) (%d+) (.*)$')
-  local token = last_secret == secret
-    and batch .. '.' .. (call('HGET', K .. ':' .. run .. ':batch:' .. batch, 'attempts') or '') .. '.' .. secret
-  if token and call('ZSCORE', K .. ':' .. run .. ':lease', token) then return given(run, batch) end  -- it was not heard
-end
+if call('HGET', K .. ':claims', worker) == secret then return {'nothing', -1, last_event()} end  -- see forgo
+local its_run, its_batch = claimed_with(worker, secret)
+if its_run then return given(its_run, its_batch) end  -- it was not heard
 
 local runs = call('LRANGE', K .. ':open', 0, -1)
 local overdue, soonest = {'overdue'}, -1

@@ -18,3 +18,12 @@ local function no_loss_before(time)
   call('HSET', K .. ':server', 'name', name, 'since', time)
   return time + GRACE
 end
+
+-- What a worker has claimed last, if that was with this secret and is under its lease: run, batch, token.
+local function claimed_with(worker, secret)
+  local last, batch, run = string.match(call('HGET', K .. ':claims', worker) or '', '^(%w+) (%d+) (.*)$')
+  if last ~= secret then return end
+  local R = K .. ':' .. run
+  local token = batch .. '.' .. number(call('HGET', R .. ':batch:' .. batch, 'attempts')) .. '.' .. secret
+  if call('ZSCORE', R .. ':lease', token) then return run, batch, token end
+end

@@ -132,6 +132,36 @@ async def test_what_was_given_back_goes_out_again_at_once_and_no_attempt_is_used
     assert (again.attempt.batch, again.attempt.number, again.batch.failures) == (1, 2, 0)
 
 
+@pytest.mark.parametrize("order", ["claimed first", "left first"])
+@awaited
+async def test_what_a_worker_has_claimed_and_not_heard_of_goes_out_again_when_it_leaves(
+    shared: SharedRun, order: str
+) -> None:
+    await shared.nothing("w2")
+    await shared.add(1, 2)
+    worker = shared.worker()
+    args = worker._claim_args(lambda spider: 100, 1, ())
+    if order == "left first":  # on another connection, while the claim is on its way
+        await worker.forgo()
+    kind, *_ = await shared.server.script("claim", shared.intake.keys, *args)
+    assert kind == (b"batch" if order == "claimed first" else b"nothing")
+    for _ in range(2):  # the answer may be lost
+        await worker.leave()
+    assert [row.worker for row in (await shared.intake.state()).workers] == ["w2"]
+    again = await shared.claim(name="w2")
+    assert again.bodies == ([body(1)] if order == "claimed first" else [body(1), body(2)])
+    assert again.batch.failures == 0
+
+
+@awaited
+async def test_a_worker_that_leaves_gives_back_nothing_that_it_has_heard_of(shared: SharedRun) -> None:
+    await shared.add(1, 2)
+    claimed = await shared.claim()
+    await shared.worker().leave()
+    assert await shared.counts() == {"diverted": 2, "in_flight": 2}
+    assert isinstance(await shared.worker().settle(claimed, receipt(claimed.attempt)), Settlement)
+
+
 @awaited
 async def test_a_batch_whose_lease_has_run_out_goes_to_whoever_claims_next(server: Server) -> None:
     shared = await SharedRun.begin(server, lease_seconds=0.1)
