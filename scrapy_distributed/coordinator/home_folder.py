@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from scrapy_distributed.coordinator.home_journal import usable
+from scrapy_distributed.items.folder import make_folder, sync_folder
 
 NAME = "place.id"
 
@@ -24,9 +26,12 @@ class HomeFolder:
         """What tells it from every other one, also where it is mounted on another machine."""
         file_name = self.path / NAME
         with usable(file_name):
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(self.path)
             with suppress(FileExistsError), file_name.open("x") as file:
                 file.write(secrets.token_hex(8))
+                file.flush()
+                os.fsync(file.fileno())
+                sync_folder(self.path)
             return file_name.read_text().strip()
 
     def hold(self) -> bool:

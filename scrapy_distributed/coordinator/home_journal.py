@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
+from scrapy_distributed.items.folder import make_folder, sync_folder
 from scrapy_distributed.ledger.spooled import own_from_json, spooled
 from scrapy_distributed.wire.receipt import FeedFile, ItemsFile
 
@@ -29,8 +30,9 @@ class Journal:
     """That of the run whose spool is *folder*, which is made. What it raises is for ``usable``, but for ``write``."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(folder)
         self._file: IO[bytes] = (folder / JOURNAL).open("a+b")
+        sync_folder(folder)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """All that is written. A line that was cut off goes: its change did not count."""

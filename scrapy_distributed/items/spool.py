@@ -16,6 +16,7 @@ from typing import IO, Any
 from scrapy import Spider
 
 from scrapy_distributed.errors import NotSerializableError, WireError
+from scrapy_distributed.items.folder import make_folder, sync_folder
 from scrapy_distributed.items.lines import MAX_LINE, ItemReader, ItemWriter, Line, head
 from scrapy_distributed.wire.receipt import ItemsFile
 from scrapy_distributed.words import counted
@@ -37,11 +38,7 @@ class Draft:
         """It is whole, and has this *name* from now on."""
         self.sync()
         self.path.replace(self.path.with_name(name))
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.path.parent)
 
     def sync(self) -> None:
         """What was written survives a power cut."""
@@ -86,7 +83,7 @@ class Spool:
         return OwnItems(self.folder / name)
 
     def _make_folder(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # items may be nobody else's business
+        make_folder(self.folder)  # items may be nobody else's business
 
     @contextmanager
     def draft(self) -> Iterator[Draft]:
@@ -165,6 +162,7 @@ class OwnItems:
     def __init__(self, path: Path) -> None:
         self.name = path.name
         self._file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=BUFFER)  # noqa: SIM115
+        sync_folder(path.parent)
         self._writer = ItemWriter()
         self._digest = hashlib.sha256()
         self._items = self._size = 0

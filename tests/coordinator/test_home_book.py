@@ -58,6 +58,30 @@ def books(tmp_path: Path) -> Iterator[Books]:
     books.close()
 
 
+def test_what_is_new_is_found_after_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    above = tmp_path / "deep" / "ledger.sqlite.items"
+    synced: list[tuple[str, list[str]]] = []
+
+    def sync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append((str(path), os.listdir(path) if path.is_dir() else []))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    book = HomeBook(above, entered=lambda keys: None)
+    book.place.name()
+    book.begin("r", IDENTITY)
+    spool = Spool(tmp_path / "deep" / "ledger.sqlite", Spider)
+    spool.begin("r", [])
+    spool.begin_own("own-1.jl").close()
+    book.close()
+    for folder, name in (
+        (tmp_path, "deep"), (tmp_path / "deep", above.name), (above, "place.id"), (above, "r"),
+        (above / "r", JOURNAL), (above / "r", "own-1.jl"),
+    ):  # fmt: skip
+        assert any(path == str(folder) and name in there for path, there in synced), (folder, name, synced)
+    assert str(above / "place.id") in dict(synced)
+
+
 def test_a_later_command_knows_all_of_it(books: Books) -> None:
     book = books.open()
     book.has_come(attempt(2), FILE)
