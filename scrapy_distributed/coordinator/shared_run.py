@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -30,9 +31,9 @@ class SharedRun:
     """*state*: as of the last look. *owned*: the walk and the result are ours. *superseded*: they were, and another
     coordinator has taken them.
 
-    *buffer* is added as it fills. *walk_is_done* tells whether nothing more is to come, *own_is_safe* whether what was
-    scraped here is kept: only then the server is told of it. *changed* is called after each look, *failed* if a loop
-    ends that should not."""
+    *buffer* is added as it fills. *walk_is_done* tells whether nothing more is to come, *own_is_safe* keeps what was
+    scraped here, and tells whether it is kept: only then the server is told that the walk is done. *changed* is called
+    after each look, *failed* if a loop ends that should not."""
 
     def __init__(
         self, intake: Intake, harvest: Harvest, *, buffer: Buffer, spider: Spider, stats: StatsCollector,
@@ -69,7 +70,7 @@ class SharedRun:
         """The walk is ours: add what it finds, keep it, look on; and what else is to go on."""
         if self.state is not None:
             self._adds, self._taken = self.state.adds, self.state.taken
-        for loop in (self._add(), self._keep(), self._look(), *loops):
+        for loop in (self._add(), self._keep(), self._look(), self._save(), *loops):
             task = asyncio.ensure_future(loop)
             task.add_done_callback(self._loop_ended)
             self._loops.append(task)
@@ -178,6 +179,13 @@ class SharedRun:
                 self._is_superseded()
                 return
             await self.sure(self.intake.lose_overdue)  # also where no worker is there to do it
+
+    async def _save(self) -> None:
+        """Whoever goes on with a run that others have stopped does not walk again: what is not kept by then is lost."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            with suppress(LedgerUnavailableError):  # it is tried again, and told when the walk is done
+                self.own_is_safe()
 
     async def _look(self) -> None:
         rings: asyncio.Future[Any] | None = None

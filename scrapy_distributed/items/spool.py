@@ -165,7 +165,7 @@ class OwnItems:
         sync_folder(path.parent)
         self._writer = ItemWriter()
         self._digest = hashlib.sha256()
-        self._items = self._size = 0
+        self._items = self._size = self._synced = 0
         self._whole = True
 
     def add(self, item: Any, *, page: str = "") -> None:
@@ -199,9 +199,10 @@ class OwnItems:
         """All of them, which survive a power cut from now on; ``None`` where one is missing. It can be asked when it is
         closed, too."""
         try:
-            if not self._file.closed:
+            if self._synced < self._size and not self._file.closed:
                 self._file.flush()
                 os.fsync(self._file.fileno())
+                self._synced = self._size
         except OSError:
             self._whole = False
         return ItemsFile(self._items, self._size, self._digest.hexdigest()) if self._whole else None

@@ -229,6 +229,29 @@ def test_what_was_scraped_here_is_in_the_result_of_a_later_command_too(
     assert content(tmp_path / "out.jl") == content(tmp_path / "alone" / "out.jl")
 
 
+def test_what_was_scraped_here_is_in_the_result_also_where_the_run_is_stopped_and_the_crawl_killed(
+    here: Home, queue: ValkeyChild, tmp_path: Path
+) -> None:
+    here.shop.hold("/list/1")
+    crawl = start(here, queue, tmp_path, "here")
+    wait_for(lambda: here.shop.visits["/list/1"])
+    wait_for(lambda: b'{"own": {"own-1.jl": [3,' in _journal(tmp_path))
+    crawl.process.send_signal(signal.SIGSTOP)  # it hears of nothing any more
+    cancel = here.project.scrapy("batches", "cancel", "--ledger", queue.url, folder=tmp_path).wait()
+    assert cancel.process.returncode == 0, cancel.log
+    crawl.process.kill()
+    crawl.process.wait()
+    here.shop.release()
+    again = start(here, queue, tmp_path, "here").wait()
+    assert again.process.returncode == 0, again.log
+    assert "is over, it was stopped (" in again.log
+    assert [item["place"] for item in items(tmp_path / "out.jl")] == ["start", "end of start", "list"]
+
+
+def _journal(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.glob("ledger.sqlite.items/*/home.journal"))
+
+
 def test_a_feed_that_is_not_stored_is_written_by_the_same_command(
     here: Home, queue: ValkeyChild, tmp_path: Path
 ) -> None:
