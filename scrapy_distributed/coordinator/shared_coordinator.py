@@ -186,7 +186,8 @@ class SharedCoordinator(Pages):
             rules=self._rules(), resume=self.config.resume,
         )  # fmt: skip
         entrance.check_folder(new=begun.is_new)
-        run = self.run = self.ending.run = self._shared_run(intake, Harvest(self.server, self.project, begun.run))
+        harvest = Harvest(self.server, self.project, begun.run, owner=intake.owner)
+        run = self.run = self.ending.run = self._shared_run(intake, harvest)
         self.joined = WhoHasJoined(
             self.hosts.address, spider=self.spider.name, version=begun.version, extra=self._extra
         )

@@ -28,6 +28,7 @@ from scrapy_distributed.errors import DistributedError, FleetUnusableError, Ledg
 from scrapy_distributed.shared.account import Account
 from scrapy_distributed.shared.control import Control
 from scrapy_distributed.shared.harvest import Home
+from scrapy_distributed.shared.intake import LostWalkError
 from scrapy_distributed.words import counted, listed
 
 logger = logging.getLogger(__name__)
@@ -227,6 +228,9 @@ class SharedEnding(Curtain):
             return self.passive
         try:
             return await asyncio.wait_for(self._end(run, reason, stored=stored), self.config.shutdown_timeout)
+        except LostWalkError as error:
+            logger.error("%s: that one writes the result", error, extra=self._extra)
+            return False
         except (asyncio.TimeoutError, LedgerUnavailableError):
             logger.error("Run %s: the server could not be told that the crawl is over; the same command does that",
                          run.intake.run, extra=self._extra)  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scrapy_distributed.ledger.states import label
+from scrapy_distributed.shared.intake import lost_walk
 from scrapy_distributed.shared.keys import Keys
 from scrapy_distributed.shared.server import Server, Value
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes
@@ -42,12 +43,13 @@ class Home:
 
 
 class Harvest:
-    """For the owner of the walk of *run*."""
+    """For the *owner* of the walk of *run*. What changes something raises ``LostWalkError`` where it is another's."""
 
-    def __init__(self, server: Server, project: str, run: str) -> None:
+    def __init__(self, server: Server, project: str, run: str, *, owner: str) -> None:
         self.server = server
         self.keys = Keys(project)
         self.run = run
+        self.owner = owner
 
     async def first(self) -> Home | None:
         """The first that has not been taken home; it stays the first until it is ``taken``."""
@@ -82,11 +84,16 @@ class Harvest:
     async def taken(self, home: Home, *, items: int = 0, twice: int = 0, size: int = 0, digest: str = "") -> None:
         """It is durable here: so many *items* of it have come home, in a file of that *size* (bytes) and *digest*; so
         many did not, as their page had brought them before (*twice*)."""
-        await self.server.script("taken", self.keys, self.run, home.token, items, twice, size, digest)
+        args = (home.token, items, twice, size, digest)
+        if not await self.server.script("taken", self.keys, self.run, self.owner, *args):
+            raise lost_walk(self.server, self.run)
 
     async def enter_pages(self, source: str, keys: Sequence[bytes]) -> list[bool]:
         """Enter the *keys* of pages that have brought items, at most 1,000: whether each was new to the run, as a page
         and as a request of its own, or was entered by this very *source* before. They are not diverted, and
         ``Intake.add`` finds them there."""
-        args: list[Value] = [self.run, source, *map(seen_key, keys)]
-        return [flag == ord("1") for flag in await self.server.script("enter_pages", self.keys, *args)]
+        args: list[Value] = [self.run, self.owner, source, *map(seen_key, keys)]
+        flags = await self.server.script("enter_pages", self.keys, *args)
+        if flags is None:
+            raise lost_walk(self.server, self.run)
+        return [flag == ord("1") for flag in flags]

@@ -145,15 +145,15 @@ class Intake:
 
     async def walked(self) -> None:
         """The walk is done. Raises ``LostWalkError``."""
-        await self._say_walked(1)
+        await self._as_owner("walked", 1)
 
     async def walk_on(self) -> None:
         """It is not, after all. Raises ``LostWalkError``."""
-        await self._say_walked(0)
+        await self._as_owner("walked", 0)
 
     async def lost_own(self, lost: Mapping[str, int]) -> None:
-        """What has failed so far of the walk, reason to number."""
-        await self.server.command("HSET", self.keys.of(self.run), "lost", json.dumps(dict(lost)))
+        """What has failed so far of the walk, reason to number. Raises ``LostWalkError``."""
+        await self._as_owner("lost_own", json.dumps(dict(lost)))
 
     async def add(self, entries: Sequence[tuple[bytes, str]], sessions: Iterable[Session] = ()) -> list[str]:
         """Enter (key, encoded request) pairs, with the *sessions* of them; returns the requests whose key is new to the
@@ -171,7 +171,7 @@ class Intake:
                 args += session
             flags = await self.server.script("add", self.keys, *args)
             if flags is None:
-                raise self._lost()
+                raise lost_walk(self.server, self.run)
             self._added += 1
             new += [body for (_, body), flag in zip(some, flags, strict=True) if flag == ord("1")]
         return new
@@ -218,20 +218,23 @@ class Intake:
 
     async def stored(self) -> None:
         """The result of a run that has ended is stored: from now on the same command begins a new one. Which requests
-        it has seen is kept, as it may be opened again; of the last one before that is forgotten."""
-        before = await self.server.script("stored", self.keys, self.run)
-        if before:
+        it has seen is kept, as it may be opened again; of the last one before that is forgotten. Raises
+        ``LostWalkError``."""
+        if before := await self._as_owner("stored"):
             await drop_seen(self.server, self.keys, before.decode())
             await self.server.command("HDEL", self.keys.of(self.run), "before")
 
     # Inside
 
-    async def _say_walked(self, done: int) -> None:
-        if not await self.server.script("walked", self.keys, self.run, self.owner, done):
-            raise self._lost()
+    async def _as_owner(self, name: str, *args: Value) -> Any:
+        answer = await self.server.script(name, self.keys, self.run, self.owner, *args)
+        if answer == 0:
+            raise lost_walk(self.server, self.run)
+        return answer
 
-    def _lost(self) -> LostWalkError:
-        return LostWalkError(f"run {self.run} on {self.server.address}: its walk is another coordinator's by now")
+
+def lost_walk(server: Server, run: str) -> LostWalkError:
+    return LostWalkError(f"run {run} on {server.address}: its walk is another coordinator's by now")
 
 
 async def drop_seen(server: Server, keys: Keys, run: str) -> None:

@@ -47,6 +47,12 @@ class SharedRun:
         self.intake = Intake(self.server, self.project, owner=self.intake.owner)
         return await begin(self.intake)
 
+    async def store(self) -> None:
+        """A coordinator that has left comes back, and stores the result."""
+        assert (await self.intake.walk(600)).is_ours
+        await self.intake.stored()
+        await self.intake.leave_walk()
+
     @property
     def name(self) -> str:
         return self.intake.run
@@ -61,7 +67,7 @@ class SharedRun:
 
     @property
     def harvest(self) -> Harvest:
-        return Harvest(self.server, self.project, self.name)
+        return Harvest(self.server, self.project, self.name, owner=self.intake.owner)
 
     def key(self, *rest: object) -> str:
         return self.intake.keys.of(self.name, *rest)

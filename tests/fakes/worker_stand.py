@@ -171,7 +171,7 @@ def urls(shop: Shop, number: int, what: str = "n") -> list[str]:
 
 async def items(stand: Stand, intake: Intake) -> list[str]:
     """The numbers of the pages whose items have come home, of positions that count."""
-    harvest = Harvest(stand.server, PROJECT, intake.run)
+    harvest = Harvest(stand.server, PROJECT, intake.run, owner=intake.owner)
     found = []
     while (home := await harvest.first()) is not None:
         for part in range(home.parts):

@@ -3,9 +3,9 @@
 -- body of each, then id and text of each session. Returns a flag for each; nothing where the owner has lost the walk.
 local run, owner, name, size = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local R = K .. ':' .. run
-local row = call('HMGET', R, 'owner', 'added', 'flags')
-if row[1] ~= owner then return false end
-if row[2] == name then return row[3] end  -- it was applied, and the answer was lost
+if not owns(R, owner) then return false end
+local row = call('HMGET', R, 'added', 'flags')
+if row[1] == name then return row[2] end  -- it was applied, and the answer was lost
 local keys, bodies = {}, {}
 for at = 1, size do
   keys[at] = ARGV[3 + 2 * at]

@@ -20,6 +20,10 @@ local function number(value)
   return tonumber(value or 0) or 0
 end
 
+local function owns(R, owner)
+  return call('HGET', R, 'owner') == owner
+end
+
 -- A run that is over since nothing was left of it goes on, as its walk does. Returns whether it does not: it was stopped,
 -- or given up for another.
 local function walks_on(R, run)

@@ -1,6 +1,6 @@
 -- The owner of the walk gives it up.
 local R = K .. ':' .. ARGV[1]
-if call('HGET', R, 'owner') == ARGV[2] then
+if owns(R, ARGV[2]) then
   call('HDEL', R, 'owner', 'owner_until')
   ring(ARGV[1], 'walk')
 end

@@ -2,7 +2,7 @@
 -- The owner of the walk says whether it is done. Returns whether it is the owner.
 local run, owner, done = ARGV[1], ARGV[2], ARGV[3]
 local R = K .. ':' .. run
-if call('HGET', R, 'owner') ~= owner then return 0 end
+if not owns(R, owner) then return 0 end
 local walked = call('HGET', R, 'walked')
 call('HDEL', R, 'walked')  -- first what takes no memory: a full server refuses the rest otherwise
 if done == '1' then

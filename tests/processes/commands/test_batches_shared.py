@@ -47,7 +47,7 @@ def head(shared: SharedRun, child: ValkeyChild) -> str:
 
 def test_check_of_a_run_that_is_over_and_stored_is_0(batches: Batches, shared: SharedRun, child: ValkeyChild) -> None:
     run(some_failed(shared))
-    run(shared.intake.stored())
+    run(shared.store())
     said = batches("check")
     assert said.code == 0
     assert said.out.splitlines() == [
@@ -87,7 +87,7 @@ def test_a_run_whose_result_is_to_come_home_is_not_settled_before_it_has(
     said = Said(capsys, "check", **settings)
     assert said.code == 1
     assert said.out.splitlines()[2] == "  not stored yet"
-    run(shared.intake.stored())
+    run(shared.store())
     assert Said(capsys, "check", **settings).code == 0
 
 
@@ -137,7 +137,7 @@ def test_failed(batches: Batches, shared: SharedRun) -> None:
 
 def test_retry_opens_a_run_that_is_over(batches: Batches, shared: SharedRun, child: ValkeyChild) -> None:
     run(some_failed(shared))
-    run(shared.intake.stored())
+    run(shared.store())
     said = batches("retry")
     assert said.code == 0
     assert said.out.splitlines() == [

@@ -57,9 +57,9 @@ class Rig:
         )  # fmt: skip
         assert crawler.stats is not None
         self.run = SharedRun(
-            self.intake, Harvest(self.server, self.intake.keys.project, ""), buffer=Buffer(), spider=crawler.spider,
-            stats=crawler.stats, walk_is_done=lambda: False, own_is_safe=lambda: False, changed=lambda: None,
-            failed=lambda error: None,
+            self.intake, Harvest(self.server, self.intake.keys.project, "", owner=""), buffer=Buffer(),
+            spider=crawler.spider, stats=crawler.stats, walk_is_done=lambda: False, own_is_safe=lambda: False,
+            changed=lambda: None, failed=lambda error: None,
         )  # fmt: skip
 
     def _keep(self, safe: bool) -> bool:
@@ -102,6 +102,22 @@ async def test_what_can_not_be_kept_does_not_hold_up_a_run_of_which_nothing_is_l
     rig = Rig(child, tmp_path, safe=False)
     await rig.begin()
     assert await rig.close()
+
+
+@awaited
+async def test_a_coordinator_that_has_lost_its_walk_writes_nothing_of_the_end(
+    child: ValkeyChild, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig = Rig(child, tmp_path, safe=True)
+    await rig.begin()
+    rig.walk.lost = {"dns": 1}
+    await rig.intake.leave_walk()
+    heir = Intake(rig.server, rig.intake.keys.project, owner="there")
+    heir.run = rig.intake.run
+    assert (await heir.walk(60)).is_ours
+    assert not await rig.close()
+    (line,) = caplog.messages
+    assert "its walk is another coordinator's by now: that one writes the result" in line
 
 
 @awaited

@@ -51,8 +51,9 @@ class Rig:
         await self.intake.begin(
             IDENTITY, spider="s", template="{}", version="1", rules=RunRules(max_attempts=3), resume=True
         )
+        harvest = Harvest(self.server, self.intake.keys.project, self.intake.run, owner=self.intake.owner)
         self.run = SharedRun(
-            self.intake, Harvest(self.server, self.intake.keys.project, self.intake.run), buffer=self.buffer,
+            self.intake, harvest, buffer=self.buffer,
             spider=Spider("s"), stats=self.stats, walk_is_done=lambda: self.done, own_is_safe=lambda: self.safe,
             changed=self._changed, failed=self.failures.append,
         )  # fmt: skip

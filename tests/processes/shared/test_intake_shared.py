@@ -92,6 +92,11 @@ async def test_a_portion_is_not_made_of_what_a_worker_has_taken_meanwhile(shared
 
 @awaited
 async def test_one_coordinator_walks_at_a_time_and_the_next_when_its_lease_ends(shared: SharedRun) -> None:
+    await shared.add(0)
+    claimed = await shared.claim()
+    await shared.worker().settle(claimed, receipt(claimed.attempt))
+    home = await shared.harvest.first()
+    assert home is not None
     heir = Intake(shared.server, shared.project)
     assert (await begin(heir)).run == shared.name
     refused = await heir.walk(0.1)
@@ -100,13 +105,19 @@ async def test_one_coordinator_walks_at_a_time_and_the_next_when_its_lease_ends(
     assert (await shared.intake.walk(0.05)).is_ours
     await asyncio.sleep(0.06)
     assert (await heir.walk(60)).is_ours
-    for late in (shared.add(1), shared.intake.walked(), shared.intake.walk_on()):
+    late_ones = (
+        shared.add(1), shared.intake.walked(), shared.intake.walk_on(), shared.intake.lost_own({"dns": 1}),
+        shared.intake.stored(), shared.harvest.taken(home), shared.harvest.enter_pages("1.1.aa", [key(2)]),
+    )  # fmt: skip
+    for late in late_ones:
         with pytest.raises(LostWalkError, match="is another coordinator's by now"):
             await late
     await heir.add([(key(1), body(1))])
     await heir.leave_walk()
     assert (await shared.intake.walk(60)).is_ours
-    assert await shared.counts() == {"diverted": 1, "queued": 1}
+    assert await shared.counts() == {"diverted": 2, "queued": 1, "crawled": 1}
+    assert await shared.harvest.first() == home
+    assert not (await shared.account.losses()).own
 
 
 @awaited

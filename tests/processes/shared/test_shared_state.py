@@ -100,7 +100,7 @@ async def test_the_state_of_a_run(shared: SharedRun) -> None:
     assert [(event.what, event.words) for event in run.events] == [("batch 1", "does not count, on w1: killed")]
     await shared.intake.leave_walk()
     assert (await one(shared)).state == "interrupted"
-    await shared.intake.stored()
+    await shared.store()
     assert (await one(shared)).state == "over"
     stopped = await SharedRun.begin(shared.server, project=shared.project)
     await stopped.control.stop("cancelled")
