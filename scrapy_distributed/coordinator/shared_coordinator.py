@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from scrapy import Spider
+from scrapy import Spider, signals
 from scrapy.crawler import Crawler
 from scrapy.utils.project import get_project_settings
 from scrapy.utils.reactor import is_asyncio_reactor_installed
@@ -110,7 +110,7 @@ class SharedCoordinator(Pages):
         self.server: Server | None = None
         self.run: SharedRun | None = None
         self.joined: WhoHasJoined | None = None
-        self._paused = False  # the engine, as the buffer is full
+        self._paused = False  # the engine
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
 
@@ -161,6 +161,7 @@ class SharedCoordinator(Pages):
         _check_template(coordinator._job_template(version=""))
         coordinator.server = Server(hosts.address)
         coordinator._open()
+        crawler.signals.connect(coordinator._hold_back, signals.request_scheduled)
         return coordinator
 
     # The start: see ``pages``
@@ -264,13 +265,24 @@ class SharedCoordinator(Pages):
 
     def _enter(self, entries: list[Entry], sessions: Mapping[str, Session]) -> None:
         assert self.run is not None
-        assert self.crawler.engine is not None
         self.book.know_pages(key for key, _ in entries)
         self.buffer.put(entries, sessions)
         self.run.filled()
-        if self.buffer.full and not self._paused:
-            self._paused = True
-            self.crawler.engine.pause()
+        self._hold_back()
+
+    def _hold_back(self) -> None:
+        """No further page is asked for while much is to be added, and none before the server knows that the walk goes
+        on: who takes up a run whose walk is done does not find what such a page has led to."""
+        engine: Any = self.crawler.engine
+        enough = MOST // 2 if self._paused else MOST
+        wanted = self.buffer.size >= enough or (self.run is not None and self.run.goes_on_untold)
+        if wanted and not self._paused:
+            engine.pause()
+        elif self._paused and not wanted:
+            engine.unpause()
+            if engine._slot is not None:
+                engine._slot.nextcall.schedule()  # its heartbeat may be 5 s away
+        self._paused = wanted
 
     async def _leave_time(self) -> None:
         while self.buffer.full and not self.ending.closing:
@@ -288,10 +300,7 @@ class SharedCoordinator(Pages):
             logger.exception("Looking after the crawl failed, trying again", extra=self._extra)
 
     def _changed(self) -> None:
-        if self._paused and self.buffer.size < MOST // 2:
-            assert self.crawler.engine is not None
-            self._paused = False
-            self.crawler.engine.unpause()
+        self._hold_back()
         self.ending.changed()
 
     def _came(self, attempt: Any) -> None:

@@ -109,6 +109,11 @@ class SharedRun:
     # What hooks ask
 
     @property
+    def goes_on_untold(self) -> bool:
+        """Whether the walk goes on, and the server was last told that it is done."""
+        return self.walked and not self.walk_is_done()
+
+    @property
     def all_added(self) -> bool:
         return not self.buffer.size
 

@@ -34,7 +34,8 @@ class Walking:
         self.calls: list[str] = []
         self.crawler.engine = SimpleNamespace(  # type: ignore[assignment]
             pause=lambda: self.calls.append("pause"), unpause=lambda: self.calls.append("unpause"),
-            spider_is_idle=lambda: False, downloader=SimpleNamespace(middleware=SimpleNamespace(middlewares=[])),
+            spider_is_idle=lambda: False, _slot=None,
+            downloader=SimpleNamespace(middleware=SimpleNamespace(middlewares=[])),
         )  # fmt: skip
         config = Config.from_settings(self.crawler.settings)
         self.coordinator = SharedCoordinator(
@@ -42,7 +43,7 @@ class Walking:
             items_go=ItemsGo.NOWHERE, project="p", clock=Clock(),
         )  # fmt: skip
         self.coordinator.book.begin("r", {})
-        run: Any = SimpleNamespace(filled=lambda: None, superseded=False, state=None)
+        run: Any = SimpleNamespace(filled=lambda: None, superseded=False, state=None, goes_on_untold=False)
         self.coordinator.run = run
 
     def find(self, numbers: range) -> None:

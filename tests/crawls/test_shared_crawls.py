@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections import Counter
@@ -469,6 +470,35 @@ def test_nothing_is_lost_while_the_server_is_away(here: Home, queue: ValkeyChild
     assert products(tmp_path) == EACH_ONCE
     assert crawl.log.count("can't be used now") == 1
     assert "answers again" in crawl.log
+
+
+def test_a_late_page_is_not_asked_for_before_the_server_knows_that_the_walk_goes_on(
+    here: Home, queue: ValkeyChild, tmp_path: Path
+) -> None:
+    here.shop.hold("/p/", "/list/1")
+    mark = tmp_path / "late"
+    crawl = start(here, queue, tmp_path, "late_page", "-a", f"mark={mark}")
+    worker = join(here, queue, tmp_path / "worker")
+
+    def walked() -> bytes:
+        name = re.findall(r"Run (\S+) of project (\w+)", crawl.log)
+        return queue.ask("HGET", f"{{sd:{name[0][1]}}}:{name[0][0]}", "walked") if name else b""
+
+    wait_for(walked)
+    queue.kill()
+    mark.touch()
+    said(crawl, "The late page is given")
+    queue.start()
+    wait_for(lambda: here.shop.visits["/list/1"])
+    assert queue.ask("PING")
+    assert not walked()
+    crawl.process.kill()
+    crawl.process.wait()
+    here.shop.release()
+    again = start(here, queue, tmp_path, "late_page", "-a", f"mark={mark}").wait()
+    assert again.process.returncode == 0, again.log + worker.log
+    assert "own crawl is done" not in again.log
+    assert products(tmp_path) == Counter(map(str, range(12)))
 
 
 def test_a_wrong_password_is_one_clear_line(here: Home, tmp_path: Path) -> None:

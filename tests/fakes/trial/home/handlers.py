@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 from scrapy import Request, signals
@@ -69,6 +70,26 @@ class IdleLate(IdleTargets):
         assert self.crawler.stats is not None
         if self.crawler.stats.get_value("item_scraped_count", 0) >= 6:
             IdleTargets.handler(self)
+
+
+class LatePage(Handling):
+    """A page of more products, when it is idle and there is a file *mark*."""
+
+    name = "late_page"
+
+    def __init__(self, *args: Any, mark: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.mark = Path(mark)
+        self.given = False
+
+    def parse(self, response: Any) -> Iterator[Any]:
+        yield from response.follow_all(css="a.product", callback=self.parse_product)
+
+    def handler(self) -> None:
+        if self.mark.exists() and not self.given:
+            self.given = True
+            self.crawl("/list/1", self.parse)
+            self.logger.info("The late page is given")
 
 
 class IdlePages(Handling):
