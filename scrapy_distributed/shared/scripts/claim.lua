@@ -8,6 +8,7 @@
 local worker, slots, joined, version = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local least, secret, away, unwanted = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
 local MOST_BYTES = 100000  -- of the portions of a batch: what fits into an argument
+local MOST_LOOKED_AT = 1000  -- batches that go out again: some milliseconds, in which everybody waits
 local time, refused, wanted = now(), {}, {}
 for at = 9, 8 + unwanted do refused[ARGV[at]] = true end
 for at = 9 + unwanted, #ARGV, 2 do wanted[ARGV[at]] = tonumber(ARGV[at + 1]) end
@@ -81,13 +82,14 @@ end
 
 -- One that goes out again goes to another worker, if one takes it within a lease.
 local function again(R)
-  for _, batch in ipairs(call('LRANGE', R .. ':again', 0, 19)) do
-    local row = call('HMGET', R .. ':batch:' .. batch, 'last', 'ready', 'size', 'crawled', 'failed', 'filtered', 'dead',
-      'moved')
-    local from = number(row[2]) + number(call('HGET', R, 'lease'))
+  local lease = number(call('HGET', R, 'lease'))
+  for _, batch in ipairs(call('LRANGE', R .. ':again', 0, MOST_LOOKED_AT - 1)) do
+    local name = R .. ':batch:' .. batch
+    local row = call('HMGET', name, 'last', 'ready')
+    local from = number(row[2]) + lease
     if row[1] ~= worker or others == 0 or time >= from then
-      local left = number(row[3])
-      for at = 4, 8 do left = left - number(row[at]) end
+      local left, ended = number(call('HGET', name, 'size')), {'crawled', 'failed', 'filtered', 'dead', 'moved'}
+      for _, count in ipairs(call('HMGET', name, unpack(ended))) do left = left - number(count) end
       return batch, left
     end
     may_change(from)

@@ -202,6 +202,16 @@ async def test_what_has_died_goes_to_another_worker_if_there_is_one(shared: Shar
 
 
 @awaited
+async def test_of_all_that_go_out_again_a_worker_gets_the_first_that_is_for_it(shared: SharedRun) -> None:
+    await shared.add(*range(41))
+    claimed = [(name, await shared.claim(1, name)) for name in ["w1"] * 40 + ["w2"]]
+    for name, one in claimed:
+        await shared.worker(name).reject(one, "killed", counts=True)
+    again = await shared.claim()
+    assert (again.attempt.label, again.bodies) == ("41.2", [body(40)])
+
+
+@awaited
 async def test_what_dies_twice_is_halved_until_one_request_is_dead(shared: SharedRun) -> None:
     await shared.add(*range(4))
     fates = []
