@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from scrapy_distributed.coordinator.local_command import local_command
 from scrapy_distributed.coordinator.own_feed import OwnFeed
 from scrapy_distributed.coordinator.own_worker import OwnWorker
 from scrapy_distributed.coordinator.pages import Pages
-from scrapy_distributed.coordinator.progress import Figures, Progress
+from scrapy_distributed.coordinator.progress import OFTEN, Figures, Progress
 from scrapy_distributed.coordinator.refused import check_config, check_settings
 from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.coordinator.shared_ending import SharedEnding
@@ -50,11 +51,11 @@ from scrapy_distributed.divert.duplicates import are_filtered, warn_of_others
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.jars import Jars
 from scrapy_distributed.divert.offsite import Offsite
-from scrapy_distributed.errors import ConfigError
+from scrapy_distributed.errors import ConfigError, LedgerError
 from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
 from scrapy_distributed.fleet.node import NodeAddress
 from scrapy_distributed.items.spool import Spool
-from scrapy_distributed.shared.account import Account
+from scrapy_distributed.shared.account import Account, Job
 from scrapy_distributed.shared.code_version import version_here
 from scrapy_distributed.shared.harvest import Harvest
 from scrapy_distributed.shared.intake import Intake
@@ -111,6 +112,7 @@ class SharedCoordinator(Pages):
         self.run: SharedRun | None = None
         self.joined: WhoHasJoined | None = None
         self._paused = False  # the engine
+        self._jobs: list[Job] = []  # under way, and what they told of themselves some seconds ago
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
 
@@ -244,7 +246,7 @@ class SharedCoordinator(Pages):
             spool=self.spool if self.homecoming is not None else None, fingerprint=fingerprinter_of(self.crawler),
             came=self._came, counts=self.ending.counts, clock=self.clock,
         )  # fmt: skip
-        run.start(harvest.bring())
+        run.start(harvest.bring(), self._hear_of_jobs(run))
         self._ticker.start(1.0)
         self.progress.start()
         return to_walk
@@ -303,6 +305,13 @@ class SharedCoordinator(Pages):
         self._hold_back()
         self.ending.changed()
 
+    async def _hear_of_jobs(self, run: SharedRun) -> None:
+        account = Account(run.intake.server, self.project, run.intake.run)
+        while True:
+            with suppress(LedgerError):  # a worker may tell anything
+                self._jobs = await run.sure(account.jobs)
+            await asyncio.sleep(OFTEN)
+
     def _came(self, attempt: Any) -> None:
         if self.homecoming is not None:
             self.homecoming.came(attempt)
@@ -311,9 +320,10 @@ class SharedCoordinator(Pages):
         state = self.run.state if self.run is not None else None
         if state is None:
             return None
+        reported = min(state.balance.in_flight, sum(job.told("settled") for job in self._jobs))  # some may be over
         return Figures(
-            state.balance, reported=0, items=state.items, at_work=state.at_work, slots=max(state.slots, state.at_work),
-            walked=self.walk.over, paused=state.paused,
+            state.balance, reported=reported, items=state.items + sum(job.told("items") for job in self._jobs),
+            at_work=state.at_work, slots=max(state.slots, state.at_work), walked=self.walk.over, paused=state.paused,
         )  # fmt: skip
 
     # The end: see ``shared_ending``

@@ -87,14 +87,14 @@ class SharedWatch:
         )  # fmt: skip
 
     def _count(self, run: RunRecord, state: State, jobs: Sequence[Job]) -> Count:
-        reported = sum(_told(job, "settled") for job in jobs)
+        reported = sum(job.told("settled") for job in jobs)
         settled = state.balance.ended + reported
         since, before = self._before.get(run.name, (state.time, settled))
         self._before[run.name] = (state.time, settled)
         rate = 60 * max(0, settled - before) / (state.time - since) if state.time > since else 0.0
         return Count(
             time=state.time, balance=state.balance, reported=reported,
-            items=state.items + sum(_told(job, "items") for job in jobs), rate=rate, at_work=state.at_work,
+            items=state.items + sum(job.told("items") for job in jobs), rate=rate, at_work=state.at_work,
             slots=max(state.slots, state.at_work), walked=run.walked is not None, paused=state.paused,
         )  # fmt: skip
 
@@ -124,15 +124,9 @@ def _nodes(state: State, jobs: Sequence[Job]) -> Iterable[NodeRow]:
 
 
 def _job(job: Job, now: float) -> JobRow:
-    settled, minutes = _told(job, "settled"), max(now - job.bound, 1.0) / 60
+    settled, minutes = job.told("settled"), max(now - job.bound, 1.0) / 60
     return JobRow(
         job=job.job, batch=job.batch, attempt=job.number, node=job.worker, state="at work", size=job.size,
-        settled=settled, items=_told(job, "items"), pages=_told(job, "pages"), rate=settled / minutes, sent=job.bound,
+        settled=settled, items=job.told("items"), pages=job.told("pages"), rate=settled / minutes, sent=job.bound,
         heard=now,
     )  # fmt: skip
-
-
-def _told(job: Job, what: str) -> int:
-    """A worker's word, which may be any."""
-    value = job.progress.get(what, 0)
-    return value if type(value) is int and value >= 0 else 0

@@ -35,6 +35,7 @@ PAGE = 500  # keys
 BATCH = ("state", "size", "avoid", "crawled", "failed", "filtered", "dead", "moved", "attempts", "parent", "settled",
          "parts", "items")  # fmt: skip
 LAST = ("worker", "state", "reason")
+MOST_TOLD = 10**12  # of anything, by a job of itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,11 @@ class Job:
     @property
     def label(self) -> str:
         return label(self.batch, self.number)
+
+    def told(self, what: str) -> int:
+        """A number of its *progress*: a worker's word, which may be any."""
+        value = self.progress.get(what, 0)
+        return value if type(value) is int and 0 <= value <= MOST_TOLD else 0
 
 
 async def runs(server: Server, project: str) -> list[RunRecord]:
@@ -172,7 +178,7 @@ class Account:
             return [
                 Job(job=job_id(self.run, int(batch), int(number), secret), batch=int(batch), number=int(number),
                     worker=worker.decode(), size=int(size), bound=int(bound) / 1000, until=float(until) / 1000,
-                    progress=json.loads(progress or "{}"))
+                    progress=dict(json.loads(progress or "{}")))
                 for (batch, number, secret), until, row in zip(tokens, flat[1::2], rows, strict=True)
                 for worker, size, bound, progress in [row]
             ]  # fmt: skip

@@ -88,6 +88,16 @@ def test_what_workers_that_join_have_scraped_is_what_a_local_crawl_gives(
     assert here.shop.visits["/p/0"] == 2  # by the one and by the other
 
 
+def test_what_jobs_have_done_is_counted_before_they_are_over(here: Home, queue: ValkeyChild, tmp_path: Path) -> None:
+    here.shop.hold("/p/3")
+    worker = join(here, queue, tmp_path / "worker", "--slots", "1")
+    crawl = start(here, queue, tmp_path, LOGSTATS_INTERVAL=1)
+    wait_for(lambda: re.search(r"Fleet: ([5-9]|1\d) of 12 requests settled .*, [5-9] items", crawl.log))
+    assert "accepted" not in worker.log
+    here.shop.release()
+    assert crawl.wait().process.returncode == 0, crawl.log
+
+
 def test_the_next_command_begins_a_new_run(here: Home, queue: ValkeyChild, tmp_path: Path) -> None:
     join(here, queue, tmp_path / "worker")
     for _ in range(2):
