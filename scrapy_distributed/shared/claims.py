@@ -15,6 +15,7 @@ from scrapy_distributed.ledger.rules import Batch, Objection, Settlement, object
 from scrapy_distributed.ledger.states import Attempt, AttemptState, BatchState, Blame, Fate, new_token
 from scrapy_distributed.shared.attempts import Attempts
 from scrapy_distributed.shared.keys import Keys
+from scrapy_distributed.shared.pace import FIRST, GROWTH, MOST, SECONDS, WORTH
 from scrapy_distributed.shared.portion import bodies_of
 from scrapy_distributed.shared.run_rules import RunRules
 from scrapy_distributed.shared.server import Server, Value
@@ -108,15 +109,14 @@ class Claims:
         self._lock = asyncio.Lock()
         self._secret = new_token()
 
-    async def claim(
-        self, size_of: Callable[[str], int], *, least: int = 1, without: Collection[str] = ()
-    ) -> Claimed | Nothing:
-        """A batch of at most as many requests as *size_of* says of its spider; where less waits than all slots of all
-        workers could do at once, an even share of that, but *least* requests where there are as many. *without*: names
-        of runs that are not wanted. Leases that have run out, and finds that were left, are dealt with first."""
+    async def claim(self, size_of: Callable[[str], int], *, without: Collection[str] = ()) -> Claimed | Nothing:
+        """A batch of at most as many requests as *size_of* says of its spider, or, where that says 0, as are half a
+        minute's work of a job of its run; where less waits than all slots of all workers could do at once, an even
+        share of that, but not less than what is worth a job. *without*: names of runs that are not wanted. Leases that
+        have run out, and finds that were left, are dealt with first."""
         async with self._lock:
             while True:
-                args = self._claim_args(size_of, least, without)
+                args = self._claim_args(size_of, without)
                 kind, *answer = await self.server.script("claim", self.keys, *args)
                 if kind == b"overdue":
                     for run, token, deadline in zip(answer[::3], answer[1::3], answer[2::3], strict=True):
@@ -209,12 +209,12 @@ class Claims:
 
     # Inside
 
-    def _claim_args(self, size_of: Callable[[str], int], least: int, without: Collection[str]) -> list[Value]:
+    def _claim_args(self, size_of: Callable[[str], int], without: Collection[str]) -> list[Value]:
         joined = self.joined
-        sizes = [(spider, max(1, size_of(spider))) for spider in joined.spiders]
-        limits: list[Value] = [max(1, least), self._secret, round(AWAY_SECONDS * 1000), len(without), *without]
-        who: list[Value] = [joined.worker, joined.slots, json.dumps(asdict(joined)), joined.version]
-        return who + limits + [value for pair in sizes for value in pair]
+        sizes = [value for spider in joined.spiders for value in (spider, size_of(spider))]
+        pace: list[Value] = [FIRST, GROWTH, MOST, round(SECONDS * 1000), WORTH]
+        limits: list[Value] = [self._secret, round(AWAY_SECONDS * 1000), *pace, len(without), *without]
+        return [joined.worker, joined.slots, json.dumps(asdict(joined)), joined.version, *limits, *sizes]
 
     async def _claimed(self, answer: list[Any]) -> Claimed | None:
         """``None`` where the batch is too large to be sent: it has been divided."""

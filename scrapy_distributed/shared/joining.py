@@ -100,9 +100,7 @@ class Joining:
             return
         state = "" if self.bench.well else f"on trial: its jobs came to nothing, the last one: {self.bench.why}"
         self.claims.joined = replace(self.claims.joined, state=state)
-        claim = self.reach.insist(
-            lambda: self.claims.claim(self.pace.size_of, least=self.pace.least, without=self._refused_now())
-        )
+        claim = self.reach.insist(lambda: self.claims.claim(self.pace.size_of, without=self._refused_now()))
         answer = await self._or_leaving(claim, closing, LAST_WORD_SECONDS)
         if isinstance(answer, Claimed):
             await self._take(answer)

@@ -20,7 +20,7 @@ from scrapy_distributed.password import without_passwords
 from scrapy_distributed.shared.bench import Bench
 from scrapy_distributed.shared.claims import Claimed, Claims, Wishes
 from scrapy_distributed.shared.own_job import OwnJob
-from scrapy_distributed.shared.pace import Pace
+from scrapy_distributed.shared.pace import Pace, seconds_of_work
 from scrapy_distributed.shared.reach import Reach
 from scrapy_distributed.shared.watch import Watch
 from scrapy_distributed.wire.job_template import JobTemplate
@@ -230,9 +230,7 @@ class OneBatch:
             counted(receipt.items, "item"), time.monotonic() - self._began,
         )  # fmt: skip
         self._tell(settlement.fate, receipt.finish_reason)
-        stats = receipt.stats
-        at_work = stats.get("distributed/job_seconds", 0.0) - stats.get("distributed/startup_seconds", 0.0)
-        self.pace.took(self.claimed.spider, receipt.settled.bit_count(), at_work)
+        self.pace.took(self.claimed.spider, receipt.settled.bit_count(), seconds_of_work(receipt))
         if (receipt.settled or not receipt.size) and self.bench.good():
             logger.info("This worker is well again: a job of it counts")
 

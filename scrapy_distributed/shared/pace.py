@@ -1,12 +1,15 @@
-"""How many requests this worker asks for at once: as many as one of its jobs does in about half a minute. Pure."""
+"""How many requests a worker asks for at once: as many as one of its jobs does in about half a minute, by what it knows
+of the spider, else by what the run knows of its jobs. Pure."""
 
 from __future__ import annotations
 
-FIRST = 10  # requests of a batch of a spider of which nothing is known yet
+from scrapy_distributed.wire.receipt import Receipt
+
+FIRST = 10  # requests of a batch of a run of which nobody knows anything
 SECONDS = 30.0
-GROWTH = 4  # times as many as in the batch before, at most: the first one may have been a quick one by chance
+GROWTH = 4  # times as many as that rests on, at most: few may have been quick ones by chance
 MOST = 2_000
-WORTH = 60  # of that time: half a second
+WORTH = 20  # of that time: a second and a half is worth a process; where little waits, it goes to fewer workers
 
 
 class Pace:
@@ -16,17 +19,18 @@ class Pace:
         self._sizes: dict[str, int] = {}
 
     def size_of(self, spider: str) -> int:
-        """Requests of its next batch."""
-        return self._sizes.get(spider, FIRST)
-
-    @property
-    def least(self) -> int:
-        """Requests of a batch that is worth a process: where little waits, that goes to fewer workers."""
-        return max(1, min(self._sizes.values(), default=1) // WORTH)
+        """Requests of its next batch; 0 where nothing is known here."""
+        return self._sizes.get(spider, 0)
 
     def took(self, spider: str, requests: int, seconds: float) -> None:
         """A job of *spider* has settled so many *requests* in *seconds* of work."""
         if requests:
             wanted = round(SECONDS * requests / max(seconds, 0.1))
-            most = GROWTH * self.size_of(spider)
+            most = GROWTH * max(self.size_of(spider), requests)
             self._sizes[spider] = max(1, min(wanted, most, MOST))
+
+
+def seconds_of_work(receipt: Receipt) -> float:
+    """That the job of *receipt* has had, by what it says; its start is none."""
+    stats = receipt.stats
+    return max(0.0, stats.get("distributed/job_seconds", 0.0) - stats.get("distributed/startup_seconds", 0.0))

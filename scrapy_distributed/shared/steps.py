@@ -12,6 +12,7 @@ from typing import Any
 
 from scrapy_distributed.ledger.rules import Batch, Ended, accepted, division, fate_of
 from scrapy_distributed.ledger.states import Attempt, AttemptState, BatchState, Fate
+from scrapy_distributed.shared.pace import seconds_of_work
 from scrapy_distributed.shared.portion import pack
 from scrapy_distributed.wire.bitmap import bitmap_to_bytes, bits
 from scrapy_distributed.wire.outcome import Outcome
@@ -93,7 +94,8 @@ class Step:
             return {}
         return {
             "items": receipt.items, "unexported": receipt.unexported, "followed": dict(receipt.followed),
-            "examples": dict(receipt.examples),
+            "examples": dict(receipt.examples), "paced": receipt.settled.bit_count(),
+            "paced_ms": round(1000 * seconds_of_work(receipt)),
         }  # fmt: skip
 
     def _landed(self) -> list[bytes]:

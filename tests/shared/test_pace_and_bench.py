@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from scrapy_distributed.shared.bench import FIRST_PAUSE, LONGEST_PAUSE, Bench
-from scrapy_distributed.shared.pace import FIRST, GROWTH, MOST, SECONDS, Pace
+from scrapy_distributed.shared.pace import GROWTH, MOST, SECONDS, Pace
 
 
 def test_a_batch_is_what_a_job_does_in_half_a_minute() -> None:
     pace = Pace()
-    assert pace.size_of("a") == FIRST
+    assert pace.size_of("a") == 0
     pace.took("a", 10, 10.0)
     pace.took("b", 10, 20.0)
-    assert [pace.size_of(spider) for spider in "abc"] == [SECONDS, SECONDS / 2, FIRST]
+    assert [pace.size_of(spider) for spider in "abc"] == [SECONDS, SECONDS / 2, 0]
     pace.took("a", 30, 120.0)
     assert pace.size_of("a") == round(SECONDS / 4)
 
@@ -20,9 +20,9 @@ def test_it_grows_step_by_step_and_shrinks_at_once() -> None:
     pace = Pace()
     sizes = []
     for _ in range(6):
-        pace.took("a", 100, 0.0)
+        pace.took("a", 10, 0.0)
         sizes.append(pace.size_of("a"))
-    assert sizes == [FIRST * GROWTH, FIRST * GROWTH**2, FIRST * GROWTH**3, MOST, MOST, MOST]
+    assert sizes == [10 * GROWTH, 10 * GROWTH**2, 10 * GROWTH**3, MOST, MOST, MOST]
     pace.took("a", 1, 3_000.0)
     assert pace.size_of("a") == 1
 
@@ -30,7 +30,13 @@ def test_it_grows_step_by_step_and_shrinks_at_once() -> None:
 def test_a_job_that_has_settled_nothing_tells_nothing() -> None:
     pace = Pace()
     pace.took("a", 0, 60.0)
-    assert pace.size_of("a") == FIRST
+    assert pace.size_of("a") == 0
+
+
+def test_what_was_much_by_what_others_knew_is_not_much_less_by_what_this_one_knows() -> None:
+    pace = Pace()
+    pace.took("a", 300, 20.0)
+    assert pace.size_of("a") == 450
 
 
 def test_one_bad_job_is_no_reason_to_stand_aside_and_two_in_a_row_are() -> None:
@@ -58,13 +64,3 @@ def test_the_pause_grows_until_a_job_counts() -> None:
     assert bench.good()
     assert bench.well
     assert not bench.bad("x", now)
-
-
-def test_what_is_not_worth_a_process_is_not_parted_among_many() -> None:
-    pace = Pace()
-    assert pace.least == 1
-    for _ in range(4):
-        pace.took("quick", 100, 1.0)
-    assert pace.least == MOST // 60
-    pace.took("slow", 1, 30.0)
-    assert pace.least == 1

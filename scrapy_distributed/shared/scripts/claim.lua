@@ -1,17 +1,21 @@
--- needs: batches workers
--- A batch for a worker. ARGV: worker, its slots, its JSON, the version of its code, how few requests are worth a job,
--- the secret of the attempt that may begin, for how many ms a worker counts that is not heard of, number of runs that it
--- does not want, these, and each of its spiders with how many requests it wants of it.
+-- needs: batches workers pace
+-- A batch for a worker. ARGV: worker, its slots, its JSON, the version of its code, the secret of the attempt that may
+-- begin, for how many ms a worker counts that is not heard of; of a batch: how many requests it has where nobody knows
+-- how fast its run is, how many times those that are known, how many at most, for how many ms of work, which part of
+-- these is worth a job; number of runs that it does not want, these, and each of its spiders with how many requests it
+-- wants of it, 0 where it does not know.
 -- Returns an array that begins with what it is: 'overdue' (and run, token, deadline of each attempt), 'batch', 'moving'
 -- (and a run whose finds are to be added), 'nothing' (ms until that may change or -1, last event, then run, spider,
 -- version, why for each that was passed over).
 local worker, slots, joined, version = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local least, secret, away, unwanted = tonumber(ARGV[5]), ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+local secret, away = ARGV[5], tonumber(ARGV[6])
+local FIRST, GROWTH, MOST = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local WORK, WORTH, unwanted = tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
 local MOST_BYTES = 100000  -- of the portions of a batch: what fits into an argument
 local MOST_LOOKED_AT = 1000  -- batches that go out again: some milliseconds, in which everybody waits
 local time, refused, wanted = now(), {}, {}
-for at = 9, 8 + unwanted do refused[ARGV[at]] = true end
-for at = 9 + unwanted, #ARGV, 2 do wanted[ARGV[at]] = tonumber(ARGV[at + 1]) end
+for at = 13, 12 + unwanted do refused[ARGV[at]] = true end
+for at = 13 + unwanted, #ARGV, 2 do wanted[ARGV[at]] = tonumber(ARGV[at + 1]) end
 
 call('ZADD', K .. ':heard', time, worker)  -- first what takes memory: a full server gives out nothing more
 for _, gone in ipairs(call('ZRANGEBYSCORE', K .. ':heard', '-inf', time - away)) do forget_worker(gone) end
@@ -145,8 +149,9 @@ for _, run in ipairs(runs) do
       call('LREM', R .. ':again', 1, batch)
       return book(run, R, batch, left)
     end
-    local share = math.max(least, math.ceil(number(row[5]) / all_slots))
-    local parts, size = parts_of(R, math.min(wanted[row[1]], share))
+    local most = wanted[row[1]] > 0 and wanted[row[1]] or math.min(MOST, paced_for(R, WORK, FIRST, GROWTH))
+    local share = math.max(1, math.floor(most / WORTH), math.ceil(number(row[5]) / all_slots))
+    local parts, size = parts_of(R, math.min(most, share))
     if size > 0 then
       batch = call('HINCRBY', R, 'batches', 1)
       call('HSET', R .. ':batch:' .. batch, 'size', size, 'parts', table.concat(parts, ','), 'settled', '',

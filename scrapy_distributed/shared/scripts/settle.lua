@@ -1,4 +1,4 @@
--- needs: seen batches ending
+-- needs: seen batches ending pace
 -- Accepts an attempt as step says. Returns 'done', also where it was done before; 'changed' where the step was computed
 -- from what is no more; 'missing' where something that was staged is not there; 'late' with the state of the attempt,
 -- and then what it has staged is dropped.
@@ -27,6 +27,7 @@ if step.stops ~= '' and not call('HGET', R, 'stopped') then
   call('HSETNX', R, 'walked', now())
   ring(run, 'stopped')
 end
+keep_pace(R, step.paced, step.paced_ms)
 call('HINCRBY', R, 'items', step.items)
 call('HINCRBY', R .. ':batch:' .. batch, 'items', step.items)
 if step.unexported > 0 then call('HINCRBY', R, 'unexported', step.unexported) end

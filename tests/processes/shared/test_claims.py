@@ -14,8 +14,10 @@ from shared_runs import SharedRun, found_of
 from scrapy_distributed.ledger.rules import Objection, Settlement
 from scrapy_distributed.ledger.states import Blame, Fate
 from scrapy_distributed.shared.claims import Claimed, Nothing, PassedOver, StagedLostError
+from scrapy_distributed.shared.pace import FIRST, GROWTH, SECONDS, WORTH
 from scrapy_distributed.shared.server import Server
 from scrapy_distributed.wire.payload import MAX_VALUE_BYTES, decode_payload
+from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.session import encode_session, with_session
 
 
@@ -48,20 +50,39 @@ async def test_no_worker_gets_more_than_its_share_of_what_waits(shared: SharedRu
     await shared.nothing("other")  # a slot that has joined
     await shared.worker("third", slots=2).claim(lambda spider: 1)
     await shared.add(*range(100))
-    assert len((await shared.claim(1000)).bodies) == 25
-    assert len((await shared.claim(1000)).bodies) == 19
+    assert len((await shared.claim(200)).bodies) == 25
+    assert len((await shared.claim(200)).bodies) == 19
     assert len((await shared.claim(10)).bodies) == 10
     await shared.worker("third").leave()
-    assert len((await shared.claim(1000)).bodies) == 23  # of 46, for two slots
+    assert len((await shared.claim(200)).bodies) == 23  # of 46, for two slots
 
 
 @awaited
 async def test_a_job_gets_as_many_as_are_worth_it_all_the_same(shared: SharedRun) -> None:
     await shared.nothing("other")
     await shared.add(*range(10))
-    claimed = await shared.worker().claim(lambda spider: 100, least=8)
-    assert isinstance(claimed, Claimed)
-    assert len(claimed.bodies) == 8
+    assert len((await shared.claim(8 * WORTH)).bodies) == 8
+
+
+@awaited
+async def test_one_that_is_new_gets_as_many_as_jobs_of_the_run_do_in_half_a_minute(shared: SharedRun) -> None:
+    await shared.add(*range(1000))
+    first = await shared.claim(0)
+    assert len(first.bodies) == FIRST
+    await shared.worker().settle(first, took(first, 1.0))
+    second = await shared.claim(0, "w2")
+    assert len(second.bodies) == FIRST * GROWTH, "these may have been quick ones by chance"
+    await shared.worker("w2").settle(second, took(second, 9.0))
+    third = await shared.claim(0, "w3")
+    assert len(third.bodies) == SECONDS * 50 / 10
+    await shared.worker("w3").settle(third, took(third, 1500.0))
+    assert len((await shared.claim(0, "w4")).bodies) == SECONDS * 100 // 755, "what was long ago counts half"
+    assert len((await shared.claim(70, "w5")).bodies) == 70
+
+
+def took(claimed: Claimed, seconds: float) -> Receipt:
+    stats = {"distributed/job_seconds": seconds + 0.5, "distributed/startup_seconds": 0.5}
+    return receipt(claimed.attempt, stats=stats)
 
 
 @awaited
@@ -140,7 +161,7 @@ async def test_what_a_worker_has_claimed_and_not_heard_of_goes_out_again_when_it
     await shared.nothing("w2")
     await shared.add(1, 2)
     worker = shared.worker()
-    args = worker._claim_args(lambda spider: 100, 1, ())
+    args = worker._claim_args(lambda spider: 100, ())
     if order == "left first":  # on another connection, while the claim is on its way
         await worker.forgo()
     kind, *_ = await shared.server.script("claim", shared.intake.keys, *args)
@@ -149,7 +170,7 @@ async def test_what_a_worker_has_claimed_and_not_heard_of_goes_out_again_when_it
         await worker.leave()
     assert [row.worker for row in (await shared.intake.state()).workers] == ["w2"]
     again = await shared.claim(name="w2")
-    assert again.bodies == ([body(1)] if order == "claimed first" else [body(1), body(2)])
+    assert again.bodies == [body(1), body(2)]
     assert again.batch.failures == 0
 
 
@@ -375,7 +396,7 @@ async def test_finds_that_were_left_are_added_by_the_next_that_has_nothing_to_do
     await shared.intake.walked()
     await shared.worker().settle(claimed, receipt(claimed.attempt), found=1)
     assert not await shared.ended()
-    assert (await shared.claim(name="w2")).bodies == [body(2)]  # for two slots
+    assert (await shared.claim(10, "w2")).bodies == [body(2)]  # for two slots
     assert (await shared.intake.state()).moving == 0
 
 
@@ -383,7 +404,7 @@ async def test_finds_that_were_left_are_added_by_the_next_that_has_nothing_to_do
 async def test_failed_requests_are_tried_on_another_worker_once(shared: SharedRun) -> None:
     await shared.nothing("w2")
     await shared.add(1, 2, 3, 4)
-    first = await shared.claim()
+    first = await shared.claim(10)
     assert first.others == 1
     failed = receipt(first.attempt, failed={"timeout": [0], "http 404": [1]}, again=0b01)
     assert await shared.worker().settle(first, failed, again=0b11) == Settlement(fate=Fate.SETTLED, again=1)
