@@ -131,6 +131,10 @@ class Claims:
                     if claimed is not None:
                         return claimed
 
+    async def stand_aside(self) -> None:
+        """It has joined, and claims nothing for now: to be said again before ``AWAY_SECONDS`` are over."""
+        await self.server.script("stand_aside", self.keys, self.joined.worker, json.dumps(asdict(self.joined)))
+
     async def forgo(self) -> None:
         """A claim that was cut short gets nothing: what it has got is given back. Nothing more is to be claimed."""
         while unheard := await self.server.script("forgo", self.keys, self.joined.worker, self._secret):

@@ -91,15 +91,17 @@ class Joining:
     async def _step(self, closing: asyncio.Future[Any]) -> None:
         """One claim, or one wait for what makes it of use."""
         slots = self.agent.slots if self.bench.well else 1
-        pause = max(self.bench.seconds(time.monotonic()), self.reach.grace_seconds)
+        benched = self.bench.seconds(time.monotonic())
+        self.claims.joined = replace(self.claims.joined, state=self._state(benched))
+        if benched:
+            await self._or_leaving(self.reach.insist(self.claims.stand_aside), closing, 0.0)
+        pause = min(max(benched, self.reach.grace_seconds), LONGEST_WAIT)
         if len(self._batches) >= slots or pause:
             await asyncio.wait({closing, *self._batches}, timeout=pause or None, return_when=asyncio.FIRST_COMPLETED)
             return
         await self._look_at_code(seconds=1.0)
         if self._no_more.is_set():
             return
-        state = "" if self.bench.well else f"on trial: its jobs came to nothing, the last one: {self.bench.why}"
-        self.claims.joined = replace(self.claims.joined, state=state)
         claim = self.reach.insist(lambda: self.claims.claim(self.pace.size_of, without=self._refused_now()))
         answer = await self._or_leaving(claim, closing, LAST_WORD_SECONDS)
         if isinstance(answer, Claimed):
@@ -110,6 +112,13 @@ class Joining:
             await self._or_leaving(self.reach.insist(lambda: self.wait(answer.event, seconds)), closing, 0.0)
         else:
             await self._last_word(self.claims.forgo)
+
+    def _state(self, benched: float) -> str:
+        """What it wants to be shown of itself."""
+        if self.bench.well:
+            return ""
+        what = f"benched for {benched:.0f} s" if benched else "on trial"
+        return f"{what}: its jobs came to nothing, the last one: {self.bench.why}"
 
     async def _or_leaving(
         self, what: Coroutine[Any, Any, T], closing: asyncio.Future[Any], seconds: float

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from awaiting import awaited
@@ -317,14 +318,17 @@ async def test_a_machine_whose_jobs_come_to_nothing_stands_aside(own_shop: Shop,
         await eventually(lambda: "The jobs of this worker come to nothing" in bad.log, told=lambda: bad.log)
         assert "a library that this machine lacks; it takes nothing for 5 s" in bad.log
 
-        async def on_trial() -> bool:
-            return any(
-                row.state.startswith("on trial: its jobs came to nothing") for row in (await intake.state()).workers
-            )
+        async def state() -> str:
+            return "".join(row.state for row in (await intake.state()).workers)
 
-        await eventually(on_trial)
+        for what in ("benched for", "on trial: its jobs came to nothing"):
+            await eventually(lambda what=what: shown(state, what))
         here.worker("--slots", "1")
         assert (await over(intake)).balance.crawled == 6
+
+
+async def shown(state: Callable[[], Awaitable[str]], words: str) -> bool:
+    return words in await state()
 
 
 @awaited

@@ -96,6 +96,22 @@ async def test_a_worker_that_was_not_heard_of_for_long_has_no_share(shared: Shar
 
 
 @awaited
+async def test_a_worker_that_stands_aside_is_there_and_has_no_share(shared: SharedRun) -> None:
+    await shared.nothing("other")
+    other = shared.worker("other")
+    other.joined = replace(other.joined, state="takes nothing")
+    await other.stand_aside()
+    await shared.add(*range(10))
+    claimed = await shared.claim()
+    assert (len(claimed.bodies), claimed.others) == (10, 0)
+    rows = (await shared.intake.state()).workers
+    assert sorted((row.worker, row.state) for row in rows) == [("other", "takes nothing"), ("w1", "")]
+    await shared.add(*range(10, 30))
+    await shared.claim(1, "other")
+    assert len((await shared.claim()).bodies) == 10, "it is back: 19 for two"
+
+
+@awaited
 async def test_workers_are_told_with_what_they_say_of_themselves_also_those_of_another_release(
     shared: SharedRun,
 ) -> None:
