@@ -28,7 +28,7 @@ from scrapy_distributed.commands.worker import Command as Worker
 from scrapy_distributed.config.config import SETTINGS, Config
 from scrapy_distributed.ledger.balance import Balance
 from scrapy_distributed.monitor.node_state import HEAVY_BACKLOG
-from scrapy_distributed.shared.address import PASSWORD, USERNAME
+from scrapy_distributed.shared.address import CERTIFICATE, KEY, PASSWORD, USERNAME
 from scrapy_distributed.wire import receipt
 from scrapy_distributed.wire.job import MAX_ARGUMENTS_BYTES
 from scrapy_distributed.wire.payload import MAX_ARGUMENT_BYTES, MAX_JSON_BYTES, PREFIX, START_URL, decode_payload
@@ -186,7 +186,7 @@ def test_a_setting_has_its_type_default_and_unit(setting: Any) -> None:
 
 def test_no_setting_of_ours_is_named_that_does_not_exist() -> None:
     named = set(re.findall(r"\bDISTRIBUTED_[A-Z_]+", README))
-    assert named <= {setting.name for setting in SETTINGS} | {USERNAME, PASSWORD}
+    assert named <= {setting.name for setting in SETTINGS} | {USERNAME, PASSWORD, CERTIFICATE, KEY}
 
 
 def test_python_blocks_are_settings_that_are_accepted() -> None:

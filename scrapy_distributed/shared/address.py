@@ -11,6 +11,7 @@ from scrapy_distributed.errors import ConfigError
 
 SCHEMES = ("redis", "rediss", "unix")
 USERNAME, PASSWORD = "DISTRIBUTED_REDIS_USERNAME", "DISTRIBUTED_REDIS_PASSWORD"
+CERTIFICATE, KEY = "DISTRIBUTED_REDIS_CERTIFICATE", "DISTRIBUTED_REDIS_KEY"
 EXPECTED = "expected redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket?db=0"
 
 
@@ -21,7 +22,8 @@ def is_redis(entry: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class RedisAddress:
-    """*host* and *port*, or the *path* of a socket; *tls*: by ``rediss://``."""
+    """*host* and *port*, or the *path* of a socket; *tls*: by ``rediss://``. *certificate*, *key*: files of those that
+    tell who we are, '' if there is none, or the key is in the file of the certificate."""
 
     host: str = ""
     port: int = 6379
@@ -30,6 +32,8 @@ class RedisAddress:
     tls: bool = False
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
+    certificate: str = field(default="", repr=False)
+    key: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         """For people: where, and nobody's name."""
@@ -40,7 +44,8 @@ class RedisAddress:
 
     @classmethod
     def from_url(cls, url: str, environment: Mapping[str, str] = os.environ) -> RedisAddress:
-        """User and password are those of *url*, else those of the *environment*. Raises ``ConfigError``."""
+        """User and password are those of *url*, else those of the *environment*, where our certificate is named as
+        well. Raises ``ConfigError``."""
         try:
             parts = urlsplit(url)
             port = parts.port or 6379
@@ -56,7 +61,8 @@ class RedisAddress:
         return cls(
             host="" if at_socket else place, path=place if at_socket else "", port=port, database=database,
             tls=parts.scheme == "rediss", username=username or environment.get(USERNAME, ""),
-            password=password or environment.get(PASSWORD, ""),
+            password=password or environment.get(PASSWORD, ""), certificate=environment.get(CERTIFICATE, ""),
+            key=environment.get(KEY, ""),
         )  # fmt: skip
 
 

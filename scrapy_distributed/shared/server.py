@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from scrapy_distributed.errors import ConfigError, LedgerError, LedgerUnavailableError
+from scrapy_distributed.shared import tls
 from scrapy_distributed.shared.address import RedisAddress
 from scrapy_distributed.shared.keys import Keys
 from scrapy_distributed.shared.library import script
@@ -45,7 +46,7 @@ class Server:
         self.address = address
         self._errors = exceptions
         place: dict[str, Any] = {"unix_socket_path": address.path} if address.path else {
-            "host": address.host, "port": address.port, "ssl": address.tls, "socket_keepalive": True,
+            "host": address.host, "port": address.port, "socket_keepalive": True, **tls.options(address),
         }  # fmt: skip
         usual: dict[str, Any] = {
             **place, "db": address.database, "username": address.username or None,
@@ -154,6 +155,8 @@ class Server:
             return LedgerError(
                 f"{self.address}: refuses us ({text}): user and password are those of its URL, or of the environment"
             )
+        if self.address.tls and (remedy := tls.remedy(text)):
+            return LedgerError(f"no connection to {self.address} by TLS ({text}): {remedy}")
         if FULL in text or type(error).__name__ == "OutOfMemoryError":
             return LedgerUnavailableError(
                 f"Redis at {self.address} is full (maxmemory): nothing more is added or claimed until batches are"

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificate import make
 from crawling import FAKES, Crawl, Project, wait_for
 from homing import Home, complaints, content, items
 from shop import PRODUCTS, Shop
+from tls_proxy import tls_proxy
 from valkey_child import ValkeyChild, valkey
 
 EACH_ONCE = Counter(str(number) for number in range(PRODUCTS))
@@ -47,10 +49,10 @@ def start(
     return here.crawl(spider, "-O", str(folder / "out.jl"), *options, folder=folder, settings=given)
 
 
-def join(here: Home, queue: ValkeyChild, folder: Path, *options: str) -> Crawl:
-    """A worker."""
+def join(here: Home, queue: ValkeyChild, folder: Path, *options: str, at: str = "") -> Crawl:
+    """A worker. *at*: the URL of what stands before the *queue*, if anything does."""
     folder.mkdir(exist_ok=True)
-    return here.project.scrapy("worker", queue.url, *options, "--logs", str(folder / "jobs"), folder=folder)
+    return here.project.scrapy("worker", at or queue.url, *options, "--logs", str(folder / "jobs"), folder=folder)
 
 
 def products(folder: Path) -> Counter[str]:
@@ -509,6 +511,35 @@ def test_a_late_page_is_not_asked_for_before_the_server_knows_that_the_walk_goes
     assert again.process.returncode == 0, again.log + worker.log
     assert "own crawl is done" not in again.log
     assert products(tmp_path) == Counter(map(str, range(12)))
+
+
+def test_a_crawl_over_tls_where_each_side_has_a_certificate_and_the_environment_user_and_password(
+    here: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, known = make(tmp_path)
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    users = tmp_path / "users.acl"
+    users.write_text("user default off\nuser bob on >s3cret ~{sd:* +@all -@admin\n")
+    for name, value in (("USERNAME", "bob"), ("PASSWORD", "s3cret"), ("CERTIFICATE", own)):
+        monkeypatch.setenv(f"DISTRIBUTED_REDIS_{name}", str(value))
+    monkeypatch.setenv("SSL_CERT_FILE", str(known))
+    with valkey(aclfile=str(users)) as queue, tls_proxy(queue.path, own, known=known) as port:
+        url = f"rediss://localhost:{port}/0"
+        worker = join(here, queue, tmp_path / "worker", at=url)
+        crawl = start(here, queue, tmp_path, DISTRIBUTED_TARGET_HOSTS=url).wait()
+        assert crawl.process.returncode == 0, crawl.log + worker.log
+        assert products(tmp_path) == EACH_ONCE
+        assert "s3cret" not in crawl.log + worker.log
+        monkeypatch.setenv("SSL_CERT_FILE", str(make(elsewhere)[1]))
+        for stranger, code in (
+            (join(here, queue, tmp_path / "stranger", at=url), 2),
+            (here.project.scrapy("batches", "list", "--ledger", url, folder=elsewhere), 2),
+            (start(here, queue, elsewhere, DISTRIBUTED_TARGET_HOSTS=url), 1),
+        ):
+            assert stranger.wait().process.returncode == code, stranger.log
+            (line,) = [line for line in stranger.log.splitlines() if "certificate verify failed" in line]
+            assert "SSL_CERT_FILE=/path/ca.pem" in line
+            assert "Traceback" not in stranger.log
 
 
 def test_a_wrong_password_is_one_clear_line(here: Home, tmp_path: Path) -> None:
