@@ -268,7 +268,8 @@ def state_of(answer: list[Any]) -> State:
         owner=row["owner"].decode() if count("owner_until") > ms else "", version=row.get("version", b"").decode(),
         items=count("items"), open=open_, portions=portions, again=again, moving=moving, home=home,
         adds=count("adds"), taken=count("taken"), at_work=at_work,
-        workers=tuple(_worker(json.loads(text), seen) for text in workers), event=event.decode(),
+        workers=tuple(sorted((_worker(json.loads(text), seen) for text in workers), key=lambda row: row.worker)),
+        event=event.decode(),
     )  # fmt: skip
 
 
