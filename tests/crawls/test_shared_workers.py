@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -288,7 +289,8 @@ async def test_a_job_that_stands_still_is_told_to_end(own_shop: Shop, tmp_path: 
         own_shop.hold("/none?n=3")
         intake = await here.begin(urls(own_shop, 6), stall=2.0, CONCURRENT_REQUESTS="1")
         worker = here.worker("--slots", "1")
-        await eventually(lambda: "its job has done nothing for 2 s (DISTRIBUTED_STALL): it is ended" in worker.log)
+        stalled = re.compile(r"its job has done nothing for \d+ s \(DISTRIBUTED_STALL\): it is ended")
+        await eventually(lambda: stalled.search(worker.log), told=lambda: worker.log)
         own_shop.release()
         assert (await over(intake)).balance.crawled == 6
         assert "accepted (shutdown)" in worker.log, worker.log
