@@ -82,6 +82,7 @@ class Coordinator(Pages):
         self.walk = Walk(crawler, patterns=config.retry_failed, clock=clock)
         self.spool = Spool(self.ledger.path, type(self.spider))
         self.homecoming = self._receiving_side() if items_go is ItemsGo.HOME else None
+        self.own_pages = self.homecoming.own_pages if self.homecoming is not None else None
         self.keeper: Keeper | None = self.homecoming or self._own_feed()
         self.dispatcher = self._sending_side()
         self.cutter = Cutter(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
-from scrapy import Request, signals
+from scrapy import signals
 from scrapy.crawler import Crawler
 from scrapy.extensions.feedexport import FeedExporter
 from scrapy.utils.defer import deferred_from_coro, ensure_awaitable, maybe_deferred_to_future
@@ -58,13 +58,12 @@ class Homecoming:
         self.names_of_pipelines = pipelines
         self.clock = clock
         self.changed = changed
-        self.ledger_failed = ledger_failed
         self.exporter: FeedExporter | None = crawler.get_extension(FeedExporter)
         self.feeds = Feeds(crawler)
         self._signal = ItemSignal(crawler)
         self.appending = Appending(self.exporter) if self.exporter is not None else None
         self.pipelines: HomePipelines | None = None
-        self.own_pages = OwnPages(crawler, ledger)
+        self.own_pages = OwnPages(crawler, ledger, begun=lambda: self.own.begun, ledger_failed=ledger_failed)
         self.own = OwnSpooled(spool=spool, ledger=ledger, spider=self.spider)
         self._waiting: deque[tuple[str, ItemsFile, bool]] = deque()  # what is in the spool, and whether it is new
         self._lost: dict[str, str] = {}  # names in the spool, and what is wrong with them
@@ -129,21 +128,6 @@ class Homecoming:
             raise
         self._waiting.append((attempt.spool_name, file, True))
         self._go_on()
-
-    def takes(self, output: Any, response: Any) -> bool:
-        """Whether *output* of the coordinator's own page goes on: no item of a page that a worker has brought items
-        of."""
-        if output is None or isinstance(output, Request) or not self.own.begun:
-            return True
-        try:
-            welcome = self.own_pages.is_welcome(response)
-        except LedgerUnavailableError as error:
-            self.ledger_failed(error)
-            return True
-        if not welcome:
-            assert self.crawler.stats is not None
-            self.crawler.stats.inc_value("distributed/own_items_twice")
-        return welcome
 
     @property
     def idle(self) -> bool:

@@ -19,6 +19,7 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.coordinator.curtain import Curtain
 from scrapy_distributed.coordinator.diversion import Diversion
 from scrapy_distributed.coordinator.homecoming import Homecoming
+from scrapy_distributed.coordinator.own_pages import OwnPages
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.errors import DistributedError
 from scrapy_distributed.fast import preset
@@ -35,6 +36,7 @@ class Pages(ABC):
     walk: Walk
     diversion: Diversion
     homecoming: Homecoming | None
+    own_pages: OwnPages | None
     ending: Curtain
     clock: Any
 
@@ -133,7 +135,7 @@ class Pages(ABC):
             yield request
 
     def _passed(self, output: Any, response: Response) -> Iterable[Any]:
-        if self.homecoming is not None and not self.homecoming.takes(output, response):
+        if self.own_pages is not None and not self.own_pages.takes(output, response):
             return ()
         return self.diversion.passed(output)
 

@@ -101,6 +101,7 @@ class SharedCoordinator(Pages):
             begun=lambda: self.book.begun, ledger_failed=lambda error: self.ending.failed(error),
         )  # fmt: skip
         self.homecoming = self._receiving_side() if items_go is ItemsGo.HOME else None
+        self.own_pages = self.homecoming.own_pages if self.homecoming is not None else None
         self.keeper: Keeper | None = self.homecoming or self._own_feed()
         self.ending = SharedEnding(
             crawler, config=config, walk=self.walk, diversion=self.diversion, keeper=self.keeper, book=self.book,

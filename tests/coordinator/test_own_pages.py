@@ -38,7 +38,11 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def own_pages(ledger: Ledger) -> OwnPages:
     crawler = get_crawler(Spider)
     crawler.request_fingerprinter = RequestFingerprinter(crawler)
-    return OwnPages(crawler, ledger.harvest)
+    return pages_of(crawler, ledger)
+
+
+def pages_of(crawler: Any, ledger: Ledger) -> OwnPages:
+    return OwnPages(crawler, ledger.harvest, begun=lambda: True, ledger_failed=lambda error: None)
 
 
 def key(url: str) -> bytes:
@@ -73,7 +77,7 @@ def test_what_no_dupe_filter_looks_at_is_of_no_page(
 def test_where_nothing_filters_no_response_has_a_page(ledger: Ledger) -> None:
     crawler = get_crawler(Spider, {"DUPEFILTER_CLASS": "scrapy.dupefilters.BaseDupeFilter"})
     crawler.request_fingerprinter = RequestFingerprinter(crawler)
-    pages = OwnPages(crawler, ledger.harvest)
+    pages = pages_of(crawler, ledger)
     assert [pages.page(answer(meta=meta)) for meta in ({}, {"retry_times": 1})] == ["", ""]
 
 
