@@ -40,7 +40,7 @@ from scrapy_distributed.coordinator.refused import check_config, check_settings
 from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.coordinator.shared_ending import SharedEnding
 from scrapy_distributed.coordinator.shared_entrance import Entrance
-from scrapy_distributed.coordinator.shared_harvest import SharedHarvest
+from scrapy_distributed.coordinator.shared_harvest import Destination, IntoSpool, SharedHarvest
 from scrapy_distributed.coordinator.shared_hosts import SharedHosts, shared_hosts
 from scrapy_distributed.coordinator.shared_run import SharedRun
 from scrapy_distributed.coordinator.shared_words import WhoHasJoined, not_asked
@@ -243,14 +243,16 @@ class SharedCoordinator(Pages):
             extra=self._extra,
         )  # fmt: skip
         harvest = self.ending.harvest = SharedHarvest(
-            run, run.harvest, book=self.book, spider=self.spider,
-            spool=self.spool if self.homecoming is not None else None, fingerprint=fingerprinter_of(self.crawler),
-            came=self._came, counts=self.ending.counts, clock=self.clock,
+            run, run.harvest, destination=self._destination(), spool=self.spool, book=self.book, spider=self.spider,
+            fingerprint=fingerprinter_of(self.crawler), counts=self.ending.counts, clock=self.clock,
         )  # fmt: skip
         run.start(harvest.bring(), self._hear_of_jobs(run))
         self._ticker.start(1.0)
         self.progress.start()
         return to_walk
+
+    def _destination(self) -> Destination | None:
+        return IntoSpool(self.book, self.homecoming.came) if self.homecoming is not None else None
 
     def _job_template(self, *, version: str) -> JobTemplate:
         return job_template(
@@ -312,10 +314,6 @@ class SharedCoordinator(Pages):
             with suppress(LedgerError):  # a worker may tell anything
                 self._jobs = await run.sure(account.jobs)
             await asyncio.sleep(OFTEN)
-
-    def _came(self, attempt: Any) -> None:
-        if self.homecoming is not None:
-            self.homecoming.came(attempt)
 
     def _figures(self) -> Figures | None:
         state = self.run.state if self.run is not None else None

@@ -1,5 +1,5 @@
-"""Brings home what the accepted attempts of a shared run have scraped: from the server into the spool, in the order in
-which they were accepted."""
+"""Brings what the accepted attempts of a shared run have scraped to where it goes, in the order in which they were
+accepted."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import IO, Any
+from typing import IO, Any, NamedTuple, Protocol
 
 from scrapy import Request, Spider
 
@@ -19,7 +19,7 @@ from scrapy_distributed.dispatch.room import Room
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.items.gleaning import TURN, Gleaning
 from scrapy_distributed.items.lines import MAX_LINE, head
-from scrapy_distributed.items.spool import Spool
+from scrapy_distributed.items.spool import Draft, Spool
 from scrapy_distributed.ledger.states import Attempt, AttemptState
 from scrapy_distributed.shared.harvest import Harvest, Home
 from scrapy_distributed.wire.receipt import ItemsFile
@@ -32,23 +32,68 @@ UNREADABLE = ".unreadable"  # ends the name of a file whose items nobody can rea
 PART = 1_000  # keys that are asked in one call
 
 
+class Kept(NamedTuple):
+    """What counts of an attempt: number of *items*; *size* (bytes) and *digest* of their file, if they are in one."""
+
+    items: int
+    size: int = 0
+    digest: str = ""
+
+
+class Destination(Protocol):
+    """Where items go."""
+
+    def found(self, attempt: Attempt) -> Kept | None:
+        """What of *attempt* is there, if it is there as a whole: of an earlier command, whose end nobody has heard
+        of."""
+
+    def knows(self, page: bytes) -> bool:
+        """Whether somebody else has brought the items of the page of that key, as far as it is known here."""
+
+    async def keep(self, attempt: Attempt, home: Home, draft: Draft, gleaning: Gleaning) -> Kept:
+        """*draft* has all that counts of *attempt*: it is to survive all that may come. Raises ``OSError`` where it
+        can't be written."""
+
+
+class IntoSpool:
+    """Items come home into *spool*, and *book* knows it before the server forgets them; *came* is told then."""
+
+    def __init__(self, book: HomeBook, came: Callable[[Attempt], None]) -> None:
+        self.book = book
+        self.came = came
+
+    def found(self, attempt: Attempt) -> Kept | None:
+        file = self.book.found(attempt)
+        return None if file is None else Kept(*file)
+
+    def knows(self, page: bytes) -> bool:
+        return page in self.book.seen
+
+    async def keep(self, attempt: Attempt, home: Home, draft: Draft, gleaning: Gleaning) -> Kept:
+        draft.keep(attempt.spool_name)
+        file = ItemsFile(gleaning.kept, gleaning.bytes, gleaning.digest.hexdigest())
+        self.book.has_come(attempt, file)
+        self.book.know_pages(gleaning.pages)
+        self.came(attempt)
+        return Kept(*file)
+
+
 class SharedHarvest:
-    """Takes from *harvest* what attempts of *run* have brought. Their items go into *spool* (``None``: they do not come
-    home), and *book* knows it before the server forgets them; *came* is told then, and *counts* of each attempt.
+    """Takes from *harvest* what attempts of *run* have brought. Their items go to *destination* (``None``: they do not
+    come here), by way of files in *spool*; *book* knows which can't be read. *counts* is told of each attempt.
     *fingerprint* gives the key of a request."""
 
     def __init__(
-        self, run: SharedRun, harvest: Harvest, *, spool: Spool | None, book: HomeBook, spider: Spider,
-        fingerprint: Callable[[Request], bytes], came: Callable[[Attempt], None], counts: Callable[[Home], None],
-        clock: Any,
+        self, run: SharedRun, harvest: Harvest, *, destination: Destination | None, spool: Spool, book: HomeBook,
+        spider: Spider, fingerprint: Callable[[Request], bytes], counts: Callable[[Home], None], clock: Any,
     ) -> None:  # fmt: skip
         self.run = run
         self.harvest = harvest
+        self.destination = destination
         self.spool = spool
         self.book = book
         self.spider = spider
         self.fingerprint = fingerprint
-        self.came = came
         self.counts = counts
         self.room = Room(spider=spider, clock=clock)
         self._extra = {"spider": spider}
@@ -75,33 +120,30 @@ class SharedHarvest:
             self.counts(home)
 
     async def _take(self, home: Home) -> dict[str, Any]:
-        """Its items are in the spool. Returns what the server keeps of that."""
+        """Its items are where they go. Returns what the server keeps of that."""
         attempt = _attempt_of(home, self.harvest.run)
-        if self.spool is None or not home.parts:
+        if self.destination is None or not home.parts:
             self._tell(home)
             return {}
-        kept = self.book.found(attempt)  # by an earlier command, whose end nobody has heard of
+        kept = self.destination.found(attempt)
         twice = 0
         while kept is None:
             try:
-                gleaning = await self._bring(self.spool, home, attempt.spool_name)
+                kept, twice = await self._bring(self.destination, home, attempt)
             except OSError as error:
                 self.room.refused(error)
                 await asyncio.sleep(self.room.pause)
-                continue
             except WireError as error:
                 self._is_unreadable(home, f"{attempt.spool_name}{UNREADABLE}", error)
                 return {}
-            self.room.took()
-            self._tell(home)
-            kept, twice = ItemsFile(gleaning.kept, gleaning.bytes, gleaning.digest.hexdigest()), gleaning.twice
-            self.book.has_come(attempt, kept)
-            self.book.know_pages(gleaning.pages)
-            self.came(attempt)
-        return {"items": kept.items, "twice": twice, "size": kept.size, "digest": kept.digest}
+            else:
+                self.room.took()
+                self._tell(home)
+        return {**kept._asdict(), "twice": twice}
 
-    async def _bring(self, spool: Spool, home: Home, name: str) -> Gleaning:
-        with spool.draft() as fetched, spool.draft() as kept:
+    async def _bring(self, destination: Destination, home: Home, attempt: Attempt) -> tuple[Kept, int]:
+        """What counts, and how many items do not, as their pages have brought them before."""
+        with self.spool.draft() as fetched, self.spool.draft() as kept:
             for index in range(home.parts):
                 fetched.file.write(await self.run.sure(partial(self.harvest.part, home, index)))
             left_out = await self._left_out(home)
@@ -110,24 +152,23 @@ class SharedHarvest:
                 self.spider, size=home.size, settled=home.settled, last=home.last, is_new=new.__contains__,
                 left_out=lambda: left_out, give_way=lambda: asyncio.sleep(0),
             )  # fmt: skip
-            new |= await self._new_of(await self._pages(fetched.file, gleaning.takes), home)
+            pages = await self._pages(fetched.file, gleaning.takes)
+            new |= await self._new_of([key for key in pages if not destination.knows(key)], home)
             fetched.file.seek(0)
             try:
                 await gleaning.glean(fetched.file, kept.file)
                 if gleaning.found != home.items:
                     raise WireError(f"found {gleaning.found:,} items, its receipt speaks of {home.items:,}")
             except WireError:
-                fetched.keep(f"{name}{UNREADABLE}")
+                fetched.keep(f"{attempt.spool_name}{UNREADABLE}")
                 raise
-            kept.keep(name)
-        return gleaning
+            return await destination.keep(attempt, home, kept, gleaning), gleaning.twice
 
-    async def _new_of(self, pages: Iterable[bytes], home: Home) -> set[bytes]:
+    async def _new_of(self, pages: Sequence[bytes], home: Home) -> set[bytes]:
         """Those of *pages* of which nobody else has brought items. A second time the answer is the same."""
-        unknown = [key for key in pages if key not in self.book.seen]
         new: set[bytes] = set()
-        for start in range(0, len(unknown), PART):
-            some = unknown[start : start + PART]
+        for start in range(0, len(pages), PART):
+            some = pages[start : start + PART]
             entered = await self.run.sure(partial(self.harvest.enter_pages, home.token, some))
             new.update(key for key, is_new in zip(some, entered, strict=True) if is_new)
         return new

@@ -17,7 +17,7 @@ from shared_runs import SharedRun
 from valkey_child import ValkeyChild, valkey
 
 from scrapy_distributed.coordinator.home_book import HomeBook
-from scrapy_distributed.coordinator.shared_harvest import SharedHarvest
+from scrapy_distributed.coordinator.shared_harvest import IntoSpool, SharedHarvest
 from scrapy_distributed.items.lines import ItemWriter
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.ledger.states import Attempt
@@ -56,8 +56,8 @@ class Rig:
             news=lambda: asyncio.sleep(0.01),
         )  # fmt: skip
         self.harvest = SharedHarvest(
-            run, shared.harvest, book=self.book, spider=Spider("s"), spool=self.spool, fingerprint=lambda request: b"",
-            came=self.came.append, counts=lambda home: None, clock=None,
+            run, shared.harvest, destination=IntoSpool(self.book, self.came.append), spool=self.spool, book=self.book,
+            spider=Spider("s"), fingerprint=lambda request: b"", counts=lambda home: None, clock=None,
         )  # fmt: skip
 
     async def names(self, attempts: int) -> list[str]:
