@@ -22,20 +22,24 @@ class Account:
         self.balance = ledger.balance(run.id)
         self.losses = ledger.losses(run.id)
         self.raised = ledger.raised(run.id)
+        self.results = ledger.results(run)
         self.verdict = verdict_of(run, self.balance)
 
     def good(self, *, strict: bool) -> bool:
         """A page that fails is the site's affair, unless *strict*; an item that was scraped and is gone is not."""
-        return self.losses.none if strict else not self.losses.unexported
+        whole = self.results is None or self.results.good
+        return whole and (self.losses.none if strict else not self.losses.unexported)
 
     def as_dict(self) -> dict[str, Any]:
         named = {"name": self.run.name, "ledger": self.ledger.place, "verdict": self.verdict}
+        results = {} if self.results is None else {"results": self.results.as_dict()}
         return {**named, **self.balance.as_dict(), "stopped": self.run.stopped, "losses": self.losses.as_dict(),
-                "raised": [vars(one) for one in self.raised]}  # fmt: skip
+                "raised": [vars(one) for one in self.raised], **results}  # fmt: skip
 
     def lines(self) -> list[str]:
         why = [] if self.run.stopped is None else [f"stopped: {escaped(self.run.stopped)}"]
-        more = [*raised_lines(self.raised), *self.losses.lines()]
+        results = [] if self.results is None else self.results.lines()
+        more = [*results, *raised_lines(self.raised), *self.losses.lines()]
         return [str(self.balance), self.verdict, *why, *map(escaped, more)]
 
 
@@ -43,5 +47,9 @@ def verdict_of(run: RunRecord, balance: Balance) -> str:
     if not balance.holds:
         return f"OFF BY {balance.difference}"
     if balance.settled and run.walked is not None:
-        return "settled" if run.ended is not None or run.identity.get("items") != "home" else "not stored yet"
+        return (
+            "settled"
+            if run.ended is not None or run.identity.get("items") not in ("home", "stream")
+            else "not stored yet"
+        )
     return "not finished" if run.ended is None else "given up"

@@ -82,13 +82,15 @@ def settings_of(kind: type[Spider], settings: BaseSettings) -> BaseSettings:
 
 
 def job_of(
-    subject: Subject, config: Config, project: str, command: CommandLine, nodes: Iterable[NodeAddress] = ()
-) -> JobTemplate:
-    """What a job of this spider gets. *command*: what would start the crawl. Raises ``ConfigError``."""
+    subject: Subject, config: Config, project: str, command: CommandLine, nodes: Iterable[NodeAddress] = (),
+    *, shared: bool = False,
+) -> JobTemplate:  # fmt: skip
+    """What a job of this spider gets. *command*: what would start the crawl; *shared*: of a run that workers join.
+    Raises ``ConfigError``."""
     rules = target_rules(config, rules_of(subject.kind))
     return job_template(
         config, spider=subject.name, command=command, settings=subject.settings, project=project, rules=rules,
-        version="", items_go=where_items_go(config, subject.settings), nodes=nodes,
+        version="", items_go=where_items_go(config, subject.settings, shared=shared), nodes=nodes,
     )  # fmt: skip
 
 
@@ -139,7 +141,8 @@ def _said(
             lines = block(
                 config, subject.settings, command=command, job=job.settings, spider=subject.kind, nodes=nodes,
                 slots=slots, targets=in_words(rules, config.target_callbacks),
-                items_go=where_items_go(config, subject.settings), elsewhere=elsewhere, joined=joined,
+                items_go=where_items_go(config, subject.settings, shared=joined is not None), elsewhere=elsewhere,
+                joined=joined,
             )  # fmt: skip
         except Exception as error:  # whatever the project's modules raise
             return [_here("item pipelines", Verdict.FAIL, f"{type(error).__name__}: {shortened(str(error))}")]

@@ -266,7 +266,9 @@ class Command(ScrapyCommand):
         arguments, command = _spider_arguments(opts.a or ()), CommandLine()
         try:
             command = CommandLine.read(patient.settings, config, arguments)
-            job: JobTemplate | ConfigError = job_of(patient, config, project, command, chosen.scrapyds)
+            job: JobTemplate | ConfigError = job_of(
+                patient, config, project, command, chosen.scrapyds, shared=chosen.shared is not None
+            )
         except ConfigError as error:
             job = error
         shared = examined_there(chosen.shared, project, patient, job) if chosen.shared else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from scrapy_distributed.commands.batch_words import title
 from scrapy_distributed.commands.log_tails import LogTails
 from scrapy_distributed.commands.operating import AtHome
+from scrapy_distributed.commands.shared_reader import STREAM
 from scrapy_distributed.commands.wishing import print_answer
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.ledger.answer import Answer
@@ -60,12 +61,18 @@ class SharedOperator:
         retried = self.ask(retrying.retry(wanted))
         lines = [retried.words, *retried.more]
         if retried.again and before.ended is not None:
-            lines += self._opened(self.ask(retrying.cut_short()) if before.stopped is not None else 0)
+            stopped = before.stopped is not None
+            lines += self._opened(self.ask(retrying.cut_short()) if stopped else 0, stopped=stopped)
         answer = Answer(lines=tuple(lines), done=retried.again > 0, numbers=retried.numbers)
         return print_answer(self.reader, self.run, answer, as_json=as_json)
 
-    def _opened(self, cut_short: int) -> list[str]:
+    def _opened(self, cut_short: int, *, stopped: bool) -> list[str]:
         lines = []
+        if stopped and self._streams:
+            lines.append(
+                "its own crawl begins anew: what it scrapes of no page, or of one with dont_filter, comes into the"
+                " stream once more"
+            )
         if cut_short:
             lines.append(
                 f"{counted(cut_short, 'job')} had ended early and count with items of requests that go out again: these"
@@ -83,10 +90,12 @@ class SharedOperator:
 
     def forget(self, *, force: bool, as_json: bool) -> int:
         said = title(self.reader, self.run)
-        self.ask(Control(*self._of_run).forget(force=force))
+        entries = self.ask(Control(*self._of_run).forget(force=force))
         if as_json:
-            return print_answer(self.reader, self.run, Answer(lines=("forgotten",)), as_json=True)
-        print(f"{said}\n  forgotten: nothing of it is left on the server")
+            answer = Answer(lines=("forgotten",), numbers={"entries": entries})
+            return print_answer(self.reader, self.run, answer, as_json=True)
+        stream = f", where its stream had {counted(entries, 'entry', 'entries')}" if self._streams else ""
+        print(f"{said}\n  forgotten: nothing of it is left on the server{stream}")
         return 0
 
     def log(self, label: str, *, follow: bool, as_json: bool) -> int:
@@ -105,6 +114,12 @@ class SharedOperator:
         return self.reader.attempts(self.run, batch)
 
     def at_home(self) -> AtHome:
+        if self._streams:
+            stream = self.reader.account(self.run.id).keys.of(self.run.name, "items")
+            raise LedgerError(
+                f"run {self.run.name}: found items in the stream {stream}, expected such that came home: any client of"
+                " Redis reads them there (XRANGE, XREAD)"
+            )
         beside, files = self.reader.beside, self.reader.at_home(self.run.id).files
         home = self.reader.field(self.run.id, "home").partition(" ")[2]
         if home and not files:
@@ -113,6 +128,10 @@ class SharedOperator:
                 f" the items that came home: they do to {escaped(home)}; ask there"
             )
         return AtHome(beside, files, NOT_KEPT)
+
+    @property
+    def _streams(self) -> bool:
+        return bool(self.run.identity.get("items") == STREAM)
 
     def _state(self) -> State:
         return self.ask(self.reader.account(self.run.id).state())

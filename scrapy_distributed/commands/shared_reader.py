@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from scrapy_distributed.commands.in_thread import InThread
+from scrapy_distributed.config.items_go import ItemsGo
 from scrapy_distributed.coordinator.home_journal import AtHome, at_home
 from scrapy_distributed.coordinator.identity import ledger_of
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.items.spool import Spool
-from scrapy_distributed.ledger.balance import Balance, Losses, Raised
+from scrapy_distributed.ledger.balance import Balance, Losses, Raised, Results
 from scrapy_distributed.ledger.reader import most_items
 from scrapy_distributed.ledger.records import (
     AcceptedAttempt,
@@ -30,6 +31,7 @@ from scrapy_distributed.shared.server import Server
 from scrapy_distributed.wire.job_template import JobTemplate
 
 T = TypeVar("T")
+STREAM = ItemsGo.STREAM.value
 
 
 class SharedLedgers:
@@ -98,6 +100,11 @@ class SharedReader:
 
     def losses(self, run: int) -> Losses:
         return self.ledgers.ask(self.account(run).losses())
+
+    def results(self, run: RunRecord) -> Results | None:
+        if run.identity.get("items") != STREAM:
+            return None
+        return self.ledgers.ask(self.account(run.id).results())
 
     def raised(self, run: int) -> list[Raised]:
         return self.ledgers.ask(self.account(run).raised())

@@ -81,6 +81,13 @@ SETTINGS = (
         ' is all. "auto": home, unless workers have feeds, or nothing but pipelines is there.',
     ),
     _setting(
+        "results",
+        AUTO,
+        choice(AUTO, "redis"),
+        '"redis": the items of a run that workers join go into a stream in its Redis. "auto": as DISTRIBUTED_ITEMS and'
+        " feeds say.",
+    ),
+    _setting(
         "pipelines_at_home",
         (),
         names,
@@ -209,6 +216,7 @@ class Config:
     target_feed_url: str
     target_feeds: Mapping[str, Mapping[str, Any]]
     items: str
+    results: str
     pipelines_at_home: tuple[str, ...]
     batch_size: int | str
     batch_max_age: float

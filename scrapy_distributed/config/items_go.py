@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import Enum
 
 from scrapy.settings import BaseSettings
 from scrapy.utils.misc import load_object
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.config.values import has_batch, shown
+from scrapy_distributed.config.values import AUTO, has_batch, shown
 from scrapy_distributed.errors import ConfigError
 
 
@@ -20,25 +21,21 @@ class ItemsGo(Enum):
     """To the coordinator, and into its feeds."""
     FEEDS = "feeds"
     """Into feeds of the workers."""
+    STREAM = "stream"
+    """Into a stream in the Redis where their run is."""
     NOWHERE = "nowhere"
     """What pipelines do with them is all."""
 
 
-def where_items_go(config: Config, settings: BaseSettings) -> ItemsGo:
-    """Raises ``ConfigError`` where they would be lost, or written over each other."""
+def where_items_go(config: Config, settings: BaseSettings, *, shared: bool = False) -> ItemsGo:
+    """*shared*: of a run that workers join. Raises ``ConfigError`` where they would be lost, or written over each
+    other."""
     own = own_feeds(settings)
+    if config.results == "redis":
+        _check_stream(config, own, shared=shared)
+        return ItemsGo.STREAM
     per_batch = [url for url in own if _is_of_a_job(url)]
-    if config.items == "home" and (config.feed_urls or per_batch):
-        raise ConfigError(
-            'DISTRIBUTED_ITEMS: found "home", and feeds for the workers as well'
-            f" ({shown((*config.feed_urls, *per_batch)[0]) or 'a URL'}); expected one of them"
-        )
-    if config.pipelines_at_home and (config.items == "none" or config.feed_urls or per_batch or not config.wait):
-        raise ConfigError(
-            "DISTRIBUTED_PIPELINES_AT_HOME: found pipelines, and items that do not come home (DISTRIBUTED_ITEMS,"
-            " DISTRIBUTED_TARGET_FEED_URL, DISTRIBUTED_TARGET_FEEDS, FEEDS with %(batch)s, DISTRIBUTED_WAIT); expected"
-            " one or the other"
-        )
+    _check_home(config, per_batch)
     if config.items == "none":
         return ItemsGo.NOWHERE
     if config.feed_urls:
@@ -62,6 +59,40 @@ def where_items_go(config: Config, settings: BaseSettings) -> ItemsGo:
     if own or config.items == "home" or config.pipelines_at_home or not _has_pipelines(settings):
         return ItemsGo.HOME
     return ItemsGo.NOWHERE
+
+
+def _check_home(config: Config, per_batch: Sequence[str]) -> None:
+    if config.items == "home" and (config.feed_urls or per_batch):
+        raise ConfigError(
+            'DISTRIBUTED_ITEMS: found "home", and feeds for the workers as well'
+            f" ({shown((*config.feed_urls, *per_batch)[0]) or 'a URL'}); expected one of them"
+        )
+    if config.pipelines_at_home and (config.items == "none" or config.feed_urls or per_batch or not config.wait):
+        raise ConfigError(
+            "DISTRIBUTED_PIPELINES_AT_HOME: found pipelines, and items that do not come home (DISTRIBUTED_ITEMS,"
+            " DISTRIBUTED_TARGET_FEED_URL, DISTRIBUTED_TARGET_FEEDS, FEEDS with %(batch)s, DISTRIBUTED_WAIT); expected"
+            " one or the other"
+        )
+
+
+def _check_stream(config: Config, own: Sequence[str], *, shared: bool) -> None:
+    if not shared:
+        raise ConfigError(
+            'DISTRIBUTED_RESULTS: found "redis", and nodes that are sent their batches: the stream is in the Redis of a'
+            ' run that workers join; expected DISTRIBUTED_TARGET_HOSTS = ["redis://HOST:6379/0"], or "auto"'
+        )
+    if feeds := [*config.feed_urls, *own]:
+        raise ConfigError(
+            f'DISTRIBUTED_RESULTS: found "redis", and a feed as well ({shown(feeds[0]) or "a URL"}): all items go into'
+            " a stream, and nobody would write them there; expected one of them: no -O, -o, FEEDS (-s FEEDS={}) and"
+            ' feeds of workers, or "auto", with which items come home'
+        )
+    if config.items != AUTO or config.pipelines_at_home:
+        found = "DISTRIBUTED_PIPELINES_AT_HOME" if config.items == AUTO else f'DISTRIBUTED_ITEMS = "{config.items}"'
+        raise ConfigError(
+            f'DISTRIBUTED_RESULTS: found "redis", and {found}: items that go into a stream do not come home; expected'
+            " one of them"
+        )
 
 
 def pipelines_of_workers(config: Config, settings: BaseSettings) -> dict[str, int | None]:

@@ -40,11 +40,11 @@ class Line:
 def block(
     config: Config, settings: BaseSettings, *, command: CommandLine, job: Mapping[str, str],
     spider: Spider | type[Spider] | None, nodes: int, slots: int = 0, targets: str, items_go: ItemsGo,
-    spool: str = "the spool", elsewhere: Sequence[str] = (), joined: int | None = None,
+    place: str = "", elsewhere: Sequence[str] = (), joined: int | None = None,
 ) -> list[Line]:  # fmt: skip
     """*settings*: those of the crawl; *job*: those that a job gets; *nodes*: how many Scrapyds; *slots*: workers on
-    this machine; *targets*: which requests are the fleet's; *spool*: the folder for what comes home; *elsewhere*: other
-    machines, where Scrapyds are; *joined*: slots of workers that have joined a shared run."""
+    this machine; *targets*: which requests are the fleet's; *place*: the folder for what comes home, or the stream;
+    *elsewhere*: other machines, where Scrapyds are; *joined*: slots of workers that have joined a shared run."""
     return [
         Line(
             subject="requests to a site",
@@ -57,7 +57,7 @@ def block(
         ),
         *lines_of_command(command, scrapyds=nodes > 0, joined=joined is not None),
         *_limits(settings),
-        *_items(items_go, config, settings, spool),
+        *_items(items_go, config, settings, place),
         *(_places(feeds_of_workers(config, settings), nodes, elsewhere) if items_go is ItemsGo.FEEDS else ()),
         *_pipelines(config, settings),
         *_stores(settings, nodes=nodes, slots=slots, joined=joined is not None),
@@ -91,7 +91,7 @@ def _limits(settings: BaseSettings) -> Iterator[Line]:
             yield Line(subject=name, words=words, warning=True)
 
 
-def _items(go: ItemsGo, config: Config, settings: BaseSettings, spool: str) -> Iterator[Line]:
+def _items(go: ItemsGo, config: Config, settings: BaseSettings, place: str) -> Iterator[Line]:
     own = [shown(url) or "a feed" for url in own_feeds(settings)]
     warning = False
     if go is ItemsGo.FEEDS:
@@ -100,13 +100,18 @@ def _items(go: ItemsGo, config: Config, settings: BaseSettings, spool: str) -> I
     elif go is ItemsGo.NOWHERE:
         words = "they go through the pipelines of the workers, and into no feed"
         words += "" if config.items == "none" else '; DISTRIBUTED_ITEMS = "home" or -O FILE brings them home'
+    elif go is ItemsGo.STREAM:
+        words = (
+            f"each goes once into the stream {place or '{sd:PROJECT}:RUN:items'} in Redis, as JSON; those of workers as"
+            " they are settled, those that are scraped here when this crawl ends; no file is written"
+        )
     elif own:
-        words = f"they come home by way of {spool}, and are written here to {', '.join(own)}"
+        words = f"they come home by way of {place or 'the spool'}, and are written here to {', '.join(own)}"
     else:
         warning = True
         words = (
-            f"no feed is set (-O FILE, FEEDS), so they come home to {spool} and are written nowhere else;"
-            " scrapy batches export -O FILE writes them to a file, until the next run of this spider ends"
+            f"no feed is set (-O FILE, FEEDS), so they come home to {place or 'the spool'} and are written nowhere"
+            " else; scrapy batches export -O FILE writes them to a file, until the next run of this spider ends"
         )
     yield Line(subject="items", words=words, warning=warning)
 

@@ -1,4 +1,4 @@
-"""What the walk of a shared run has found, until the run's server has it."""
+"""What the walk of a shared run has found and scraped, until the run's server has it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ from scrapy_distributed.divert.diverter import Entry
 from scrapy_distributed.wire.session import Session, session_of
 
 PART = 1_000  # requests that are added in one call
+PART_BYTES = 1024 * 1024  # of items that are added in one call, or one item
 MOST = 10 * PART  # requests: with more no further page is asked for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What is added in one call: *entries* with their *sessions*, or the keys of *pages* that have brought items."""
+    """What is added in one call: *entries* with their *sessions*, the keys of *pages* that have brought items, or the
+    lines of each of such *items*."""
 
     entries: Sequence[Entry] = ()
     sessions: Mapping[str, Session] = field(default_factory=dict)
     pages: Sequence[bytes] = ()
+    items: Sequence[bytes] = ()
 
     @property
     def size(self) -> int:
-        return len(self.entries) + len(self.pages)
+        return len(self.entries) + len(self.pages) + len(self.items)
 
 
 class Buffer:
-    """In the order in which it was found. *size*: requests and pages; a part that is being added is still in it."""
+    """In the order in which it was found. *size*: requests, pages and items; a part that is being added is still in
+    it."""
 
     def __init__(self) -> None:
         self._parts: deque[Part] = deque()
@@ -51,6 +55,15 @@ class Buffer:
     def put_pages(self, keys: Collection[bytes]) -> None:
         for start in range(0, len(keys), PART):
             self._append(Part(pages=list(keys)[start : start + PART]))
+
+    def put_item(self, lines: bytes) -> None:
+        last = self._parts[-1] if len(self._parts) > 1 else None  # the first one may be on its way
+        if last is None or not last.items or last.size == PART or sum(map(len, last.items)) + len(lines) > PART_BYTES:
+            self._append(Part(items=[lines]))
+        else:
+            self._parts.pop()
+            self.size -= last.size
+            self._append(Part(items=[*last.items, lines]))
 
     def first(self) -> Part | None:
         return self._parts[0] if self._parts else None

@@ -221,7 +221,7 @@ class Coordinator(Pages):
         tell(block(
             self.config, self.crawler.settings, command=self.command, job=job.settings, spider=self.spider,
             nodes=len(self.nodes.scrapyds), slots=self.nodes.slots, targets=str(self.diverter),
-            items_go=self.items_go, spool=str(self.spool.folder),
+            items_go=self.items_go, place=str(self.spool.folder),
             elsewhere=elsewhere(node.address for node in self.nodes.scrapyds),
         ))  # fmt: skip
         self.cutter.start()

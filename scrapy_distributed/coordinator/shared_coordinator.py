@@ -30,6 +30,7 @@ from scrapy_distributed.coordinator.diversion import Diversion
 from scrapy_distributed.coordinator.home_book import HomeBook
 from scrapy_distributed.coordinator.homecoming import Homecoming
 from scrapy_distributed.coordinator.identity import identity_of, ledger_of
+from scrapy_distributed.coordinator.into_stream import IntoStream, OwnStream
 from scrapy_distributed.coordinator.keeper import Keeper
 from scrapy_distributed.coordinator.local_command import local_command
 from scrapy_distributed.coordinator.own_feed import OwnFeed
@@ -59,6 +60,7 @@ from scrapy_distributed.shared.account import Account, Job
 from scrapy_distributed.shared.code_version import version_here
 from scrapy_distributed.shared.harvest import Harvest
 from scrapy_distributed.shared.intake import Intake
+from scrapy_distributed.shared.keys import Keys
 from scrapy_distributed.shared.refusal import refusal
 from scrapy_distributed.shared.run_rules import RunRules
 from scrapy_distributed.shared.server import Server
@@ -101,8 +103,10 @@ class SharedCoordinator(Pages):
             begun=lambda: self.book.begun, ledger_failed=lambda error: self.ending.failed(error),
         )  # fmt: skip
         self.homecoming = self._receiving_side() if items_go is ItemsGo.HOME else None
-        self.own_pages = self.homecoming.own_pages if self.homecoming is not None else None
-        self.keeper: Keeper | None = self.homecoming or self._own_feed()
+        stream = self._own_stream() if items_go is ItemsGo.STREAM else None
+        at_once = self.homecoming or stream
+        self.own_pages = at_once.own_pages if at_once is not None else None
+        self.keeper: Keeper | None = at_once or self._own_feed()
         self.ending = SharedEnding(
             crawler, config=config, walk=self.walk, diversion=self.diversion, keeper=self.keeper, book=self.book,
             clock=clock,
@@ -136,6 +140,12 @@ class SharedCoordinator(Pages):
             ledger_failed=lambda error: self.ending.failed(error),
         )  # fmt: skip
 
+    def _own_stream(self) -> OwnStream:
+        return OwnStream(
+            self.crawler, buffer=self.buffer, book=self.book, spool=self.spool, walk=self.walk,
+            ledger_failed=lambda error: self.ending.failed(error),
+        )  # fmt: skip
+
     def _own_feed(self) -> OwnFeed | None:
         if self.items_go is not ItemsGo.FEEDS or not self.config.feed_urls:
             return None
@@ -158,7 +168,8 @@ class SharedCoordinator(Pages):
         from twisted.internet import reactor
 
         coordinator = cls(
-            crawler, config=config, command=command, hosts=hosts, items_go=where_items_go(config, settings),
+            crawler, config=config, command=command, hosts=hosts,
+            items_go=where_items_go(config, settings, shared=True),
             project=project_of(targets_from_cfg(), (), settings), clock=reactor,
         )  # fmt: skip
         _check_template(coordinator._job_template(version=""))
@@ -214,9 +225,13 @@ class SharedCoordinator(Pages):
         self.sessions.jars.warn()
         tell(block(
             self.config, self.crawler.settings, command=self.command, job=job.settings, spider=self.spider, nodes=0,
-            targets=str(self.diverter), items_go=self.items_go, spool=str(self.spool.beside / run), joined=joined,
+            targets=str(self.diverter), items_go=self.items_go, place=self._place(run), joined=joined,
         ))  # fmt: skip
         tell(not_asked(self.crawler.settings))
+
+    def _place(self, run: str) -> str:
+        """Where the items of *run* go, if they do not go to feeds of workers."""
+        return Keys(self.project).of(run, "items") if self.items_go is ItemsGo.STREAM else str(self.spool.beside / run)
 
     def _rules(self) -> RunRules:
         config = self.config
@@ -229,6 +244,8 @@ class SharedCoordinator(Pages):
         state = run.state
         assert state is not None
         to_walk = state.walked is None and state.ended is None
+        if self.items_go is ItemsGo.STREAM:
+            await run.begin_own(anew=to_walk)
         if self.keeper is not None:
             self.keeper.begin(run.intake.run, walk=to_walk)
         if to_walk:
@@ -243,7 +260,7 @@ class SharedCoordinator(Pages):
             extra=self._extra,
         )  # fmt: skip
         harvest = self.ending.harvest = SharedHarvest(
-            run, run.harvest, destination=self._destination(), spool=self.spool, book=self.book, spider=self.spider,
+            run, run.harvest, destination=self._destination(run), spool=self.spool, book=self.book, spider=self.spider,
             fingerprint=fingerprinter_of(self.crawler), counts=self.ending.counts, clock=self.clock,
         )  # fmt: skip
         run.start(harvest.bring(), self._hear_of_jobs(run))
@@ -251,7 +268,9 @@ class SharedCoordinator(Pages):
         self.progress.start()
         return to_walk
 
-    def _destination(self) -> Destination | None:
+    def _destination(self, run: SharedRun) -> Destination | None:
+        if self.items_go is ItemsGo.STREAM:
+            return IntoStream(run, spider=self.spider, settings=self.crawler.settings)
         return IntoSpool(self.book, self.homecoming.came) if self.homecoming is not None else None
 
     def _job_template(self, *, version: str) -> JobTemplate:

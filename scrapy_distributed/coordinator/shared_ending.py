@@ -158,6 +158,8 @@ class SharedEnding(Curtain):
                 await self._stop(run)
             elif not self.why.settles:
                 await self._hand_over(run)
+            if run.own is not None and (self.why.stops or (self.why.settles and self.walk_is_done())):
+                await self._settle_own(run)
             self.why.lands = True
         except (LedgerError, LedgerUnavailableError) as error:
             self.failed(error)
@@ -188,6 +190,17 @@ class SharedEnding(Curtain):
             stop.cancel()
             return
         stop.result()
+        await self._wait(lambda: self.done)
+
+    async def _settle_own(self, run: SharedRun) -> None:
+        """What was scraped here is not scraped again: where the server keeps it, it counts, as the last of all."""
+        await self._wait(lambda: run.all_added)
+        settling = asyncio.ensure_future(run.settle_own(walked=not self.why.stops))
+        await self._wait(settling.done)
+        if not settling.done():
+            settling.cancel()
+            return
+        settling.result()
         await self._wait(lambda: self.done)
 
     async def _hand_over(self, run: SharedRun) -> None:
@@ -242,7 +255,7 @@ class SharedEnding(Curtain):
         await self._tell_walked(run, stored=stored)
         state = await run.sure(intake.state)
         begun = self.harvest is not None  # else what is home already is not in the feeds
-        over = begun and stored and not self._unable and state.ended is not None and not state.home
+        over = begun and stored and not self._unable and state.ended is not None and not (state.home or state.own)
         if over:
             await run.sure(intake.stored)
             self.book.ended()

@@ -33,11 +33,13 @@ PART = 1_000  # keys that are asked in one call
 
 
 class Kept(NamedTuple):
-    """What counts of an attempt: number of *items*; *size* (bytes) and *digest* of their file, if they are in one."""
+    """What counts of an attempt: number of *items*; *size* (bytes) and *digest* of their file, if they are in one; and
+    how many items can't be written where they go (*lost*)."""
 
     items: int
     size: int = 0
     digest: str = ""
+    lost: int = 0
 
 
 class Destination(Protocol):
@@ -135,7 +137,7 @@ class SharedHarvest:
                 await asyncio.sleep(self.room.pause)
             except WireError as error:
                 self._is_unreadable(home, f"{attempt.spool_name}{UNREADABLE}", error)
-                return {}
+                return {"lost": home.items}
             else:
                 self.room.took()
                 self._tell(home)
@@ -169,7 +171,7 @@ class SharedHarvest:
         new: set[bytes] = set()
         for start in range(0, len(pages), PART):
             some = pages[start : start + PART]
-            entered = await self.run.sure(partial(self.harvest.enter_pages, home.token, some))
+            entered = await self.run.sure(partial(self.harvest.enter_pages, home.source, some))
             new.update(key for key, is_new in zip(some, entered, strict=True) if is_new)
         return new
 

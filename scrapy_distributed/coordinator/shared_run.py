@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -14,9 +15,9 @@ from scrapy import Spider
 from scrapy.statscollectors import StatsCollector
 
 from scrapy_distributed.coordinator.buffer import Buffer, Part
-from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
-from scrapy_distributed.shared.harvest import Harvest
-from scrapy_distributed.shared.intake import Intake, LostWalkError, State
+from scrapy_distributed.errors import LedgerUnavailableError
+from scrapy_distributed.shared.harvest import Entry, Harvest, Home
+from scrapy_distributed.shared.intake import Intake, LostWalkError, Own, State
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -52,11 +53,14 @@ class SharedRun:
         self.owned = self.superseded = False
         self.walked = False  # what the server was told of the walk
         self._walks_on = False  # since then
-        self._adds = self._taken = 0  # what the server has told to be there
+        self._adds = self._taken = self._streamed = 0  # what the server has told to be there
         self._changes = self._seen_changes = 0
         self._filled, self._due, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._is_away = False
+        self.own: Own | None = None  # what is scraped here, if the server keeps it
+        self._own_parts = 0
         self._loops: list[asyncio.Task[None]] = []
+        self.spider = spider
         self._extra = {"spider": spider}
 
     # The walk
@@ -69,7 +73,7 @@ class SharedRun:
     def start(self, *loops: Coroutine[Any, Any, None]) -> None:
         """The walk is ours: add what it finds, keep it, look on; and what else is to go on."""
         if self.state is not None:
-            self._adds, self._taken = self.state.adds, self.state.taken
+            self._adds, self._taken, self._streamed = self.state.adds, self.state.taken, self.state.streamed
         for loop in (self._add(), self._keep(), self._look(), self._save(), *loops):
             task = asyncio.ensure_future(loop)
             task.add_done_callback(self._loop_ended)
@@ -100,6 +104,31 @@ class SharedRun:
     def has_taken(self) -> None:
         """Another attempt was taken home."""
         self._taken += 1
+
+    async def publish(self, home: Home, before: int, entries: Sequence[Entry]) -> int:
+        """As ``Harvest.publish``. Raises ``LedgerError`` where the server has forgotten some of those *before*."""
+        there = await self.sure(partial(self.harvest.publish, home, self.spider.name, before, entries))
+        if there != before + len(entries):
+            await self.sure(self.look)
+            raise self.intake.forgetful()
+        self._streamed += len(entries)
+        return there
+
+    async def begin_own(self, *, anew: bool) -> None:
+        """The server keeps what is scraped here, in the buffer. *anew*: with the walk."""
+        self.own = await self.sure(partial(self.intake.begin_own, socket.gethostname(), anew=anew))
+
+    async def settle_own(self, *, walked: bool) -> None:
+        """What was scraped here, and is kept by the server, counts. *walked*: as the walk is over; else the run was
+        stopped."""
+        await self.sure(partial(self._settle_own, walked=walked))
+        self.look_again()
+
+    async def _settle_own(self, *, walked: bool) -> None:
+        if walked:
+            await self.say_walked(True)
+        if not await self.intake.settle_own():
+            raise self.intake.forgetful()
 
     async def news(self) -> None:
         """Until there was another look."""
@@ -143,8 +172,13 @@ class SharedRun:
 
     async def _add_part(self, part: Part) -> None:
         """Once it is added it leaves at once: what fails is tried again as a whole."""
-        if part.pages:
-            await self.harvest.enter_pages(OWN_PAGES, part.pages)
+        if part.items:
+            assert self.own is not None
+            await self.intake.stage_own(self.own, self._own_parts, b"".join(part.items), len(part.items))
+            self._own_parts += 1
+            self._adds += 1
+        elif part.pages:
+            await self.harvest.enter_pages(self.own.source if self.own else OWN_PAGES, part.pages)
         else:
             new = len(await self.intake.add(part.entries, part.sessions.values()))
             self._adds += 1
@@ -157,14 +191,12 @@ class SharedRun:
     async def look(self) -> State:
         """How the run stands. Raises ``LedgerError`` where the server has forgotten what it had told to be there: who
         goes on would miss requests, or have items twice."""
-        adds, taken = self._adds, self._taken  # before it is asked: others may come meanwhile
+        adds, taken, streamed = self._adds, self._taken, self._streamed  # before it is asked: others may come meanwhile
         state = await self.intake.state()
-        if state.adds < adds or state.taken < taken:
-            raise LedgerError(
-                f"Redis at {self.intake.server.address} has forgotten what it had taken, as one that loses its power"
-                " may (with appendfsync always it does not), or one whose replica takes over: give the same command"
-                " again, which crawls that once more"
-            )
+        if streamed > state.streamed:
+            await self.intake.forgot_of_stream(state, streamed - state.streamed)
+        if state.adds < adds or state.taken < taken or state.streamed < streamed:
+            raise self.intake.forgetful()
         return state
 
     async def say_walked(self, done: bool) -> None:

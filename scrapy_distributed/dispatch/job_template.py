@@ -93,7 +93,7 @@ def _feed_settings(config: Config, items_go: ItemsGo, command: CommandLine) -> d
                 " those that jobs write"
             )
         return {}
-    items = "home" if items_go is ItemsGo.HOME else "none"
+    items = "home" if items_go in (ItemsGo.HOME, ItemsGo.STREAM) else "none"
     return {"DISTRIBUTED_ITEMS": items, "FEEDS": "{}", "FEED_URI": ""}
 
 

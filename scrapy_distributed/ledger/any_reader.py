@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from scrapy_distributed.ledger.balance import Balance, Losses, Raised
+from scrapy_distributed.ledger.balance import Balance, Losses, Raised, Results
 from scrapy_distributed.ledger.records import (
     AcceptedAttempt,
     AttemptRecord,
@@ -27,6 +27,9 @@ class AnyReader(Protocol):
     def balance(self, run: int) -> Balance: ...
 
     def losses(self, run: int) -> Losses: ...
+
+    def results(self, run: RunRecord) -> Results | None:
+        """``None`` where items do not go into a stream."""
 
     def raised(self, run: int) -> list[Raised]: ...
 

@@ -104,6 +104,52 @@ class Losses:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Results:
+    """The *stream* of a shared run, by its key: of *counted* items, those of accepted attempts that count, *put* were
+    put there, and *there* entries stand in it. *waiting*: accepted attempts whose items are still to be put there;
+    *lost*: items that could not be; *reread*: entries that the server had forgotten, as it lost its power, say."""
+
+    stream: str
+    counted: int
+    put: int
+    there: int
+    waiting: int
+    lost: int
+    reread: int
+
+    @property
+    def good(self) -> bool:
+        """Whether each item that counts is there once, or was taken out by a reader."""
+        return self.put == self.counted and self.there <= self.put and not (self.waiting or self.lost)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """The first sentence is on all of it, the others on what is not as it might be."""
+        lines = [f"{counted(self.counted, 'item')} that count, {_entries(self.there)} in {self.stream}"]
+        if self.waiting:
+            lines.append(
+                f"{counted(self.waiting, 'job')} settled whose items are still to be put there: the crawl command does"
+                " that"
+            )
+        elif self.put != self.counted:
+            lines.append(f"OFF BY {self.put - self.counted}: {self.put:,} were put there")
+        if self.there < self.put:
+            lines.append(f"{_entries(self.put - self.there)} taken out of it by others (XDEL, XTRIM)")
+        elif self.there > self.put:
+            lines.append(f"{_entries(self.there - self.put)} in it that others have put there (XADD)")
+        if self.lost:
+            lines.append(f"{counted(self.lost, 'item')} missing there, as JSON can't express them; the log tells why")
+        if self.reread:
+            lines.append(
+                f"{_entries(self.reread)} forgotten by the server after they had been there: who had read them may see"
+                " these items twice"
+            )
+        return lines
+
+
+@dataclass(frozen=True, kw_only=True)
 class Raised:
     """What code of the project has raised on workers: the *reason* of failures, what the first such error said and
     where it was raised (*example*), of how many requests of the run, and of how many pages that workers followed from
@@ -125,6 +171,10 @@ def raised_lines(raised: Sequence[Raised]) -> list[str]:
     lines = [f"raised: {one}" for one in raised[:RAISED_SHOWN]]
     left_out = len(raised) - len(lines)
     return [*lines, *([f"raised: {counted(left_out, 'other reason')}; check --json names all"] if left_out else [])]
+
+
+def _entries(number: int) -> str:
+    return counted(number, "entry", "entries")
 
 
 def _by_reason(counts: Mapping[str, int]) -> str:

@@ -173,6 +173,9 @@ class LedgerReader:
             check_texts(*losses.followed, *losses.own)
             return losses
 
+    def results(self, run: RunRecord) -> None:
+        """As that of ``AnyReader``: streams are of shared runs."""
+
     def raised(self, run: int) -> list[Raised]:
         """What code of the project has raised on workers, the most frequent first."""
         with self._reading():

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from scrapy_distributed.errors import LedgerError
-from scrapy_distributed.ledger.balance import NOT_CRAWLED, Balance, Losses, Raised
+from scrapy_distributed.ledger.balance import NOT_CRAWLED, Balance, Losses, Raised, Results
 from scrapy_distributed.ledger.board import Event
 from scrapy_distributed.ledger.records import (
     AcceptedAttempt,
@@ -102,6 +102,19 @@ class Account:
                 unexported=int(unexported or 0), twice=int(twice or 0), own=json.loads(lost or "{}"),
                 followed=sum_of_reasons([followed]),
             )  # fmt: skip
+
+    async def results(self) -> Results:
+        """Of a run whose items go into a stream."""
+        names = ("counted", "streamed", "lost_items", "reread")
+        there = await self.server.command("XLEN", self.keys.of(self.run, "items"))
+        waiting = await self.server.command("LLEN", self.keys.of(self.run, "home"))
+        found = await self._fields(*names)
+        with self._readable():
+            counted, put, lost, reread = (int(value or 0) for value in found)
+        return Results(
+            stream=self.keys.of(self.run, "items"), counted=counted, put=put, there=there, waiting=waiting, lost=lost,
+            reread=reread,
+        )  # fmt: skip
 
     async def raised(self) -> list[Raised]:
         """What code of the project has raised on workers, the most frequent first."""

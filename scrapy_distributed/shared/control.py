@@ -12,7 +12,7 @@ from scrapy_distributed.shared.server import Server
 #: The keys of a run of which there is one.
 WHOLE = (
     "open", "portions", "portion", "used", "sessions", "again", "lease", "outcome", "kept", "reasons", "followed",
-    "examples", "failures", "landed", "moving", "home",
+    "examples", "failures", "landed", "moving", "home", "own",
 )  # fmt: skip
 #: What a run is that is not forgotten.
 WHY_NOT = {
@@ -42,18 +42,22 @@ class Control:
     async def resume(self) -> None:
         await self.server.script("pause", self.keys, self.run, 0)
 
-    async def forget(self, *, force: bool = False) -> None:
-        """All of it leaves the server; what was begun is begun again where it is interrupted. Raises ``LedgerError``
+    async def forget(self, *, force: bool = False) -> int:
+        """All of it leaves the server; what was begun is begun again where it is interrupted. Returns how many entries
+        its stream had. Raises ``LedgerError``
         for a run that is not over, unless by *force*; and where a coordinator has its walk all the same."""
         why, owner = await self.server.script("abandon", self.keys, self.run, int(force))
         if why != b"done":
             raise LedgerError(f"run {self.run}: {WHY_NOT[why.decode()].format(owner.decode().rpartition('@')[2])}")
         await drop_seen(self.server, self.keys, self.run)
         batches = int(await self.server.command("HGET", self.keys.of(self.run), "batches") or 0)
-        for first in range(1, batches + 1, PAGE):
+        entries = int(await self.server.command("XLEN", self.keys.of(self.run, "items")))
+        await self._drop([("items",)])
+        for first in range(0, batches + 1, PAGE):
             await self._drop_batches(range(first, min(batches, first + PAGE - 1) + 1))
         await self._drop([(name,) for name in WHOLE])
         await self.server.commands([("ZREM", self.keys.runs, self.run), ("UNLINK", self.keys.of(self.run))])
+        return entries
 
     async def _drop_batches(self, numbers: Sequence[int]) -> None:
         key = self.keys.of

@@ -1,13 +1,19 @@
 """What accepted attempts have brought, in the order in which they were accepted, until the owner of the walk has taken
-it home."""
+it home, or put it into the stream of the run.
+
+The stream is ``items`` of the run. An entry has the fields ``item`` (JSON), ``class`` (``dict``, or module and name),
+``spider``, ``run``, ``batch`` (as the argument of a job), ``job`` (its id) and ``number`` (which entry of that job it
+is, from 1). Entries are put there in order, each once: how many there are of an attempt is counted with them.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from scrapy_distributed.ledger.states import label
+from scrapy_distributed.ledger.states import job_id, label
 from scrapy_distributed.shared.intake import lost_walk
 from scrapy_distributed.shared.keys import Keys
 from scrapy_distributed.shared.server import Server, Value
@@ -20,8 +26,9 @@ from scrapy_distributed.wire.seen_key import seen_key
 class Home:
     """An accepted attempt. *token*: of its lease, *secret*: that of ``Attempt.token``. *settled*: bitmap of *its*
     positions, of which it has *size*; *last*: its run was stopped, so items of the others count as well. *items*: that
-    it has scraped; *parts*: of lines of items that are there; *callback_errors*: callbacks that have
-    raised."""
+    it has scraped; *parts*: of lines of items that are there; *callback_errors*: callbacks that have raised; *source*:
+    whose its pages are; *streamed*: how many of its items are in the stream already. Batch 0 is the coordinator's
+    own."""
 
     batch: int
     number: int
@@ -36,10 +43,19 @@ class Home:
     callback_errors: int
     finish_reason: str
     stats: Mapping[str, float]
+    source: str
+    streamed: int
 
     @property
     def label(self) -> str:
         return label(self.batch, self.number)
+
+
+class Entry(NamedTuple):
+    """Of the stream: *item* as JSON, and the name of its class (*kind*)."""
+
+    item: bytes
+    kind: str
 
 
 class Harvest:
@@ -64,7 +80,8 @@ class Harvest:
             size=int(row["size"]), settled=bitmap_from_bytes(bytes.fromhex(row["receipt"].decode())),
             last="partial" in row, items=int(row["items"]), parts=int(row.get("lines", 0)),
             callback_errors=int(row["errors"]), finish_reason=row["reason"].decode(),
-            stats=json.loads(row.get("stats", "{}")),
+            stats=json.loads(row.get("stats", "{}")), source=row.get("source", token).decode(),
+            streamed=int(row.get("streamed", 0)),
         )  # fmt: skip
 
     async def part(self, home: Home, index: int) -> bytes:
@@ -81,10 +98,23 @@ class Harvest:
         found = await self.server.command("HMGET", self.keys.of(self.run, "kept"), *names)
         return [body.decode("ascii") for body in found if body is not None]
 
-    async def taken(self, home: Home, *, items: int = 0, twice: int = 0, size: int = 0, digest: str = "") -> None:
-        """It is durable here: so many *items* of it have come home, in a file of that *size* (bytes) and *digest*; so
-        many did not, as their page had brought them before (*twice*)."""
-        args = (home.token, items, twice, size, digest)
+    async def publish(self, home: Home, spider: str, before: int, entries: Sequence[Entry]) -> int:
+        """Put *entries* of an attempt into the stream, of which so many are there *before*. Returns how many are there
+        then: these, or, where nobody has heard of an earlier call, what that has put there."""
+        job = job_id(self.run, home.batch, home.number, home.secret)
+        args: list[Value] = [self.run, self.owner, home.token, before, spider, home.label, job]
+        there = await self.server.script("publish", self.keys, *args, *(value for one in entries for value in one))
+        if there is None:
+            raise lost_walk(self.server, self.run)
+        return int(there)
+
+    async def taken(
+        self, home: Home, *, items: int = 0, twice: int = 0, size: int = 0, digest: str = "", lost: int = 0
+    ) -> None:
+        """It is durable where it goes: so many *items* of it count, in a file of that *size* (bytes) and *digest*, if
+        they are in one; so many did not come, as their page had brought them before (*twice*), or can't be read or
+        written (*lost*)."""
+        args = (home.token, items, twice, size, digest, lost)
         if not await self.server.script("taken", self.keys, self.run, self.owner, *args):
             raise lost_walk(self.server, self.run)
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from scrapy_distributed.errors import LedgerUnavailableError
+from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.ledger.balance import Balance
+from scrapy_distributed.ledger.states import new_token
 from scrapy_distributed.shared import portion
 from scrapy_distributed.shared.attempts import Attempts
 from scrapy_distributed.shared.keys import Keys, identity_key
@@ -40,6 +41,14 @@ class Begun(NamedTuple):
     stopped: str | None
 
 
+class Own(NamedTuple):
+    """What a coordinator scrapes itself, as an attempt at a batch 0. *token*: as of a lease; *source*: whose its pages
+    are."""
+
+    token: str
+    source: str
+
+
 class Owner(NamedTuple):
     """Whether the walk *is_ours*, else whose it is (*name*), and for how many *seconds* yet."""
 
@@ -66,9 +75,11 @@ class WorkerRow:
 class State:
     """How a run stands. *time*, *started*, *walked*, *ended*: seconds since 1970 by the server's clock; *owner* of the
     walk, '' where nobody has it now; *items*: scraped by attempts that count. *open*: requests in no portion yet;
-    *again*: batches that go out again; *moving*, *home*: accepted attempts whose finds are still to be added, and
-    that have not been taken home; *adds*, *taken*: calls that have added something, and attempts that were taken home;
-    *at_work*: attempts under way. *event*: id of the last event, for ``Server.wait``."""
+    *again*: batches that go out again; *moving*, *home*: accepted attempts whose finds are still to be added, and that
+    have not been taken home; *own*: attempts of coordinators whose own items do not count yet; *adds*, *taken*: calls
+    that have added something, and attempts that were taken home; *streamed*: entries that were put into the stream, and
+    *reread* those that the server had forgotten since; *at_work*: attempts under way. *event*: id of the last event,
+    for ``Server.wait``."""
 
     time: float
     balance: Balance
@@ -86,8 +97,11 @@ class State:
     again: int
     moving: int
     home: int
+    own: int
     adds: int
     taken: int
+    streamed: int
+    reread: int
     at_work: int
     workers: tuple[WorkerRow, ...]
     event: str
@@ -155,6 +169,24 @@ class Intake:
         """What has failed so far of the walk, reason to number. Raises ``LostWalkError``."""
         await self._as_owner("lost_own", json.dumps(dict(lost)))
 
+    async def begin_own(self, host: str, *, anew: bool) -> Own:
+        """Keep from now on what is scraped on this *host*. *anew*: with the walk; what was kept of an earlier one, and
+        does not count yet, goes. Raises ``LostWalkError``."""
+        secret = new_token()
+        number, source = await self._as_owner("own", secret, host, int(anew))
+        return Own(f"0.{number}.{secret}", source.decode())
+
+    async def stage_own(self, own: Own, index: int, lines: bytes, items: int) -> None:
+        """Part *index*, from 0, of the lines of so many *items* that were scraped here. Raises ``LostWalkError``, and
+        ``LedgerError`` where the server has forgotten that it was told of *own*."""
+        if await self._as_owner("stage_own", own.token, index, lines, items) == b"forgotten":
+            raise self.forgetful()
+
+    async def settle_own(self) -> bool:
+        """What was scraped here counts, and is the last of what is to be taken home. Returns whether it does: not while
+        the walk goes on. Raises ``LostWalkError``."""
+        return bool(await self._as_owner("settle_own") == b"done")
+
     async def add(self, entries: Sequence[tuple[bytes, str]], sessions: Iterable[Session] = ()) -> list[str]:
         """Enter (key, encoded request) pairs, with the *sessions* of them; returns the requests whose key is new to the
         run, in order. Keys may have any length. Raises ``LostWalkError``. Where it fails and is called again with the
@@ -216,6 +248,10 @@ class Intake:
         found: bytes = await self.server.command("HGET", name, "home")
         return found.decode()
 
+    async def forgot_of_stream(self, state: State, entries: int) -> None:
+        """So many *entries* of the stream were there, and, since *state*, are not: readers may see them again."""
+        await self.server.command("HSET", self.keys.of(self.run), "reread", state.reread + entries)
+
     async def stored(self) -> None:
         """The result of a run that has ended is stored: from now on the same command begins a new one. Which requests
         it has seen is kept, as it may be opened again; of the last one before that is forgotten. Raises
@@ -232,6 +268,14 @@ class Intake:
             raise lost_walk(self.server, self.run)
         return answer
 
+    def forgetful(self) -> LedgerError:
+        """The server has forgotten what it had told to be there."""
+        return LedgerError(
+            f"Redis at {self.server.address} has forgotten what it had taken, as one that loses its power may (with"
+            " appendfsync always it does not), or one whose replica takes over: give the same command again, which"
+            " crawls that once more"
+        )
+
 
 def lost_walk(server: Server, run: str) -> LostWalkError:
     return LostWalkError(f"run {run} on {server.address}: its walk is another coordinator's by now")
@@ -246,7 +290,7 @@ async def drop_seen(server: Server, keys: Keys, run: str) -> None:
 
 
 def state_of(answer: list[Any]) -> State:
-    ms, flat, open_, portions, again, moving, home, at_work, workers, heard, event = answer
+    ms, flat, open_, portions, again, moving, home, at_work, own, workers, heard, event = answer
     row = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
     seen = {name.decode(): (ms - float(score)) / 1000 for name, score in zip(heard[::2], heard[1::2], strict=True)}
 
@@ -266,8 +310,8 @@ def state_of(answer: list[Any]) -> State:
         stopped=row["stopped"].decode() if "stopped" in row else None, ended=seconds("ended"),
         stored="stored" in row, paused="paused" in row,
         owner=row["owner"].decode() if count("owner_until") > ms else "", version=row.get("version", b"").decode(),
-        items=count("items"), open=open_, portions=portions, again=again, moving=moving, home=home,
-        adds=count("adds"), taken=count("taken"), at_work=at_work,
+        items=count("items"), open=open_, portions=portions, again=again, moving=moving, home=home, own=own,
+        adds=count("adds"), taken=count("taken"), streamed=count("streamed"), reread=count("reread"), at_work=at_work,
         workers=tuple(sorted((_worker(json.loads(text), seen) for text in workers), key=lambda row: row.worker)),
         event=event.decode(),
     )  # fmt: skip

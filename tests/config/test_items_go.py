@@ -31,6 +31,7 @@ PIPELINES: dict[str, Any] = {"ITEM_PIPELINES": {OWN: 300}}
 HOME, NONE = {"DISTRIBUTED_ITEMS": "home"}, {"DISTRIBUTED_ITEMS": "none"}
 AT_HOME: dict[str, Any] = {**PIPELINES, "DISTRIBUTED_PIPELINES_AT_HOME": [OWN]}
 NO_WAIT: dict[str, Any] = {"DISTRIBUTED_WAIT": False}
+STREAM: dict[str, Any] = {"DISTRIBUTED_RESULTS": "redis"}
 
 
 def of(*given: dict[str, Any]) -> tuple[Config, Settings]:
@@ -94,6 +95,35 @@ def test_what_would_be_lost_or_written_over_is_refused(given: list[dict[str, Any
         where_items_go(*of(*given))
     assert "secret" not in str(caught.value)
     assert "expected" in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [[], [PIPELINES]])
+def test_results_in_redis_go_into_a_stream(given: list[dict[str, Any]]) -> None:
+    assert where_items_go(*of(STREAM, *given), shared=True) is ItemsGo.STREAM
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([FILE], r"^DISTRIBUTED_RESULTS: found .redis., and a feed as well \('/out.jl'\)"),
+        ([{"FEED_URI": "out.jl"}], r"^DISTRIBUTED_RESULTS: found .redis., and a feed as well \('out.jl'\)"),
+        ([OURS], r"^DISTRIBUTED_RESULTS: found .redis., and a feed as well \('ftp://u@h/"),
+        ([THEIRS], r'^DISTRIBUTED_RESULTS: found "redis", and a feed as well'),
+        ([HOME], '^DISTRIBUTED_RESULTS: found "redis", and DISTRIBUTED_ITEMS = "home"'),
+        ([NONE], '^DISTRIBUTED_RESULTS: found "redis", and DISTRIBUTED_ITEMS = "none"'),
+        ([AT_HOME], '^DISTRIBUTED_RESULTS: found "redis", and DISTRIBUTED_PIPELINES_AT_HOME'),
+    ],
+)
+def test_a_stream_and_another_place_for_items_are_refused(given: list[dict[str, Any]], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        where_items_go(*of(STREAM, *given), shared=True)
+    assert "secret" not in str(caught.value)
+    assert "expected" in str(caught.value)
+
+
+def test_results_in_redis_are_for_workers_that_join() -> None:
+    with pytest.raises(ConfigError, match=r'^DISTRIBUTED_RESULTS: found "redis", and nodes that are sent'):
+        where_items_go(*of(STREAM))
 
 
 def test_workers_have_the_pipelines_that_do_not_run_at_home() -> None:

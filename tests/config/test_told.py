@@ -37,7 +37,7 @@ def said(
     config, settings = of(*given)
     return block(
         config, settings, command=command or CommandLine(), job={}, spider=None,
-        targets="DISTRIBUTED_TARGET_RULE = [1]", items_go=go, spool="spool/", **{"nodes": 3, **there},
+        targets="DISTRIBUTED_TARGET_RULE = [1]", items_go=go, place="spool/", **{"nodes": 3, **there},
     )  # fmt: skip
 
 

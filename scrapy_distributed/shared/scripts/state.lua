@@ -5,5 +5,5 @@ local time = now()
 return {
   time, call('HGETALL', R), call('LLEN', R .. ':open'), call('LLEN', R .. ':portions'), call('LLEN', R .. ':again'),
   call('LLEN', R .. ':moving'), call('LLEN', R .. ':home'), call('ZCARD', R .. ':lease'),
-  call('HVALS', K .. ':workers'), call('ZRANGE', K .. ':heard', 0, -1, 'WITHSCORES'), last_event(),
+  call('LLEN', R .. ':own'), call('HVALS', K .. ':workers'), call('ZRANGE', K .. ':heard', 0, -1, 'WITHSCORES'), last_event(),
 }
