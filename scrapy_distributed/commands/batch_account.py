@@ -47,9 +47,6 @@ def verdict_of(run: RunRecord, balance: Balance) -> str:
     if not balance.holds:
         return f"OFF BY {balance.difference}"
     if balance.settled and run.walked is not None:
-        return (
-            "settled"
-            if run.ended is not None or run.identity.get("items") not in ("home", "stream")
-            else "not stored yet"
-        )
+        stored = run.ended is not None or run.identity.get("items") not in ("home", "stream")
+        return "settled" if stored else "not stored yet"
     return "not finished" if run.ended is None else "given up"

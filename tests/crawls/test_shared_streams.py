@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crawling import Crawl, Project
-from homing import Home
+from crawling import Crawl, Project, wait_for
+from homing import PATIENCE, Home
 from shop import PRODUCTS, Shop
 from streams import each_once, entries
 from valkey_child import ValkeyChild, valkey
@@ -65,3 +69,192 @@ def test_a_stream_has_what_a_local_crawl_writes(here: Home, queue: ValkeyChild, 
     assert crawl.process.returncode == 0, crawl.log
     found = each_once(entries(queue))
     assert sorted(entry.item for entry in found) == locally(here, tmp_path / "alone", spider), crawl.log
+
+
+def batches(here: Home, queue: ValkeyChild, folder: Path, *words: str) -> Crawl:
+    where = ("-s", f"DISTRIBUTED_TARGET_HOSTS={queue.url}", "-s", f"DISTRIBUTED_LEDGER={folder / 'ledger.sqlite'}")
+    return here.project.scrapy("batches", *words, *where, folder=folder).wait()
+
+
+def said(crawl: Crawl, words: str) -> None:
+    """Wait until its log has these *words*."""
+    wait_for(lambda: words in crawl.log or crawl.process.poll() is not None)
+    assert words in crawl.log, crawl.log
+
+
+def kill(crawl: Crawl) -> None:
+    os.kill(crawl.process.pid, signal.SIGKILL)
+    crawl.process.wait()
+
+
+def products(queue: ValkeyChild) -> list[int]:
+    """The numbers of the products in the stream, whose entries are there once."""
+    return sorted(entry.fields["number"] for entry in each_once(entries(queue)))
+
+
+ALL = list(range(PRODUCTS))
+
+
+def test_it_is_said_where_items_go_and_check_counts_them(here: Home, queue: ValkeyChild, tmp_path: Path) -> None:
+    join(here, queue, tmp_path / "worker")
+    crawl = start(here, queue, tmp_path).wait()
+    assert crawl.process.returncode == 0, crawl.log
+    found = entries(queue)
+    assert {(entry.kind, entry.spider) for entry in found} == {("dict", "plain_dict")}
+    assert all(entry.job.startswith(f"{entry.run}-0") for entry in found)
+    run = found[0].run
+    assert f"Items: each goes once into the stream {{sd:home}}:{run}:items in Redis" in crawl.log
+    checked = batches(here, queue, tmp_path, "check")
+    assert checked.process.returncode == 0, checked.log
+    assert f"{PRODUCTS} items that count, {PRODUCTS} entries in {{sd:home}}:{run}:items" in checked.log
+    kept = batches(here, queue, tmp_path, "export", "-O", "out.jl")
+    assert kept.process.returncode == 2
+    assert f"found items in the stream {{sd:home}}:{run}:items" in kept.log
+    forgotten = batches(here, queue, tmp_path, "forget", run)
+    assert f"where its stream had {PRODUCTS} entries" in forgotten.log
+    assert not queue.ask("KEYS", f"*{run}*")
+
+
+def test_what_a_reader_takes_out_or_puts_there_is_told(here: Home, queue: ValkeyChild, tmp_path: Path) -> None:
+    join(here, queue, tmp_path / "worker")
+    start(here, queue, tmp_path).wait()
+    key = f"{{sd:home}}:{entries(queue)[0].run}:items"
+    assert queue.ask("XTRIM", key, "MAXLEN", "=", "3")
+    checked = batches(here, queue, tmp_path, "check")
+    assert f"{PRODUCTS - 3} entries taken out of it by others" in checked.log
+    assert checked.process.returncode == 0
+    for _ in range(PRODUCTS):
+        assert queue.ask("XADD", key, "*", "item", "{}")
+    checked = batches(here, queue, tmp_path, "check", "--json")
+    assert json.loads(checked.log)["runs"][0]["results"]["there"] == PRODUCTS + 3
+    assert checked.process.returncode == 1
+
+
+def test_what_the_crawl_scrapes_itself_is_there_once_though_it_is_killed_and_repeats_it(
+    here: Home, queue: ValkeyChild, tmp_path: Path
+) -> None:
+    here.shop.hold("/list/1")
+    crawl = start(here, queue, tmp_path, "here")
+    wait_for(lambda: here.shop.visits["/list/1"])
+    wait_for(lambda: bool(queue.ask("KEYS", "*:staged:0.*")))
+    kill(crawl)
+    here.shop.release()
+    join(here, queue, tmp_path / "worker")
+    again = start(here, queue, tmp_path, "here").wait()
+    assert again.process.returncode == 0, again.log
+    found = sorted(entry.item for entry in each_once(entries(queue)))
+    assert found == locally(here, tmp_path / "alone", "here")
+    assert not queue.ask("KEYS", "*:staged:*")
+
+
+def test_what_the_crawl_has_scraped_itself_is_there_where_a_later_command_ends_the_run(
+    here: Home, queue: ValkeyChild, tmp_path: Path
+) -> None:
+    crawl = start(here, queue, tmp_path / "one", "here")
+    run = said_run(crawl)
+    wait_for(lambda: bool(queue.ask("HGET", f"{{sd:home}}:{run}", "walked")))
+    os.kill(crawl.process.pid, signal.SIGINT)
+    crawl.wait()
+    assert entries(queue) == []
+    visits = here.shop.visits["/list/0"]
+    join(here, queue, tmp_path / "worker")
+    again = start(here, queue, tmp_path / "two", "here").wait()
+    assert again.process.returncode == 0, again.log
+    assert here.shop.visits["/list/0"] == visits
+    found = sorted(entry.item for entry in each_once(entries(queue)))
+    assert found == locally(here, tmp_path / "alone", "here")
+
+
+def said_run(crawl: Crawl) -> str:
+    said(crawl, " of project home on ")
+    (run,) = re.findall(r"Run (\S+) of project home on ", crawl.log)
+    return str(run)
+
+
+def test_an_heir_in_another_folder_takes_the_walk_over_when_its_owner_is_killed(
+    here: Home, queue: ValkeyChild, tmp_path: Path
+) -> None:
+    """Each page of the site is asked for once by workers, and the walk is repeated."""
+    here.shop.hold("/list/1")
+    first = start(here, queue, tmp_path / "first", "here")
+    wait_for(lambda: here.shop.visits["/list/1"])
+    wait_for(lambda: bool(queue.ask("KEYS", "*:staged:0.*")))
+    second = start(here, queue, tmp_path / "second", "here")
+    said(second, "takes over if that one dies")
+    worker = join(here, queue, tmp_path / "worker", "--slots", "2")
+    said(worker, "accepted (finished)")
+    wait_for(lambda: bool(entries(queue)))
+    kill(first)
+    here.shop.release()
+    second.wait(PATIENCE)
+    assert second.process.returncode == 0, second.log
+    assert here.shop.visits["/list/0"] == 2
+    assert max(here.shop.visits[f"/p/{number}"] for number in ALL) == 1
+    found = sorted(entry.item for entry in each_once(entries(queue)))
+    assert found == locally(here, tmp_path / "alone", "here")
+    checked = batches(here, queue, tmp_path, "check")
+    assert checked.process.returncode == 0, checked.log
+
+
+def test_an_owner_that_was_stopped_for_too_long_puts_nothing_there_any_more(
+    here: Home, queue: ValkeyChild, tmp_path: Path
+) -> None:
+    here.shop.hold("/list/1")
+    first = start(here, queue, tmp_path / "first", "here")
+    wait_for(lambda: here.shop.visits["/list/1"])
+    second = start(here, queue, tmp_path / "second", "here")
+    said(second, "takes over if that one dies")
+    os.kill(first.process.pid, signal.SIGSTOP)
+    here.shop.release()
+    join(here, queue, tmp_path / "worker", "--slots", "2")
+    wait_for(lambda: "taken up again" in second.log, PATIENCE)
+    os.kill(first.process.pid, signal.SIGCONT)
+    first.wait()
+    second.wait(PATIENCE)
+    assert first.process.returncode == 1
+    assert "Another coordinator has taken this crawl over" in first.log
+    assert second.process.returncode == 0, second.log
+    found = sorted(entry.item for entry in each_once(entries(queue)))
+    assert found == locally(here, tmp_path / "alone", "here")
+
+
+def test_a_full_server_gets_the_rest_when_it_has_room(here: Home, queue: ValkeyChild, tmp_path: Path) -> None:
+    here.shop.hold("/p/1")
+    crawl = start(here, queue, tmp_path)
+    worker = join(here, queue, tmp_path / "worker")
+    wait_for(lambda: here.shop.visits["/p/1"])
+    assert queue.ask("CONFIG", "SET", "maxmemory", "1")
+    here.shop.release()
+    said(worker, "is full (maxmemory)")
+    assert queue.ask("CONFIG", "SET", "maxmemory", "0")
+    crawl.wait()
+    assert crawl.process.returncode == 0, crawl.log
+    assert products(queue) == ALL
+
+
+def test_a_limit_ends_the_run_and_what_was_scraped_is_there(here: Home, queue: ValkeyChild, tmp_path: Path) -> None:
+    join(here, queue, tmp_path / "worker", "--slots", "1")
+    crawl = start(here, queue, tmp_path, "here", "-s", "CLOSESPIDER_ITEMCOUNT=3").wait()
+    assert "is over, it was stopped (closespider_itemcount)" in crawl.log, crawl.log
+    assert crawl.process.returncode == 0, crawl.log
+    checked = json.loads(batches(here, queue, tmp_path, "check", "--json").log)["runs"][0]["results"]
+    assert checked["there"] == checked["put"] == checked["counted"] == len(each_once(entries(queue)))
+    assert checked["there"] >= 3
+    assert any(entry.batch == "0" for entry in entries(queue))
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "words"),
+    [
+        (["-O", "out.jl"], {}, "found \"redis\", and a feed as well ('out.jl')"),
+        ([], {"DISTRIBUTED_TARGET_HOSTS": "scrapyd2"}, 'found "redis", and nodes that are sent their batches'),
+        ([], {"DISTRIBUTED_ITEMS": "home"}, 'found "redis", and DISTRIBUTED_ITEMS = "home"'),
+    ],
+)
+def test_what_a_stream_can_not_be_is_refused_by_name(
+    here: Home, queue: ValkeyChild, tmp_path: Path, options: list[str], settings: dict[str, Any], words: str
+) -> None:
+    crawl = start(here, queue, tmp_path, "plain_dict", *options, **settings).wait()
+    assert crawl.process.returncode == 1
+    assert f"DISTRIBUTED_RESULTS: {words}" in crawl.log, crawl.log
+    assert not (tmp_path / "out.jl").exists()
