@@ -1,0 +1,275 @@
+"""The stream into which items of a shared run go: each is there once, whoever puts it there, and whatever the server
+goes through meanwhile."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from awaiting import awaited
+from cutting_proxy import CuttingProxy
+from ledgers import receipt
+from shared_runs import SharedRun
+from valkey_child import ValkeyChild, valkey
+
+from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
+from scrapy_distributed.shared.address import RedisAddress
+from scrapy_distributed.shared.harvest import Entry, Home
+from scrapy_distributed.shared.intake import Intake, LostWalkError
+from scrapy_distributed.shared.server import Server
+
+ONE, TWO, THREE = (Entry(b'{"n": %d}' % number, "dict") for number in (1, 2, 3))
+
+
+async def brought(shared: SharedRun, *numbers: int) -> Home:
+    """An attempt that counts, at a batch of these requests."""
+    await shared.add(*numbers)
+    claimed = await shared.claim()
+    await shared.worker().stage_items(claimed, 0, b"lines\n")
+    await shared.worker().settle(claimed, receipt(claimed.attempt, items=3), lines=1)
+    return await first(shared)
+
+
+async def first(shared: SharedRun) -> Home:
+    home = await shared.harvest.first()
+    assert home is not None
+    return home
+
+
+async def publish(shared: SharedRun, home: Home, before: int, *entries: Entry) -> int:
+    return await shared.harvest.publish(home, "s", before, entries)
+
+
+async def stream(shared: SharedRun) -> list[dict[str, str]]:
+    rows = await shared.server.command("XRANGE", shared.key("items"), "-", "+")
+    return [{name.decode(): value.decode() for name, value in zip(row[::2], row[1::2], strict=True)} for _, row in rows]
+
+
+@awaited
+async def test_an_entry_says_what_it_is_and_which_of_its_job(shared: SharedRun) -> None:
+    home = await brought(shared, 1)
+    assert await publish(shared, home, 0, ONE, TWO) == 2
+    assert await publish(shared, home, 2, THREE) == 3
+    await shared.harvest.taken(home, items=3)
+    found = await stream(shared)
+    assert [entry.pop("number") for entry in found] == ["1", "2", "3"]
+    assert [entry.pop("item") for entry in found] == ['{"n": 1}', '{"n": 2}', '{"n": 3}']
+    job = f"{shared.name}-000001-1-{home.secret}"
+    assert found == [{"class": "dict", "spider": "s", "run": shared.name, "batch": "1", "job": job}] * 3
+    results = await shared.account.results()
+    assert (results.counted, results.put, results.there, results.waiting) == (3, 3, 3, 0)
+    assert results.good
+    assert results.lines() == [f"3 items that count, 3 entries in {shared.key('items')}"]
+
+
+@awaited
+async def test_what_is_there_is_not_put_there_again(shared: SharedRun) -> None:
+    home = await brought(shared, 1)
+    await publish(shared, home, 0, ONE, TWO)
+    assert await publish(shared, home, 0, ONE, TWO) == 2  # nobody has heard of the answer
+    assert (await first(shared)).streamed == 2  # and then he ended
+    assert not (await shared.account.results()).good
+    assert "1 job settled whose items are still to be put there" in (await shared.account.results()).lines()[1]
+    assert await publish(shared, home, 2, THREE) == 3
+    assert len(await stream(shared)) == 3
+
+
+@awaited
+async def test_who_has_lost_the_walk_puts_nothing_there(shared: SharedRun) -> None:
+    home = await brought(shared, 1)
+    own = await shared.intake.begin_own("h", anew=True)
+    await shared.intake.leave_walk()
+    other = Intake(shared.server, shared.project)
+    other.run = shared.name
+    assert (await other.walk(60)).is_ours
+    for what in (
+        publish(shared, home, 0, ONE), shared.intake.begin_own("h", anew=True),
+        shared.intake.stage_own(own, 0, b"line\n", 1), shared.intake.settle_own(),
+    ):  # fmt: skip
+        with pytest.raises(LostWalkError):
+            await what
+    assert await stream(shared) == []
+    shared.intake = other
+    assert await publish(shared, home, 0, ONE) == 1
+
+
+# What a coordinator has scraped itself
+
+
+@awaited
+async def test_what_was_scraped_here_counts_when_nobody_scrapes_it_again(shared: SharedRun) -> None:
+    own = await shared.intake.begin_own("h", anew=True)
+    await shared.intake.stage_own(own, 0, b"one\ntwo\n", 2)
+    await shared.intake.stage_own(own, 1, b"three\n", 1)
+    await shared.intake.stage_own(own, 1, b"three\n", 1)  # nobody has heard of the answer
+    assert not await shared.intake.settle_own()
+    assert await shared.harvest.first() is None
+    assert (await shared.intake.state()).own == 1
+    await shared.intake.walked()
+    later = await shared.intake.begin_own("h", anew=False)  # another command, which scrapes nothing
+    assert later.source == own.source
+    assert await shared.intake.settle_own()
+    assert (await shared.intake.state()).own == 0
+    home = await first(shared)
+    assert (home.batch, home.number, home.items, home.parts, home.source) == (0, 1, 3, 2, own.source)
+    assert [await shared.harvest.part(home, index) for index in range(2)] == [b"one\ntwo\n", b"three\n"]
+    await shared.harvest.taken(home, items=3)
+    assert await shared.harvest.first() is None
+    assert await shared.staged() == []
+
+
+@awaited
+async def test_what_an_earlier_walk_has_kept_goes_with_the_next_one(shared: SharedRun) -> None:
+    before = await shared.intake.begin_own("h", anew=True)
+    await shared.intake.stage_own(before, 0, b"one\n", 1)
+    await shared.harvest.enter_pages(before.source, [b"page"])
+    own = await shared.intake.begin_own("h", anew=True)
+    assert await shared.staged() == []
+    await shared.intake.stage_own(own, 0, b"one\n", 1)
+    assert await shared.harvest.enter_pages(own.source, [b"page"]) == [True]  # nobody else has brought its items
+    await shared.control.stop("enough")  # that ends the walk, too
+    assert await shared.intake.settle_own()
+    assert (await first(shared)).token == own.token
+
+
+@awaited
+async def test_pages_of_a_walk_whose_items_count_bring_none_when_it_is_repeated(shared: SharedRun) -> None:
+    """As it is where a run that was stopped goes on."""
+    own = await shared.intake.begin_own("h", anew=True)
+    await shared.intake.stage_own(own, 0, b"one\n", 1)
+    await shared.harvest.enter_pages(own.source, [b"page"])
+    await shared.control.stop("enough")
+    assert await shared.intake.settle_own()
+    again = await shared.intake.begin_own("h", anew=True)
+    assert again.source != own.source
+    assert await shared.harvest.enter_pages(again.source, [b"page", b"other"]) == [False, True]
+    assert await shared.staged() == [f"{own.token}:i:0"]
+
+
+@awaited
+async def test_a_server_that_has_forgotten_what_was_scraped_here_takes_no_more_of_it(shared: SharedRun) -> None:
+    own = await shared.intake.begin_own("h", anew=True)
+    await shared.server.command("UNLINK", shared.key("attempt", "0.1"), shared.key("own"))
+    with pytest.raises(LedgerError, match="has forgotten what it had taken"):
+        await shared.intake.stage_own(own, 0, b"one\n", 1)
+
+
+@awaited
+async def test_a_run_that_is_forgotten_tells_how_many_entries_it_had(shared: SharedRun) -> None:
+    home = await brought(shared, 1)
+    await publish(shared, home, 0, ONE, TWO)
+    await shared.intake.stage_own(await shared.intake.begin_own("h", anew=True), 0, b"one\n", 1)
+    await shared.intake.leave_walk()
+    assert await shared.control.forget(force=True) == 2
+    assert await shared.server.command("KEYS", f"*{shared.name}*") == []
+
+
+# What becomes of it with its server
+
+
+@asynccontextmanager
+async def begun(address: RedisAddress) -> AsyncIterator[SharedRun]:
+    server = await Server.connect(address)
+    try:
+        yield await SharedRun.begin(server)
+    finally:
+        await server.close()
+
+
+@awaited
+async def test_answers_that_are_lost_are_given_again(child: ValkeyChild, tmp_path: Path) -> None:
+    path = tmp_path / "proxy"
+    async with CuttingProxy(path, child.path) as proxy, begun(RedisAddress.from_url(f"unix://{path}")) as shared:
+        proxy.lose = 1
+        own = await shared.intake.begin_own("h", anew=True)
+        assert await shared.server.command("LLEN", shared.key("own")) == 1
+        proxy.lose = 1
+        await shared.intake.stage_own(own, 0, b"one\n", 1)
+        home = await brought(shared, 1)
+        proxy.lose = 1
+        assert await publish(shared, home, 0, ONE, TWO) == 2
+        await shared.harvest.taken(home, items=2)
+        await shared.intake.walked()
+        proxy.lose = 1
+        assert await shared.intake.settle_own()
+        assert (await first(shared)).items == 1
+        assert len(await stream(shared)) == 2
+
+
+@awaited
+async def test_a_full_server_takes_what_is_staged_into_the_stream_and_nothing_more(child: ValkeyChild) -> None:
+    with valkey() as small:
+        async with begun(small.address) as shared:
+            home = await brought(shared, 1)
+            own = await shared.intake.begin_own("h", anew=True)
+            await shared.intake.stage_own(own, 0, b"one\n", 1)
+            await shared.server.command("CONFIG", "SET", "maxmemory", 1)
+            with pytest.raises(LedgerUnavailableError, match=r"is full \(maxmemory\)"):
+                await shared.intake.stage_own(own, 1, b"two\n", 1)
+            assert await publish(shared, home, 0, ONE) == 1
+            await shared.harvest.taken(home, items=1)
+            await shared.intake.walked()
+            assert await shared.intake.settle_own()
+            assert (await first(shared)).items == 1
+
+
+@awaited
+async def test_any_prefix_of_the_append_only_file_has_each_entry_once(tmp_path: Path) -> None:
+    with valkey(appendonly="yes", appendfsync="always") as child:
+        async with begun(child.address) as shared:
+            await every_step(shared)
+            keys, name, project = shared.intake.keys, shared.name, shared.project
+        child.kill()
+        whole = tmp_path / "whole"
+        shutil.copytree(child.folder / "appendonlydir", whole)
+        (log,) = whole.glob("*.incr.aof")
+        size = log.stat().st_size
+        there = []
+        for end in range(size // 10, size, size // 40):
+            shutil.rmtree(child.folder / "appendonlydir")
+            shutil.copytree(whole, child.folder / "appendonlydir")
+            with (child.folder / "appendonlydir" / log.name).open("r+b") as file:
+                file.truncate(end)
+            child.start()
+            server = await Server.connect(child.address)
+            again = SharedRun(server, shared.intake, project)
+            again.intake.server = server
+            if await server.command("EXISTS", keys.of(name)):
+                there.append(await holds(again))
+            await server.close()
+            child.kill()
+    assert there == sorted(there)
+    assert len(set(there)) > 5
+
+
+async def every_step(shared: SharedRun) -> None:
+    for turn in range(8):
+        home = await brought(shared, *range(10 * turn, 10 * turn + 10))
+        await publish(shared, home, 0, ONE, TWO)
+        await publish(shared, home, 2, THREE)
+        await shared.harvest.taken(home, items=3)
+        own = await shared.intake.begin_own("h", anew=not turn)
+        await shared.intake.stage_own(own, 0, b"one\n", 1)
+    await shared.intake.walked()
+    await shared.intake.settle_own()
+    while (home_of_own := await shared.harvest.first()) is not None:
+        await publish(shared, home_of_own, 0, ONE)
+        await shared.harvest.taken(home_of_own, items=1)
+
+
+async def holds(shared: SharedRun) -> int:
+    """How many entries there are: as many of each job as are counted with it, in their order."""
+    found: dict[str, list[int]] = {}
+    for entry in await stream(shared):
+        found.setdefault(entry["job"], []).append(int(entry["number"]))
+    assert all(numbers == list(range(1, len(numbers) + 1)) for numbers in found.values())
+    state: Any = await shared.intake.state()
+    assert state.streamed == sum(map(len, found.values()))
+    home = await shared.harvest.first()
+    if home is not None:
+        assert home.streamed == len(found.get(f"{shared.name}-{home.batch:06}-{home.number}-{home.secret}", []))
+    return int(state.streamed)
