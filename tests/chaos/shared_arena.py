@@ -1,5 +1,5 @@
 """Where chaos comes over shared runs: a real Valkey, workers that join it, and coordinators that are begun again until
-their run has its result."""
+their run has its result. Where that is a stream they are begun in two folders in turn."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 from arena import ARGS, linked, log_tail, processes, slowness, strike, wait_for
 from crawling import Crawl, Project, SiteChild
 from local import canonical, local_items, read
+from streams import each_once, entries
 from valkey_child import ValkeyChild
 
 from scrapy_distributed.errors import LedgerUnavailableError
@@ -85,15 +86,17 @@ class Looks:
 
 
 class JoinedRun:
-    """A run of *spider*, however often its coordinators die; its result is ``output``."""
+    """A run of *spider*, however often its coordinators die; its result is in ``output``, or in a stream."""
 
     def __init__(self, place: JoinedPlace, folder: Path, *, spider: str, args: Mapping[str, Any] | None = None) -> None:
-        folder.mkdir()
         self.place = place
         self.folder = folder
         self.spider = spider
         self.args = dict(args or ARGS.get(spider, lambda _: {})(place.properties))
         self.crawls: list[Crawl] = []
+        self._folders = [folder / "one", folder / "two"] if place.streams else [folder]
+        for one in self._folders:
+            one.mkdir(parents=True)
         self._ended_at: int | None = None  # look at which no coordinator was there any more
 
     @property
@@ -111,8 +114,9 @@ class JoinedRun:
             **self.place.settings,
         }
         crawl = self.place.project.crawl(
-            self.spider, folder=self.folder, args={**self.args, "site": self.place.site.url}, settings=settings,
-            output=("-O", str(self.output)),
+            self.spider, folder=self._folders[len(self.crawls) % len(self._folders)],
+            args={**self.args, "site": self.place.site.url}, settings=settings,
+            output=() if self.place.streams else ("-O", str(self.output)),
         )  # fmt: skip
         self.crawls.append(crawl)
         self._ended_at = None
@@ -164,16 +168,27 @@ class JoinedRun:
         assert (state.home, state.moving, state.at_work, state.again, state.open) == (0, 0, 0, 0, 0), state
         args = tuple(sorted(self.args.items()))
         expected = local_items(self.place.project, self.spider, args, self.place.properties)
-        found = canonical(read(self.output), self.place.site)
+        found = canonical(self._items(), self.place.site)
         missing, too_many = sorted((expected - found).elements()), sorted((found - expected).elements())
         words = f"of {expected.total()} items {len(missing)} are missing {missing[:3]}, {len(too_many)} too many"
         assert found == expected, f"{words} {too_many[:3]}"
-        assert self.output.read_text().endswith("\n")
         for crawl in self.crawls:
             assert crawl.stat("distributed/difference") in (0, None), crawl.log
         codes = [crawl.process.returncode for crawl in self.crawls]
         # It may be told to end before it listens.
         assert set(codes) <= {0, 1, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}, codes
+
+    def _items(self) -> list[dict[str, Any]]:
+        if not self.place.streams:
+            assert self.output.read_text().endswith("\n")
+            return read(self.output)
+        found = each_once([entry for entry in entries(self.place.queue) if entry.run == self.name])
+        check = self.place.project.scrapy(
+            "batches", "check", "--json", "--run", str(self.name), "--ledger", self.place.queue.url, folder=self.folder
+        ).wait()  # fmt: skip
+        (told,) = json.loads(check.log)["runs"]
+        assert (check.process.returncode, told["results"]["there"]) == (0, len(found)), check.log
+        return [entry.fields for entry in found]
 
 
 class JoinedPlace:
@@ -189,6 +204,7 @@ class JoinedPlace:
         self.folder = folder
         self.properties = properties
         self.settings = dict(settings or {})
+        self.streams = "DISTRIBUTED_RESULTS" in self.settings
         self.lease = round(LEASE * slowness(), 1)
         self.looks = Looks(queue.address)
         self.workers: list[Crawl] = []
@@ -248,7 +264,7 @@ class JoinedPlace:
             self.looks.check()
             for run in self.runs:
                 run.prove()
-            for what in ("staged:*", "lease", "portion", "used", "again", "moving", "home"):
+            for what in ("staged:*", "lease", "portion", "used", "again", "moving", "home", "own"):
                 found = self.queue.ask("KEYS", f"*:{what}")
                 assert not found, f"left on the server: {found}"
             self._all_end()

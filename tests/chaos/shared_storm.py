@@ -78,7 +78,7 @@ class SharedStorm:
     def figure(self) -> str:
         crawls = [crawl for run in self.place.runs for crawl in run.crawls]
         return (
-            f"shared, seed {self.seed:2}: {self.spider:7}: {self.seconds:5.1f} s,"
+            f"shared{', stream' * self.place.streams}, seed {self.seed:2}: {self.spider:7}: {self.seconds:5.1f} s,"
             f" {counted(sum(self.hits.values()), 'fault')}, {counted(len(self.place.workers), 'worker')},"
             f" {counted(len(crawls), 'coordinator')}, {self.place.looks.number} looks {dict(sorted(self.hits.items()))}"
         )

@@ -43,22 +43,30 @@ def found(place: JoinedPlace) -> int:
     return state.balance.diverted if state else 0
 
 
-def at_home(place: JoinedPlace) -> int:
-    """Attempts, once the walk is done."""
+def brought(place: JoinedPlace) -> int:
+    """Attempts whose items have come to where they go, once the walk is done."""
     state = place.runs[0].state
     return state.taken if state and state.walked is not None else 0
 
 
-@pytest.mark.parametrize(("count", "first", "more"), [(found, 60, 90), (at_home, 3, 3)], ids=["found", "home"])
-def test_what_it_has_forgotten_is_crawled_again_and_comes_home_once(
-    project: Project, tmp_path: Path, count: Callable[[JoinedPlace], int], first: int, more: int
-) -> None:
+STREAM = {"DISTRIBUTED_RESULTS": "redis"}
+
+
+@pytest.mark.parametrize(
+    ("count", "first", "more", "settings"),
+    [(found, 60, 90, {}), (brought, 3, 3, {}), (found, 60, 90, STREAM), (brought, 3, 3, STREAM)],
+    ids=["found", "home", "found, stream", "stream"],
+)
+def test_what_it_has_forgotten_is_crawled_again_and_comes_once(
+    project: Project, tmp_path: Path, count: Callable[[JoinedPlace], int], first: int, more: int,
+    settings: dict[str, str],
+) -> None:  # fmt: skip
     """The coordinator notices, and the same command goes on."""
     with (
-        site(PROPERTIES, latency=0.05) as child,
+        site(PROPERTIES, latency=0.1) as child,
         # Each answer is of what stands in the file: else a slow disk lets the server hold it back for two seconds.
         valkey(appendonly="yes", appendfsync="always") as queue,
-        joined_place(project, child, queue, tmp_path, properties=PROPERTIES) as place,
+        joined_place(project, child, queue, tmp_path, properties=PROPERTIES, settings=settings) as place,
     ):
         for _ in range(2):
             place.join()
@@ -72,3 +80,7 @@ def test_what_it_has_forgotten_is_crawled_again_and_comes_home_once(
         place.prove()
         assert "has forgotten what it had taken" in run.crawls[0].log
         assert [crawl.process.returncode for crawl in run.crawls] == [1, 0]
+        if place.streams and count is brought:
+            check = project.scrapy("batches", "check", "--ledger", queue.url, folder=tmp_path).wait()
+            assert "forgotten by the server after they had been there" in check.log
+            assert check.process.returncode == 0, check.log
