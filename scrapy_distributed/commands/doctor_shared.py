@@ -15,7 +15,7 @@ from scrapy_distributed.config.config import Config
 from scrapy_distributed.config.items_go import settings_of_workers
 from scrapy_distributed.errors import ConfigError, LedgerError, LedgerUnavailableError
 from scrapy_distributed.fleet.preflight import Finding, Verdict
-from scrapy_distributed.shared.account import Account
+from scrapy_distributed.shared.account import Account, streams
 from scrapy_distributed.shared.address import PASSWORD, RedisAddress
 from scrapy_distributed.shared.checks import findings
 from scrapy_distributed.shared.claims import AWAY_SECONDS
@@ -59,13 +59,18 @@ async def _examine(address: RedisAddress, project: str, spider: str, version: st
         milliseconds = await _answer_ms(server)
         about = await server.about()
         workers = (await Account(server, project, "").state()).workers
+        kept = await streams(server, project)
     except (LedgerError, LedgerUnavailableError) as error:
         return Examined([_finding(address, "answers", Verdict.FAIL, str(error))], 0)
     finally:
         await server.close()
     there = [one for one in workers if one.seen <= AWAY_SECONDS]
     fit = [one for one in there if not _misfit(one, spider, version)]
-    found = [*_of_server(address, milliseconds, *about), _of_workers(address, there, fit, spider)]
+    found = [
+        *_of_server(address, milliseconds, *about),
+        *_of_streams(address, kept),
+        _of_workers(address, there, fit, spider),
+    ]
     found += [
         Finding(node=one.worker, check="worker", verdict=Verdict.WARN, words=trouble)
         for one in there if (trouble := _misfit(one, spider, version) or one.state)
@@ -108,6 +113,16 @@ def _of_server(
         used = int(info.get("used_memory", 0)) / 1024 / 1024
         words = f"keeps what it has, in memory and in an append-only file, {used:,.0f} MB of memory in use"
         yield _finding(address, "server", Verdict.OK, words)
+
+
+def _of_streams(address: RedisAddress, kept: Mapping[str, int]) -> Iterator[Finding]:
+    """*kept*: streams that have entries, and how many."""
+    if kept:
+        words = (
+            f"{counted(sum(kept.values()), 'entry', 'entries')} in {counted(len(kept), 'stream')} with results, which"
+            f" take memory until their readers trim them, or scrapy batches forget RUN: {listed(kept)}"
+        )
+        yield _finding(address, "streams", Verdict.OK, words)
 
 
 def _of_workers(address: RedisAddress, there: Sequence[WorkerRow], fit: Sequence[WorkerRow], spider: str) -> Finding:

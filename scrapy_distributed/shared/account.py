@@ -80,6 +80,14 @@ async def runs(server: Server, project: str) -> list[RunRecord]:
         ]  # fmt: skip
 
 
+async def streams(server: Server, project: str) -> dict[str, int]:
+    """How many entries the streams of the runs of *project* have, by their keys; those that have some."""
+    keys = Keys(project)
+    names = [keys.of(name.decode(), "items") for name in await server.command("ZRANGE", keys.runs, 0, -1)]
+    lengths = await server.commands([("XLEN", name) for name in names])
+    return {name: length for name, length in zip(names, lengths, strict=True) if length}
+
+
 class Account:
     """Of *run*. Raises ``LedgerError`` for what is damaged."""
 

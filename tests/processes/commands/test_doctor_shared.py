@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from awaiting import run
 from scrapy_command import scrapy
+from shared_runs import SharedRun
 from tiny_project import write_project
 from valkey_child import ValkeyChild, valkey
 
@@ -69,6 +70,21 @@ def test_all_is_well(child: ValkeyChild, here: Path, tmp_path: Path) -> None:
     assert checks["workers"] == ("ok", "1 worker with 3 slots can take jobs of quick: h")
     assert checks["settings"] == ("ok", "workers take those of these jobs")
     assert set(checks) == {"answers", "server", "workers", "settings"}
+
+
+def test_streams_that_take_memory(child: ValkeyChild, here: Path, tmp_path: Path) -> None:
+    async def put() -> str:
+        server = await Server.connect(child.address)
+        shared = await SharedRun.begin(server, project=tmp_path.name)
+        for _ in range(3):
+            await server.command("XADD", shared.key("items"), "*", "item", "{}")
+        await server.close()
+        return shared.key("items")
+
+    key = run(put())
+    _, checks = found(here)
+    words = "3 entries in 1 stream with results, which take memory until their readers trim them, or scrapy batches"
+    assert checks["streams"] == ("ok", f"{words} forget RUN: {key}")
 
 
 def test_settings_of_the_command_that_workers_do_not_take(child: ValkeyChild, here: Path, tmp_path: Path) -> None:
