@@ -35,7 +35,7 @@ from scrapy_distributed.words import counted
 
 logger = logging.getLogger(__name__)
 
-PART = 500  # entries in one call: a script that takes a millisecond holds up everybody
+PART = 250  # entries in one call: a script that takes a millisecond holds up everybody
 PART_BYTES = 512 * 1024
 
 

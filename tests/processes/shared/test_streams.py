@@ -128,6 +128,7 @@ async def test_what_an_earlier_walk_has_kept_goes_with_the_next_one(shared: Shar
     await shared.intake.stage_own(before, 0, b"one\n", 1)
     await shared.harvest.enter_pages(before.source, [b"page"])
     own = await shared.intake.begin_own("h", anew=True)
+    assert (await shared.intake.state()).own == 1
     assert await shared.staged() == []
     await shared.intake.stage_own(own, 0, b"one\n", 1)
     assert await shared.harvest.enter_pages(own.source, [b"page"]) == [True]  # nobody else has brought its items
