@@ -89,13 +89,20 @@ class Entrance:
                 return True
             if not told:
                 told = True
-                self._tell(run, state.owner.partition("@")[2] if holds else "")
+                await self._tell(run, state.owner.partition("@")[2] if holds else "", home=home)
             await asyncio.sleep(LOOK_SECONDS)
         return False
 
-    def _tell(self, run: SharedRun, host: str) -> None:
-        """That this coordinator waits. *host*: of the one that has the walk; '' where one uses the same folder."""
-        if host:
+    async def _tell(self, run: SharedRun, host: str, *, home: bool) -> None:
+        """That this coordinator waits. *host*: of the one that has the walk; '' where one uses the same folder. *home*:
+        items come home."""
+        if host and home and (other_home := await self._other_home(run)):
+            logger.warning(
+                "Run %s is crawled by another coordinator, on %s: that one walks, and items come home to %s. This one"
+                " waits for its end, and can't take over if that one dies: the same command there does", run.intake.run,
+                host, other_home, extra=self._extra,
+            )  # fmt: skip
+        elif host:
             logger.warning(
                 "Run %s is crawled by another coordinator, on %s: that one walks, and writes the result. This one"
                 " waits, and takes over if that one dies", run.intake.run, host, extra=self._extra,
@@ -121,11 +128,16 @@ class Entrance:
             self.book.forget(lost)
 
     async def _check_home(self, run: SharedRun) -> None:
-        place = self.book.place.name()
-        home = await run.sure(partial(run.intake.home, f"{place} {socket.gethostname()}:{self.book.beside}"))
-        if home.partition(" ")[0] != place:
+        here = f"{self.book.place.name()} {socket.gethostname()}:{self.book.beside}"
+        await run.sure(partial(run.intake.come_home, here))
+        if other := await self._other_home(run):
             await run.sure(run.intake.leave_walk)
             raise ConfigError(
-                f"the items of run {run.intake.run} come home to {home.partition(' ')[2]}: expected this command there,"
-                " or with -s DISTRIBUTED_RESUME=False, which begins a new run"
+                f"the items of run {run.intake.run} come home to {other}: expected this command there, or with"
+                " -s DISTRIBUTED_RESUME=False, which begins a new run"
             )
+
+    async def _other_home(self, run: SharedRun) -> str:
+        """Machine and folder where items of *run* come home; '' if that is here, or nowhere yet."""
+        place, _, named = (await run.sure(run.intake.home)).partition(" ")
+        return named if place != self.book.place.name() else ""

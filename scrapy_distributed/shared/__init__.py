@@ -5,8 +5,8 @@ script each, which it applies as a whole or not at all (library: how they are pu
 keys. portion: many requests as few bytes. run_rules: what holds for the jobs of a run. intake: for coordinators; what
 is found, each once, and how far the walk is. claims: for workers; batches, their leases and verdicts (attempts: applied
 if nothing has changed meanwhile; steps: what they change, pure). account: how a run stands, and what is told of it.
-harvest: what accepted attempts have brought, in order. control: what an operator wishes (retrying: what has come to
-nothing, once more). checks: is a server fit for runs?
+harvest: what accepted attempts have brought, in order, and the stream with it. control: what an operator wishes
+(retrying: what has come to nothing, once more). checks: is a server fit for runs?
 
 The worker: work is how it is put together, and joining what it does, batch after batch (one_batch: from its claim to
 its verdict; own_job: the process that crawls it; watch: what does that do? reach: when Redis is away). code_version:

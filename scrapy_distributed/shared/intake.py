@@ -241,12 +241,14 @@ class Intake:
         """Until something has happened since *state*, or for *seconds*."""
         return await self.server.wait(self.keys, state.event, seconds)
 
-    async def home(self, place: str) -> str:
-        """Items come home to *place*, a machine and folder: the first that says so. Returns that of the run."""
-        name = self.keys.of(self.run)
-        await self.server.command("HSETNX", name, "home", place)
-        found: bytes = await self.server.command("HGET", name, "home")
-        return found.decode()
+    async def come_home(self, place: str) -> None:
+        """Items come home to *place*, a machine and folder: the first one that says so."""
+        await self.server.command("HSETNX", self.keys.of(self.run), "home", place)
+
+    async def home(self) -> str:
+        """The place where items come home, '' if there is none yet."""
+        found: bytes | None = await self.server.command("HGET", self.keys.of(self.run), "home")
+        return (found or b"").decode()
 
     async def forgot_of_stream(self, state: State, entries: int) -> None:
         """So many *entries* of the stream were there, and, since *state*, are not: readers may see them again."""

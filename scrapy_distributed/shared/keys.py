@@ -30,7 +30,8 @@ class Keys:
         return f"{self.all}:runs"
 
     def of(self, run: str, *rest: object) -> str:
-        """A key of *run*: the hash of the run itself, or what the rest names."""
+        """A key of *run*: the hash of the run itself, or what the rest names: ``items`` is the stream of its results,
+        which others read."""
         return ":".join([self.all, run, *map(str, rest)])
 
 

@@ -316,7 +316,8 @@ def test_a_second_coordinator_waits_and_ends_with_the_run(here: Home, queue: Val
     first = start(here, queue, tmp_path / "first")
     said(first, "Run ")
     second = start(here, queue, tmp_path / "second")
-    said(second, "is crawled by ")
+    said(second, f"items come home to {os.uname().nodename}:{tmp_path / 'first'}")
+    assert "can't take over if that one dies: the same command there does" in second.log
     join(here, queue, tmp_path / "worker")
     here.shop.release()
     first.wait()

@@ -232,7 +232,9 @@ def test_a_full_server_gets_the_rest_when_it_has_room(here: Home, queue: ValkeyC
     assert products(queue) == ALL
 
 
-def test_a_limit_ends_the_run_and_what_was_scraped_is_there(here: Home, queue: ValkeyChild, tmp_path: Path) -> None:
+def test_a_limit_ends_the_run_and_what_the_crawl_itself_has_scraped_is_there_once_though_the_run_goes_on(
+    here: Home, queue: ValkeyChild, tmp_path: Path
+) -> None:
     join(here, queue, tmp_path / "worker", "--slots", "1")
     crawl = start(here, queue, tmp_path, "here", "-s", "CLOSESPIDER_ITEMCOUNT=3").wait()
     assert "is over, it was stopped (closespider_itemcount)" in crawl.log, crawl.log
@@ -240,7 +242,15 @@ def test_a_limit_ends_the_run_and_what_was_scraped_is_there(here: Home, queue: V
     checked = json.loads(batches(here, queue, tmp_path, "check", "--json").log)["runs"][0]["results"]
     assert checked["there"] == checked["put"] == checked["counted"] == len(each_once(entries(queue)))
     assert checked["there"] >= 3
-    assert any(entry.batch == "0" for entry in entries(queue))
+    own = sorted(entry.item for entry in entries(queue) if entry.batch == "0")
+    assert own
+    said_of = batches(here, queue, tmp_path, "retry", "--state", "not crawled")
+    assert "its own crawl begins anew" in said_of.log, said_of.log
+    again = start(here, queue, tmp_path, "here").wait()
+    assert again.process.returncode == 0, again.log
+    found = each_once(entries(queue))
+    assert len({entry.item for entry in found if entry.batch == "0"}) == sum(entry.batch == "0" for entry in found)
+    assert {entry.item for entry in found} == set(locally(here, tmp_path / "alone", "here"))
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_the_end_of_a_log_that_a_worker_has_sent(batches: Batches, shared: Share
 
 def test_what_came_home_elsewhere_is_asked_for_there(batches: Batches, shared: SharedRun) -> None:
     run(some_failed(shared))
-    run(shared.intake.home("0a0b other:/spool"))
+    run(shared.intake.come_home("0a0b other:/spool"))
     said = batches("export", "-O", "out.jl")
     assert (said.code, "they do to other:/spool; ask there" in said.error) == (2, True)
     said = batches("retry", "--lost-items")
