@@ -18,7 +18,6 @@ from scrapy.crawler import Crawler
 from scrapy.exporters import JsonLinesItemExporter
 from scrapy.settings import BaseSettings
 
-from scrapy_distributed.coordinator.buffer import Buffer
 from scrapy_distributed.coordinator.home_book import HomeBook
 from scrapy_distributed.coordinator.own_pages import OwnPages
 from scrapy_distributed.coordinator.shared_harvest import Kept
@@ -107,17 +106,17 @@ class _Texts:
 
 
 class OwnStream:
-    """Keeper of what *crawler* scrapes itself, which goes up to the server by *buffer*, and counts in the end. *pages*:
-    those of *crawler*; what can't travel is an item that *walk* has lost."""
+    """Keeper of what *crawler* scrapes itself: *keep* takes the lines of each item on their way to the server, where
+    they count in the end. What can't travel is an item that *walk* has lost."""
 
     idle = True  # it goes up with what the walk finds
 
     def __init__(
-        self, crawler: Crawler, *, buffer: Buffer, book: HomeBook, spool: Spool, walk: Walk,
+        self, crawler: Crawler, *, keep: Callable[[bytes], None], book: HomeBook, spool: Spool, walk: Walk,
         ledger_failed: Callable[[LedgerUnavailableError], None],
     ) -> None:  # fmt: skip
         self.crawler = crawler
-        self.buffer = buffer
+        self.keep = keep
         self.book = book
         self.spool = spool
         self.walk = walk
@@ -132,7 +131,7 @@ class OwnStream:
         self._begun = True
 
     def own_is_safe(self) -> bool:
-        """As that of a ``Keeper``: it is in the buffer, or the server has it."""
+        """As that of a ``Keeper``: the server has it, or it is on its way, and the walk is not done before."""
         return True
 
     async def finish(self) -> None:
@@ -156,7 +155,7 @@ class OwnStream:
             logger.error("An item that was scraped here is not in the stream: %s", error,
                          extra={"spider": self.crawler.spider})  # fmt: skip
         else:
-            self.buffer.put_item(b"".join(lines))
+            self.keep(b"".join(lines))
 
 
 def _name(kind: type) -> str:

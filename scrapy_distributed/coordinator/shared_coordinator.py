@@ -142,7 +142,7 @@ class SharedCoordinator(Pages):
 
     def _own_stream(self) -> OwnStream:
         return OwnStream(
-            self.crawler, buffer=self.buffer, book=self.book, spool=self.spool, walk=self.walk,
+            self.crawler, keep=self._keep, book=self.book, spool=self.spool, walk=self.walk,
             ledger_failed=lambda error: self.ending.failed(error),
         )  # fmt: skip
 
@@ -288,9 +288,13 @@ class SharedCoordinator(Pages):
     # While it goes on
 
     def _enter(self, entries: list[Entry], sessions: Mapping[str, Session]) -> None:
-        assert self.run is not None
         self.book.know_pages(key for key, _ in entries)
         self.buffer.put(entries, sessions)
+        self._filled()
+
+    def _filled(self) -> None:
+        """There is more in the buffer."""
+        assert self.run is not None
         self.run.filled()
         self._hold_back()
 
@@ -307,6 +311,10 @@ class SharedCoordinator(Pages):
             if engine._slot is not None:
                 engine._slot.nextcall.schedule()  # its heartbeat may be 5 s away
         self._paused = wanted
+
+    def _keep(self, lines: bytes) -> None:
+        self.buffer.put_item(lines)
+        self._filled()
 
     async def _leave_time(self) -> None:
         while self.buffer.full and not self.ending.closing:

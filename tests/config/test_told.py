@@ -54,6 +54,14 @@ def said(
                 ' DISTRIBUTED_ITEMS = "home" or -O FILE brings them home'
             ],
         ),
+        (
+            ItemsGo.STREAM,
+            [],
+            [
+                "Items: each goes once into the stream spool/ in Redis, as JSON; those of workers as they are settled,"
+                " those that are scraped here when this crawl ends; no file is written"
+            ],
+        ),
         (ItemsGo.NOWHERE, [NONE], ["Items: they go through the pipelines of the workers, and into no feed"]),
         (ItemsGo.HOME, [FILE], ["Items: they come home by way of spool/, and are written here to '/out.jl'"]),
         (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scrapy_distributed.coordinator.buffer import MOST, PART, Buffer
+from scrapy_distributed.coordinator.buffer import MOST, PART, PART_BYTES, Buffer
 from scrapy_distributed.wire.session import Session, with_session
 
 JAR = Session("0123456789abcdef", "[null,[]]")
@@ -39,6 +39,24 @@ def test_pages_that_yield_little_share_a_part_but_not_that_which_is_on_its_way()
     assert second is not None
     assert list(second.entries) == entries(40, 10)
     assert buffer.size == 40
+
+
+def test_items_go_up_in_parts_that_are_not_too_large() -> None:
+    buffer = Buffer()
+    small, large = b"x\n", b"y" * (PART_BYTES - 10) + b"\n"
+    items = [small] * (PART + 2) + [large, large, small]
+    for item in items:
+        buffer.put_item(item)
+    buffer.put(entries(1), {})
+    buffer.put_item(small)
+    sizes, found = [], []
+    while part := buffer.first():
+        sizes.append(part.size)
+        found += part.items
+        buffer.leave()
+    assert sizes == [1, PART, 2, 2, 1, 1]
+    assert found == [*items, small]
+    assert buffer.size == 0
 
 
 def test_each_part_has_the_cookies_of_its_requests() -> None:

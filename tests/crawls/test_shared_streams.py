@@ -218,6 +218,25 @@ def test_an_owner_that_was_stopped_for_too_long_puts_nothing_there_any_more(
     assert found == locally(here, tmp_path / "alone", "here")
 
 
+def test_a_server_and_a_worker_that_are_killed_leave_each_item_once(
+    here: Home, queue: ValkeyChild, tmp_path: Path
+) -> None:
+    here.shop.hold("/list/1", "/p/1")
+    crawl = start(here, queue, tmp_path, "here", DISTRIBUTED_LEASE=2)
+    first = join(here, queue, tmp_path / "first", "--slots", "2")
+    wait_for(lambda: here.shop.visits["/p/1"])
+    kill(first)
+    queue.kill()
+    said(crawl, "can't be used now")
+    queue.start()
+    join(here, queue, tmp_path / "second", "--slots", "2")
+    here.shop.release()
+    crawl.wait(PATIENCE)
+    assert crawl.process.returncode == 0, crawl.log
+    found = sorted(entry.item for entry in each_once(entries(queue)))
+    assert found == locally(here, tmp_path / "alone", "here")
+
+
 def test_a_full_server_gets_the_rest_when_it_has_room(here: Home, queue: ValkeyChild, tmp_path: Path) -> None:
     here.shop.hold("/p/1")
     crawl = start(here, queue, tmp_path)
