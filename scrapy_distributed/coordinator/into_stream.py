@@ -24,7 +24,6 @@ from scrapy_distributed.coordinator.shared_harvest import Kept
 from scrapy_distributed.coordinator.shared_run import SharedRun
 from scrapy_distributed.coordinator.walk import Walk
 from scrapy_distributed.errors import LedgerUnavailableError, NotSerializableError
-from scrapy_distributed.feeds.feeds import OF_AN_ITEM
 from scrapy_distributed.items.gleaning import Gleaning
 from scrapy_distributed.items.lines import ItemWriter
 from scrapy_distributed.items.spool import Draft, Spool, lines_of
@@ -45,7 +44,6 @@ class IntoStream:
         self.run = run
         self.spider = spider
         self._texts = _Texts(settings)
-        self._told = False
 
     def found(self, attempt: Attempt) -> Kept | None:
         """As that of a ``Destination``. How many of its items are there is told by the server."""
@@ -84,7 +82,7 @@ class IntoStream:
             if line is not None:
                 try:
                     yield Entry(self._texts.of(line.item), _name(type(line.item)))
-                except OF_AN_ITEM as error:
+                except Exception as error:  # of a serializer, which is the project's code
                     lost.append(f"{type(error).__name__}: {error}")
 
 

@@ -54,6 +54,7 @@ class SharedRun:
         self.walked = False  # what the server was told of the walk
         self._walks_on = False  # since then
         self._adds = self._taken = self._streamed = 0  # what the server has told to be there
+        self._forgot_told = False  # the server knows how much of the stream it has forgotten
         self._changes = self._seen_changes = 0
         self._filled, self._due, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._is_away = False
@@ -193,8 +194,9 @@ class SharedRun:
         goes on would miss requests, or have items twice."""
         adds, taken, streamed = self._adds, self._taken, self._streamed  # before it is asked: others may come meanwhile
         state = await self.intake.state()
-        if streamed > state.streamed:
+        if streamed > state.streamed and not self._forgot_told:
             await self.intake.forgot_of_stream(state, streamed - state.streamed)
+            self._forgot_told = True
         if state.adds < adds or state.taken < taken or state.streamed < streamed:
             raise self.intake.forgetful()
         return state

@@ -251,10 +251,22 @@ def test_a_full_server_gets_the_rest_when_it_has_room(here: Home, queue: ValkeyC
     assert products(queue) == ALL
 
 
+def test_a_limit_of_pages_ends_the_walk_and_what_that_has_scraped_is_there(
+    here: Home, queue: ValkeyChild, tmp_path: Path
+) -> None:
+    join(here, queue, tmp_path / "worker")
+    crawl = start(here, queue, tmp_path, "here", "-s", "CLOSESPIDER_PAGECOUNT=1").wait()
+    assert crawl.process.returncode == 0, crawl.log
+    found = each_once(entries(queue))
+    assert any(entry.batch == "0" for entry in found)
+    assert any(entry.batch != "0" for entry in found)
+    assert batches(here, queue, tmp_path, "check").process.returncode == 0
+
+
 def test_a_limit_ends_the_run_and_what_the_crawl_itself_has_scraped_is_there_once_though_the_run_goes_on(
     here: Home, queue: ValkeyChild, tmp_path: Path
 ) -> None:
-    join(here, queue, tmp_path / "worker", "--slots", "1")
+    worker = join(here, queue, tmp_path / "worker", "--slots", "1")
     crawl = start(here, queue, tmp_path, "here", "-s", "CLOSESPIDER_ITEMCOUNT=3").wait()
     assert "is over, it was stopped (closespider_itemcount)" in crawl.log, crawl.log
     assert crawl.process.returncode == 0, crawl.log
@@ -263,9 +275,13 @@ def test_a_limit_ends_the_run_and_what_the_crawl_itself_has_scraped_is_there_onc
     assert checked["there"] >= 3
     own = sorted(entry.item for entry in entries(queue) if entry.batch == "0")
     assert own
+    kill(worker)  # it would go on with the limit
     said_of = batches(here, queue, tmp_path, "retry", "--state", "not crawled")
     assert "its own crawl begins anew" in said_of.log, said_of.log
-    again = start(here, queue, tmp_path, "here").wait()
+    again = start(here, queue, tmp_path, "here")
+    said(again, "taken up again")
+    join(here, queue, tmp_path / "other", "--slots", "1")
+    again.wait()
     assert again.process.returncode == 0, again.log
     found = each_once(entries(queue))
     assert len({entry.item for entry in found if entry.batch == "0"}) == sum(entry.batch == "0" for entry in found)

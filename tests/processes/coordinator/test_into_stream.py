@@ -25,6 +25,7 @@ from scrapy_distributed.coordinator.home_book import HomeBook
 from scrapy_distributed.coordinator.into_stream import IntoStream
 from scrapy_distributed.coordinator.shared_harvest import SharedHarvest
 from scrapy_distributed.coordinator.shared_run import SharedRun as Run
+from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.items.lines import ItemWriter
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.shared.harvest import Entry, Home
@@ -39,10 +40,19 @@ class Price(Item):
     cents = Field(serializer=str)
 
 
+class StrangeError(Exception):
+    """None that a feed knows."""
+
+
+def fails(value: object) -> object:
+    raise StrangeError(value)
+
+
 class Strange(Item):
-    """What JSON can't express, unless its serializer can."""
+    """What can't be written as JSON: by its kind, or as its serializer fails."""
 
     name = Field(serializer=lambda value: object())
+    other = Field(serializer=fails)
 
 
 class EndedError(Exception):
@@ -194,7 +204,7 @@ async def test_what_json_can_not_express_is_told_and_all_others_are_there(
     child: ValkeyChild, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with begun(child) as shared:
-        await settle(shared, 1, NAMES[0], (0, "", Strange(name="a")), NAMES[2], (0, "", Strange(name="b")))
+        await settle(shared, 1, NAMES[0], (0, "", Strange(name="a")), NAMES[2], (0, "", Strange(other="b")))
         await Coordinator(shared, tmp_path).bring()
         assert await stream(shared) == [NAMES[0][2], NAMES[2][2]]
         results = await shared.account.results()
@@ -230,8 +240,9 @@ async def test_a_server_that_has_forgotten_entries_is_noticed(child: ValkeyChild
         assert await coordinator.run.publish(home, 0, entries) == 2
         await shared.server.command("HDEL", shared.key("attempt", home.token.rpartition(".")[0]), "streamed")
         await shared.server.command("HDEL", shared.key(), "streamed")
-        with pytest.raises(Exception, match="has forgotten what it had taken"):
-            await coordinator.run.publish(home, 2, entries)
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="has forgotten what it had taken"):
+                await coordinator.run.publish(home, 2, entries)
         results = await shared.account.results()
         assert results.reread == 2
         assert "2 entries forgotten by the server" in results.lines()[-1]
