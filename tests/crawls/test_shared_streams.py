@@ -205,11 +205,11 @@ def test_an_owner_that_was_stopped_for_too_long_puts_nothing_there_any_more(
     second = start(here, queue, tmp_path / "second", "here")
     said(second, "takes over if that one dies")
     os.kill(first.process.pid, signal.SIGSTOP)
-    here.shop.release()
     join(here, queue, tmp_path / "worker", "--slots", "2")
     wait_for(lambda: "taken up again" in second.log, PATIENCE)
     os.kill(first.process.pid, signal.SIGCONT)
     first.wait()
+    here.shop.release()
     second.wait(PATIENCE)
     assert first.process.returncode == 1
     assert "Another coordinator has taken this crawl over" in first.log
