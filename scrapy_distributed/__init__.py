@@ -12,6 +12,7 @@ folder says what is in it:
 | coordinator  | takes requests away, cuts them into batches, waits for the end          | coordinator            |
 | ledger       | new? queued, in a batch, given to an attempt, settled: one SQLite file  | coordinator            |
 | shared       | the same in Redis or Valkey, for workers that join by themselves        | coordinator and worker |
+| joining      | such a worker: has this machine crawl batches of shared runs            | commands               |
 | dispatch     | sends batches to nodes, looks after them, judges what comes home        | coordinator            |
 | fleet        | the nodes: where they are, one over HTTP, checks, deploys, local ones   | coordinator, commands  |
 | agent        | starts jobs on this machine, watches and ends them                      | coordinator; node      |

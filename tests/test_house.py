@@ -32,7 +32,8 @@ ARROWS: dict[str, set[str]] = {
     "config": set(),
     "fleet": {"wire"},
     "ledger": {"wire"},
-    "shared": {"wire", "ledger", "agent"},
+    "shared": {"wire", "ledger"},
+    "joining": {"shared", "agent", "wire", "ledger"},
     "divert": {"wire", "config"},
     "guard": {"config", "fleet", "role", "fast"},
     "monitor": {"fleet", "ledger", "agent", "shared"},
@@ -45,7 +46,7 @@ ARROWS: dict[str, set[str]] = {
     "middleware": {"coordinator", "worker", "guard", "config", "role"},
     "addon": {"middleware", "guard", "coordinator"},
     "commands": {"addon", "middleware", "config", "coordinator", "dispatch", "divert", "fleet", "ledger", "monitor",
-                 "results", "agent", "wire", "worker", "feeds", "items", "shared"},
+                 "results", "agent", "wire", "worker", "feeds", "items", "shared", "joining"},
 }  # fmt: skip
 COMING: dict[str, tuple[set[str], set[str]]] = {
     "gateway": ({"fleet", "ledger", "monitor"}, {"commands"}),

@@ -17,7 +17,7 @@ from scrapy_distributed.commands import at_least, refuse_options, run_in_reactor
 if TYPE_CHECKING:
     from scrapy.settings import BaseSettings
 
-    from scrapy_distributed.shared.work import Work
+    from scrapy_distributed.joining.work import Work
 
 
 class Command(ScrapyCommand):
@@ -97,11 +97,11 @@ def _work(address: str, opts: argparse.Namespace, settings: BaseSettings) -> Wor
     from scrapy_distributed.errors import ConfigError
     from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
     from scrapy_distributed.fleet.local_slots import cores
+    from scrapy_distributed.joining.health import Health
+    from scrapy_distributed.joining.work import Work
     from scrapy_distributed.shared.address import RedisAddress
     from scrapy_distributed.shared.code_version import version_here
-    from scrapy_distributed.shared.health import Health
     from scrapy_distributed.shared.refusal import refusal
-    from scrapy_distributed.shared.work import Work
 
     where = RedisAddress.from_url(address)
     if not inside_project():

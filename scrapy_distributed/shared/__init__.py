@@ -8,9 +8,6 @@ if nothing has changed meanwhile; steps: what they change, pure). account: how a
 harvest: what accepted attempts have brought, in order, and the stream with it. control: what an operator wishes
 (retrying: what has come to nothing, once more). checks: is a server fit for runs?
 
-The worker: work is how it is put together, and joining what it does, batch after batch (one_batch: from its claim to
-its verdict; own_job: the process that crawls it; watch: what does that do? reach: when Redis is away). code_version:
-which code has a run, a worker? refusal: which settings of a run are not taken from the queue? pace: how many requests
-at once? bench: is this worker fit to take any? own_folder: where its files are. health: how a supervisor sees that it
-lives.
+code_version: which code has a run, a worker? refusal: which settings of a run are not taken from the queue? pace: how
+many requests at once?
 """

@@ -12,8 +12,8 @@ from tls_proxy import tls_proxy
 from valkey_child import ValkeyChild, valkey
 
 from scrapy_distributed.errors import ConfigError, LedgerError
+from scrapy_distributed.joining.reach import Reach
 from scrapy_distributed.shared.address import RedisAddress
-from scrapy_distributed.shared.reach import Reach
 from scrapy_distributed.shared.server import Server
 
 

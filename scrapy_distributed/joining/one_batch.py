@@ -14,15 +14,15 @@ from typing import NamedTuple, TypeVar
 from scrapy_distributed.agent.agent import Agent
 from scrapy_distributed.agent.post_mortem import cause_of_death, last_error, lasting_fault
 from scrapy_distributed.errors import LedgerUnavailableError, WireError
+from scrapy_distributed.joining.bench import Bench
+from scrapy_distributed.joining.own_job import OwnJob
+from scrapy_distributed.joining.reach import Reach
+from scrapy_distributed.joining.watch import Watch
 from scrapy_distributed.ledger.rules import Objection, Settlement
 from scrapy_distributed.ledger.states import Blame, Fate
 from scrapy_distributed.password import without_passwords
-from scrapy_distributed.shared.bench import Bench
 from scrapy_distributed.shared.claims import Claimed, Claims, Wishes
-from scrapy_distributed.shared.own_job import OwnJob
 from scrapy_distributed.shared.pace import Pace, seconds_of_work
-from scrapy_distributed.shared.reach import Reach
-from scrapy_distributed.shared.watch import Watch
 from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.words import counted

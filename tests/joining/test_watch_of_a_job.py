@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from signal import SIGINT, SIGKILL
 
-from scrapy_distributed.shared.watch import KILL_AFTER, START_SECONDS, Watch
+from scrapy_distributed.joining.watch import KILL_AFTER, START_SECONDS, Watch
 from scrapy_distributed.wire.receipt import Receipt
 
 STALL = 100.0

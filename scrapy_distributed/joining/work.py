@@ -16,15 +16,15 @@ from typing import Any
 
 from scrapy_distributed.agent.agent import Agent
 from scrapy_distributed.agent.job_files import JobFiles
+from scrapy_distributed.joining.bench import Bench
+from scrapy_distributed.joining.claiming import Joining
+from scrapy_distributed.joining.health import Health
+from scrapy_distributed.joining.one_batch import Tools
+from scrapy_distributed.joining.own_folder import OwnFolder
+from scrapy_distributed.joining.reach import Reach
 from scrapy_distributed.shared.address import RedisAddress
-from scrapy_distributed.shared.bench import Bench
 from scrapy_distributed.shared.claims import Claims, Joined
-from scrapy_distributed.shared.health import Health
-from scrapy_distributed.shared.joining import Joining
-from scrapy_distributed.shared.one_batch import Tools
-from scrapy_distributed.shared.own_folder import OwnFolder
 from scrapy_distributed.shared.pace import Pace
-from scrapy_distributed.shared.reach import Reach
 from scrapy_distributed.shared.server import Server
 from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.words import counted, listed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scrapy_distributed.shared.bench import FIRST_PAUSE, LONGEST_PAUSE, Bench
+from scrapy_distributed.joining.bench import FIRST_PAUSE, LONGEST_PAUSE, Bench
 from scrapy_distributed.shared.pace import GROWTH, MOST, SECONDS, Pace
 
 

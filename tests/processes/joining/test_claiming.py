@@ -14,13 +14,13 @@ from worker_stand import eventually
 
 from scrapy_distributed.agent.agent import Agent
 from scrapy_distributed.agent.job_files import JobFiles
-from scrapy_distributed.shared import joining as module
-from scrapy_distributed.shared.bench import LONGEST_PAUSE, Bench
+from scrapy_distributed.joining import claiming as module
+from scrapy_distributed.joining.bench import LONGEST_PAUSE, Bench
+from scrapy_distributed.joining.claiming import LONGEST_WAIT, Joining
+from scrapy_distributed.joining.one_batch import Tools
+from scrapy_distributed.joining.reach import Reach
 from scrapy_distributed.shared.claims import AWAY_SECONDS
-from scrapy_distributed.shared.joining import LONGEST_WAIT, Joining
-from scrapy_distributed.shared.one_batch import Tools
 from scrapy_distributed.shared.pace import Pace
-from scrapy_distributed.shared.reach import Reach
 
 
 @awaited

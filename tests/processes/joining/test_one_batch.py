@@ -11,10 +11,10 @@ from shared_runs import SharedRun
 
 from scrapy_distributed.agent.agent import Agent
 from scrapy_distributed.agent.job_files import JobFiles
-from scrapy_distributed.shared.bench import Bench
-from scrapy_distributed.shared.one_batch import OneBatch, Tools
+from scrapy_distributed.joining.bench import Bench
+from scrapy_distributed.joining.one_batch import OneBatch, Tools
+from scrapy_distributed.joining.reach import Reach
 from scrapy_distributed.shared.pace import Pace
-from scrapy_distributed.shared.reach import Reach
 from scrapy_distributed.wire.job_template import JobTemplate
 
 

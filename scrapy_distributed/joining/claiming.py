@@ -16,8 +16,8 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from scrapy_distributed.errors import ConfigError, WireError
+from scrapy_distributed.joining.one_batch import OneBatch, Tools
 from scrapy_distributed.shared.claims import Claimed, Nothing
-from scrapy_distributed.shared.one_batch import OneBatch, Tools
 from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.words import counted
 

@@ -11,11 +11,11 @@ import pytest
 from scrapy_distributed.agent.agent import Agent
 from scrapy_distributed.agent.job_files import JobFiles
 from scrapy_distributed.errors import WireError
+from scrapy_distributed.joining import own_job as module
+from scrapy_distributed.joining.one_batch import FOUND_BYTES, MOST_FOUND, in_parts
+from scrapy_distributed.joining.own_job import OwnJob
 from scrapy_distributed.ledger.states import Attempt, AttemptState
-from scrapy_distributed.shared import own_job as module
 from scrapy_distributed.shared.address import RedisAddress
-from scrapy_distributed.shared.one_batch import FOUND_BYTES, MOST_FOUND, in_parts
-from scrapy_distributed.shared.own_job import OwnJob
 from scrapy_distributed.wire.job_template import JobTemplate
 from scrapy_distributed.wire.receipt import ItemsFile, Receipt
 from scrapy_distributed.wire.receipt_file import write

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scrapy_distributed.shared.own_folder import OwnFolder
+from scrapy_distributed.joining.own_folder import OwnFolder
 
 
 def test_no_two_workers_have_one_folder_and_one_that_is_free_is_used_again(tmp_path: Path) -> None:

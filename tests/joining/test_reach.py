@@ -8,8 +8,8 @@ import pytest
 from awaiting import awaited
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
-from scrapy_distributed.shared import reach as module
-from scrapy_distributed.shared.reach import Reach
+from scrapy_distributed.joining import reach as module
+from scrapy_distributed.joining.reach import Reach
 
 
 class Calls:

@@ -11,7 +11,7 @@ import pytest
 from awaiting import awaited
 
 from scrapy_distributed.errors import ConfigError
-from scrapy_distributed.shared.health import Health
+from scrapy_distributed.joining.health import Health
 
 
 def test_a_number_is_a_port_of_this_machine_and_anything_else_a_file() -> None:
