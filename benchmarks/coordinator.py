@@ -35,6 +35,7 @@ from scrapy_distributed.coordinator.diversion import Diversion
 LINKS = 30
 BATCH = 1000
 NODES = 3
+NOWHERE = "ftp://feeds.example/%(batch)s.jl"  # no job runs that would write there
 
 
 class PagesSpider(CrawlSpider):
@@ -99,7 +100,7 @@ def crawl(urls: int, hosts: str) -> None:
         settings = {
             "SPIDER_MIDDLEWARES": {middleware: 100}, "LOG_LEVEL": "ERROR", "TELNETCONSOLE_ENABLED": False,
             "CONCURRENT_ITEMS": 1, "DISTRIBUTED_TARGET_RULE": 0, "DISTRIBUTED_TARGET_HOSTS": hosts,
-            "DISTRIBUTED_PROJECT": "pages", "DISTRIBUTED_BATCH_SIZE": BATCH,
+            "DISTRIBUTED_PROJECT": "pages", "DISTRIBUTED_BATCH_SIZE": BATCH, "DISTRIBUTED_TARGET_FEED_URL": NOWHERE,
             "DISTRIBUTED_LEDGER": str(Path(folder) / "ledger.sqlite"),
         }  # fmt: skip
         process = AsyncCrawlerProcess(settings)

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import scrapy
-from coordinator import BATCH, LINKS, Drop, PagesSpider
+from coordinator import BATCH, LINKS, NOWHERE, Drop, PagesSpider
 from fake_fleet import CONNECTIONS, allow_open_files
 from scrapy.crawler import AsyncCrawlerProcess
 from scrapy.link import Link
@@ -94,7 +94,7 @@ def crawl(urls: int, hosts: str, pages: bool) -> None:
             "SPIDER_MIDDLEWARES": {middleware: 100}, "LOG_LEVEL": "ERROR", "TELNETCONSOLE_ENABLED": False,
             "CONCURRENT_ITEMS": 1, "DISTRIBUTED_TARGET_RULE": 0, "DISTRIBUTED_TARGET_HOSTS": hosts,
             "DISTRIBUTED_PROJECT": "pages", "DISTRIBUTED_BATCH_SIZE": BATCH, "DISTRIBUTED_LEDGER": str(ledger),
-            "DISTRIBUTED_FLEET_TIMEOUT": 3600,
+            "DISTRIBUTED_FLEET_TIMEOUT": 3600, "DISTRIBUTED_TARGET_FEED_URL": NOWHERE,
         })  # fmt: skip
         crawler = process.create_crawler(Watched)
         process.crawl(crawler, urls=str(urls))
