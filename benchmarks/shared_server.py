@@ -3,12 +3,12 @@
     python benchmarks/shared_server.py [--urls 100000] [--rounds 3] [--memory 1000000] [--append-only]
 
 The workload: a Valkey of its own, and the code of coordinator and worker in this process: the URLs of a site are added
-30 and 1,000 in a call, portions are cut as the coordinator does it, batches of 1,000 are claimed and settled without
-items. CPU time is the server's own (``INFO cpu``), that of this process stands beside it. How fast the machine is while
-it is measured tells *HSETNX alone*: a script that enters the same keys in one hash, 1,000 in a call, and does nothing
-else. What holds on another machine is the ratio to that. Of all rounds the cheapest is told, for each step.
+30 and 1,000 in a call, batches of 1,000 are claimed and settled without items. CPU time is the server's own (``INFO
+cpu``), that of this process stands beside it. How fast the machine is while it is measured tells *HSETNX alone*: a
+script that enters the same keys in one hash, as many in a call, and does nothing else. What holds on another machine is
+the ratio to that. Of all rounds the cheapest is told, for each step.
 
-*--memory*: how much the server's data takes at the fullest, in bytes a URL, with so many URLs added and cut; 0: not.
+*--memory*: how much a server's memory grows by at the fullest, with so many URLs added; 0: not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LINKS = (30, 1000)  # requests in a call
 BATCH = 1000
 ALONE = "HSETNX alone"
 HSETNX = "for at = 1, #ARGV do redis.call('HSETNX', KEYS[1], ARGV[at], '') end"
-TOGETHER = ("add", "cut", "claim", "settle")
+TOGETHER = ("add", "claim", "settle")
 
 
 @dataclass
@@ -66,6 +66,16 @@ def parts(entries: list[Entry], size: int) -> Iterator[list[Entry]]:
     return (entries[first : first + size] for first in range(0, len(entries), size))
 
 
+@asynccontextmanager
+async def fresh(*, append_only: bool = False) -> AsyncIterator[Server]:
+    with valkey(appendonly="yes" if append_only else "no") as child:
+        server = await Server.connect(child.address)
+        try:
+            yield server
+        finally:
+            await server.close()
+
+
 class Meter:
     """Adds up what each step costs."""
 
@@ -86,13 +96,12 @@ class Meter:
         return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
 
-async def alone(server: Server, entries: list[Entry]) -> Costs:
+async def alone(server: Server, entries: list[Entry], links: int) -> Costs:
     """What the machine can do now."""
-    keys = [seen_key(key) for key, _ in entries]
     meter = Meter(server, len(entries))
     async with meter.step(ALONE):
-        for first in range(0, len(keys), BATCH):
-            await server.command("EVAL", HSETNX, 1, "alone", *keys[first : first + BATCH])
+        for part in parts(entries, links):
+            await server.command("EVAL", HSETNX, 1, "alone", *(seen_key(key) for key, _ in part))
     return meter.costs
 
 
@@ -107,8 +116,6 @@ async def journey(server: Server, entries: list[Entry], links: int) -> Costs:
     meter = Meter(server, len(entries))
     async with meter.step("add"):
         await add_all(run, entries, links)
-    async with meter.step("cut"):
-        await run.intake.cut()
     async with meter.step("add, all known"):
         for part in parts(entries, links):
             assert not await run.intake.add(part)
@@ -125,41 +132,32 @@ async def journey(server: Server, entries: list[Entry], links: int) -> Costs:
     return meter.costs
 
 
-async def as_they_come(server: Server, entries: list[Entry], links: int) -> Costs:
-    """As a coordinator does it: after each call it cuts what there is."""
-    run = await SharedRun.begin(server)
-    meter = Meter(server, len(entries))
-    async with meter.step("add and cut in turn"):
-        for part in parts(entries, links):
-            await run.intake.add(part)
-            await run.intake.cut()
-    return meter.costs
-
-
 async def cheapest(server: Server, entries: list[Entry], rounds: int) -> dict[int, Costs]:
     found: dict[int, Costs] = {links: {} for links in LINKS}
     for _ in range(rounds):
         for links, best in found.items():
-            for measured in (alone, journey, as_they_come):
-                await server.command("FLUSHALL")
-                args = (entries,) if measured is alone else (entries, links)
-                costs = await measured(server, *args)  # type: ignore[operator]
+            await server.command("FLUSHALL")
+            for costs in (await alone(server, entries, links), await journey(server, entries, links)):
                 for name, cost in costs.items():
                     before = best.get(name, cost)
                     best[name] = Cost(min(cost.server, before.server), min(cost.client, before.client))
     return found
 
 
-async def memory(server: Server, urls: int) -> float:
-    """MB that the server's data takes with so many URLs, at its fullest."""
-    await server.command("FLUSHALL")
-    before = int((await server.about())[0]["used_memory_dataset"])
-    run, most = await SharedRun.begin(server), 0
-    for part in parts(entries_of(urls), BATCH):
-        await run.intake.add(part)
-        await run.intake.cut()
-        most = max(most, int((await server.about())[0]["used_memory_dataset"]))
-    return (most - before) / 1e6
+async def memory(urls: int) -> float:
+    """MB that a server's memory grows by with so many URLs, at its fullest."""
+    async with fresh() as server:
+        before = await used(server)
+        run, most = await SharedRun.begin(server), 0
+        for part in parts(entries_of(urls), BATCH):
+            await run.intake.add(part)
+            most = max(most, await used(server))
+        return (most - before) / 1e6
+
+
+async def used(server: Server) -> int:
+    """Bytes."""
+    return int((await server.about())[0]["used_memory"])
 
 
 def table(links: int, costs: Costs) -> Iterable[str]:
@@ -175,18 +173,14 @@ def table(links: int, costs: Costs) -> Iterable[str]:
 
 
 async def main(*, urls: int, rounds: int, fullest: int, append_only: bool) -> None:
-    with valkey(appendonly="yes" if append_only else "no") as child:
-        server = await Server.connect(child.address)
-        try:
-            info, _ = await server.about()
-            version = info.get("valkey_version") or info["redis_version"]
-            print(f"Valkey or Redis {version}, {urls:,} URLs, append-only file: {'yes' if append_only else 'no'}")
-            for links, costs in (await cheapest(server, entries_of(urls), rounds)).items():
-                print("\n".join(table(links, costs)), flush=True)
-            if fullest:
-                print(f"\n{fullest:,} URLs take {await memory(server, fullest):.1f} MB at the fullest")
-        finally:
-            await server.close()
+    async with fresh(append_only=append_only) as server:
+        info, _ = await server.about()
+        version = info.get("valkey_version") or info["redis_version"]
+        print(f"Valkey or Redis {version}, {urls:,} URLs, append-only file: {'yes' if append_only else 'no'}")
+        for links, costs in (await cheapest(server, entries_of(urls), rounds)).items():
+            print("\n".join(table(links, costs)), flush=True)
+    if fullest:
+        print(f"\n{fullest:,} URLs take {await memory(fullest):.1f} MB at the fullest")
 
 
 if __name__ == "__main__":

@@ -162,7 +162,6 @@ class SharedRun:
             part, done = self.buffer.first(), self.walk_is_done()
             if part is not None:
                 await self.sure(partial(self._add_part, part))
-                await self.sure(self.intake.cut)
             elif (done != self.walked or self._walks_on) and (not done or self.own_is_safe()):
                 self._walks_on = False
                 await self.sure(self._say_how_far)

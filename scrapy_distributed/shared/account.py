@@ -265,12 +265,6 @@ class Account:
             for body in await self._portions([part]):
                 yield position, body
                 position += 1
-        first = 0
-        while some := await self.server.command("LRANGE", self.keys.of(self.run, "open"), first, first + PAGE - 1):
-            for body in some:
-                yield position, body.decode("ascii")
-                position += 1
-            first += len(some)
 
     async def _portions(self, parts: Sequence[bytes]) -> list[str]:
         names = [part.partition(b":")[0] for part in parts]

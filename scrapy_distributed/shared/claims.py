@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.rules import Batch, Objection, Settlement, objection
 from scrapy_distributed.ledger.states import Attempt, AttemptState, BatchState, Blame, Fate, new_token
+from scrapy_distributed.shared import finds
 from scrapy_distributed.shared.attempts import Attempts
 from scrapy_distributed.shared.keys import Keys
 from scrapy_distributed.shared.pace import FIRST, GROWTH, MOST, SECONDS, WORTH
@@ -154,11 +154,10 @@ class Claims:
         )
         return None if answer is None else Wishes(paused=bool(answer[0]), stopped=answer[1].decode())
 
-    async def stage_found(self, claimed: Claimed, index: int, entries: Sequence[tuple[bytes, str]]) -> bool:
+    async def stage_found(self, claimed: Claimed, index: int, entries: Sequence[finds.Find]) -> bool:
         """Part *index*, from 0, of what the job has found, at most 1,000 pairs of ``seen_key`` and encoded request.
         Whether the attempt can still count."""
-        parts = [key + struct.pack("<I", len(body)) + body.encode("ascii") for key, body in entries]
-        return await self._stage(claimed, "f", index, b"".join(parts))
+        return await self._stage(claimed, "f", index, finds.pack(entries))
 
     async def stage_items(self, claimed: Claimed, index: int, lines: bytes) -> bool:
         """Part *index*, from 0, of the lines of its items, at most 1 MB. Whether the attempt can still count."""
@@ -208,7 +207,7 @@ class Claims:
 
     async def move(self, run: str) -> None:
         """Add what accepted attempts of *run* have found, where that is still to be done."""
-        while await self.server.script("move", self.keys, run) > 0:
+        while await finds.move(self.server, self.keys, run):
             pass
 
     # Inside

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.ledger.balance import Balance
 from scrapy_distributed.ledger.states import new_token
-from scrapy_distributed.shared import portion
+from scrapy_distributed.shared import finds, portion
 from scrapy_distributed.shared.attempts import Attempts
 from scrapy_distributed.shared.keys import Keys, identity_key
 from scrapy_distributed.shared.run_rules import RunRules
@@ -21,7 +21,6 @@ from scrapy_distributed.shared.server import Server, Value
 from scrapy_distributed.wire.seen_key import seen_key
 from scrapy_distributed.wire.session import Session
 
-PAGE = 500  # keys
 MOST = 1000  # requests in one call: a script that takes a millisecond holds up everybody
 
 
@@ -74,7 +73,7 @@ class WorkerRow:
 @dataclass(frozen=True, kw_only=True)
 class State:
     """How a run stands. *time*, *started*, *walked*, *ended*: seconds since 1970 by the server's clock; *owner* of the
-    walk, '' where nobody has it now; *items*: scraped by attempts that count. *open*: requests in no portion yet;
+    walk, '' where nobody has it now; *items*: scraped by attempts that count. *portions*: parts of portions that wait;
     *again*: batches that go out again; *moving*, *home*: accepted attempts whose finds are still to be added, and that
     have not been taken home; *own*: attempts of coordinators whose own items do not count yet; *adds*, *taken*: calls
     that have added something, and attempts that were taken home; *streamed*: entries that were put into the stream, and
@@ -92,7 +91,6 @@ class State:
     owner: str
     version: str
     items: int
-    open: int
     portions: int
     again: int
     moving: int
@@ -123,6 +121,8 @@ class Intake:
         self.run = ""
         self._name = secrets.token_hex(4)  # of this object: an owner may have been another process before
         self._added = 0
+        self._before = ""  # the name of the last call that has added something
+        self._tail: Sequence[str] = ()  # what is in the portion that it has made, where there is room for more
 
     async def begin(
         self, identity: Mapping[str, Any], *, spider: str, template: str, version: str, rules: RunRules, resume: bool
@@ -193,38 +193,40 @@ class Intake:
         same, at most 1,000, it returns what it would have returned."""
         new: list[str] = []
         for first in range(0, len(entries), MOST):
-            some = entries[first : first + MOST]
-            keys = [seen_key(key) for key, _ in some]
-            digest = blake2b(b"".join(keys), digest_size=8).hexdigest()
-            args: list[Value] = [self.run, self.owner, f"{self._name}.{self._added}.{digest}", len(some)]
-            for key, (_, body) in zip(keys, some, strict=True):
-                args += (key, body)
-            for session in sessions if first == 0 else ():
-                args += session
-            flags = await self.server.script("add", self.keys, *args)
-            if flags is None:
-                raise lost_walk(self.server, self.run)
-            self._added += 1
+            some = [(seen_key(key), body) for key, body in entries[first : first + MOST]]
+            flags = await self._add(some, [*sessions] if first == 0 else [])
             new += [body for (_, body), flag in zip(some, flags, strict=True) if flag == ord("1")]
         return new
 
-    async def cut(self) -> int:
-        """Make portions of what waits; returns the number of requests in them. To be called now and then while there is
-        much: what is in no portion takes four times the memory."""
-        done = 0
-        while answer := await self.server.script("open", self.keys, self.run, portion.SIZE):
-            generation, bodies = answer
-            some = [body.decode("ascii") for body in bodies]
-            while len(data := portion.pack(some)) > portion.MOST_BYTES and len(some) > 1:
-                some = some[: len(some) // 2]
-            if await self.server.script("cut", self.keys, self.run, generation, len(some), data):
-                done += len(some)
-        return done
+    async def _add(self, some: Sequence[finds.Find], sessions: Sequence[Session]) -> bytes:
+        """A flag for each."""
+        digest = blake2b(b"".join(key for key, _ in some), digest_size=8).hexdigest()
+        name = f"{self._name}.{self._added}.{digest}"
+        found = finds.Finds(some, self._tail)
+        while True:
+            args = found.args()  # first, as it may find that there is no room for the tail
+            answer = await self.server.script(
+                "add", self.keys, self.run, self.owner, name, self._before, len(found.tail),
+                "".join("01"[may_be_new] for may_be_new in found.flags), len(sessions),
+                *(value for session in sessions for value in session), *args,
+            )  # fmt: skip
+            if answer is None:
+                raise lost_walk(self.server, self.run)
+            flags, *told = answer
+            if flags is not None:
+                break
+            found.told(told)
+        self._added += 1
+        self._before = name
+        if b"1" in flags:
+            self._tail = found.last if len(found.last) < portion.SIZE else ()
+        if not told[0]:
+            self._tail = ()
+        return bytes(flags)
 
     async def move(self) -> int:
         """Add a part of what accepted attempts have found, where workers have left that. How many parts are left."""
-        left: int = await self.server.script("move", self.keys, self.run)
-        return max(0, left)
+        return await finds.move(self.server, self.keys, self.run)
 
     async def lose_overdue(self) -> None:
         """What workers do, where none is left: the batches of attempts whose lease has run out wait again."""
@@ -258,9 +260,7 @@ class Intake:
         """The result of a run that has ended is stored: from now on the same command begins a new one. Which requests
         it has seen is kept, as it may be opened again; of the last one before that is forgotten. Raises
         ``LostWalkError``."""
-        if before := await self._as_owner("stored"):
-            await drop_seen(self.server, self.keys, before.decode())
-            await self.server.command("HDEL", self.keys.of(self.run), "before")
+        await self._as_owner("stored")
 
     # Inside
 
@@ -283,16 +283,8 @@ def lost_walk(server: Server, run: str) -> LostWalkError:
     return LostWalkError(f"run {run} on {server.address}: its walk is another coordinator's by now")
 
 
-async def drop_seen(server: Server, keys: Keys, run: str) -> None:
-    """What takes most of the memory of a run that is over."""
-    buckets = int(await server.command("HGET", keys.of(run), "buckets") or 0)
-    for first in range(0, buckets, PAGE):
-        names = [keys.of(run, "seen", bucket) for bucket in range(first, min(buckets, first + PAGE))]
-        await server.command("UNLINK", *names)
-
-
 def state_of(answer: list[Any]) -> State:
-    ms, flat, open_, portions, again, moving, home, at_work, own, workers, heard, event = answer
+    ms, flat, portions, again, moving, home, at_work, own, workers, heard, event = answer
     row = {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
     seen = {name.decode(): (ms - float(score)) / 1000 for name, score in zip(heard[::2], heard[1::2], strict=True)}
 
@@ -312,7 +304,7 @@ def state_of(answer: list[Any]) -> State:
         stopped=row["stopped"].decode() if "stopped" in row else None, ended=seconds("ended"),
         stored="stored" in row, paused="paused" in row,
         owner=row["owner"].decode() if count("owner_until") > ms else "", version=row.get("version", b"").decode(),
-        items=count("items"), open=open_, portions=portions, again=again, moving=moving, home=home, own=own,
+        items=count("items"), portions=portions, again=again, moving=moving, home=home, own=own,
         adds=count("adds"), taken=count("taken"), streamed=count("streamed"), reread=count("reread"), at_work=at_work,
         workers=tuple(sorted((_worker(json.loads(text), seen) for text in workers), key=lambda row: row.worker)),
         event=event.decode(),

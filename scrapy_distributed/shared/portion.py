@@ -4,7 +4,7 @@ that is meant."""
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from scrapy_distributed.errors import LedgerUnavailableError
 
@@ -16,6 +16,17 @@ PACKED, PLAIN = b"z", b"p"  # the first byte; plain ones are made in scripts
 def pack(bodies: Sequence[str]) -> bytes:
     """*bodies*: ASCII, without line breaks."""
     return PACKED + zlib.compress("\n".join(bodies).encode("ascii"))
+
+
+def divide(bodies: Sequence[str]) -> Iterator[tuple[Sequence[str], bytes]]:
+    """*bodies* in portions: the requests of each, and these packed."""
+    first = 0
+    while first < len(bodies):
+        some = bodies[first : first + SIZE]
+        while len(data := pack(some)) > MOST_BYTES and len(some) > 1:
+            some = some[: len(some) // 2]
+        yield some, data
+        first += len(some)
 
 
 def unpack(data: bytes) -> list[str]:

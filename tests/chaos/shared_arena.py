@@ -165,7 +165,7 @@ class JoinedRun:
         assert state is not None
         assert state.balance.settled, state
         assert (state.balance.crawled, state.balance.diverted) == (state.balance.diverted, self.place.properties), state
-        assert (state.home, state.moving, state.at_work, state.again, state.open) == (0, 0, 0, 0, 0), state
+        assert (state.home, state.moving, state.at_work, state.again, state.portions) == (0, 0, 0, 0, 0), state
         args = tuple(sorted(self.args.items()))
         expected = local_items(self.place.project, self.spider, args, self.place.properties)
         found = canonical(self._items(), self.place.site)

@@ -48,4 +48,4 @@ def test_all_keys_of_a_project_have_one_hash_tag() -> None:
 def test_a_script_is_sent_with_what_it_needs_of_others() -> None:
     text = script("settle").text
     assert text.count("local function over(") == text.count("local function apply(") == 1
-    assert "local function enter(" not in script("walk").text
+    assert "local function apply(" not in script("walk").text

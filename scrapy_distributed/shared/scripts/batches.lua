@@ -1,6 +1,6 @@
 -- Batches: how they are made, how they are given out, and what the end of an attempt changes.
 
--- A part of a portion is 'id:first:size'. The portion goes when all of it is settled.
+-- A portion goes when all of it is settled.
 local function drop_part(R, part)
   local id, _, size = string.match(part, '(%d+):(%d+):(%d+)')
   if call('HINCRBY', R .. ':used', id, -size) <= 0 then
@@ -21,9 +21,7 @@ end
 
 -- A batch of its own for requests in a portion that is new.
 local function add_ready(R, child, data, time)
-  local id = call('HINCRBY', R, 'portion', 1)
-  call('HSET', R .. ':portion', id, data)
-  call('HSET', R .. ':used', id, child.size)
+  local id = new_portion(R, child.size, data)
   local batch = call('HINCRBY', R, 'batches', 1)
   call('HSET', R .. ':batch:' .. batch, 'size', child.size, 'parts', id .. ':0:' .. child.size, 'settled', '',
     'attempts', 0, 'failures', child.failures, 'avoid', child.avoid, 'last', child.last, 'parent', child.parent,

@@ -117,21 +117,7 @@ local function parts_of(R, size)
     parts[#parts + 1] = id .. ':' .. first .. ':' .. part
     taken = taken + part
   end
-  local plain = {}
-  for _, body in ipairs(taken < size and call('LRANGE', R .. ':open', 0, size - taken - 1) or {}) do
-    bytes = bytes + #body
-    if bytes > MOST_BYTES and taken + #plain > 0 then break end
-    plain[#plain + 1] = body
-  end
-  if #plain > 0 then
-    call('LTRIM', R .. ':open', #plain, -1)
-    call('HINCRBY', R, 'generation', 1)
-    local id = call('HINCRBY', R, 'portion', 1)
-    call('HSET', R .. ':portion', id, 'p' .. table.concat(plain, '\n'))
-    call('HSET', R .. ':used', id, #plain)
-    parts[#parts + 1] = id .. ':0:' .. #plain
-  end
-  return parts, taken + #plain
+  return parts, taken
 end
 
 local nothing, moving = {}, nil

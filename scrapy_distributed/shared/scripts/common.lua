@@ -24,6 +24,15 @@ local function owns(R, owner)
   return call('HGET', R, 'owner') == owner
 end
 
+-- Requests that are kept together, packed where they come from. Whoever has some of them waits for a part of it, told as
+-- 'id:first:size'.
+local function new_portion(R, size, data)
+  local id = call('HINCRBY', R, 'portion', 1)
+  call('HSET', R .. ':portion', id, data)
+  call('HSET', R .. ':used', id, size)
+  return id
+end
+
 -- A run that is over since nothing was left of it goes on, as its walk does. Returns whether it does not: it was stopped,
 -- or given up for another.
 local function walks_on(R, run)

@@ -1,9 +1,22 @@
 -- needs: seen
 -- Enters the keys of pages that items have come from, for a source. Returns '1' for each that is new, or its own; nothing
 -- where the owner has lost the walk.
-local run, owner, source, keys = ARGV[1], ARGV[2], ARGV[3], {}
-if not owns(K .. ':' .. run, owner) then return false end
-for at = 4, #ARGV do keys[#keys + 1] = ARGV[at] end
-local new, own = enter(K .. ':' .. run, keys, source)
-for at = 1, #keys do new[at] = (new[at] or own[at]) and '1' or '0' end
-return table.concat(new)
+local run, owner, source, keys = ARGV[1], ARGV[2], ARGV[3], {unpack(ARGV, 4)}
+local R = K .. ':' .. run
+if not owns(R, owner) then return false end
+local known, _, full = known_of(R, keys)
+local sources = call('HMGET', R .. ':pages', unpack(keys))
+local flags, new, pairs_of_new = {}, {}, {}
+for at, key in ipairs(keys) do
+  if known[at] == 0 then
+    new[#new + 1] = key
+    pairs_of_new[#pairs_of_new + 1] = key
+    pairs_of_new[#pairs_of_new + 1] = source
+  end
+  flags[at] = (known[at] == 0 or sources[at] == source) and '1' or '0'
+end
+if #new > 0 then
+  enter(R, new, full)
+  call('HSET', R .. ':pages', unpack(pairs_of_new))
+end
+return table.concat(flags)

@@ -25,7 +25,8 @@ local function less(key, field, count)
 end
 
 local size = #bodies
-call('RPUSH', R .. ':open', unpack(bodies))
+local portion = new_portion(R, size, 'p' .. table.concat(bodies, '\n'))
+call('RPUSH', R .. ':portions', portion .. ':0:' .. size)
 call('HDEL', R .. ':kept', unpack(names))
 if left == '[]' then call('HDEL', R .. ':outcome', told) else call('HSET', R .. ':outcome', told, left) end
 for ended, count in pairs(cjson.decode(ARGV[7])) do

@@ -30,7 +30,7 @@ from scrapy_distributed.wire.bitmap import bits
 from scrapy_distributed.wire.payload import decode_payload
 
 MAX_ATTEMPTS = 3
-STEPS = Counter(add=3, cut=1, claim=5, renew=1, lose=1, reject=1, give_back=1, settle=6, go_on_in_another_process=1)
+STEPS = Counter(add=3, claim=5, renew=1, lose=1, reject=1, give_back=1, settle=6, go_on_in_another_process=1)
 WORKERS = st.sampled_from(["w1", "w2"])
 MOSTLY = st.sampled_from([True] * 5 + [False])
 BATCH = ("state", "size", "avoid", "crawled", "failed", "filtered", "dead", "moved", "attempts", "node", "items")
@@ -81,9 +81,6 @@ class BothStores(RuleBasedStateMachine):
     def add(self, data: st.DataObject) -> None:
         numbers = data.draw(st.lists(st.integers(0, 60), max_size=12))
         assert run(self.shared.add(*numbers)) == divert(self.ledger, *numbers)
-
-    def cut(self, data: st.DataObject) -> None:
-        assert run(self.shared.intake.cut()) % portion.SIZE == 0
 
     def claim(self, data: st.DataObject) -> None:
         self._claim(data.draw(WORKERS), data.draw(st.integers(1, 6)))

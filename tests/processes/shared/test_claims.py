@@ -24,7 +24,6 @@ from scrapy_distributed.wire.session import encode_session, with_session
 @awaited
 async def test_a_worker_gets_what_was_added_first_and_all_that_it_wants_where_it_is_alone(shared: SharedRun) -> None:
     await shared.add(*range(250))
-    await shared.intake.cut()
     one, two = await shared.claim(120), await shared.claim(500)
     assert one.bodies == [body(number) for number in range(120)]
     assert two.bodies == [body(number) for number in range(120, 250)]
@@ -35,11 +34,10 @@ async def test_a_worker_gets_what_was_added_first_and_all_that_it_wants_where_it
 @awaited
 async def test_what_is_settled_leaves_the_server(shared: SharedRun) -> None:
     await shared.add(*range(250))
-    await shared.intake.cut()
     for _ in range(3):
         claimed = await shared.claim(90)
         await shared.worker().settle(claimed, receipt(claimed.attempt))
-    for name in ("portion", "used", "portions", "open"):
+    for name in ("portion", "used", "portions"):
         assert await shared.server.command("EXISTS", shared.key(name)) == 0
     assert await shared.counts() == {"diverted": 250, "crawled": 250}
     assert await shared.server.command("EXISTS", shared.key("lease")) == 0

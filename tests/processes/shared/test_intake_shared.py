@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import secrets
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +13,7 @@ from awaiting import awaited
 from ledgers import IDENTITY, body, key, receipt
 from shared_runs import VERSION, SharedRun, begin, found_of
 
+from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.ledger.records import AttemptRecord
 from scrapy_distributed.shared import portion
 from scrapy_distributed.shared.intake import Begun, Intake, LostWalkError
@@ -27,27 +30,41 @@ async def test_each_request_is_added_once(shared: SharedRun) -> None:
 
 @awaited
 async def test_no_key_is_forgotten_however_many_there_are(shared: SharedRun) -> None:
-    await shared.server.command("HSET", shared.key(), "buckets", 1)  # else none is split before 650,000
     numbers = range(12_000)
     for first in range(0, len(numbers), 3000):
         assert len(await shared.add(*numbers[first : first + 3000])) == 3000
     assert await shared.add(*numbers[::7]) == []
-    seen, buckets = map(int, await shared.server.command("HMGET", shared.key(), "seen", "buckets"))
-    assert seen == 12_000
-    assert seen / 40 <= buckets < seen / 40 + 2
-    sizes = await shared.server.commands([("HLEN", shared.key("seen", bucket)) for bucket in range(buckets)])
-    assert sum(sizes) == seen
-    assert max(sizes) <= 128  # what stays compact on every server
+    assert await shared.add(12_000, *numbers[::7], 12_001) == [body(12_000), body(12_001)]
+    assert await shared.server.command("SCARD", shared.key("seen", 0)) == 12_002
+
+
+FILL = """
+for first = 1, ARGV[1], 1000 do
+  local keys = {}
+  for number = first, math.min(first + 999, ARGV[1]) do keys[#keys + 1] = struct.pack('>I4I8', number, 0) end
+  redis.call('SADD', KEYS[1], unpack(keys))
+end
+"""
+FULL = 900_000
 
 
 @awaited
-async def test_what_is_known_of_a_key_stays_with_it_when_its_bucket_is_split(shared: SharedRun) -> None:
-    await shared.server.command("HSET", shared.key(), "buckets", 1)
-    pages = [key(number) for number in range(100_000, 100_300)]
-    await shared.harvest.enter_pages("1.1.aa", pages)
-    await shared.add(*range(1000))
-    assert await shared.harvest.enter_pages("1.1.aa", pages) == [True] * 300
-    assert await shared.harvest.enter_pages("1.2.bb", pages) == [False] * 300
+async def test_a_set_of_keys_that_is_full_is_followed_by_another_one_and_still_known(shared: SharedRun) -> None:
+    await shared.harvest.enter_pages("1.1.aa", [key(100), key(101)])
+    await shared.server.command("EVAL", FILL, 1, shared.key("seen", 0), FULL - 4)
+    await shared.add(1)
+    await shared.add(1, 2)
+    await shared.add(1, 2, 3)
+    sizes = [await shared.server.command("SCARD", shared.key("seen", index)) for index in range(3)]
+    assert sizes == [FULL, 1, 0]
+    await shared.server.command("HSET", shared.key(), "full", 2)  # as if the second one were full
+    assert await shared.add(3, 4, 2, 1) == [body(4)]
+    pages = [key(number) for number in (100, 4, 102, 1)]
+    assert await shared.harvest.enter_pages("1.1.aa", pages) == [True, False, True, False]
+    assert await shared.server.command("SCARD", shared.key("seen", 2)) == 2
+    await shared.control.stop("enough")
+    await shared.control.forget()
+    assert await shared.server.command("KEYS", f"*{shared.name}*") == []
 
 
 @awaited
@@ -58,36 +75,83 @@ async def test_keys_may_have_any_shape(shared: SharedRun) -> None:
     assert await shared.intake.add(entries) == []
 
 
+@pytest.mark.parametrize("known", [(), (2,), (1, 2, 3)], ids=["all new", "one known", "all known"])
 @awaited
-async def test_what_was_added_and_not_heard_of_is_told_again(shared: SharedRun) -> None:
-    await shared.add(1)
-    args = (shared.name, shared.intake.owner, "call.9", 1, b"k" * 12, body(2))
-    flags = [await shared.server.script("add", shared.intake.keys, *args) for _ in range(2)]
-    assert flags == [b"1", b"1"]
-    assert await shared.counts() == {"diverted": 2, "queued": 2}
+async def test_what_was_added_and_not_heard_of_is_told_again(
+    shared: SharedRun, monkeypatch: pytest.MonkeyPatch, known: tuple[int, ...]
+) -> None:
+    await shared.add(*known)
+    before = await shared.counts()
+    script, lost = shared.server.script, []
+
+    async def loses_an_answer(name: str, *args: Any) -> Any:
+        answer = await script(name, *args)
+        if answer[0] is not None and not lost:
+            lost.append(answer)
+            raise LedgerUnavailableError("away")
+        return answer
+
+    monkeypatch.setattr(shared.server, "script", loses_an_answer)
+    with pytest.raises(LedgerUnavailableError, match="away"):
+        await shared.add(1, 2, 3, 1)
+    assert lost
+    new = [number for number in (1, 2, 3) if number not in known]
+    assert await shared.add(1, 2, 3, 1) == [body(number) for number in new]
+    assert await shared.add(4) == [body(4)]
+    diverted = before.get("diverted", 0) + len(new) + 1
+    assert await shared.counts() == {"diverted": diverted, "duplicates": 1 + len(known), "queued": diverted}
+    assert list((await shared.claim()).bodies) == [body(number) for number in (*known, *new, 4)]
 
 
 @awaited
-async def test_portions_are_made_of_what_waits_and_nothing_changes_place(shared: SharedRun) -> None:
-    await shared.add(*range(portion.SIZE * 2 + 50))
-    assert await shared.intake.cut() == portion.SIZE * 2
-    assert await shared.intake.cut() == 0
-    state = await shared.intake.state()
-    assert (state.portions, state.open) == (2, 50)
+async def test_what_is_added_in_small_calls_is_in_as_few_portions_and_nothing_changes_place(shared: SharedRun) -> None:
+    for first in range(0, 250, 10):
+        await shared.add(*range(first, first + 10), 0)
+    assert (await shared.intake.state()).portions == 3
+    assert await shared.server.command("HLEN", shared.key("portion")) == 3
     bodies = []
     for size in (30, 100, 1000):
         bodies += (await shared.claim(size)).bodies
-    assert bodies == [body(number) for number in range(portion.SIZE * 2 + 50)]
+    assert bodies == [body(number) for number in range(250)]
 
 
 @awaited
-async def test_a_portion_is_not_made_of_what_a_worker_has_taken_meanwhile(shared: SharedRun) -> None:
-    await shared.add(*range(200))
-    generation, bodies = await shared.server.script("open", shared.intake.keys, shared.name, 100)
-    claimed = await shared.claim(10)
-    data = portion.pack([text.decode() for text in bodies])
-    assert not await shared.server.script("cut", shared.intake.keys, shared.name, generation, 100, data)
-    assert claimed.bodies + (await shared.claim(1000)).bodies == [body(number) for number in range(200)]
+async def test_a_portion_of_which_a_worker_has_taken_some_does_not_grow(shared: SharedRun) -> None:
+    bodies: list[str] = []
+    for first in range(0, 60, 10):
+        await shared.add(*range(first, first + 10))
+        bodies += (await shared.claim(7)).bodies
+    bodies += (await shared.claim(1000)).bodies
+    assert bodies == [body(number) for number in range(60)]
+    assert await shared.counts() == {"diverted": 60, "in_flight": 60}
+
+
+@awaited
+async def test_a_portion_of_another_coordinator_does_not_grow(shared: SharedRun) -> None:
+    await shared.add(1, 2)
+    heir = Intake(shared.server, shared.project)
+    await begin(heir)
+    await shared.intake.leave_walk()
+    await heir.walk(60)
+    await heir.add([(key(3), body(3)), (key(4), body(4))])
+    await heir.leave_walk()
+    await shared.intake.walk(60)
+    await shared.add(5)
+    assert list((await shared.claim()).bodies) == [body(number) for number in range(1, 6)]
+
+
+@awaited
+async def test_portions_of_long_requests_are_shorter(shared: SharedRun) -> None:
+    long = [(key(number), json.dumps("http://a/" + secrets.token_hex(40_000))) for number in range(7)]
+    assert len(await shared.intake.add(long[:5])) == 5
+    assert len(await shared.intake.add(long[5:])) == 2
+    texts = await shared.server.command("HVALS", shared.key("portion"))
+    assert len(texts) > 1
+    assert max(map(len, texts)) <= portion.MOST_BYTES
+    bodies: list[str] = []
+    while len(bodies) < len(long):
+        bodies += (await shared.claim()).bodies
+    assert bodies == [text for _, text in long]
 
 
 @awaited
@@ -267,7 +331,6 @@ async def each_attempt(shared: SharedRun) -> AsyncIterator[AttemptRecord]:
 @awaited
 async def test_a_run_that_is_forgotten_leaves_nothing(shared: SharedRun) -> None:
     await shared.add(*range(300))
-    await shared.intake.cut()
     claimed = await shared.claim(50)
     await shared.worker().stage_found(claimed, 0, found_of(400))
     await shared.worker().stage_items(claimed, 0, b"x")
