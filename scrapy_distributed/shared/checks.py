@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 OLDEST_REDIS, OLDEST_VALKEY = (6, 2), (7, 2)
 KEEPS = "noeviction"
+LISTPACK = 128  # entries of a hash that stays compact; what the seen-set counts on
 BYTES_A_REQUEST = 60  # of a run that is added faster than it is crawled
 FULL_AT = 0.9  # of maxmemory
 
@@ -22,7 +23,7 @@ class Finding(NamedTuple):
 def findings(info: Mapping[str, str], config: Mapping[str, str], *, requests: int = 0) -> list[Finding]:
     """What speaks against a server with this ``INFO`` and ``CONFIG GET *``, either of which may lack anything.
     *requests*: how many a run will have at once, where that is known."""
-    found = [_version(info), _policy(info, config), _durable(info), _memory(info, requests)]
+    found = [_version(info), _policy(info, config), _durable(info), _hashes(config), _memory(info, requests)]
     return [finding for finding in found if finding is not None]
 
 
@@ -57,6 +58,17 @@ def _durable(info: Mapping[str, str]) -> Finding | None:
         False,
         "found no append-only file: where the server ends, what happened since its last snapshot is lost, or all of"
         " the run; set appendonly yes",
+    )
+
+
+def _hashes(config: Mapping[str, str]) -> Finding | None:
+    text = config.get("hash-max-listpack-entries") or config.get("hash-max-ziplist-entries")
+    if text is None or not text.isdigit() or int(text) >= LISTPACK:
+        return None
+    return Finding(
+        False,
+        f"found hash-max-listpack-entries {text}, expected {LISTPACK} or more: known URLs take three times the memory"
+        f" otherwise; set hash-max-listpack-entries {LISTPACK}",
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from scrapy_distributed.errors import LedgerError
+from scrapy_distributed.shared.intake import PAGE, drop_seen
 from scrapy_distributed.shared.keys import Keys
 from scrapy_distributed.shared.server import Server
 
-PAGE = 500  # keys
 #: The keys of a run of which there is one.
 WHOLE = (
-    "pages", "portions", "portion", "used", "sessions", "again", "lease", "outcome", "kept", "reasons", "followed",
-    "examples", "failures", "landed", "moving", "home", "own",
+    "portions", "portion", "used", "sessions", "again", "lease", "outcome", "kept", "reasons", "followed", "examples",
+    "failures", "landed", "moving", "home", "own",
 )  # fmt: skip
 #: What a run is that is not forgotten.
 WHY_NOT = {
@@ -49,9 +49,8 @@ class Control:
         why, owner = await self.server.script("abandon", self.keys, self.run, int(force))
         if why != b"done":
             raise LedgerError(f"run {self.run}: {WHY_NOT[why.decode()].format(owner.decode().rpartition('@')[2])}")
-        found = await self.server.command("HMGET", self.keys.of(self.run), "batches", "full")
-        batches, full = (int(number or 0) for number in found)
-        await self._drop([("seen", index) for index in range(full + 1)])
+        await drop_seen(self.server, self.keys, self.run)
+        batches = int(await self.server.command("HGET", self.keys.of(self.run), "batches") or 0)
         entries = int(await self.server.command("XLEN", self.keys.of(self.run, "items")))
         await self._drop([("items",)])
         for first in range(0, batches + 1, PAGE):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.shared.keys import Keys
@@ -15,37 +16,28 @@ Find = tuple[bytes, str]  # its ``seen_key`` and the encoded request
 _LENGTH = struct.Struct("<I")
 
 
-class Finds:
-    """*finds* of one call, each key once. *flags*: for each whether it may be new; it is not where the server has
-    ``told`` so. *tail*: the requests of the portion that comes before, which grows if it still can."""
+class Portions(NamedTuple):
+    """Requests of one call in portions. *args*: as ``take_in`` of the scripts reads them; the first portion begins with
+    *skipped* requests of the one before. *last*: the requests of the last portion, *own* of which are of this call."""
 
-    def __init__(self, finds: Sequence[Find], tail: Sequence[str] = ()) -> None:
-        first = {key: position for position, (key, _) in reversed([*enumerate(finds)])}
-        self.finds = finds
-        self.flags = [first[key] == position for position, (key, _) in enumerate(finds)]
-        self.tail = tail
-        self.last: Sequence[str] = ()  # the requests of the last portion
+    skipped: int
+    args: list[Value]
+    last: Sequence[str]
+    own: int
 
-    def told(self, known: Sequence[int]) -> None:
-        """Those whose flag is set in *known*, one for each that might have been new, are not."""
-        positions = [position for position, may_be_new in enumerate(self.flags) if may_be_new]
-        for position, is_known in zip(positions, known, strict=True):
-            self.flags[position] = not is_known
 
-    def args(self) -> list[Value]:
-        """As ``take_in`` of the scripts reads it."""
-        new = [find for find, may_be_new in zip(self.finds, self.flags, strict=True) if may_be_new]
-        bodies = [body for _, body in new]
-        portions = [*divide([*self.tail, *bodies])]
-        if self.tail and len(portions[0][0]) <= len(self.tail):  # long ones: there is no room beside them
-            self.tail = ()
-            portions = [*divide(bodies)]
-        self.last = portions[-1][0] if portions else ()
-        sizes = [len(some) for some, _ in portions]
-        if portions:
-            sizes[0] -= len(self.tail)
-        pairs = [value for size, (_, data) in zip(sizes, portions, strict=True) for value in (size, data)]
-        return [len(self.finds) - len(new), b"".join([key for key, _ in new]), *pairs]
+def portions(finds: Sequence[Find], tail: Sequence[str] = ()) -> Portions:
+    """*tail*: the requests of the portion that comes before, which grows if it still can."""
+    bodies = [body for _, body in finds]
+    divided = [*divide([*tail, *bodies])]
+    if tail and len(divided[0][0]) <= len(tail):  # long ones: there is no room beside them
+        return portions(finds)
+    sizes = [len(some) for some, _ in divided] or [0]
+    sizes[0] -= len(tail)
+    args: list[Value] = [b"".join([key for key, _ in finds])]
+    for size, (_, data) in zip(sizes, divided, strict=False):
+        args += (size, data)
+    return Portions(len(tail), args, divided[-1][0] if divided else (), sizes[-1])
 
 
 def pack(finds: Sequence[Find]) -> bytes:
@@ -74,8 +66,7 @@ async def move(server: Server, keys: Keys, run: str) -> int:
     answer = await server.script("moving", keys, run)
     if answer is None:
         return 0
-    head, data = answer
-    finds = Finds(unpack(data))
-    while isinstance(answer := await server.script("move", keys, run, head, *finds.args()), list):
-        finds.told(answer)
-    return int(answer)
+    head, data, known = answer
+    fresh = [find for find, flag in zip(unpack(data), known, strict=True) if flag == ord("0")]
+    left: int = await server.script("move", keys, run, head, len(known) - len(fresh), *portions(fresh).args)
+    return left

@@ -122,8 +122,8 @@ class Harvest:
         """Enter the *keys* of pages that have brought items, at most 1,000: whether each was new to the run, as a page
         and as a request of its own, or was entered by this very *source* before. They are not diverted, and
         ``Intake.add`` finds them there."""
-        args: list[Value] = [self.run, self.owner, source, *map(seen_key, keys)]
-        flags = await self.server.script("enter_pages", self.keys, *args)
+        text = b"".join(map(seen_key, keys))
+        flags = await self.server.script("enter_pages", self.keys, self.run, self.owner, source, text)
         if flags is None:
             raise lost_walk(self.server, self.run)
         return [flag == ord("1") for flag in flags]

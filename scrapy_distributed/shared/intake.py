@@ -21,6 +21,7 @@ from scrapy_distributed.shared.server import Server, Value
 from scrapy_distributed.wire.seen_key import seen_key
 from scrapy_distributed.wire.session import Session
 
+PAGE = 500  # keys
 MOST = 1000  # requests in one call: a script that takes a millisecond holds up everybody
 
 
@@ -202,26 +203,20 @@ class Intake:
         """A flag for each."""
         digest = blake2b(b"".join(key for key, _ in some), digest_size=8).hexdigest()
         name = f"{self._name}.{self._added}.{digest}"
-        found = finds.Finds(some, self._tail)
-        while True:
-            args = found.args()  # first, as it may find that there is no room for the tail
-            answer = await self.server.script(
-                "add", self.keys, self.run, self.owner, name, self._before, len(found.tail),
-                "".join("01"[may_be_new] for may_be_new in found.flags), len(sessions),
-                *(value for session in sessions for value in session), *args,
-            )  # fmt: skip
-            if answer is None:
-                raise lost_walk(self.server, self.run)
-            flags, *told = answer
-            if flags is not None:
-                break
-            found.told(told)
+        portions = finds.portions(some, self._tail)
+        answer = await self.server.script(
+            "add", self.keys, self.run, self.owner, name, self._before, portions.skipped, len(sessions),
+            *(value for session in sessions for value in session), *portions.args,
+        )  # fmt: skip
+        if answer is None:
+            raise lost_walk(self.server, self.run)
+        flags, can_grow = answer
         self._added += 1
         self._before = name
         if b"1" in flags:
-            self._tail = found.last if len(found.last) < portion.SIZE else ()
-        if not told[0]:
-            self._tail = ()
+            own = flags[-portions.own :]
+            filled = len(portions.last) - len(own) + own.rfind(b"1") + 1
+            self._tail = portions.last[:filled] if can_grow and b"1" in own and filled < portion.SIZE else ()
         return bytes(flags)
 
     async def move(self) -> int:
@@ -260,7 +255,9 @@ class Intake:
         """The result of a run that has ended is stored: from now on the same command begins a new one. Which requests
         it has seen is kept, as it may be opened again; of the last one before that is forgotten. Raises
         ``LostWalkError``."""
-        await self._as_owner("stored")
+        if before := await self._as_owner("stored"):
+            await drop_seen(self.server, self.keys, before.decode())
+            await self.server.command("HDEL", self.keys.of(self.run), "before")
 
     # Inside
 
@@ -281,6 +278,14 @@ class Intake:
 
 def lost_walk(server: Server, run: str) -> LostWalkError:
     return LostWalkError(f"run {run} on {server.address}: its walk is another coordinator's by now")
+
+
+async def drop_seen(server: Server, keys: Keys, run: str) -> None:
+    """What takes most of the memory of a run that is over."""
+    buckets = int(await server.command("HGET", keys.of(run), "buckets") or 0)
+    for first in range(0, buckets, PAGE):
+        names = [keys.of(run, "seen", bucket) for bucket in range(first, min(buckets, first + PAGE))]
+        await server.command("UNLINK", *names)
 
 
 def state_of(answer: list[Any]) -> State:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from scrapy_distributed.errors import LedgerUnavailableError
 
-SIZE = 100  # requests; ten times as many save a tenth more
+SIZE = 100  # requests, or up to twice as many where fewer than that were left; ten times as many save a tenth more
 MOST_BYTES = 100_000  # of a portion: of a batch so long the payload still fits into an argument
 PACKED, PLAIN = b"z", b"p"  # the first byte; plain ones are made in scripts
 
@@ -22,7 +22,8 @@ def divide(bodies: Sequence[str]) -> Iterator[tuple[Sequence[str], bytes]]:
     """*bodies* in portions: the requests of each, and these packed."""
     first = 0
     while first < len(bodies):
-        some = bodies[first : first + SIZE]
+        left = len(bodies) - first
+        some = bodies[first : first + (SIZE if left >= 2 * SIZE else left)]
         while len(data := pack(some)) > MOST_BYTES and len(some) > 1:
             some = some[: len(some) // 2]
         yield some, data
@@ -41,9 +42,11 @@ def unpack(data: bytes) -> list[str]:
 
 
 def bodies_of(parts: Sequence[bytes], portions: Sequence[bytes]) -> list[str]:
-    """The requests of a batch: *parts* ``id:first:size`` of *portions*."""
+    """The requests of a batch: *parts* ``id:first:size``, each of one of *portions*; b"": of that before."""
     bodies: list[str] = []
+    requests: list[str] = []
     for part, data in zip(parts, portions, strict=True):
         _, first, size = map(int, part.split(b":"))
-        bodies += unpack(data)[first : first + size]
+        requests = unpack(data) if data else requests
+        bodies += requests[first : first + size]
     return bodies

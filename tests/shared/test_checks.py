@@ -10,7 +10,7 @@ WELL = {
     "redis_version": "7.2.4", "maxmemory_policy": "noeviction", "aof_enabled": "1", "maxmemory": "0",
     "used_memory": "1000000", "total_system_memory": "8000000000",
 }  # fmt: skip
-CONFIG = {"maxmemory-policy": "noeviction"}
+CONFIG = {"maxmemory-policy": "noeviction", "hash-max-listpack-entries": "128"}
 
 
 def test_nothing_speaks_against_one_with_the_usual_settings_and_an_append_only_file() -> None:
@@ -52,6 +52,12 @@ def test_one_without_an_append_only_file_may_be_used_and_that_is_said() -> None:
     (finding,) = findings(WELL | {"aof_enabled": "0"}, CONFIG)
     assert not finding.refused
     assert "set appendonly yes" in finding.text
+
+
+def test_one_whose_small_hashes_become_tables_soon_takes_more_memory_and_that_is_said() -> None:
+    (finding,) = findings(WELL, CONFIG | {"hash-max-listpack-entries": "64"})
+    assert not finding.refused
+    assert "found hash-max-listpack-entries 64" in finding.text
 
 
 def test_the_memory_that_a_run_will_need_is_told_where_it_is_not_there() -> None:

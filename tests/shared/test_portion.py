@@ -20,6 +20,9 @@ def test_requests_come_out_as_they_went_in() -> None:
 
 def test_a_batch_is_made_of_parts_of_portions() -> None:
     assert bodies_of([b"1:3:2", b"2:0:1"], [pack(BODIES), pack(BODIES)]) == [*BODIES[3:], BODIES[0]]
+    assert bodies_of([b"1:0:1", b"1:3:2", b"2:0:1"], [pack(BODIES), b"", pack(BODIES)]) == [
+        BODIES[0], *BODIES[3:], BODIES[0],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"zabc", pack(BODIES)[:-3], b"p\xff"])

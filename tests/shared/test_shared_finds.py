@@ -7,7 +7,7 @@ import secrets
 import pytest
 
 from scrapy_distributed.errors import LedgerError
-from scrapy_distributed.shared.finds import Find, Finds, pack, unpack
+from scrapy_distributed.shared.finds import Find, pack, portions, unpack
 from scrapy_distributed.shared.portion import MOST_BYTES, SIZE
 from scrapy_distributed.shared.portion import unpack as requests_of
 from scrapy_distributed.wire.seen_key import seen_key
@@ -25,43 +25,35 @@ def keys(*numbers: int) -> bytes:
     return b"".join(key for key, _ in found(*numbers))
 
 
-def test_each_key_is_told_once_and_the_others_are_counted() -> None:
-    finds = Finds(found(1, 2, 1, 3, 2))
-    assert finds.flags == [True, True, False, True, False]
-    others, text, size, data = finds.args()
-    assert (others, text, size) == (2, keys(1, 2, 3), 3)
-    assert requests_of(data) == bodies(1, 2, 3)
-
-
-def test_what_the_server_knows_is_told_no_more() -> None:
-    finds = Finds(found(1, 2, 1, 3))
-    finds.told([0, 1, 0])
-    assert finds.flags == [True, False, False, True]
-    finds.told([1, 0])
-    assert finds.flags == [False, False, False, True]
-    others, text, size, data = finds.args()
-    assert (others, text, size) == (3, keys(3), 1)
-    assert requests_of(data) == bodies(3)
+def test_all_of_a_call_is_told_with_all_keys_as_one_text() -> None:
+    skipped, (text, size, data), last, own = portions(found(1, 2, 1))
+    assert (skipped, text, size, own) == (0, keys(1, 2, 1), 3, 3)
+    assert requests_of(data) == last == bodies(1, 2, 1)
 
 
 def test_nothing_is_in_no_portion() -> None:
-    assert Finds([]).args() == [0, b""]
+    assert portions([]) == (0, [b""], (), 0)
 
 
 def test_the_first_portion_begins_with_the_tail_and_the_last_one_may_be_the_next_tail() -> None:
     tail = bodies(*range(1000, 1000 + SIZE - 3))
-    finds = Finds(found(*range(10)), tail)
-    _, _, first, grown, second, data = finds.args()
-    assert (first, second) == (3, 7)
+    skipped, (_, first, grown, second, data), last, own = portions(found(*range(SIZE + 10)), tail)
+    assert (skipped, first, second, own) == (SIZE - 3, 3, SIZE + 7, SIZE + 7)
     assert requests_of(grown) == [*tail, *bodies(0, 1, 2)]
-    assert requests_of(data) == finds.last == bodies(*range(3, 10))
+    assert requests_of(data) == last == bodies(*range(3, SIZE + 10))
+
+
+def test_few_that_are_left_go_with_the_portion_before() -> None:
+    tail = bodies(*range(1000, 1000 + SIZE - 3))
+    _, (_, size, data), last, own = portions(found(*range(10)), tail)
+    assert (size, own) == (10, 10)
+    assert requests_of(data) == last == [*tail, *bodies(*range(10))]
 
 
 def test_where_there_is_no_room_beside_the_tail_it_does_not_grow() -> None:
     long = [f'"http://a/{secrets.token_hex(MOST_BYTES)}"' for _ in range(2)]
-    finds = Finds([(seen_key(b"1"), long[1])], long[:1])
-    _, _, size, data = finds.args()
-    assert (size, list(finds.tail), requests_of(data)) == (1, [], long[1:])
+    skipped, (_, size, data), _, own = portions([(seen_key(b"1"), long[1])], long[:1])
+    assert (skipped, size, own, requests_of(data)) == (0, 1, 1, long[1:])
 
 
 def test_what_a_worker_has_found_comes_out_as_it_went_in() -> None:

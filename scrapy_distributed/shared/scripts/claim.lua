@@ -30,9 +30,12 @@ local function given(run, batch)
   local row = call('HMGET', R .. ':batch:' .. batch, 'size', 'settled', 'attempts', 'failures', 'avoid', 'parts')
   local answer = {'batch', run, batch, row[1], row[2], row[3], row[4], row[5] or '', others}
   for _, value in ipairs(call('HMGET', R, 'spider', 'template', 'version', 'rules')) do answer[#answer + 1] = value end
+  local before
   for part in string.gmatch(row[6], '[^,]+') do
+    local id = string.match(part, '^%d+')
     answer[#answer + 1] = part
-    answer[#answer + 1] = call('HGET', R .. ':portion', string.match(part, '^%d+'))
+    answer[#answer + 1] = id == before and '' or call('HGET', R .. ':portion', id)
+    before = id
   end
   return answer
 end
@@ -101,13 +104,13 @@ local function again(R)
 end
 
 local function parts_of(R, size)
-  local parts, taken, bytes = {}, 0, 0
+  local parts, taken, bytes, before = {}, 0, 0, nil
   while taken < size do
     local head = call('LINDEX', R .. ':portions', 0)
     if not head then break end
     local id, first, left = string.match(head, '(%d+):(%d+):(%d+)')
     local part = math.min(size - taken, left)
-    bytes = bytes + call('HSTRLEN', R .. ':portion', id)
+    if id ~= before then bytes, before = bytes + call('HSTRLEN', R .. ':portion', id), id end
     if bytes > MOST_BYTES and taken > 0 then return parts, taken end
     if part < tonumber(left) then
       call('LSET', R .. ':portions', 0, id .. ':' .. (first + part) .. ':' .. (left - part))

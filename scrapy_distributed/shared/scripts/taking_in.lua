@@ -1,52 +1,65 @@
 -- How requests come in: in portions, each with its key. It needs what seen has.
-local KEY_BYTES = 12
 
-local function each_key(text)
-  local keys = {}
-  for at = 1, #text, KEY_BYTES do keys[#keys + 1] = string.sub(text, at, at + KEY_BYTES - 1) end
-  return keys
+-- Which of the requests of a portion are new, as parts of it, and how many. It begins with those that are skipped.
+local function parts_of(flags, skipped)
+  local parts, count = {}, 0
+  for from, to in string.gmatch(flags, '()1+()') do
+    parts[#parts + 1] = {skipped + from - 1, to - from}
+    count = count + to - from
+  end
+  return parts, count
 end
 
--- Appends portions to what waits. From there on ARGV has size and data of each of them. The data of the first one begins
--- with so many requests that are not meant: those of the portion last, which grows if all of it still waits, at the end.
--- Returns the last portion, and whether all of its data is meant.
-local function append(R, run, from, skipped, last)
-  local id, whole
+-- The portion last has grown, if some of it waits at the end; the first of the parts may go on where that ends. Returns
+-- whether it has.
+local function grow(R, last, parts, count, data)
+  local id, first, size = string.match(call('LINDEX', R .. ':portions', -1) or '', '^(%d+):(%d+):(%d+)$')
+  if not last or id ~= last then return false end
+  call('HSET', R .. ':portion', id, data)
+  call('HINCRBY', R .. ':used', id, count)
+  if first + size == parts[1][1] then
+    call('LSET', R .. ':portions', -1, id .. ':' .. first .. ':' .. size + parts[1][2])
+    table.remove(parts, 1)
+  end
+  return true
+end
+
+-- Appends what is new to what waits. From there on ARGV has size and data of each portion. The data of the first one
+-- begins with so many requests that are not meant: those of the portion last. Returns the last portion of which something
+-- is new, and whether it can grow.
+local function append(R, run, flags, from, skipped, last)
+  local id, can_grow, after = nil, true, 0
   for at = from, #ARGV, 2 do
-    local size, data, first = ARGV[at], ARGV[at + 1], at == from and skipped or 0
-    if first > 0 and last and call('LINDEX', R .. ':portions', -1) == last .. ':0:' .. first then
-      id, whole = last, true
-      call('HSET', R .. ':portion', id, data)
-      call('HINCRBY', R .. ':used', id, size)
-      call('LSET', R .. ':portions', -1, id .. ':0:' .. first + size)
-    else
-      id, whole = new_portion(R, size, data), first == 0
-      if call('RPUSH', R .. ':portions', id .. ':' .. first .. ':' .. size) == 1 then ring(run, 'waiting') end
+    local size, data = tonumber(ARGV[at]), ARGV[at + 1]
+    local parts, count = parts_of(string.sub(flags, after + 1, after + size), skipped)
+    if count > 0 then
+      local grown = skipped > 0 and grow(R, last, parts, count, data)
+      id, can_grow = grown and last or new_portion(R, count, data), grown or skipped == 0
+      for index, part in ipairs(parts) do parts[index] = id .. ':' .. part[1] .. ':' .. part[2] end
+      if #parts > 0 and call('RPUSH', R .. ':portions', unpack(parts)) == #parts then ring(run, 'waiting') end
     end
+    after, skipped = after + size, 0
   end
-  return id, whole
+  return id, can_grow
 end
 
--- Takes requests in if the key of none of them is known; else it does nothing and returns a flag for each, 1 for one
--- that is. Where all are known they are counted, and it returns nothing, either. From at on ARGV has how many others of
--- the call are known, all keys as one text, and size and data of each portion.
--- Returns flags, or nothing and what append does, if anything was new.
-local function take_in(R, run, at, skipped, last)
-  local duplicates, keys = tonumber(ARGV[at]), each_key(ARGV[at + 1])
-  local id, whole
-  if #keys > 0 then
-    local known, number_known, full = known_of(R, keys)
-    if number_known > 0 and number_known < #keys then return known end
-    if number_known == #keys then
-      duplicates = duplicates + #keys
+-- Takes in requests whose key is new. From there on ARGV has all keys as one text, and size and data of each portion.
+-- Returns flags, '1' for each that is new, and what append does.
+local function take_in(R, run, from, skipped, last)
+  local row = call('HMGET', R, 'seen', 'buckets', 'diverted', 'duplicates', 'queued', 'ended', 'landed')
+  local seen, keys, queued = seen_from(R, row[1], row[2]), ARGV[from], number(row[5])
+  local flags, count = enter(R, seen, keys, '')
+  local id, can_grow
+  if count > 0 then
+    id, can_grow = append(R, run, flags, from + 1, skipped, last)
+    if row[7] then count_landed(R, keys, flags) end
+    if row[6] and walks_on(R, run) then
+      call('HINCRBY', R, 'not_crawled', count)
     else
-      enter(R, keys, full)
-      id, whole = append(R, run, at + 2, skipped, last)
-      count_landed(R, keys)
-      call('HINCRBY', R, 'diverted', #keys)
-      call('HINCRBY', R, walks_on(R, run) and 'not_crawled' or 'queued', #keys)
+      queued = queued + count
     end
   end
-  if duplicates > 0 then call('HINCRBY', R, 'duplicates', duplicates) end
-  return nil, id, whole
+  call('HSET', R, 'seen', seen.keys, 'buckets', seen.buckets, 'diverted', number(row[3]) + count, 'duplicates',
+    number(row[4]) + #flags - count, 'queued', queued)
+  return flags, id, can_grow
 end

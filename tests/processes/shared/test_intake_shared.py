@@ -30,41 +30,28 @@ async def test_each_request_is_added_once(shared: SharedRun) -> None:
 
 @awaited
 async def test_no_key_is_forgotten_however_many_there_are(shared: SharedRun) -> None:
+    await shared.server.command("HSET", shared.key(), "buckets", 1)  # else none is split before 650,000
     numbers = range(12_000)
     for first in range(0, len(numbers), 3000):
         assert len(await shared.add(*numbers[first : first + 3000])) == 3000
     assert await shared.add(*numbers[::7]) == []
     assert await shared.add(12_000, *numbers[::7], 12_001) == [body(12_000), body(12_001)]
-    assert await shared.server.command("SCARD", shared.key("seen", 0)) == 12_002
-
-
-FILL = """
-for first = 1, ARGV[1], 1000 do
-  local keys = {}
-  for number = first, math.min(first + 999, ARGV[1]) do keys[#keys + 1] = struct.pack('>I4I8', number, 0) end
-  redis.call('SADD', KEYS[1], unpack(keys))
-end
-"""
-FULL = 900_000
+    seen, buckets = map(int, await shared.server.command("HMGET", shared.key(), "seen", "buckets"))
+    assert seen == 12_002
+    assert seen / 40 <= buckets < seen / 40 + 2
+    sizes = await shared.server.commands([("HLEN", shared.key("seen", bucket)) for bucket in range(buckets)])
+    assert sum(sizes) == seen
+    assert max(sizes) <= 128  # what stays compact on every server
 
 
 @awaited
-async def test_a_set_of_keys_that_is_full_is_followed_by_another_one_and_still_known(shared: SharedRun) -> None:
-    await shared.harvest.enter_pages("1.1.aa", [key(100), key(101)])
-    await shared.server.command("EVAL", FILL, 1, shared.key("seen", 0), FULL - 4)
-    await shared.add(1)
-    await shared.add(1, 2)
-    await shared.add(1, 2, 3)
-    sizes = [await shared.server.command("SCARD", shared.key("seen", index)) for index in range(3)]
-    assert sizes == [FULL, 1, 0]
-    await shared.server.command("HSET", shared.key(), "full", 2)  # as if the second one were full
-    assert await shared.add(3, 4, 2, 1) == [body(4)]
-    pages = [key(number) for number in (100, 4, 102, 1)]
-    assert await shared.harvest.enter_pages("1.1.aa", pages) == [True, False, True, False]
-    assert await shared.server.command("SCARD", shared.key("seen", 2)) == 2
-    await shared.control.stop("enough")
-    await shared.control.forget()
-    assert await shared.server.command("KEYS", f"*{shared.name}*") == []
+async def test_what_is_known_of_a_key_stays_with_it_when_its_bucket_is_split(shared: SharedRun) -> None:
+    await shared.server.command("HSET", shared.key(), "buckets", 1)
+    pages = [key(number) for number in range(100_000, 100_300)]
+    await shared.harvest.enter_pages("1.1.aa", pages)
+    await shared.add(*range(1000))
+    assert await shared.harvest.enter_pages("1.1.aa", pages) == [True] * 300
+    assert await shared.harvest.enter_pages("1.2.bb", pages) == [False] * 300
 
 
 @awaited
@@ -116,7 +103,62 @@ async def test_what_is_added_in_small_calls_is_in_as_few_portions_and_nothing_ch
 
 
 @awaited
-async def test_a_portion_of_which_a_worker_has_taken_some_does_not_grow(shared: SharedRun) -> None:
+async def test_of_a_portion_those_wait_that_are_new(shared: SharedRun) -> None:
+    await shared.add(2, 3, 5, 9)
+    portions = [await shared.server.command("HLEN", shared.key("portion"))]
+    assert await shared.add(1, 2, 3, 4, 5, 6, 1, 7, 9) == [body(number) for number in (1, 4, 6, 7)]
+    assert await shared.add(2, 3, 1) == []
+    assert await shared.add(8, 2, 10) == [body(8), body(10)]
+    portions.append(await shared.server.command("HLEN", shared.key("portion")))
+    assert portions == [1, 1]
+    expected = [body(number) for number in (2, 3, 5, 9, 1, 4, 6, 7, 8, 10)]
+    one = await shared.claim(6)
+    two = await shared.claim(100)
+    assert [*one.bodies, *two.bodies] == expected
+    assert await shared.counts() == {"diverted": 10, "duplicates": 9, "in_flight": 10}
+    for claimed in (two, one):
+        assert await shared.server.command("EXISTS", shared.key("portion")) == 1
+        await shared.worker().settle(claimed, receipt(claimed.attempt))
+    assert await shared.server.command("EXISTS", shared.key("portion"), shared.key("used"), shared.key("portions")) == 0
+
+
+@awaited
+async def test_a_portion_of_which_nothing_is_new_is_not_kept(shared: SharedRun) -> None:
+    await shared.add(*range(150))
+    assert await shared.add(*range(250)) == [body(number) for number in range(150, 250)]
+    assert await shared.add(*range(200, 250), *range(50)) == []
+    assert await shared.add(250) == [body(250)]
+    assert await shared.server.command("HLEN", shared.key("portion")) == 3
+    assert list((await shared.claim(1000)).bodies) == [body(number) for number in range(251)]
+
+
+@awaited
+async def test_what_a_worker_has_found_is_added_without_what_is_known_also_since_just_now(
+    shared: SharedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shared.add(*range(10))
+    claimed = await shared.claim()
+    await shared.worker().stage_found(claimed, 0, found_of(*range(20), 10))
+    script = shared.server.script
+
+    async def while_others_add(name: str, *args: Any) -> Any:
+        answer = await script(name, *args)
+        if name == "moving":
+            monkeypatch.setattr(shared.server, "script", script)
+            await shared.add(13, 14, 16)
+        return answer
+
+    monkeypatch.setattr(shared.server, "script", while_others_add)
+    await shared.worker().settle(claimed, receipt(claimed.attempt), found=1)
+    assert await shared.counts() == {"diverted": 20, "duplicates": 14, "crawled": 10, "queued": 10}
+    rest = await shared.claim()
+    assert list(rest.bodies) == [body(number) for number in (13, 14, 16, 10, 11, 12, 15, 17, 18, 19)]
+    await shared.worker().settle(rest, receipt(rest.attempt))
+    assert await shared.server.command("EXISTS", shared.key("portion"), shared.key("used"), shared.key("portions")) == 0
+
+
+@awaited
+async def test_a_portion_of_which_a_worker_has_taken_some_grows_while_some_of_it_waits(shared: SharedRun) -> None:
     bodies: list[str] = []
     for first in range(0, 60, 10):
         await shared.add(*range(first, first + 10))
