@@ -3,6 +3,7 @@ is still so. For workers, and for whoever finds that a lease has run out."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from scrapy_distributed.shared.run_rules import RunRules
 from scrapy_distributed.shared.server import Server
 from scrapy_distributed.shared.steps import Step, of_end
 from scrapy_distributed.wire.bitmap import bitmap_from_bytes
+
+logger = logging.getLogger("scrapy_distributed.attempts")  # who reads a log knows of attempts, and not of this file
 
 SILENT = "no sign of life"
 TURNS = 10  # each may find that another one has been there in this moment
@@ -82,7 +85,11 @@ class Attempts:
                 look.attempt, look.batch, bodies, f"{SILENT} on {look.attempt.node}", AttemptState.UNKNOWN, counts=True,
                 max_attempts=look.rules.max_attempts, deadline=deadline,
             )  # fmt: skip
-            if await self.apply("end_attempt", run, token, step) != "changed":
+            answer = await self.apply("end_attempt", run, token, step)
+            if answer == "done":
+                logger.warning("Batch %s (run %s): no sign of life on %s for as long as its lease: %s",
+                               look.attempt.label, run, look.attempt.node, step.fate.value)  # fmt: skip
+            if answer != "changed":
                 return
         raise LedgerUnavailableError(f"damaged: run {run}: requests of the batch of attempt {token} are missing")
 

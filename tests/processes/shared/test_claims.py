@@ -198,7 +198,9 @@ async def test_a_worker_that_leaves_gives_back_nothing_that_it_has_heard_of(shar
 
 
 @awaited
-async def test_a_batch_whose_lease_has_run_out_goes_to_whoever_claims_next(server: Server) -> None:
+async def test_a_batch_whose_lease_has_run_out_goes_to_whoever_claims_next(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
     shared = await SharedRun.begin(server, lease_seconds=0.1)
     await shared.add(1, 2)
     first = await shared.claim()
@@ -208,6 +210,8 @@ async def test_a_batch_whose_lease_has_run_out_goes_to_whoever_claims_next(serve
     await asyncio.sleep(nothing.seconds + 0.01)
     again = await shared.claim(name="w2")
     assert (again.attempt.label, again.batch.failures, again.bodies) == ("1.2", 1, first.bodies)
+    said = f"Batch 1 (run {shared.intake.run}): no sign of life on w1 for as long as its lease: {Fate.AGAIN.value}"
+    assert said in caplog.text
     assert await shared.worker().renew(first, {}) is None
     assert await shared.counts() == {"diverted": 2, "in_flight": 2}
 
