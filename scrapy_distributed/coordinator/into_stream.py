@@ -1,9 +1,9 @@
 """Where the results of a shared run are a stream in Redis: what puts items there, and what is scraped here among them.
 
-Each item of an accepted attempt is there once: the server counts with them how many of an attempt are there, and which
-count is told by the same steps whoever takes them. What is scraped here is kept by the server as well, and counts when
-nobody scrapes it again, at the end of the crawl. So another coordinator, from another folder or machine, goes on where
-this one ends.
+Each item of an accepted attempt is there once: the server counts with them how many of an attempt were gone through,
+which count is told by the same steps whoever takes them, and whether one can be written is asked once. What is scraped
+here is kept by the server as well, and counts when nobody scrapes it again, at the end of the crawl. So another
+coordinator, from another folder or machine, goes on where this one ends.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from scrapy import Spider, signals
@@ -28,7 +29,7 @@ from scrapy_distributed.items.gleaning import Gleaning
 from scrapy_distributed.items.lines import ItemWriter
 from scrapy_distributed.items.spool import Draft, Spool, lines_of
 from scrapy_distributed.ledger.states import Attempt
-from scrapy_distributed.shared.harvest import Entry, Home
+from scrapy_distributed.shared.harvest import UNWRITTEN, Entry, Home
 from scrapy_distributed.words import counted
 
 logger = logging.getLogger(__name__)
@@ -56,34 +57,35 @@ class IntoStream:
     async def keep(self, attempt: Attempt, home: Home, draft: Draft, gleaning: Gleaning) -> Kept:
         """As that of a ``Destination``."""
         draft.file.seek(0)
-        there, size = home.streamed, 0
+        streamed, size = home.streamed, 0
         entries: list[Entry] = []
         lost: list[str] = []
-        for number, entry in enumerate(self._entries(draft, lost), 1):
-            if number <= home.streamed:
-                continue
-            entries.append(entry)
-            size += len(entry.item)
+        for item in islice(self._items(draft), streamed.place, None):
+            entries.append(self._entry(item, lost))
+            size += len(entries[-1].item)
             if len(entries) == PART or size > PART_BYTES:
-                there = await self.run.publish(home, there, entries)
+                streamed = await self.run.publish(home, streamed.place, entries)
                 entries, size = [], 0
         if entries:
-            there = await self.run.publish(home, there, entries)
+            streamed = await self.run.publish(home, streamed.place, entries)
         if lost:
             logger.error(
                 "%s of batch %s can't be written as JSON, and are not in the stream; the first one: %s",
                 counted(len(lost), "item"), home.label, lost[0], extra={"spider": self.spider},
             )  # fmt: skip
-        return Kept(there, lost=len(lost))
+        return Kept(streamed.place - streamed.unwritten, lost=streamed.unwritten)
 
-    def _entries(self, draft: Draft, lost: list[str]) -> Iterator[Entry]:
-        """Those of all that counts; why one can't be written is added to *lost*."""
-        for _, line in lines_of(draft.file, type(self.spider)):
-            if line is not None:
-                try:
-                    yield Entry(self._texts.of(line.item), _name(type(line.item)))
-                except Exception as error:  # of a serializer, which is the project's code
-                    lost.append(f"{type(error).__name__}: {error}")
+    def _items(self, draft: Draft) -> Iterator[Any]:
+        """All that count."""
+        return (line.item for _, line in lines_of(draft.file, type(self.spider)) if line is not None)
+
+    def _entry(self, item: Any, lost: list[str]) -> Entry:
+        """Why it can't be written is added to *lost*."""
+        try:
+            return Entry(self._texts.of(item), _name(type(item)))
+        except Exception as error:  # of a serializer, which is the project's code
+            lost.append(f"{type(error).__name__}: {error}")
+            return UNWRITTEN
 
 
 class _Texts:

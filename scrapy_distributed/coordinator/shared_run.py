@@ -16,7 +16,7 @@ from scrapy.statscollectors import StatsCollector
 
 from scrapy_distributed.coordinator.buffer import Buffer, Part
 from scrapy_distributed.errors import LedgerUnavailableError
-from scrapy_distributed.shared.harvest import Entry, Harvest, Home
+from scrapy_distributed.shared.harvest import UNWRITTEN, Entry, Harvest, Home, Streamed
 from scrapy_distributed.shared.intake import Intake, LostWalkError, Own, State
 
 logger = logging.getLogger(__name__)
@@ -106,14 +106,14 @@ class SharedRun:
         """Another attempt was taken home."""
         self._taken += 1
 
-    async def publish(self, home: Home, before: int, entries: Sequence[Entry]) -> int:
+    async def publish(self, home: Home, before: int, entries: Sequence[Entry]) -> Streamed:
         """As ``Harvest.publish``. Raises ``LedgerError`` where the server has forgotten some of those *before*."""
-        there = await self.sure(partial(self.harvest.publish, home, self.spider.name, before, entries))
-        if there != before + len(entries):
+        streamed = await self.sure(partial(self.harvest.publish, home, self.spider.name, before, entries))
+        if streamed.place != before + len(entries):
             await self.sure(self.look)
             raise self.intake.forgetful()
-        self._streamed += len(entries)
-        return there
+        self._streamed += len(entries) - entries.count(UNWRITTEN)
+        return streamed
 
     async def begin_own(self, *, anew: bool) -> None:
         """The server keeps what is scraped here, in the buffer. *anew*: with the walk."""

@@ -2,8 +2,9 @@
 it home, or put it into the stream of the run.
 
 The stream is ``items`` of the run. An entry has the fields ``item`` (JSON), ``class`` (``dict``, or module and name),
-``spider``, ``run``, ``batch`` (as the argument of a job), ``job`` (its id) and ``number`` (which entry of that job it
-is, from 1). Entries are put there in order, each once: how many there are of an attempt is counted with them.
+``spider``, ``run``, ``batch`` (as the argument of a job), ``job`` (its id) and ``number`` (which of the items of that
+job that count it is, from 1). Entries are put there in order, each once: how many items of an attempt were gone through
+is counted with them, also those that can't be written.
 """
 
 from __future__ import annotations
@@ -22,13 +23,20 @@ from scrapy_distributed.wire.reasons import DUPLICATE
 from scrapy_distributed.wire.seen_key import seen_key
 
 
+class Streamed(NamedTuple):
+    """How far the items of an attempt that count are in the stream: the first *place* of them were gone through, and so
+    many of these are not there, as they can't be written (*unwritten*)."""
+
+    place: int
+    unwritten: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Home:
     """An accepted attempt. *token*: of its lease, *secret*: that of ``Attempt.token``. *settled*: bitmap of *its*
     positions, of which it has *size*; *last*: its run was stopped, so items of the others count as well. *items*: that
     it has scraped; *parts*: of lines of items that are there; *callback_errors*: callbacks that have raised; *source*:
-    whose its pages are; *streamed*: how many of its items are in the stream already. Batch 0 is the coordinator's
-    own."""
+    whose its pages are; *streamed*: how far its items are in the stream. Batch 0 is the coordinator's own."""
 
     batch: int
     number: int
@@ -44,7 +52,7 @@ class Home:
     finish_reason: str
     stats: Mapping[str, float]
     source: str
-    streamed: int
+    streamed: Streamed
 
     @property
     def label(self) -> str:
@@ -56,6 +64,9 @@ class Entry(NamedTuple):
 
     item: bytes
     kind: str
+
+
+UNWRITTEN = Entry(b"", "")  # in the place of one that can't be written
 
 
 class Harvest:
@@ -81,7 +92,7 @@ class Harvest:
             last="partial" in row, items=int(row["items"]), parts=int(row.get("lines", 0)),
             callback_errors=int(row["errors"]), finish_reason=row["reason"].decode(),
             stats=json.loads(row.get("stats", "{}")), source=row.get("source", token).decode(),
-            streamed=int(row.get("streamed", 0)),
+            streamed=Streamed(int(row.get("streamed", 0)), int(row.get("unwritten", 0))),
         )  # fmt: skip
 
     async def part(self, home: Home, index: int) -> bytes:
@@ -98,15 +109,15 @@ class Harvest:
         found = await self.server.command("HMGET", self.keys.of(self.run, "kept"), *names)
         return [body.decode("ascii") for body in found if body is not None]
 
-    async def publish(self, home: Home, spider: str, before: int, entries: Sequence[Entry]) -> int:
-        """Put *entries* of an attempt into the stream, of which so many are there *before*. Returns how many are there
-        then: these, or, where nobody has heard of an earlier call, what that has put there."""
+    async def publish(self, home: Home, spider: str, before: int, entries: Sequence[Entry]) -> Streamed:
+        """Put *entries* of an attempt into the stream, of whose items so many were gone through *before*. Returns how
+        far they are then: after these, or, where nobody has heard of an earlier call, after those of that."""
         job = job_id(self.run, home.batch, home.number, home.secret)
         args: list[Value] = [self.run, self.owner, home.token, before, spider, home.label, job]
-        there = await self.server.script("publish", self.keys, *args, *(value for one in entries for value in one))
-        if there is None:
+        answer = await self.server.script("publish", self.keys, *args, *(value for one in entries for value in one))
+        if answer is None:
             raise lost_walk(self.server, self.run)
-        return int(there)
+        return Streamed(*answer)
 
     async def taken(
         self, home: Home, *, items: int = 0, twice: int = 0, size: int = 0, digest: str = "", lost: int = 0

@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from awaiting import awaited
@@ -28,7 +28,7 @@ from scrapy_distributed.coordinator.shared_run import SharedRun as Run
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.items.lines import ItemWriter
 from scrapy_distributed.items.spool import Spool
-from scrapy_distributed.shared.harvest import Entry, Home
+from scrapy_distributed.shared.harvest import Entry, Home, Streamed
 from scrapy_distributed.shared.server import Server
 
 PAGE = "aa" * 20
@@ -53,6 +53,18 @@ class Strange(Item):
 
     name = Field(serializer=lambda value: object())
     other = Field(serializer=fails)
+
+
+def rated(value: object) -> str:
+    if str(value) in Rated.away:
+        raise ConnectionError("the service with the rates is away")
+    return str(value)
+
+
+class Rated(Item):
+    number = Field(serializer=rated)
+
+    away: ClassVar[set[str]] = set()  # for which numbers its service does not answer
 
 
 class EndedError(Exception):
@@ -124,11 +136,12 @@ class Coordinator:
         )  # fmt: skip
         self.book = book
 
-    async def publish(self, home: Home, *given: Any) -> int:
+    async def publish(self, home: Home, *given: Any) -> Streamed:
         self.calls -= 1
         if self.calls < 0:
             raise EndedError
-        return int(await self._publish(home, *given))
+        streamed: Streamed = await self._publish(home, *given)
+        return streamed
 
     async def bring(self) -> None:
         """Until all has come."""
@@ -146,6 +159,12 @@ class Coordinator:
 async def stream(shared: SharedRun) -> list[Any]:
     rows = await shared.server.command("XRANGE", shared.key("items"), "-", "+")
     return [json.loads(row[row.index(b"item") + 1]) for _, row in rows]
+
+
+async def numbers(shared: SharedRun) -> list[str]:
+    """Those of the entries."""
+    rows = await shared.server.command("XRANGE", shared.key("items"), "-", "+")
+    return [row[row.index(b"number") + 1].decode() for _, row in rows]
 
 
 NAMES = [(number % 2, "", {"name": f"n{number}"}) for number in range(8)]
@@ -214,6 +233,26 @@ async def test_what_json_can_not_express_is_told_and_all_others_are_there(
 
 
 @awaited
+async def test_an_item_that_could_not_be_written_is_not_put_there_by_the_next_one(
+    child: ValkeyChild, tmp_path: Path
+) -> None:
+    """Its serializer needs a service that was away for the first coordinator, which was killed amid the attempt."""
+    async with begun(child) as shared:
+        items = [(0, "", Rated(number=number)) for number in range(8)]
+        await settle(shared, 1, *items)
+        Rated.away = {"1", "4"}
+        with pytest.raises(EndedError):
+            await Coordinator(shared, tmp_path / "one", publish=1).bring()
+        assert await numbers(shared) == ["1", "3"]
+        Rated.away = {"4"}
+        await Coordinator(shared, tmp_path / "two").bring()
+        assert await stream(shared) == [{"number": str(number)} for number in (0, 2, 3, 5, 6, 7)]
+        assert await numbers(shared) == ["1", "3", "4", "6", "7", "8"]
+        results = await shared.account.results()
+        assert (results.counted, results.put, results.lost, results.good) == (6, 6, 2, False)
+
+
+@awaited
 async def test_items_that_can_not_be_read_are_missing_and_told(
     child: ValkeyChild, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -237,7 +276,7 @@ async def test_a_server_that_has_forgotten_entries_is_noticed(child: ValkeyChild
         home = await shared.harvest.first()
         assert home is not None
         entries = [Entry(b"{}", "dict")] * 2
-        assert await coordinator.run.publish(home, 0, entries) == 2
+        assert await coordinator.run.publish(home, 0, entries) == (2, 0)
         await shared.server.command("HDEL", shared.key("attempt", home.token.rpartition(".")[0]), "streamed")
         await shared.server.command("HDEL", shared.key(), "streamed")
         for _ in range(2):

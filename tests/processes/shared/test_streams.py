@@ -18,7 +18,7 @@ from valkey_child import ValkeyChild, valkey
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
 from scrapy_distributed.shared.address import RedisAddress
-from scrapy_distributed.shared.harvest import Entry, Home
+from scrapy_distributed.shared.harvest import Entry, Home, Streamed
 from scrapy_distributed.shared.intake import Intake, LostWalkError
 from scrapy_distributed.shared.server import Server
 
@@ -40,7 +40,7 @@ async def first(shared: SharedRun) -> Home:
     return home
 
 
-async def publish(shared: SharedRun, home: Home, before: int, *entries: Entry) -> int:
+async def publish(shared: SharedRun, home: Home, before: int, *entries: Entry) -> Streamed:
     return await shared.harvest.publish(home, "s", before, entries)
 
 
@@ -52,8 +52,8 @@ async def stream(shared: SharedRun) -> list[dict[str, str]]:
 @awaited
 async def test_an_entry_says_what_it_is_and_which_of_its_job(shared: SharedRun) -> None:
     home = await brought(shared, 1)
-    assert await publish(shared, home, 0, ONE, TWO) == 2
-    assert await publish(shared, home, 2, THREE) == 3
+    assert await publish(shared, home, 0, ONE, TWO) == (2, 0)
+    assert await publish(shared, home, 2, THREE) == (3, 0)
     await shared.harvest.taken(home, items=3)
     found = await stream(shared)
     assert [entry.pop("number") for entry in found] == ["1", "2", "3"]
@@ -70,11 +70,11 @@ async def test_an_entry_says_what_it_is_and_which_of_its_job(shared: SharedRun) 
 async def test_what_is_there_is_not_put_there_again(shared: SharedRun) -> None:
     home = await brought(shared, 1)
     await publish(shared, home, 0, ONE, TWO)
-    assert await publish(shared, home, 0, ONE, TWO) == 2  # nobody has heard of the answer
-    assert (await first(shared)).streamed == 2  # and then he ended
+    assert await publish(shared, home, 0, ONE, TWO) == (2, 0)  # nobody has heard of the answer
+    assert (await first(shared)).streamed.place == 2  # and then he ended
     assert not (await shared.account.results()).good
     assert "1 job settled whose items are still to be put there" in (await shared.account.results()).lines()[1]
-    assert await publish(shared, home, 2, THREE) == 3
+    assert await publish(shared, home, 2, THREE) == (3, 0)
     assert len(await stream(shared)) == 3
 
 
@@ -94,7 +94,7 @@ async def test_who_has_lost_the_walk_puts_nothing_there(shared: SharedRun) -> No
             await what
     assert await stream(shared) == []
     shared.intake = other
-    assert await publish(shared, home, 0, ONE) == 1
+    assert await publish(shared, home, 0, ONE) == (1, 0)
 
 
 # What a coordinator has scraped itself
@@ -192,7 +192,7 @@ async def test_answers_that_are_lost_are_given_again(child: ValkeyChild, tmp_pat
         await shared.intake.stage_own(own, 0, b"one\n", 1)
         home = await brought(shared, 1)
         proxy.lose = 1
-        assert await publish(shared, home, 0, ONE, TWO) == 2
+        assert await publish(shared, home, 0, ONE, TWO) == (2, 0)
         await shared.harvest.taken(home, items=2)
         await shared.intake.walked()
         proxy.lose = 1
@@ -211,7 +211,7 @@ async def test_a_full_server_takes_what_is_staged_into_the_stream_and_nothing_mo
             await shared.server.command("CONFIG", "SET", "maxmemory", 1)
             with pytest.raises(LedgerUnavailableError, match=r"is full \(maxmemory\)"):
                 await shared.intake.stage_own(own, 1, b"two\n", 1)
-            assert await publish(shared, home, 0, ONE) == 1
+            assert await publish(shared, home, 0, ONE) == (1, 0)
             await shared.harvest.taken(home, items=1)
             await shared.intake.walked()
             assert await shared.intake.settle_own()
@@ -272,5 +272,5 @@ async def holds(shared: SharedRun) -> int:
     assert state.streamed == sum(map(len, found.values()))
     home = await shared.harvest.first()
     if home is not None:
-        assert home.streamed == len(found.get(f"{shared.name}-{home.batch:06}-{home.number}-{home.secret}", []))
+        assert home.streamed.place == len(found.get(f"{shared.name}-{home.batch:06}-{home.number}-{home.secret}", []))
     return int(state.streamed)
