@@ -115,32 +115,34 @@ class SharedHarvest:
                 self.run.changed()
                 await self.run.news()
                 continue
-            kept = await self._take(home)
+            try:
+                kept = await self._take(home)
+            except OSError as error:  # it is asked again how far that has come
+                self.room.refused(error)
+                await asyncio.sleep(self.room.pause)
+                continue
             await self.run.sure(partial(self.harvest.taken, home, **kept))
             self.run.has_taken()
             self.run.look_again()
             self.counts(home)
 
     async def _take(self, home: Home) -> dict[str, Any]:
-        """Its items are where they go. Returns what the server keeps of that."""
+        """Its items are where they go. Returns what the server keeps of that. Raises ``OSError`` where they can't be
+        written."""
         attempt = _attempt_of(home, self.harvest.run)
         if self.destination is None or not home.parts:
             self._tell(home)
             return {}
         kept = self.destination.found(attempt)
-        twice = 0
-        while kept is None:
-            try:
-                kept, twice = await self._bring(self.destination, home, attempt)
-            except OSError as error:
-                self.room.refused(error)
-                await asyncio.sleep(self.room.pause)
-            except WireError as error:
-                self._is_unreadable(home, f"{attempt.spool_name}{UNREADABLE}", error)
-                return {"lost": home.items}
-            else:
-                self.room.took()
-                self._tell(home)
+        if kept is not None:
+            return kept._asdict()
+        try:
+            kept, twice = await self._bring(self.destination, home, attempt)
+        except WireError as error:
+            self._is_unreadable(home, f"{attempt.spool_name}{UNREADABLE}", error)
+            return {"lost": home.items}
+        self.room.took()
+        self._tell(home)
         return {**kept._asdict(), "twice": twice}
 
     async def _bring(self, destination: Destination, home: Home, attempt: Attempt) -> tuple[Kept, int]:

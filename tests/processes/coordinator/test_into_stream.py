@@ -7,6 +7,8 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from errno import EIO
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +19,7 @@ from scrapy import Field, Item, Spider
 from scrapy.settings import Settings
 from scrapy.utils.test import get_crawler
 from shared_runs import SharedRun
+from twisted.internet.task import Clock
 from valkey_child import ValkeyChild, valkey
 
 from scrapy_distributed.coordinator import into_stream
@@ -25,6 +28,7 @@ from scrapy_distributed.coordinator.home_book import HomeBook
 from scrapy_distributed.coordinator.into_stream import IntoStream
 from scrapy_distributed.coordinator.shared_harvest import SharedHarvest
 from scrapy_distributed.coordinator.shared_run import SharedRun as Run
+from scrapy_distributed.dispatch import room
 from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.items.lines import ItemWriter
 from scrapy_distributed.items.spool import Spool
@@ -132,7 +136,7 @@ class Coordinator:
         destination = IntoStream(self.run, spider=spider, settings=Settings(settings))
         self.harvest = SharedHarvest(
             self.run, self.run.harvest, destination=destination, spool=spool, book=book, spider=spider,
-            fingerprint=lambda request: b"", counts=lambda home: None, clock=None,
+            fingerprint=lambda request: b"", counts=lambda home: None, clock=Clock(),
         )  # fmt: skip
         self.book = book
 
@@ -250,6 +254,32 @@ async def test_an_item_that_could_not_be_written_is_not_put_there_by_the_next_on
         assert await numbers(shared) == ["1", "3", "4", "6", "7", "8"]
         results = await shared.account.results()
         assert (results.counted, results.put, results.lost, results.good) == (6, 6, 2, False)
+
+
+@awaited
+async def test_a_draft_that_can_not_be_read_for_a_moment_is_gone_on_with(
+    child: ValkeyChild, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first part is in the stream by then."""
+    real, turns = into_stream.lines_of, count()
+
+    def fails_once(file: Any, spider: type[Spider]) -> Iterator[Any]:
+        turn = next(turns)
+        for number, line in enumerate(real(file, spider)):
+            if turn == 0 and number == 2 * PART:
+                raise OSError(EIO, "Input/output error")
+            yield line
+
+    monkeypatch.setattr(into_stream, "lines_of", fails_once)
+    monkeypatch.setattr(room, "FIRST_PAUSE", 0.01)
+    async with begun(child) as shared:
+        await settle(shared, 2, *NAMES)
+        coordinator = Coordinator(shared, tmp_path)
+        await coordinator.bring()
+        assert await stream(shared) == [item for _, _, item in NAMES]
+        await coordinator.run.look()  # the server has what it was told of
+        assert (await shared.account.results()).good
+    assert next(turns) == 2
 
 
 @awaited
