@@ -240,7 +240,8 @@ class Intake:
 
     async def come_home(self, place: str) -> None:
         """Items come home to *place*, a machine and folder: the first one that says so."""
-        await self.server.command("HSETNX", self.keys.of(self.run), "home", place)
+        if not await self.home():  # else a full server would refuse it
+            await self.server.command("HSETNX", self.keys.of(self.run), "home", place)
 
     async def home(self) -> str:
         """The place where items come home, '' if there is none yet."""

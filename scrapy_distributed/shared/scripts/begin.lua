@@ -6,7 +6,6 @@ local identity_key, resume, run = ARGV[1], ARGV[2], ARGV[3]
 local time = now()
 local found = call('HGET', K .. ':identity', identity_key)
 if found and call('EXISTS', K .. ':' .. found) == 0 then found = false end
-if call('HSETNX', K .. ':server', 'name', name_of_server()) == 1 then call('HSET', K .. ':server', 'since', 0) end
 if found == run then  -- it was applied, and the answer was lost
   return {run, 1, call('HMGET', K .. ':' .. run, 'version', 'walked', 'ended', 'stopped')}
 end
@@ -14,6 +13,7 @@ if found and resume == '1' then
   local R = K .. ':' .. found
   local row = call('HMGET', R, 'owner_until')
   if number(row[1]) <= time then
+    call('HDEL', R, ARGV[4])  -- first what takes no memory: a full server refuses the rest otherwise
     call('HSET', R, unpack(ARGV, 4))
     ring(found, 'begun')  -- workers may have had another version
   end
@@ -27,6 +27,7 @@ if found then
   ring(found, 'stopped')
   over(R, found)
 end
+if call('HSETNX', K .. ':server', 'name', name_of_server()) == 1 then call('HSET', K .. ':server', 'since', 0) end
 call('HSET', K .. ':' .. run, 'started', time, 'identity_key', identity_key, unpack(ARGV, 4))
 call('ZADD', K .. ':runs', time, run)
 call('RPUSH', K .. ':open', run)

@@ -20,9 +20,12 @@ if anew == '1' then
   -- The pages of a walk whose items were settled are another source: theirs do not count twice.
   if call('HDEL', R, 'own_settled') == 1 then call('HINCRBY', R, 'walks', 1) end
 end
-local attempt_number = call('HINCRBY', R .. ':batch:0', 'attempts', 1)
+local attempt_number = number(call('HGET', R .. ':batch:0', 'attempts')) + 1
+local attempt = R .. ':attempt:0.' .. attempt_number
+call('UNLINK', attempt)  -- first what takes no memory: a full server refuses the rest otherwise
+call('HSET', R .. ':batch:0', 'attempts', attempt_number)
 local source = 'own.' .. number(call('HGET', R, 'walks'))
-call('HSET', R .. ':attempt:0.' .. attempt_number, 'token', secret, 'state', 'sent', 'worker', host, 'bound', now(),
+call('HSET', attempt, 'token', secret, 'state', 'sent', 'worker', host, 'bound', now(),
   'source', source, 'size', 0, 'receipt', '', 'errors', 0, 'items', 0, 'reason', 'scraped here')
 call('RPUSH', R .. ':own', '0.' .. attempt_number .. '.' .. secret)
 return {attempt_number, source}

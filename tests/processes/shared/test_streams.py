@@ -13,7 +13,7 @@ import pytest
 from awaiting import awaited
 from cutting_proxy import CuttingProxy
 from ledgers import receipt
-from shared_runs import SharedRun
+from shared_runs import SharedRun, begin
 from valkey_child import ValkeyChild, valkey
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
@@ -216,6 +216,30 @@ async def test_a_full_server_takes_what_is_staged_into_the_stream_and_nothing_mo
             await shared.intake.walked()
             assert await shared.intake.settle_own()
             assert (await first(shared)).items == 1
+
+
+@awaited
+async def test_a_full_server_takes_the_next_coordinator_who_frees_it(child: ValkeyChild) -> None:
+    with valkey() as small:
+        async with begun(small.address) as shared:
+            await shared.intake.come_home("here")
+            home = await brought(shared, 1)
+            own = await shared.intake.begin_own("h", anew=True)
+            await shared.intake.stage_own(own, 0, b"one\n", 1)
+            await shared.intake.walked()
+            await shared.server.command("HSET", shared.key(), "owner_until", 1)  # it was killed a while ago
+            await shared.server.command("CONFIG", "SET", "maxmemory", 1)
+            shared.intake = Intake(shared.server, shared.project)
+            assert not (await begin(shared.intake)).is_new
+            assert (await shared.intake.walk(60)).is_ours
+            await shared.intake.come_home("there")
+            assert await shared.intake.home() == "here"
+            await shared.intake.begin_own("h", anew=False)
+            await shared.intake.lost_own({"item can't be kept": 1})
+            assert await publish(shared, home, 0, ONE) == (1, 0)
+            await shared.harvest.taken(home, items=1)
+            assert await shared.intake.settle_own()
+            assert (await first(shared)).token == own.token
 
 
 @awaited
