@@ -18,7 +18,7 @@ WHOLE = (
 WHY_NOT = {
     "unknown": "found none of that name, scrapy batches list --all-runs shows those that are there",
     "open": "it is not over: end it before (scrapy batches cancel), or forget what is left of it as well (--force)",
-    "walked": "a coordinator on {} crawls it now: end that one before (Ctrl-C)",
+    "walked": "a coordinator on {} has it now: end that one before (Ctrl-C)",
 }
 
 
@@ -44,8 +44,8 @@ class Control:
 
     async def forget(self, *, force: bool = False) -> int:
         """All of it leaves the server; what was begun is begun again where it is interrupted. Returns how many entries
-        its stream had. Raises ``LedgerError``
-        for a run that is not over, unless by *force*; and where a coordinator has its walk all the same."""
+        its stream had. Raises ``LedgerError`` for a run that is not over, unless by *force*; and where a coordinator
+        has its walk all the same, unless the result is stored."""
         why, owner = await self.server.script("abandon", self.keys, self.run, int(force))
         if why != b"done":
             raise LedgerError(f"run {self.run}: {WHY_NOT[why.decode()].format(owner.decode().rpartition('@')[2])}")

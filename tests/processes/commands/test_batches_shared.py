@@ -216,7 +216,7 @@ def test_forget_takes_a_run_that_is_over(batches: Batches, shared: SharedRun) ->
     said = batches("forget", shared.name)
     assert (said.code, "it is not over" in said.error) == (2, True)
     said = batches("forget", shared.name, "--force")
-    assert (said.code, "crawls it now: end that one before" in said.error) == (2, True)
+    assert (said.code, "has it now: end that one before" in said.error) == (2, True)
     run(shared.intake.leave_walk())
     said = batches("forget", shared.name, "--force")
     assert (said.code, said.out.splitlines()[1:]) == (0, ["  forgotten: nothing of it is left on the server"])

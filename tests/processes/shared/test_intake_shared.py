@@ -383,6 +383,7 @@ async def test_a_run_that_is_forgotten_leaves_nothing(shared: SharedRun) -> None
     with pytest.raises(Exception, match="it is not over"):
         await shared.control.forget()
     await shared.control.stop("cancelled")
+    await shared.intake.leave_walk()
     await shared.control.forget()
     names = await shared.server.command("KEYS", "*" + shared.name + "*")
     assert names == []

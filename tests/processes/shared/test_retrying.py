@@ -173,6 +173,7 @@ async def test_of_a_command_only_the_last_run_with_a_result_can_be_opened(shared
         await old.retry(Wanted())
     assert await again(shared).retry(Wanted()) == Retried(2, 1)
     await shared.control.stop("cancelled")
+    await shared.intake.leave_walk()
     await shared.control.forget()
     with pytest.raises(LedgerError, match="has begun another since"):
         await old.retry(Wanted())
@@ -239,6 +240,7 @@ async def test_nothing_is_left_of_a_run_that_is_forgotten(shared: SharedRun) -> 
     with pytest.raises(LedgerError, match="not over"):
         await shared.control.forget()
     await shared.control.stop("cancelled")
+    await shared.intake.leave_walk()
     await shared.control.forget()
     assert {name for name in await left(shared) if shared.name in name} == set()
     with pytest.raises(LedgerError, match="found none of that name"):
@@ -249,7 +251,7 @@ async def test_nothing_is_left_of_a_run_that_is_forgotten(shared: SharedRun) -> 
 async def test_by_force_also_of_one_that_is_not_over_once_its_coordinator_is_gone(shared: SharedRun) -> None:
     await shared.add(*range(20))
     claimed = await shared.claim(10)
-    with pytest.raises(LedgerError, match="crawls it now"):
+    with pytest.raises(LedgerError, match="has it now"):
         await shared.control.forget(force=True)
     await shared.intake.leave_walk()
     await shared.control.forget(force=True)

@@ -169,6 +169,45 @@ async def test_a_run_that_is_forgotten_tells_how_many_entries_it_had(shared: Sha
     assert await shared.server.command("KEYS", f"*{shared.name}*") == []
 
 
+@awaited
+async def test_a_run_whose_items_are_still_put_there_is_not_forgotten(shared: SharedRun) -> None:
+    home = await brought(shared, 1)
+    await shared.intake.walked()
+    assert (await shared.intake.state()).ended
+    for force in (False, True):
+        with pytest.raises(LedgerError, match="has it now"):
+            await shared.control.forget(force=force)
+    assert await publish(shared, home, 0, ONE) == (1, 0)
+
+
+@awaited
+async def test_nothing_is_put_there_while_a_run_is_forgotten(
+    shared: SharedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its coordinator had hung for longer than its lease, and wakes up between any two steps."""
+    home = await brought(shared, 1)
+    await shared.intake.walked()
+    await shared.server.command("HSET", shared.key(), "owner_until", 1)
+    command, woken = shared.server.command, []
+
+    async def wakes(*words: Any) -> Any:
+        answer = await command(*words)
+        monkeypatch.setattr(shared.server, "command", command)
+        woken.append(await shared.intake.walk(60))
+        with pytest.raises(LostWalkError):
+            await publish(shared, home, 0, ONE)
+        monkeypatch.setattr(shared.server, "command", wakes)
+        return answer
+
+    monkeypatch.setattr(shared.server, "command", wakes)
+    await shared.control.forget()
+    monkeypatch.undo()
+    assert not any(owner.is_ours for owner in woken)
+    assert await shared.server.command("KEYS", f"*{shared.name}*") == []
+    assert not (await shared.intake.walk(60)).is_ours
+    assert await shared.server.command("KEYS", f"*{shared.name}*") == []
+
+
 # What becomes of it with its server
 
 
