@@ -59,7 +59,7 @@ class SharedRun:
         self._filled, self._due, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._is_away = False
         self.own: Own | None = None  # what is scraped here, if the server keeps it
-        self._own_parts = 0
+        self._own_calls = 0
         self._loops: list[asyncio.Task[None]] = []
         self.spider = spider
         self._extra = {"spider": spider}
@@ -174,8 +174,8 @@ class SharedRun:
         """Once it is added it leaves at once: what fails is tried again as a whole."""
         if part.items:
             assert self.own is not None
-            await self.intake.stage_own(self.own, self._own_parts, b"".join(part.items), len(part.items))
-            self._own_parts += 1
+            await self.intake.stage_own(self.own, self._own_calls, b"".join(part.items), len(part.items))
+            self._own_calls += 1
             self._adds += 1
         elif part.pages:
             await self.harvest.enter_pages(self.own.source if self.own else OWN_PAGES, part.pages)

@@ -178,8 +178,8 @@ class Intake:
         return Own(f"0.{number}.{secret}", source.decode())
 
     async def stage_own(self, own: Own, index: int, lines: bytes, items: int) -> None:
-        """Part *index*, from 0, of the lines of so many *items* that were scraped here. Raises ``LostWalkError``, and
-        ``LedgerError`` where the server has forgotten that it was told of *own*."""
+        """The *lines* of so many *items* that were scraped here; *index*: which call with *own* it is, from 0. Raises
+        ``LostWalkError``, and ``LedgerError`` where the server has forgotten that it was told of *own*."""
         if await self._as_owner("stage_own", own.token, index, lines, items) == b"forgotten":
             raise self.forgetful()
 

@@ -115,10 +115,28 @@ async def test_what_was_scraped_here_counts_when_nobody_scrapes_it_again(shared:
     assert await shared.intake.settle_own()
     assert (await shared.intake.state()).own == 0
     home = await first(shared)
-    assert (home.batch, home.number, home.items, home.parts, home.source) == (0, 1, 3, 2, own.source)
-    assert [await shared.harvest.part(home, index) for index in range(2)] == [b"one\ntwo\n", b"three\n"]
+    assert (home.batch, home.number, home.items, home.parts, home.source) == (0, 1, 3, 1, own.source)
+    assert await shared.harvest.part(home, 0) == b"one\ntwo\nthree\n"
     await shared.harvest.taken(home, items=3)
     assert await shared.harvest.first() is None
+    assert await shared.staged() == []
+
+
+@awaited
+async def test_what_is_scraped_here_one_by_one_is_kept_in_few_parts(shared: SharedRun) -> None:
+    """Whoever drops or fetches it does so for each part."""
+    own = await shared.intake.begin_own("h", anew=True)
+    small, large = [b"%d\n" % number for number in range(200)], [b"x" * 700_000 + b"\n"] * 3
+    for index, line in enumerate([*small, *large, *small]):
+        await shared.intake.stage_own(own, index, line, 1)
+    assert len(await shared.staged()) == 3
+    await shared.intake.walked()
+    assert await shared.intake.settle_own()
+    home = await first(shared)
+    assert (home.items, home.parts) == (403, 3)
+    lines = b"".join([await shared.harvest.part(home, index) for index in range(3)])
+    assert lines == b"".join([*small, *large, *small])
+    await shared.harvest.taken(home, items=403)
     assert await shared.staged() == []
 
 
