@@ -179,7 +179,8 @@ class Intake:
 
     async def stage_own(self, own: Own, index: int, lines: bytes, items: int) -> None:
         """The *lines* of so many *items* that were scraped here; *index*: which call with *own* it is, from 0. Raises
-        ``LostWalkError``, and ``LedgerError`` where the server has forgotten that it was told of *own*."""
+        ``LostWalkError``, and ``LedgerError`` where the server has forgotten that it was told of *own*, or of a call
+        before."""
         if await self._as_owner("stage_own", own.token, index, lines, items) == b"forgotten":
             raise self.forgetful()
 

@@ -178,6 +178,25 @@ async def test_a_server_that_has_forgotten_what_was_scraped_here_takes_no_more_o
 
 
 @awaited
+async def test_a_server_that_has_forgotten_the_last_of_what_was_scraped_here_takes_no_more_of_it(
+    shared: SharedRun,
+) -> None:
+    own = await shared.intake.begin_own("h", anew=True)
+    await shared.intake.stage_own(own, 0, b"one\n", 1)
+    before = await shared.server.command("DUMP", shared.key("attempt", "0.1"))
+    for index in (1, 2):
+        await shared.intake.stage_own(own, index, b"more\n", 1)
+    await shared.server.command("RESTORE", shared.key("attempt", "0.1"), 0, before, "REPLACE")
+    await shared.server.command("SET", shared.key("staged", own.token, "i", 0), "one\n")
+    with pytest.raises(LedgerError, match="has forgotten what it had taken"):
+        await shared.intake.stage_own(own, 3, b"four\n", 1)
+    await shared.control.stop("enough")
+    assert await shared.intake.settle_own()
+    home = await first(shared)
+    assert (home.items, await shared.harvest.part(home, 0)) == (1, b"one\n")
+
+
+@awaited
 async def test_a_run_that_is_forgotten_tells_how_many_entries_it_had(shared: SharedRun) -> None:
     home = await brought(shared, 1)
     await publish(shared, home, 0, ONE, TWO)
