@@ -113,10 +113,7 @@ class Account:
 
     async def results(self) -> Results:
         """Of a run whose items go into a stream."""
-        names = ("counted", "streamed", "lost_items", "reread")
-        there = await self.server.command("XLEN", self.keys.of(self.run, "items"))
-        waiting = await self.server.command("LLEN", self.keys.of(self.run, "home"))
-        found = await self._fields(*names)
+        found, there, waiting = await self.server.script("results", self.keys, self.run)
         with self._readable():
             counted, put, lost, reread = (int(value or 0) for value in found)
         return Results(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,43 @@ async def test_who_has_lost_the_walk_puts_nothing_there(shared: SharedRun) -> No
     assert await stream(shared) == []
     shared.intake = other
     assert await publish(shared, home, 0, ONE) == (1, 0)
+
+
+@awaited
+async def test_what_is_told_while_items_are_put_there_is_of_one_moment(
+    shared: SharedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each answer of the server an attempt of three items is put there as a whole, and the next one in part."""
+    account, requests = shared.account, count(1)
+    command, script = shared.server.command, shared.server.script
+
+    async def goes_on() -> None:
+        monkeypatch.undo()
+        while (home := await shared.harvest.first()) is not None:
+            await publish(shared, home, home.streamed.place, *[ONE, TWO, THREE][home.streamed.place :])
+            await shared.harvest.taken(home, items=3)
+        await publish(shared, await brought(shared, next(requests)), 0, ONE)
+        patch()
+
+    async def command_of_busy(*words: Any) -> Any:
+        answer = await command(*words)
+        await goes_on()
+        return answer
+
+    async def script_of_busy(*words: Any) -> Any:
+        answer = await script(*words)
+        await goes_on()
+        return answer
+
+    def patch() -> None:
+        monkeypatch.setattr(shared.server, "command", command_of_busy)
+        monkeypatch.setattr(shared.server, "script", script_of_busy)
+
+    await goes_on()
+    for turn in range(3):
+        results = await account.results()
+        assert (results.counted, results.put, results.there) == (3 * turn, 3 * turn + 1, 3 * turn + 1)
+        assert [line.partition(" whose ")[0] for line in results.lines()[1:]] == ["1 job settled"]
 
 
 # What a coordinator has scraped itself
