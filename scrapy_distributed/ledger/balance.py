@@ -107,20 +107,22 @@ class Losses:
 class Results:
     """The *stream* of a shared run, by its key: of *counted* items, those of accepted attempts that count, *put* were
     put there, and *there* entries stand in it. *waiting*: accepted attempts whose items are still to be put there;
-    *lost*: items that could not be; *reread*: entries that the server had forgotten, as it lost its power, say."""
+    *own*: items that the crawl command has scraped itself and that count when its own crawl is over; *lost*: items that
+    could not be put there; *reread*: entries that the server had forgotten, as it lost its power, say."""
 
     stream: str
     counted: int
     put: int
     there: int
     waiting: int
+    own: int
     lost: int
     reread: int
 
     @property
     def good(self) -> bool:
         """Whether each item that counts is there once, or was taken out by a reader."""
-        return self.put == self.counted and self.there <= self.put and not (self.waiting or self.lost)
+        return self.put == self.counted and self.there <= self.put and not (self.waiting or self.own or self.lost)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -135,6 +137,11 @@ class Results:
             )
         elif self.put != self.counted:
             lines.append(f"OFF BY {self.put - self.counted}: {self.put:,} were put there")
+        if self.own:
+            lines.append(
+                f"{counted(self.own, 'item')} scraped by the crawl command itself and still to be put there: it does"
+                " that when its own crawl is over and all else is there"
+            )
         if self.there < self.put:
             lines.append(f"{_entries(self.put - self.there)} taken out of it by others (XDEL, XTRIM)")
         elif self.there > self.put:

@@ -113,12 +113,12 @@ class Account:
 
     async def results(self) -> Results:
         """Of a run whose items go into a stream."""
-        found, there, waiting = await self.server.script("results", self.keys, self.run)
+        found, there, waiting, own = await self.server.script("results", self.keys, self.run)
         with self._readable():
             counted, put, lost, reread = (int(value or 0) for value in found)
         return Results(
-            stream=self.keys.of(self.run, "items"), counted=counted, put=put, there=there, waiting=waiting, lost=lost,
-            reread=reread,
+            stream=self.keys.of(self.run, "items"), counted=counted, put=put, there=there, waiting=waiting, own=own,
+            lost=lost, reread=reread,
         )  # fmt: skip
 
     async def raised(self) -> list[Raised]:

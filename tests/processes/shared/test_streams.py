@@ -161,6 +161,22 @@ async def test_what_was_scraped_here_counts_when_nobody_scrapes_it_again(shared:
 
 
 @awaited
+async def test_what_was_scraped_here_and_does_not_count_yet_is_told(shared: SharedRun) -> None:
+    own = await shared.intake.begin_own("h", anew=True)
+    assert (await shared.account.results()).good
+    await shared.intake.stage_own(own, 0, b"one\ntwo\n", 2)
+    await shared.control.stop("cancelled")
+    await shared.intake.leave_walk()  # nobody is there who would put it there
+    results = await shared.account.results()
+    assert (results.own, results.good) == (2, False)
+    assert "2 items scraped by the crawl command itself and still to be put there" in results.lines()[1]
+    assert (await shared.intake.walk(60)).is_ours
+    assert await shared.intake.settle_own()
+    results = await shared.account.results()
+    assert (results.own, results.waiting) == (0, 1)
+
+
+@awaited
 async def test_what_is_scraped_here_one_by_one_is_kept_in_few_parts(shared: SharedRun) -> None:
     """Whoever drops or fetches it does so for each part."""
     own = await shared.intake.begin_own("h", anew=True)
