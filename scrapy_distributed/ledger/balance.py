@@ -147,7 +147,10 @@ class Results:
         elif self.there > self.put:
             lines.append(f"{_entries(self.there - self.put)} in it that others have put there (XADD)")
         if self.lost:
-            lines.append(f"{counted(self.lost, 'item')} missing there, as JSON can't express them; the log tells why")
+            lines.append(
+                f"{counted(self.lost, 'item')} missing there, can't be read or can't be written as JSON; the log tells"
+                " why"
+            )
         if self.reread:
             lines.append(
                 f"{_entries(self.reread)} forgotten by the server after they had been there: who had read them may see"

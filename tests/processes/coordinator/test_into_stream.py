@@ -294,6 +294,7 @@ async def test_items_that_can_not_be_read_are_missing_and_told(
         await Coordinator(shared, tmp_path).bring()
         results = await shared.account.results()
         assert (results.counted, results.lost, results.good) == (0, 1, False)
+        assert "1 item missing there, can't be read or can't be written as JSON" in results.lines()[-1]
     assert "Items of batch 1 from w1 can't be read" in caplog.text
 
 
