@@ -30,6 +30,11 @@ def options(address: RedisAddress) -> dict[str, Any]:
     if not address.tls:
         return {}
     certificate, key = address.certificate or None, address.key or None
+    if certificate is None and key is not None:
+        raise ConfigError(
+            f"{KEY}: found {key!r} and no {CERTIFICATE}, expected files with a certificate and its key: name that of"
+            " the certificate as well"
+        )
     if certificate is not None:
         try:
             ssl.create_default_context().load_cert_chain(certificate, key, password="")  # it would be asked for

@@ -72,7 +72,9 @@ async def test_who_we_are_is_told_by_a_certificate(
         for unknown in ({}, {"certificate": str(stranger)}):
             with pytest.raises(LedgerError, match=r"it takes no certificate of ours.*DISTRIBUTED_REDIS_CERTIFICATE"):
                 await let_in(address(port, **unknown))
-        for wrong in ({"certificate": str(tmp_path / "none")}, {"certificate": str(its), "key": str(key)}):
+        for wrong in (
+            {"certificate": str(tmp_path / "none")}, {"certificate": str(its), "key": str(key)}, {"key": str(key)},
+        ):  # fmt: skip
             with pytest.raises(ConfigError, match=r"DISTRIBUTED_REDIS_KEY: found .* expected files with"):
                 await use(address(port, **wrong))
 
