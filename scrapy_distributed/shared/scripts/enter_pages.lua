@@ -4,6 +4,7 @@
 local run, owner, source, keys = unpack(ARGV)
 local R = K .. ':' .. run
 if not owns(R, owner) then return false end
+call('HDEL', R, 'pages')  -- first what takes no memory: a full server refuses the rest otherwise
 call('HSET', R, 'pages', 1)
 local seen = seen_of(R)
 local flags = enter(R, seen, keys, source)

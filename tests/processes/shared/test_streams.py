@@ -366,6 +366,7 @@ async def test_a_full_server_takes_the_next_coordinator_who_frees_it(child: Valk
             assert await shared.intake.home() == "here"
             await shared.intake.begin_own("h", anew=False)
             await shared.intake.lost_own({"item can't be kept": 1})
+            assert await shared.harvest.enter_pages(home.source, [b"page"]) == [True]
             assert await publish(shared, home, 0, ONE) == (1, 0)
             await shared.harvest.taken(home, items=1)
             assert await shared.intake.settle_own()
