@@ -9,8 +9,10 @@ from scrapy_distributed.words import shortened
 FINISHED = "finished"
 END_OF_WALK = "closespider_pagecount"
 NO_JOB_STARTS = "no_job_starts"
+SUPERSEDED = "superseded"
 INTERRUPTIONS = frozenset((
     "shutdown", "memusage_exceeded", "fleet_unusable", "ledger_failed", "start_refused", "start_error", NO_JOB_STARTS,
+    SUPERSEDED,
 ))  # fmt: skip
 CLOSED_ITSELF = "closed_itself"
 

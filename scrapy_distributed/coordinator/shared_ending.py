@@ -12,7 +12,7 @@ from scrapy.crawler import Crawler
 from scrapy.exceptions import DontCloseSpider
 
 from scrapy_distributed.config.config import Config
-from scrapy_distributed.coordinator.closing import END_OF_WALK, Means
+from scrapy_distributed.coordinator.closing import END_OF_WALK, SUPERSEDED, Means
 from scrapy_distributed.coordinator.curtain import LOOK_SECONDS, Curtain
 from scrapy_distributed.coordinator.diversion import Diversion
 from scrapy_distributed.coordinator.exit_code import ends_with_1
@@ -32,8 +32,6 @@ from scrapy_distributed.shared.intake import LostWalkError
 from scrapy_distributed.words import counted, listed
 
 logger = logging.getLogger(__name__)
-
-SUPERSEDED = "superseded"
 
 
 class SharedEnding(Curtain):
@@ -97,14 +95,12 @@ class SharedEnding(Curtain):
     def changed(self) -> None:
         """Something was seen of the run: close at once if nothing is left."""
         engine = self.crawler.engine
-        if self.closing or engine is None:
+        if engine is None:
             return
         if self.run is not None and self.run.superseded:
-            logger.error(
-                "Another coordinator has taken this crawl over, as the server had not heard of this one for too long:"
-                " that one writes the result", extra=self._extra,
-            )  # fmt: skip
-            self.close(SUPERSEDED)
+            self._is_superseded()
+        elif self.closing:
+            return
         elif self.run is not None and self.run.state is not None and self.run.state.stored:
             logger.error(
                 "Another command has begun this crawl anew (DISTRIBUTED_RESUME=False): that one writes the result",
@@ -116,6 +112,16 @@ class SharedEnding(Curtain):
             self.close(self.run.state.stopped)
         elif self.walk.done and engine.spider_is_idle() and self.done:
             self._close_if_nothing_is_left()
+
+    def _is_superseded(self) -> None:
+        """Whoever waits is not to wait any more, also where the crawl is closing: nothing comes home here."""
+        if not self._unable:
+            self._unable = True
+            logger.error(
+                "Another coordinator has taken this crawl over, as the server had not heard of this one for too long:"
+                " that one writes the result", extra=self._extra,
+            )  # fmt: skip
+            self.close(SUPERSEDED)
 
     # Early
 
@@ -156,7 +162,7 @@ class SharedEnding(Curtain):
                 await self._settle(run)
             if self.why.stops:
                 await self._stop(run)
-            elif not self.why.settles:
+            elif run.owned and not self.why.settles:
                 await self._hand_over(run)
             if run.own is not None and (self.why.stops or (self.why.settles and self.walk_is_done())):
                 await self._settle_own(run)

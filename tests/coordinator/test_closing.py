@@ -20,6 +20,7 @@ from scrapy_distributed.coordinator.closing import Closing, Means, meaning, of_a
         ("memusage_exceeded", False, Means.PAUSE),
         ("fleet_unusable", True, Means.PAUSE),
         ("no_job_starts", False, Means.PAUSE),
+        ("superseded", True, Means.PAUSE),
     ],
 )
 def test_what_a_reason_means(reason: str, idle: bool, means: Means) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,6 +82,14 @@ class Rig:
         self.book.close()
         await self.server.close()
         return state.walked is not None
+
+
+async def until(check: Callable[[], object], seconds: float = 60) -> None:
+    async def comes_true() -> None:
+        while not check():
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(comes_true(), seconds)
 
 
 @pytest.mark.parametrize("safe", [True, False])
@@ -185,3 +193,50 @@ async def test_a_run_is_stopped_also_where_its_crawl_had_only_waited_for_its_end
     assert (state.stopped, state.balance.not_crawled) == ("closespider_itemcount", 1)
     rig.book.close()
     await rig.server.close()
+
+
+class Engine:
+    """One with nothing to crawl. *closed*: why it was told to close."""
+
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+
+    def spider_is_idle(self) -> bool:
+        return True
+
+    async def close_spider_async(self, *, reason: str) -> None:
+        self.closed.append(reason)
+
+
+@pytest.mark.parametrize("reason", ["closespider_pagecount", "closespider_timeout"])
+def test_a_crawl_that_loses_its_walk_while_it_closes_ends(
+    child: ValkeyChild, tmp_path: Path, caplog: pytest.LogCaptureFixture, reason: str
+) -> None:
+    """It waits for what workers have under way, and takes home what they bring."""
+
+    @awaited
+    async def ends() -> None:
+        rig = Rig(child, tmp_path, safe=True)
+        await rig.begin()
+        engine: Any = Engine()
+        rig.ending.crawler.engine = engine
+        rig.ending.crawler.crawling = True
+        rig.ending.harvest = SimpleNamespace(idle=False)  # type: ignore[assignment]
+        rig.run.changed = rig.ending.changed
+        rig.ending.why.asked(reason, idle=False)
+        rig.run.start()
+        closing = asyncio.ensure_future(rig.ending._bring_home())
+        await until(lambda: rig.run.state is not None and rig.run.settled)
+        assert not closing.done()
+        name = rig.intake.keys.of(rig.intake.run)
+        await rig.server.command("HSET", name, "owner", "there", "owner_until", 10**15)
+        rig.run.buffer.put([(key(1), body(1))], {})
+        rig.run.filled()
+        await asyncio.wait_for(closing, 20)
+        assert caplog.text.count("Another coordinator has taken this crawl over") == 1
+        assert not await rig.ending._report(reason, stored=True)
+        assert engine.closed == []  # it was closing
+        rig.book.close()
+        await rig.server.close()
+
+    ends()
