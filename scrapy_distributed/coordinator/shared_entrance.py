@@ -73,15 +73,18 @@ class Entrance:
         where items come home to another folder."""
         told = False
         while not self.ending.closing:
-            state = run.state = await run.sure(run.intake.state)
+            holds = self.book.place.hold()
+            is_ours = holds and await run.sure(run.take)
+            state = run.state = await run.sure(run.intake.state)  # what those before have told is known by then
             if state.stored:
+                if is_ours:
+                    await run.sure(run.leave)
                 logger.info("Run %s is over, and its result is written by the other coordinator", run.intake.run,
                             extra=self._extra)  # fmt: skip
                 self.ending.passive = True
                 self.ending.close(FINISHED)
                 return False
-            holds = self.book.place.hold()
-            if holds and await run.sure(run.take):
+            if is_ours:
                 if home:
                     await self._check_home(run)
                 self.book.begin(run.intake.run, identity)

@@ -71,6 +71,11 @@ class SharedRun:
         self.owned = (await self.intake.walk(LEASE)).is_ours
         return self.owned
 
+    async def leave(self) -> None:
+        """Give the walk up."""
+        await self.intake.leave_walk()
+        self.owned = False
+
     def start(self, *loops: Coroutine[Any, Any, None]) -> None:
         """The walk is ours: add what it finds, keep it, look on; and what else is to go on."""
         if self.state is not None:
