@@ -285,7 +285,7 @@ class SharedEnding(Curtain):
         """What the loop that does so may not have come to. A later command does not scrape again what was scraped here,
         so the walk of a run that goes on is not done before that is kept."""
         if not self.walk_is_done():
-            if run.walked and not (run.state is not None and run.state.stopped):
+            if run.walked:
                 await run.sure(partial(run.say_walked, False))
         elif stored and run.all_added and (self.own_is_safe() or run.settled):
             await run.sure(partial(run.say_walked, True))

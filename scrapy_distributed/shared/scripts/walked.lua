@@ -1,15 +1,17 @@
 -- needs: batches ending
--- The owner of the walk says whether it is done. Returns whether it is the owner.
+-- The owner of the walk says whether it is done. That of a run that was stopped does not go on.
+-- Returns whether it is the owner.
 local run, owner, done = ARGV[1], ARGV[2], ARGV[3]
 local R = K .. ':' .. run
 if not owns(R, owner) then return 0 end
-local walked = call('HGET', R, 'walked')
-call('HDEL', R, 'walked')  -- first what takes no memory: a full server refuses the rest otherwise
+local row = call('HMGET', R, 'walked', 'stopped')
 if done == '1' then
-  call('HSET', R, 'walked', walked or now())
+  call('HDEL', R, 'walked')  -- first what takes no memory: a full server refuses the rest otherwise
+  call('HSET', R, 'walked', row[1] or now())
   ring(run, 'walked')
   over(R, run)
-else
+elseif not row[2] then
+  call('HDEL', R, 'walked')
   walks_on(R, run)
 end
 return 1

@@ -93,6 +93,19 @@ async def test_a_walk_that_goes_on_after_all_takes_its_run_along(shared: SharedR
 
 
 @awaited
+async def test_the_walk_of_a_run_that_was_stopped_does_not_go_on(shared: SharedRun) -> None:
+    """Its coordinator has not heard of that yet. While jobs are under way the run is not over."""
+    await shared.add(1)
+    await shared.claim()
+    await shared.intake.walked()
+    await shared.control.stop("cancelled")
+    walked = (await shared.intake.state()).walked
+    assert walked is not None
+    await shared.intake.walk_on()
+    assert (await shared.intake.state()).walked == walked
+
+
+@awaited
 async def test_a_sign_of_life_while_a_run_is_forgotten_leaves_nothing(
     shared: SharedRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
