@@ -195,6 +195,17 @@ async def test_what_is_scraped_here_one_by_one_is_kept_in_few_parts(shared: Shar
 
 
 @awaited
+async def test_what_counts_of_what_was_scraped_here_is_not_scraped_again(shared: SharedRun) -> None:
+    """The coordinator has failed after that, and says that its walk is not done."""
+    own = await shared.intake.begin_own("h", anew=True)
+    await shared.intake.stage_own(own, 0, b"one\n", 1)
+    await shared.intake.walked()
+    assert await shared.intake.settle_own()
+    await shared.intake.walk_on()
+    assert (await shared.intake.state()).walked is not None
+
+
+@awaited
 async def test_what_an_earlier_walk_has_kept_goes_with_the_next_one(shared: SharedRun) -> None:
     before = await shared.intake.begin_own("h", anew=True)
     await shared.intake.stage_own(before, 0, b"one\n", 1)
