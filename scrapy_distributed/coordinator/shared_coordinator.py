@@ -250,9 +250,12 @@ class SharedCoordinator(Pages):
             self.keeper.begin(run.intake.run, walk=to_walk)
         if to_walk:
             self.book.know_pages(self.spool.own_pages(self.book.files()))
+            await run.sure(run.intake.walk_on)
         else:
             losses = await run.sure(Account(run.intake.server, self.project, run.intake.run).losses)
             self.walk.lost.update(losses.own)
+            if state.unadded:
+                self.walk.is_cut_off()
         self.walk.done = run.walked = not to_walk
         logger.info(
             "Run %s of project %s on %s%s%s", run.intake.run, self.project, self.hosts.address,

@@ -23,7 +23,7 @@ from scrapy_distributed.coordinator.shared_harvest import SharedHarvest
 from scrapy_distributed.coordinator.shared_run import SharedRun
 from scrapy_distributed.coordinator.shared_words import tell_end
 from scrapy_distributed.coordinator.summary import tell_account
-from scrapy_distributed.coordinator.walk import Walk
+from scrapy_distributed.coordinator.walk import CUT_OFF, Walk
 from scrapy_distributed.errors import DistributedError, FleetUnusableError, LedgerError, LedgerUnavailableError
 from scrapy_distributed.shared.account import Account
 from scrapy_distributed.shared.control import Control
@@ -189,14 +189,20 @@ class SharedEnding(Curtain):
         await self._wait(lambda: run.all_added)
         logger.info("The crawl ends (%s): its jobs are told to, and what they have done is waited for",
                     self.why.reason, extra=self._extra)  # fmt: skip
-        control = Control(run.intake.server, run.intake.keys.project, run.intake.run)
-        stop = asyncio.ensure_future(run.sure(partial(control.stop, self.why.reason)))
+        stop = asyncio.ensure_future(run.sure(partial(self._say_stopped, run)))
         await self._wait(stop.done)
         if not stop.done():
             stop.cancel()
+            if run.state is not None and run.state.stopped and not run.all_added:
+                self.walk.is_cut_off()
             return
         stop.result()
         await self._wait(lambda: self.done)
+
+    async def _say_stopped(self, run: SharedRun) -> None:
+        """All that was found is added."""
+        await Control(run.intake.server, run.intake.keys.project, run.intake.run).stop(self.why.reason)
+        await run.intake.walked()
 
     async def _settle_own(self, run: SharedRun) -> None:
         """What was scraped here is not scraped again: where the server keeps it, it counts, as the last of all."""
@@ -267,7 +273,7 @@ class SharedEnding(Curtain):
             self.book.ended()
             if self.keeper is not None:
                 self.keeper.ended()
-        await run.sure(intake.leave_walk)
+        await run.sure(partial(intake.leave_walk, added=begun and run.all_added and not self._unable))
         account = Account(intake.server, intake.keys.project, intake.run)
         tell_account(
             self.crawler, intake.run, state.balance, worker_stats=await run.sure(account.worker_stats),
@@ -279,7 +285,7 @@ class SharedEnding(Curtain):
             logger.error("Items are missing in the result, those of %s that can't be read: %s",
                          counted(len(self.book.unreadable), "attempt"), listed(self.book.unreadable),
                          extra=self._extra)  # fmt: skip
-        return over and not self.book.unreadable
+        return over and not self.book.unreadable and CUT_OFF not in self.walk.lost
 
     async def _tell_walked(self, run: SharedRun, *, stored: bool) -> None:
         """What the loop that does so may not have come to. A later command does not scrape again what was scraped here,

@@ -27,6 +27,7 @@ from scrapy_distributed.wire.reasons import is_of_callback, reason_of
 logger = logging.getLogger(__name__)
 
 PAUSES = (10.0, 30.0)  # seconds before a request that has failed is tried again, the first time and the second
+CUT_OFF = "cut off before all that was found was added"  # of the walk of a run that was stopped
 TRIED = "distributed_tried"  # meta: how often that was
 
 
@@ -86,6 +87,14 @@ class Walk:
         assert self.crawler.engine is not None
         for request in due:
             self.crawler.engine.crawl(request)
+
+    def is_cut_off(self) -> None:
+        """What it had found last is lost, as nobody walks again."""
+        self.lost[CUT_OFF] = 1
+        logger.error(
+            "The coordinator's own crawl was cut off, and the run is stopped, so it does not begin again: what it had"
+            " found and scraped last may be missing", extra={"spider": self.crawler.spider},
+        )  # fmt: skip
 
     def give_up(self) -> None:
         """What is held is not tried again."""

@@ -76,10 +76,10 @@ class State:
     """How a run stands. *time*, *started*, *walked*, *ended*: seconds since 1970 by the server's clock; *owner* of the
     walk, '' where nobody has it now; *items*: scraped by attempts that count. *portions*: parts of portions that wait;
     *again*: batches that go out again; *moving*, *home*: accepted attempts whose finds are still to be added, and that
-    have not been taken home; *own*: attempts of coordinators whose own items do not count yet; *adds*, *taken*: calls
-    that have added something, and attempts that were taken home; *streamed*: entries that were put into the stream, and
-    *reread* those that the server had forgotten since; *at_work*: attempts under way. *event*: id of the last event,
-    for ``Server.wait``."""
+    have not been taken home; *own*: attempts of coordinators whose own items do not count yet; *unadded*: who has the
+    walk, or had it, may have found what is not added; *adds*, *taken*: calls that have added something, and attempts
+    that were taken home; *streamed*: entries that were put into the stream, and *reread* those that the server had
+    forgotten since; *at_work*: attempts under way. *event*: id of the last event, for ``Server.wait``."""
 
     time: float
     balance: Balance
@@ -97,6 +97,7 @@ class State:
     moving: int
     home: int
     own: int
+    unadded: bool
     adds: int
     taken: int
     streamed: int
@@ -154,16 +155,17 @@ class Intake:
         answer = await self.server.script("walk", self.keys, self.run, self.owner, round(lease_seconds * 1000))
         return Owner(bool(answer[0]), answer[1].decode(), answer[2] / 1000)
 
-    async def leave_walk(self) -> None:
-        """Give the walk up, so that another coordinator need not wait for the end of its lease."""
-        await self.server.script("leave_walk", self.keys, self.run, self.owner)
+    async def leave_walk(self, *, added: bool = False) -> None:
+        """Give the walk up, so that another coordinator need not wait for the end of its lease. *added*: all that it
+        has found and scraped here is."""
+        await self.server.script("leave_walk", self.keys, self.run, self.owner, int(added))
 
     async def walked(self) -> None:
         """The walk is done. Raises ``LostWalkError``."""
         await self._as_owner("walked", 1)
 
     async def walk_on(self) -> None:
-        """It is not, after all. Raises ``LostWalkError``."""
+        """It begins, or is not done, after all. Raises ``LostWalkError``."""
         await self._as_owner("walked", 0)
 
     async def lost_own(self, lost: Mapping[str, int]) -> None:
@@ -312,7 +314,8 @@ def state_of(answer: list[Any]) -> State:
         stored="stored" in row, paused="paused" in row,
         owner=row["owner"].decode() if count("owner_until") > ms else "", version=row.get("version", b"").decode(),
         items=count("items"), portions=portions, again=again, moving=moving, home=home, own=own,
-        adds=count("adds"), taken=count("taken"), streamed=count("streamed"), reread=count("reread"), at_work=at_work,
+        unadded="unadded" in row, adds=count("adds"), taken=count("taken"), streamed=count("streamed"),
+        reread=count("reread"), at_work=at_work,
         workers=tuple(sorted((_worker(json.loads(text), seen) for text in workers), key=lambda row: row.worker)),
         event=event.decode(),
     )  # fmt: skip

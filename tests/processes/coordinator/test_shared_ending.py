@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -21,6 +22,9 @@ from scrapy_distributed.coordinator.buffer import Buffer
 from scrapy_distributed.coordinator.home_book import HomeBook
 from scrapy_distributed.coordinator.shared_ending import SharedEnding
 from scrapy_distributed.coordinator.shared_run import SharedRun
+from scrapy_distributed.coordinator.walk import CUT_OFF, Walk
+from scrapy_distributed.shared.account import Account
+from scrapy_distributed.shared.control import Control
 from scrapy_distributed.shared.harvest import Harvest
 from scrapy_distributed.shared.intake import Intake
 from scrapy_distributed.shared.run_rules import RunRules
@@ -44,7 +48,8 @@ class Rig:
         crawler = get_crawler(Spider, {"DISTRIBUTED_TARGET_HOSTS": str(child.address)})
         crawler.spider = Spider("s")
         walk: Any = SimpleNamespace(
-            done=True, failed=False, lost={}, waits=False, give_up=lambda: None, is_done=lambda: None
+            done=True, failed=False, lost={}, waits=False, give_up=lambda: None, is_done=lambda: None,
+            is_cut_off=lambda: Walk.is_cut_off(walk), crawler=crawler,
         )  # fmt: skip
         self.walk = walk
         diversion: Any = SimpleNamespace(taken=[], diverter="", divert=list)
@@ -193,6 +198,58 @@ async def test_a_run_is_stopped_also_where_its_crawl_had_only_waited_for_its_end
     assert (state.stopped, state.balance.not_crawled) == ("closespider_itemcount", 1)
     rig.book.close()
     await rig.server.close()
+
+
+@awaited
+async def test_what_a_stop_finds_in_the_buffer_and_nobody_waits_for_is_told(
+    child: ValkeyChild, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server takes nothing more, somebody else has stopped the run, and Ctrl-C came twice."""
+    rig = Rig(child, tmp_path, safe=True)
+    await rig.begin()
+    await rig.intake.walk_on()
+    rig.walk.done = False
+    rig.ending.harvest = SimpleNamespace(idle=True)  # type: ignore[assignment]
+    rig.run.buffer.put([(key(1), body(1))], {})
+    await Control(rig.server, rig.intake.keys.project, rig.intake.run).stop("cancelled")
+    rig.run.state = await rig.intake.state()
+    rig.ending.why.asked("cancelled", idle=False)
+    await rig.ending._bring_home()
+    assert "what it had found and scraped last may be missing" in caplog.text
+    assert not await rig.ending._report("cancelled", stored=True)
+    account = Account(rig.server, rig.intake.keys.project, rig.intake.run)
+    assert (await account.losses()).own == {CUT_OFF: 1}
+    assert (await rig.intake.state()).unadded
+    rig.book.close()
+    await rig.server.close()
+
+
+@pytest.mark.parametrize("reason", ["shutdown", "closespider_timeout"])
+def test_a_crawl_that_closes_when_all_is_added_has_lost_nothing(
+    child: ValkeyChild, tmp_path: Path, reason: str
+) -> None:
+    @awaited
+    async def closes() -> None:
+        rig = Rig(child, tmp_path, safe=True)
+        await rig.begin()
+        await rig.intake.walk_on()
+        assert (await rig.intake.state()).unadded
+        rig.walk.done = False
+        rig.ending.clock = SimpleNamespace(seconds=time.monotonic)
+        rig.ending.harvest = SimpleNamespace(idle=True)  # type: ignore[assignment]
+        rig.ending.crawler.crawling = True
+        rig.ending.why.asked(reason, idle=False)
+        rig.run.start()
+        rig.run.buffer.put([(key(1), body(1))], {})
+        await asyncio.wait_for(rig.ending._bring_home(), 60)
+        stopped = reason != "shutdown"
+        assert (await rig.intake.state()).unadded is not stopped
+        assert await rig.ending._report(reason, stored=True) is stopped
+        assert not (await rig.intake.state()).unadded
+        rig.book.close()
+        await rig.server.close()
+
+    closes()
 
 
 class Engine:
