@@ -23,7 +23,7 @@ from scrapy_distributed.coordinator.shared_harvest import SharedHarvest
 from scrapy_distributed.coordinator.shared_run import SharedRun
 from scrapy_distributed.coordinator.shared_words import tell_end
 from scrapy_distributed.coordinator.summary import tell_account
-from scrapy_distributed.coordinator.walk import CUT_OFF, Walk
+from scrapy_distributed.coordinator.walk import CUT_OFF, DROPPED, Walk
 from scrapy_distributed.errors import DistributedError, FleetUnusableError, LedgerError, LedgerUnavailableError
 from scrapy_distributed.shared.account import Account
 from scrapy_distributed.shared.control import Control
@@ -263,6 +263,8 @@ class SharedEnding(Curtain):
 
     async def _end(self, run: SharedRun, reason: str, *, stored: bool) -> bool:
         intake = run.intake
+        if run.dropped and not self.walk_is_done():
+            self.walk.lost[DROPPED] = 1
         await run.sure(partial(intake.lost_own, self.walk.lost))
         await self._tell_walked(run, stored=stored)
         state = await run.sure(intake.state)

@@ -60,6 +60,7 @@ class SharedRun:
         self._is_away = False
         self.own: Own | None = None  # what is scraped here, if the server keeps it
         self._own_calls = 0
+        self.dropped = 0  # items that were scraped here before, and are scraped again
         self._loops: list[asyncio.Task[None]] = []
         self.spider = spider
         self._extra = {"spider": spider}
@@ -122,6 +123,8 @@ class SharedRun:
 
     async def begin_own(self, *, anew: bool) -> None:
         """The server keeps what is scraped here, in the buffer. *anew*: with the walk."""
+        if anew:
+            self.dropped = await self.sure(self.intake.own_items)
         self.own = await self.sure(partial(self.intake.begin_own, socket.gethostname(), anew=anew))
 
     async def settle_own(self, *, walked: bool) -> None:

@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 PAUSES = (10.0, 30.0)  # seconds before a request that has failed is tried again, the first time and the second
 CUT_OFF = "cut off before all that was found was added"  # of the walk of a run that was stopped
+DROPPED = "ended before it had scraped again what it had before"  # its items were dropped, as it began anew
 TRIED = "distributed_tried"  # meta: how often that was
 
 

@@ -179,6 +179,12 @@ class Intake:
         number, source = await self._as_owner("own", secret, host, int(anew))
         return Own(f"0.{number}.{secret}", source.decode())
 
+    async def own_items(self) -> int:
+        """How many items of what was scraped here the server keeps, and they do not count yet."""
+        tokens = await self.server.command("LRANGE", self.keys.of(self.run, "own"), 0, -1)
+        names = [self.keys.of(self.run, "attempt", token.decode().rpartition(".")[0]) for token in tokens]
+        return sum(int(items) for items in await self.server.commands([("HGET", name, "items") for name in names]))
+
     async def stage_own(self, own: Own, index: int, lines: bytes, items: int) -> None:
         """The *lines* of so many *items* that were scraped here; *index*: which call with *own* it is, from 0. Raises
         ``LostWalkError``, and ``LedgerError`` where the server has forgotten that it was told of *own*, or of a call

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ from scrapy_distributed.coordinator.buffer import Buffer
 from scrapy_distributed.coordinator.home_book import HomeBook
 from scrapy_distributed.coordinator.shared_ending import SharedEnding
 from scrapy_distributed.coordinator.shared_run import SharedRun
-from scrapy_distributed.coordinator.walk import CUT_OFF, Walk
+from scrapy_distributed.coordinator.walk import CUT_OFF, DROPPED, Walk
 from scrapy_distributed.shared.account import Account
 from scrapy_distributed.shared.control import Control
 from scrapy_distributed.shared.harvest import Harvest
@@ -250,6 +250,47 @@ def test_a_crawl_that_closes_when_all_is_added_has_lost_nothing(
         await rig.server.close()
 
     closes()
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_what_was_dropped_for_a_walk_that_is_then_stopped_is_told(
+    child: ValkeyChild, tmp_path: Path, done: bool
+) -> None:
+    """Its pages still keep items of workers out."""
+
+    @awaited
+    async def is_told() -> None:
+        rig = Rig(child, tmp_path, safe=True)
+        await rig.begin()
+        before = await rig.intake.begin_own("h", anew=True)
+        await rig.intake.stage_own(before, 0, b"one\n", 1)
+        await rig.run.begin_own(anew=True)
+        rig.walk.done = done
+        await rig.intake.walked()
+        await rig.close()
+        assert await lost_own(rig, child) == ({} if done else {DROPPED: 1})
+
+    is_told()
+
+
+@awaited
+async def test_a_walk_before_which_nothing_was_scraped_drops_nothing(child: ValkeyChild, tmp_path: Path) -> None:
+    rig = Rig(child, tmp_path, safe=True)
+    await rig.begin()
+    await rig.intake.begin_own("h", anew=True)
+    await rig.run.begin_own(anew=True)
+    rig.walk.done = False
+    await rig.close()
+    assert await lost_own(rig, child) == {}
+
+
+async def lost_own(rig: Rig, child: ValkeyChild) -> Mapping[str, int]:
+    """What is lost of its own crawl."""
+    server = await Server.connect(child.address)
+    try:
+        return (await Account(server, rig.intake.keys.project, rig.intake.run).losses()).own
+    finally:
+        await server.close()
 
 
 class Engine:
