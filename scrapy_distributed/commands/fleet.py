@@ -24,10 +24,10 @@ from scrapy_distributed.commands import (
     run_in_reactor,
     shared_address,
 )
+from scrapy_distributed.errors import ConfigError, LedgerError, NodeError
 
 if TYPE_CHECKING:
     from scrapy_distributed.commands.doctor_local import WorkerCommand
-    from scrapy_distributed.errors import ConfigError
     from scrapy_distributed.fleet.local_node import LocalNode
     from scrapy_distributed.fleet.node import NodeAddress
     from scrapy_distributed.fleet.preflight import Finding, Survey
@@ -89,7 +89,6 @@ class Command(ScrapyCommand):
         cancel.add_argument("--run", metavar="NAME", help="of this run alone (default: all that ledgers here know)")
 
     def run(self, args: list[str], opts: argparse.Namespace) -> None:
-        from scrapy_distributed.errors import ConfigError, LedgerError, NodeError
         from scrapy_distributed.words import escaped
 
         refuse_options(args)
@@ -158,7 +157,6 @@ class Command(ScrapyCommand):
 
     def _deploy(self, args: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.deploy import check_spiders, send_egg
-        from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg, version_of
         from scrapy_distributed.fleet.egg import build_egg
         from scrapy_distributed.fleet.needs import lacking
@@ -214,7 +212,6 @@ class Command(ScrapyCommand):
 
     def _scrapyds(self, names: Sequence[str], opts: argparse.Namespace) -> tuple[list[NodeAddress], str]:
         """Those that *names* or the settings say, and what the project is called there. Raises ``ConfigError``."""
-        from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
 
         assert self.settings is not None
@@ -229,7 +226,6 @@ class Command(ScrapyCommand):
 
     def _drain(self, what: str, names: Sequence[str], opts: argparse.Namespace) -> None:
         from scrapy_distributed.commands.wishing import wish_of_all
-        from scrapy_distributed.errors import ConfigError
 
         assert self.settings is not None
         if not names:
@@ -249,7 +245,6 @@ class Command(ScrapyCommand):
         from scrapy_distributed.config.advice import check_feeds
         from scrapy_distributed.config.command_line import CommandLine
         from scrapy_distributed.config.config import Config
-        from scrapy_distributed.errors import ConfigError
         from scrapy_distributed.fleet.addresses import elsewhere, project_of, targets_from_cfg
         from scrapy_distributed.fleet.preflight import Survey
         from scrapy_distributed.wire.code import code_of
@@ -266,9 +261,8 @@ class Command(ScrapyCommand):
         arguments, command = _spider_arguments(opts.a or ()), CommandLine()
         try:
             command = CommandLine.read(patient.settings, config, arguments)
-            job: JobTemplate | ConfigError = job_of(
-                patient, config, project, command, chosen.scrapyds, shared=chosen.shared is not None
-            )
+            its = patient, config, project, command, chosen.scrapyds
+            job: JobTemplate | ConfigError = job_of(*its, shared=chosen.shared is not None)
         except ConfigError as error:
             job = error
         shared = examined_there(chosen.shared, project, patient, job) if chosen.shared else None

@@ -94,8 +94,7 @@ class Coordinator(Pages):
         self.discoveries = self._finding_side()
         self.diversion = Diversion(
             crawler, diverter=self.diverter, enter=self.cutter.divert, walk=self.walk, sessions=self.sessions,
-            begun=lambda: self.dispatcher.started,
-            ledger_failed=lambda error: self.ending.ledger_failed(error),
+            begun=lambda: self.dispatcher.started, ledger_failed=lambda error: self.ending.ledger_failed(error),
         )  # fmt: skip
         self.ending = Ending(
             crawler, config=config, ledger=self.ledger, walk=self.walk, diversion=self.diversion, cutter=self.cutter,

@@ -248,7 +248,7 @@ class LedgerReader:
                     continue
                 with self._reading():
                     if number != decoded:
-                        decoded, elements = number, self._elements(run, number)
+                        decoded, elements = number, _elements(self._db, run, number)
                     url = url_of(elements[position])
                 yield OutcomeRecord(
                     batch=number, position=position, state=state, reason=reason, url=url, again=bool(again)
@@ -353,10 +353,6 @@ class LedgerReader:
             log=f"{url}/logs/{'/'.join(quote(name, safe='') for name in names)}.log" if served else None,
         )  # fmt: skip
 
-    def _elements(self, run: int, batch: int) -> list[Any]:
-        (payload,) = self._db.execute(PAYLOAD, (run, batch)).fetchone()
-        return list(decode_payload(payload))
-
     @contextmanager
     def _reading(self) -> Iterator[None]:
         """Whatever a damaged file makes of reading it becomes a ``LedgerError``."""
@@ -395,3 +391,8 @@ def most_items(files: tuple[FeedFile, ...]) -> int:
     for file in files:
         sums[file.feed] += file.items
     return max(sums.values(), default=0)
+
+
+def _elements(db: sqlite3.Connection, run: int, batch: int) -> list[Any]:
+    (payload,) = db.execute(PAYLOAD, (run, batch)).fetchone()
+    return list(decode_payload(payload))

@@ -123,7 +123,7 @@ class Account:
 
     async def raised(self) -> list[Raised]:
         """What code of the project has raised on workers, the most frequent first."""
-        examples = await self._pairs("examples")
+        examples = await _pairs(self.server, self.keys.of(self.run, "examples"))
         reasons, followed = await self._counts("reasons"), await self._counts("followed")
         failed = Outcome.FAILED.value
         found = [
@@ -309,12 +309,8 @@ class Account:
         found: list[Any] = await self.server.command("HMGET", self.keys.of(self.run), *names)
         return found
 
-    async def _pairs(self, name: str) -> list[tuple[str, bytes]]:
-        flat = await self.server.command("HGETALL", self.keys.of(self.run, name))
-        return [(key.decode(), value) for key, value in zip(flat[::2], flat[1::2], strict=True)]
-
     async def _counts(self, name: str) -> dict[str, int]:
-        pairs = await self._pairs(name)
+        pairs = await _pairs(self.server, self.keys.of(self.run, name))
         with self._readable():
             return {key: int(value) for key, value in pairs}
 
@@ -329,6 +325,11 @@ def readable(server: Server, what: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise LedgerError(f"Redis at {server.address}: {what} can't be read: {type(error).__name__}: {error}") from None
+
+
+async def _pairs(server: Server, key: str) -> list[tuple[str, bytes]]:
+    flat = await server.command("HGETALL", key)
+    return [(name.decode(), value) for name, value in zip(flat[::2], flat[1::2], strict=True)]
 
 
 def _batch(number: int, row: dict[str, Any], last: Sequence[Any], *, over: bool) -> BatchRecord:
