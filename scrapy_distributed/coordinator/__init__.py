@@ -18,5 +18,5 @@ shared_entrance: how a coordinator comes to it, or waits as another one has it. 
 and the loops that add to it (buffer: what is still to be added) and look at it. shared_harvest: items come home
 (home_book: what is known of those that have; home_journal: where that is written; home_folder: who has the folder;
 seen_here: keys that were seen on this machine), or go into a stream (into_stream). shared_ending: when and why the
-crawl closes. shared_words: what is said. own_worker: one on this machine.
+crawl closes. shared_words: what is said. shared_figures: and how far it is. own_worker: one on this machine.
 """

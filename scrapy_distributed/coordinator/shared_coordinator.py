@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,11 +35,12 @@ from scrapy_distributed.coordinator.local_command import local_command
 from scrapy_distributed.coordinator.own_feed import OwnFeed
 from scrapy_distributed.coordinator.own_worker import OwnWorker
 from scrapy_distributed.coordinator.pages import Pages
-from scrapy_distributed.coordinator.progress import OFTEN, Figures, Progress
+from scrapy_distributed.coordinator.progress import Progress
 from scrapy_distributed.coordinator.refused import check_config, check_settings
 from scrapy_distributed.coordinator.sessions import Sessions
 from scrapy_distributed.coordinator.shared_ending import SharedEnding
 from scrapy_distributed.coordinator.shared_entrance import Entrance
+from scrapy_distributed.coordinator.shared_figures import SharedFigures
 from scrapy_distributed.coordinator.shared_harvest import Destination, IntoSpool, SharedHarvest
 from scrapy_distributed.coordinator.shared_hosts import SharedHosts, shared_hosts
 from scrapy_distributed.coordinator.shared_run import SharedRun
@@ -52,11 +52,11 @@ from scrapy_distributed.divert.duplicates import are_filtered, warn_of_others
 from scrapy_distributed.divert.fingerprint import fingerprinter_of
 from scrapy_distributed.divert.jars import Jars
 from scrapy_distributed.divert.offsite import Offsite
-from scrapy_distributed.errors import ConfigError, LedgerError
+from scrapy_distributed.errors import ConfigError
 from scrapy_distributed.fleet.addresses import project_of, targets_from_cfg
 from scrapy_distributed.fleet.node import NodeAddress
 from scrapy_distributed.items.spool import Spool
-from scrapy_distributed.shared.account import Account, Job
+from scrapy_distributed.shared.account import Account
 from scrapy_distributed.shared.code_version import version_here
 from scrapy_distributed.shared.harvest import Harvest
 from scrapy_distributed.shared.intake import Intake
@@ -75,6 +75,9 @@ class SharedCoordinator(Pages):
     wrong."""
 
     ending: SharedEnding
+    server: Server | None = None
+    run: SharedRun | None = None
+    joined: WhoHasJoined | None = None
 
     def __init__(
         self, crawler: Crawler, *, config: Config, command: CommandLine, hosts: SharedHosts, items_go: ItemsGo,
@@ -82,17 +85,15 @@ class SharedCoordinator(Pages):
     ) -> None:  # fmt: skip
         self.crawler = crawler
         assert crawler.spider is not None
-        assert crawler.stats is not None
         self.spider = crawler.spider
-        self.stats = crawler.stats
         self.config = config
         self.command = command
         self.hosts = hosts
         self.items_go = items_go
         self.project = project
         self.clock = clock
-        beside = Path(os.path.realpath(config.ledger or ledger_of(self.spider.name)))
         self.buffer = Buffer()
+        beside = Path(os.path.realpath(config.ledger or ledger_of(self.spider.name)))
         self.spool = Spool(beside, type(self.spider))
         self.book = HomeBook(self.spool.beside, entered=self.buffer.put_pages)
         self.sessions = Sessions(Jars(crawler))
@@ -103,8 +104,7 @@ class SharedCoordinator(Pages):
             begun=lambda: self.book.begun, ledger_failed=lambda error: self.ending.failed(error),
         )  # fmt: skip
         self.homecoming = self._receiving_side() if items_go is ItemsGo.HOME else None
-        stream = self._own_stream() if items_go is ItemsGo.STREAM else None
-        at_once = self.homecoming or stream
+        at_once = self.homecoming or (self._own_stream() if items_go is ItemsGo.STREAM else None)
         self.own_pages = at_once.own_pages if at_once is not None else None
         self.keeper: Keeper | None = at_once or self._own_feed()
         self.ending = SharedEnding(
@@ -112,12 +112,9 @@ class SharedCoordinator(Pages):
             clock=clock,
         )  # fmt: skip
         self.worker = OwnWorker(hosts.address, slots=hosts.slots, log=beside.with_name(f"{beside.name}.worker.log"))
+        self.figures = SharedFigures(self.walk)
         self.progress = self._telling_side()
-        self.server: Server | None = None
-        self.run: SharedRun | None = None
-        self.joined: WhoHasJoined | None = None
         self._paused = False  # the engine
-        self._jobs: list[Job] = []  # under way, and what they told of themselves some seconds ago
         self._ticker: LoopingCall = LoopingCall(self._tick)
         self._ticker.clock = clock
 
@@ -131,7 +128,7 @@ class SharedCoordinator(Pages):
 
     def _telling_side(self) -> Progress:
         interval = self.crawler.settings.getfloat("LOGSTATS_INTERVAL")
-        return Progress(figures=self._figures, spider=self.spider, interval=interval, clock=self.clock)
+        return Progress(figures=self.figures.now, spider=self.spider, interval=interval, clock=self.clock)
 
     def _receiving_side(self) -> Homecoming:
         return Homecoming(
@@ -215,8 +212,9 @@ class SharedCoordinator(Pages):
         return await self._begin_walk(run, is_new=begun.is_new)
 
     def _shared_run(self, intake: Intake, harvest: Harvest) -> SharedRun:
+        assert self.crawler.stats is not None
         return SharedRun(
-            intake, harvest, buffer=self.buffer, spider=self.spider, stats=self.stats,
+            intake, harvest, buffer=self.buffer, spider=self.spider, stats=self.crawler.stats,
             walk_is_done=self.ending.walk_is_done, own_is_safe=self.ending.own_is_safe, changed=self._changed,
             failed=self.ending.failed,
         )  # fmt: skip
@@ -245,7 +243,7 @@ class SharedCoordinator(Pages):
         assert state is not None
         to_walk = state.walked is None and state.ended is None
         if self.items_go is ItemsGo.STREAM:
-            await run.begin_own(anew=to_walk)
+            await run.own.begin(anew=to_walk)
         if self.keeper is not None:
             self.keeper.begin(run.intake.run, walk=to_walk)
         if to_walk:
@@ -266,7 +264,7 @@ class SharedCoordinator(Pages):
             run, run.harvest, destination=self._destination(run), spool=self.spool, book=self.book, spider=self.spider,
             fingerprint=fingerprinter_of(self.crawler), counts=self.ending.counts, clock=self.clock,
         )  # fmt: skip
-        run.start(harvest.bring(), self._hear_of_jobs(run))
+        run.start(harvest.bring(), self.figures.hear(run))
         self._ticker.start(1.0)
         self.progress.start()
         return to_walk
@@ -337,23 +335,6 @@ class SharedCoordinator(Pages):
     def _changed(self) -> None:
         self._hold_back()
         self.ending.changed()
-
-    async def _hear_of_jobs(self, run: SharedRun) -> None:
-        account = Account(run.intake.server, self.project, run.intake.run)
-        while True:
-            with suppress(LedgerError):  # a worker may tell anything
-                self._jobs = await run.sure(account.jobs)
-            await asyncio.sleep(OFTEN)
-
-    def _figures(self) -> Figures | None:
-        state = self.run.state if self.run is not None else None
-        if state is None:
-            return None
-        reported = min(state.balance.in_flight, sum(job.told("settled") for job in self._jobs))  # some may be over
-        return Figures(
-            state.balance, reported=reported, items=state.items + sum(job.told("items") for job in self._jobs),
-            at_work=state.at_work, slots=max(state.slots, state.at_work), walked=self.walk.over, paused=state.paused,
-        )  # fmt: skip
 
     # The end: see ``shared_ending``
 

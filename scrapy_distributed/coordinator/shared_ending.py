@@ -164,7 +164,7 @@ class SharedEnding(Curtain):
                 await self._stop(run)
             elif run.owned and not self.why.settles:
                 await self._hand_over(run)
-            if run.own is not None and (self.why.stops or (self.why.settles and self.walk_is_done())):
+            if run.own.begun and (self.why.stops or (self.why.settles and self.walk_is_done())):
                 await self._settle_own(run)
             self.why.lands = True
         except (LedgerError, LedgerUnavailableError) as error:
@@ -207,7 +207,7 @@ class SharedEnding(Curtain):
     async def _settle_own(self, run: SharedRun) -> None:
         """What was scraped here is not scraped again: where the server keeps it, it counts, as the last of all."""
         await self._wait(lambda: run.all_added)
-        settling = asyncio.ensure_future(run.settle_own(walked=not self.why.stops))
+        settling = asyncio.ensure_future(run.own.settle(walked=not self.why.stops))
         await self._wait(settling.done)
         if not settling.done():
             settling.cancel()
@@ -263,7 +263,7 @@ class SharedEnding(Curtain):
 
     async def _end(self, run: SharedRun, reason: str, *, stored: bool) -> bool:
         intake = run.intake
-        if run.dropped and not self.walk_is_done():
+        if run.own.dropped and not self.walk_is_done():
             self.walk.lost[DROPPED] = 1
         await run.sure(partial(intake.lost_own, self.walk.lost))
         await self._tell_walked(run, stored=stored)

@@ -58,9 +58,7 @@ class SharedRun:
         self._changes = self._seen_changes = 0
         self._filled, self._due, self._news = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._is_away = False
-        self.own: Own | None = None  # what is scraped here, if the server keeps it
-        self._own_calls = 0
-        self.dropped = 0  # items that were scraped here before, and are scraped again
+        self.own = OwnKept(self)
         self._loops: list[asyncio.Task[None]] = []
         self.spider = spider
         self._extra = {"spider": spider}
@@ -121,24 +119,6 @@ class SharedRun:
         self._streamed += len(entries) - entries.count(UNWRITTEN)
         return streamed
 
-    async def begin_own(self, *, anew: bool) -> None:
-        """The server keeps what is scraped here, in the buffer. *anew*: with the walk."""
-        if anew:
-            self.dropped = await self.sure(self.intake.own_items)
-        self.own = await self.sure(partial(self.intake.begin_own, socket.gethostname(), anew=anew))
-
-    async def settle_own(self, *, walked: bool) -> None:
-        """What was scraped here, and is kept by the server, counts. *walked*: as the walk is over; else the run was
-        stopped."""
-        await self.sure(partial(self._settle_own, walked=walked))
-        self.look_again()
-
-    async def _settle_own(self, *, walked: bool) -> None:
-        if walked:
-            await self.say_walked(True)
-        if not await self.intake.settle_own():
-            raise self.intake.forgetful()
-
     async def news(self) -> None:
         """Until there was another look."""
         self._news.clear()
@@ -181,12 +161,10 @@ class SharedRun:
     async def _add_part(self, part: Part) -> None:
         """Once it is added it leaves at once: what fails is tried again as a whole."""
         if part.items:
-            assert self.own is not None
-            await self.intake.stage_own(self.own, self._own_calls, b"".join(part.items), len(part.items))
-            self._own_calls += 1
+            await self.own.stage(part.items)
             self._adds += 1
         elif part.pages:
-            await self.harvest.enter_pages(self.own.source if self.own else OWN_PAGES, part.pages)
+            await self.harvest.enter_pages(self.own.source, part.pages)
         else:
             new = len(await self.intake.add(part.entries, part.sessions.values()))
             self._adds += 1
@@ -288,6 +266,48 @@ class SharedRun:
                     self._is_away = False
                     logger.info("%s answers again", self.intake.server.address, extra=self._extra)
                 return answer
+
+
+class OwnKept:
+    """What the coordinator of *run* scrapes itself, where the server keeps it until it counts. *source*: whose its
+    pages are; *dropped*: items that were scraped here before, and are scraped again."""
+
+    def __init__(self, run: SharedRun) -> None:
+        self.run = run
+        self.source = OWN_PAGES
+        self.dropped = 0
+        self._own: Own | None = None
+        self._calls = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether the server keeps it."""
+        return self._own is not None
+
+    async def begin(self, *, anew: bool) -> None:
+        """The server keeps what is in the buffer. *anew*: with the walk."""
+        run = self.run
+        if anew:
+            self.dropped = await run.sure(run.intake.own_items)
+        self._own = await run.sure(partial(run.intake.begin_own, socket.gethostname(), anew=anew))
+        self.source = self._own.source
+
+    async def stage(self, items: Sequence[bytes]) -> None:
+        """Lines of *items*. Where it fails it is to be called again with the same."""
+        assert self._own is not None
+        await self.run.intake.stage_own(self._own, self._calls, b"".join(items), len(items))
+        self._calls += 1
+
+    async def settle(self, *, walked: bool) -> None:
+        """It counts. *walked*: as the walk is over; else the run was stopped."""
+        await self.run.sure(partial(self._settle, walked=walked))
+        self.run.look_again()
+
+    async def _settle(self, *, walked: bool) -> None:
+        if walked:
+            await self.run.say_walked(True)
+        if not await self.run.intake.settle_own():
+            raise self.run.intake.forgetful()
 
 
 async def _either(what: Coroutine[Any, Any, Any], *others: asyncio.Future[Any], seconds: float | None = None) -> None:

@@ -264,7 +264,7 @@ def test_what_was_dropped_for_a_walk_that_is_then_stopped_is_told(
         await rig.begin()
         before = await rig.intake.begin_own("h", anew=True)
         await rig.intake.stage_own(before, 0, b"one\n", 1)
-        await rig.run.begin_own(anew=True)
+        await rig.run.own.begin(anew=True)
         rig.walk.done = done
         await rig.intake.walked()
         await rig.close()
@@ -278,7 +278,7 @@ async def test_a_walk_before_which_nothing_was_scraped_drops_nothing(child: Valk
     rig = Rig(child, tmp_path, safe=True)
     await rig.begin()
     await rig.intake.begin_own("h", anew=True)
-    await rig.run.begin_own(anew=True)
+    await rig.run.own.begin(anew=True)
     rig.walk.done = False
     await rig.close()
     assert await lost_own(rig, child) == {}
