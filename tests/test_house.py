@@ -125,6 +125,22 @@ def test_a_folder_says_what_is_in_it(name: str) -> None:
     assert [room for room in rooms if room not in said] == []
 
 
+MOST_LINES, MOST_METHODS, MOST_OF_A_FUNCTION = 400, 25, 40
+
+
+@pytest.mark.parametrize("name", files())
+def test_a_file_is_read_in_one_go(name: str) -> None:
+    text = (PACKAGE / name).read_text()
+    assert len(text.splitlines()) <= MOST_LINES
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            assert sum(isinstance(part, functions) for part in node.body) <= MOST_METHODS, node.name
+        elif isinstance(node, functions):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < MOST_OF_A_FUNCTION, node.name
+
+
 # The tests
 
 
