@@ -51,7 +51,7 @@ def test_a_worker_that_does_nothing_more_is_replaced_and_ended(
     nodes: list[ScrapydChild], project: Project, forty: SiteChild, tmp_path: Path, spider: str
 ) -> None:
     """``stuck`` writes receipts that stand still, ``blocked`` writes none any more."""
-    crawl = start(project, spider, forty, tmp_path, DISTRIBUTED_STALL=2, DISTRIBUTED_LEASE=4).wait()
+    crawl = start(project, spider, forty, tmp_path, DISTRIBUTED_STALL=4, DISTRIBUTED_LEASE=10).wait()
     assert crawl.balance() == {"diverted": 40, "crawled": 40}
     assert crawl.item_urls() == forty.property_urls(range(40))
     assert crawl.stat("distributed/attempts") == 3
