@@ -283,5 +283,5 @@ def test_the_same_steps_lead_to_the_same_run_in_both_stores(
 ) -> None:
     monkeypatch.setattr(portion, "SIZE", 3)
     machine = type("Machine", (BothStores,), {"server": server})
-    examples = 100 if settings.default.max_examples >= 100 else 4
+    examples = 150 if settings.default.max_examples >= 100 else 4
     run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=60))
