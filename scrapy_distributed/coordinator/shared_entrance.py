@@ -134,7 +134,7 @@ class Entrance:
         here = f"{self.book.place.name()} {socket.gethostname()}:{self.book.beside}"
         await run.sure(partial(run.intake.come_home, here))
         if other := await self._other_home(run):
-            await run.sure(run.intake.leave_walk)
+            await run.sure(run.leave)
             raise ConfigError(
                 f"the items of run {run.intake.run} come home to {other}: expected this command there, or with"
                 " -s DISTRIBUTED_RESUME=False, which begins a new run"
