@@ -7,8 +7,6 @@ what holds for the jobs of a run. intake: for coordinators; what is found, each 
 for workers; batches, their leases and verdicts (attempts: applied if nothing has changed meanwhile; steps: what they
 change, pure). account: how a run stands, and what is told of it. harvest: what accepted attempts have brought, in
 order, and the stream with it. control: what an operator wishes (retrying: what has come to nothing, once more). checks:
-is a server fit for runs?
-
-code_version: which code has a run, a worker? refusal: which settings of a run are not taken from the queue? pace: how
-many requests at once?
+is a server fit for runs? code_version: which code has a run, a worker? refusal: which settings of a run are not taken
+from the queue? pace: how many requests at once?
 """

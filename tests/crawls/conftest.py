@@ -9,6 +9,7 @@ from crawling import Project, with_urls
 from homing import Compared, Home
 from scrapyd_child import ScrapydChild
 from shop import Shop, shop
+from valkey_child import ValkeyChild, valkey
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,27 @@ def own_shop() -> Iterator[Shop]:
     """One that only this test sees."""
     with shop() as child:
         yield child
+
+
+@pytest.fixture
+def queue() -> Iterator[ValkeyChild]:
+    with valkey(appendonly="yes") as child:
+        yield child
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """One that is deployed nowhere, for workers that join."""
+    project = Project(tmp_path_factory.mktemp("shared"), {}, settings="trial.home_settings", name="home")
+    yield project
+    project.end()
+
+
+@pytest.fixture
+def here(project: Project, own_shop: Shop) -> Iterator[Home]:
+    """With the shop that only this test sees."""
+    yield Home(project, own_shop)
+    project.end()  # workers would stay for the next test
 
 
 @pytest.fixture(scope="module")

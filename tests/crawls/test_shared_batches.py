@@ -4,51 +4,27 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from crawling import Crawl, Project, wait_for
 from homing import Home, content, items
+from joined_crawls import batches, join
 from shop import PRODUCTS, Shop
-from valkey_child import ValkeyChild, valkey
+from valkey_child import ValkeyChild
 
 EACH_ONCE = Counter(str(number) for number in range(PRODUCTS))
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    project = Project(tmp_path_factory.mktemp("operated"), {}, settings="trial.home_settings", name="home")
-    yield project
-    project.end()
-
-
-@pytest.fixture
-def queue() -> Iterator[ValkeyChild]:
-    with valkey(appendonly="yes") as child:
-        yield child
-
-
-@pytest.fixture
-def here(project: Project, own_shop: Shop) -> Home:
-    return Home(project, own_shop)
-
-
 @pytest.fixture
 def worker(here: Home, queue: ValkeyChild, tmp_path: Path) -> Crawl:
-    words = ("--slots", "2", "--logs", str(tmp_path / "jobs"))
-    return here.project.scrapy("worker", queue.url, *words, folder=tmp_path)
+    return join(here, queue, tmp_path, "--slots", "2")
 
 
 def start(here: Home, queue: ValkeyChild, folder: Path, **settings: Any) -> Crawl:
     given = {"DISTRIBUTED_TARGET_HOSTS": queue.url, "RETRY_ENABLED": False, **settings}
     return here.crawl("plain_dict", "-O", str(folder / "out.jl"), folder=folder, settings=given)
-
-
-def batches(here: Home, queue: ValkeyChild, folder: Path, *words: str) -> Crawl:
-    where = ("-s", f"DISTRIBUTED_TARGET_HOSTS={queue.url}", "-s", f"DISTRIBUTED_LEDGER={folder / 'ledger.sqlite'}")
-    return here.project.scrapy("batches", *words, *where, folder=folder).wait()
 
 
 def products(file: Path) -> Counter[str]:

@@ -7,7 +7,6 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +14,13 @@ import pytest
 from certificate import make
 from crawling import FAKES, Crawl, Project, wait_for
 from homing import Home, complaints, content, items
+from joined_crawls import join, said
 from shop import PRODUCTS, Shop
 from tls_proxy import tls_proxy
 from valkey_child import ValkeyChild, valkey
 
 EACH_ONCE = Counter(str(number) for number in range(PRODUCTS))
 NOBODY = "No worker has joined"
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    project = Project(tmp_path_factory.mktemp("shared"), {}, settings="trial.home_settings", name="home")
-    yield project
-    project.end()
-
-
-@pytest.fixture
-def queue() -> Iterator[ValkeyChild]:
-    with valkey(appendonly="yes") as child:
-        yield child
-
-
-@pytest.fixture
-def here(project: Project, own_shop: Shop) -> Iterator[Home]:
-    yield Home(project, own_shop)
-    project.end()  # workers would stay for the next test
 
 
 def start(
@@ -49,20 +30,8 @@ def start(
     return here.crawl(spider, "-O", str(folder / "out.jl"), *options, folder=folder, settings=given)
 
 
-def join(here: Home, queue: ValkeyChild, folder: Path, *options: str, at: str = "") -> Crawl:
-    """A worker. *at*: the URL of what stands before the *queue*, if anything does."""
-    folder.mkdir(exist_ok=True)
-    return here.project.scrapy("worker", at or queue.url, *options, "--logs", str(folder / "jobs"), folder=folder)
-
-
 def products(folder: Path) -> Counter[str]:
     return Counter(str(item["number"]) for item in items(folder / "out.jl"))
-
-
-def said(crawl: Crawl, words: str) -> None:
-    """Wait until its log has these *words*."""
-    wait_for(lambda: words in crawl.log or crawl.process.poll() is not None)
-    assert words in crawl.log
 
 
 def complaints_of(crawl: Crawl) -> list[str]:
@@ -396,6 +365,7 @@ def test_items_come_home_to_one_folder(here: Home, queue: ValkeyChild, tmp_path:
     elsewhere = start(here, queue, tmp_path / "elsewhere").wait()
     assert elsewhere.process.returncode == 1
     assert f"come home to {os.uname().nodename}:{tmp_path / 'here'}" in elsewhere.log, elsewhere.log
+    assert "its walk is another coordinator's" not in elsewhere.log
     assert not (tmp_path / "elsewhere" / "out.jl").exists()
     join(here, queue, tmp_path / "worker")
     anew = start(here, queue, tmp_path / "elsewhere", DISTRIBUTED_RESUME=False).wait()

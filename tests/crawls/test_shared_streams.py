@@ -6,35 +6,16 @@ import json
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crawling import Crawl, Project, wait_for
+from crawling import Crawl, wait_for
 from homing import PATIENCE, Home
-from shop import PRODUCTS, Shop
+from joined_crawls import batches, join, said
+from shop import PRODUCTS
 from streams import each_once, entries
-from valkey_child import ValkeyChild, valkey
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    project = Project(tmp_path_factory.mktemp("shared"), {}, settings="trial.home_settings", name="home")
-    yield project
-    project.end()
-
-
-@pytest.fixture
-def queue() -> Iterator[ValkeyChild]:
-    with valkey(appendonly="yes") as child:
-        yield child
-
-
-@pytest.fixture
-def here(project: Project, own_shop: Shop) -> Iterator[Home]:
-    yield Home(project, own_shop)
-    project.end()  # workers would stay for the next test
+from valkey_child import ValkeyChild
 
 
 def start(
@@ -42,12 +23,6 @@ def start(
 ) -> Crawl:
     given = {"DISTRIBUTED_TARGET_HOSTS": queue.url, "DISTRIBUTED_RESULTS": "redis", **settings}
     return here.crawl(spider, *options, folder=folder, settings=given)
-
-
-def join(here: Home, queue: ValkeyChild, folder: Path, *options: str) -> Crawl:
-    """A worker."""
-    folder.mkdir(exist_ok=True)
-    return here.project.scrapy("worker", queue.url, *options, "--logs", str(folder / "jobs"), folder=folder)
 
 
 def locally(here: Home, folder: Path, spider: str) -> list[bytes]:
@@ -69,17 +44,6 @@ def test_a_stream_has_what_a_local_crawl_writes(here: Home, queue: ValkeyChild, 
     assert crawl.process.returncode == 0, crawl.log
     found = each_once(entries(queue))
     assert sorted(entry.item for entry in found) == locally(here, tmp_path / "alone", spider), crawl.log
-
-
-def batches(here: Home, queue: ValkeyChild, folder: Path, *words: str) -> Crawl:
-    where = ("-s", f"DISTRIBUTED_TARGET_HOSTS={queue.url}", "-s", f"DISTRIBUTED_LEDGER={folder / 'ledger.sqlite'}")
-    return here.project.scrapy("batches", *words, *where, folder=folder).wait()
-
-
-def said(crawl: Crawl, words: str) -> None:
-    """Wait until its log has these *words*."""
-    wait_for(lambda: words in crawl.log or crawl.process.poll() is not None)
-    assert words in crawl.log, crawl.log
 
 
 def kill(crawl: Crawl) -> None:

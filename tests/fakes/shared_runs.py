@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from ledgers import IDENTITY, body, key
 
 from scrapy_distributed.shared.account import Account
+from scrapy_distributed.shared.address import RedisAddress
 from scrapy_distributed.shared.claims import Claimed, Claims, Joined, Nothing
 from scrapy_distributed.shared.control import Control
 from scrapy_distributed.shared.harvest import Harvest
@@ -122,3 +125,13 @@ async def begin(intake: Intake, *, identity: dict[str, Any] = IDENTITY, resume: 
 def found_of(*numbers: int) -> list[tuple[bytes, str]]:
     """As a worker stages them."""
     return [(seen_key(key(number)), body(number)) for number in numbers]
+
+
+@asynccontextmanager
+async def begun(address: RedisAddress) -> AsyncIterator[SharedRun]:
+    """With a connection of its own to *address*."""
+    server = await Server.connect(address)
+    try:
+        yield await SharedRun.begin(server)
+    finally:
+        await server.close()

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from errno import EIO
 from itertools import count
 from pathlib import Path
@@ -18,7 +17,7 @@ from ledgers import IDENTITY, receipt
 from scrapy import Field, Item, Spider
 from scrapy.settings import Settings
 from scrapy.utils.test import get_crawler
-from shared_runs import SharedRun
+from shared_runs import SharedRun, begun
 from twisted.internet.task import Clock
 from valkey_child import ValkeyChild, valkey
 
@@ -33,7 +32,6 @@ from scrapy_distributed.errors import LedgerError
 from scrapy_distributed.items.lines import ItemWriter
 from scrapy_distributed.items.spool import Spool
 from scrapy_distributed.shared.harvest import Entry, Home, Streamed
-from scrapy_distributed.shared.server import Server
 
 PAGE = "aa" * 20
 PART = 3
@@ -90,15 +88,6 @@ def lines(*items: tuple[int, str, Any]) -> bytes:
     """Of (position, page, item)."""
     writer = ItemWriter()
     return b"".join(line for position, page, item in items for line in writer.lines(item, position=position, page=page))
-
-
-@asynccontextmanager
-async def begun(child: ValkeyChild) -> AsyncIterator[SharedRun]:
-    server = await Server.connect(child.address)
-    try:
-        yield await SharedRun.begin(server)
-    finally:
-        await server.close()
 
 
 async def settle(shared: SharedRun, requests: int, *staged: tuple[int, str, Any], parts: int = 1) -> None:
@@ -178,7 +167,7 @@ NAMES = [(number % 2, "", {"name": f"n{number}"}) for number in range(8)]
 def test_the_next_one_goes_on_where_the_first_has_ended(child: ValkeyChild, tmp_path: Path, calls: int) -> None:
     @awaited
     async def goes_on() -> None:
-        async with begun(child) as shared:
+        async with begun(child.address) as shared:
             await settle(shared, 2, *NAMES, parts=2)
             with pytest.raises(EndedError):
                 await Coordinator(shared, tmp_path / "one", publish=calls).bring()
@@ -195,7 +184,7 @@ def test_the_next_one_goes_on_where_the_first_has_ended(child: ValkeyChild, tmp_
 async def test_a_page_brings_its_items_once_whoever_takes_them(child: ValkeyChild, tmp_path: Path) -> None:
     """The first one is killed amid the items of an attempt that was the first to bring the page; nothing that only it
     knows decides what counts."""
-    async with begun(child) as shared:
+    async with begun(child.address) as shared:
         shared_page = [(0, PAGE, {"name": f"page {number}"}) for number in range(2)]
         await settle(shared, 1, *NAMES[::2], *shared_page)
         await settle(shared, 1, *shared_page, NAMES[0])
@@ -210,7 +199,7 @@ async def test_a_page_brings_its_items_once_whoever_takes_them(child: ValkeyChil
 
 @awaited
 async def test_items_are_what_a_feed_of_json_lines_has(child: ValkeyChild, tmp_path: Path) -> None:
-    async with begun(child) as shared:
+    async with begun(child.address) as shared:
         await settle(shared, 1, (0, "", Price(name="tée", cents=3)), (0, "", {"name": "tée", "more": 1}))
         given = {"FEED_EXPORT_ENCODING": "utf-8", "FEED_EXPORT_FIELDS": ["cents", "name"]}
         await Coordinator(shared, tmp_path, **given).bring()
@@ -226,7 +215,7 @@ async def test_items_are_what_a_feed_of_json_lines_has(child: ValkeyChild, tmp_p
 async def test_what_json_can_not_express_is_told_and_all_others_are_there(
     child: ValkeyChild, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with begun(child) as shared:
+    async with begun(child.address) as shared:
         await settle(shared, 1, NAMES[0], (0, "", Strange(name="a")), NAMES[2], (0, "", Strange(other="b")))
         await Coordinator(shared, tmp_path).bring()
         assert await stream(shared) == [NAMES[0][2], NAMES[2][2]]
@@ -241,7 +230,7 @@ async def test_an_item_that_could_not_be_written_is_not_put_there_by_the_next_on
     child: ValkeyChild, tmp_path: Path
 ) -> None:
     """Its serializer needs a service that was away for the first coordinator, which was killed amid the attempt."""
-    async with begun(child) as shared:
+    async with begun(child.address) as shared:
         items = [(0, "", Rated(number=number)) for number in range(8)]
         await settle(shared, 1, *items)
         Rated.away = {"1", "4"}
@@ -272,7 +261,7 @@ async def test_a_draft_that_can_not_be_read_for_a_moment_is_gone_on_with(
 
     monkeypatch.setattr(into_stream, "lines_of", fails_once)
     monkeypatch.setattr(room, "FIRST_PAUSE", 0.01)
-    async with begun(child) as shared:
+    async with begun(child.address) as shared:
         await settle(shared, 2, *NAMES)
         coordinator = Coordinator(shared, tmp_path)
         await coordinator.bring()
@@ -286,7 +275,7 @@ async def test_a_draft_that_can_not_be_read_for_a_moment_is_gone_on_with(
 async def test_items_that_can_not_be_read_are_missing_and_told(
     child: ValkeyChild, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with begun(child) as shared:
+    async with begun(child.address) as shared:
         await shared.add(1)
         claimed = await shared.claim()
         await shared.worker().stage_items(claimed, 0, b"no line of an item\n")
@@ -301,7 +290,7 @@ async def test_items_that_can_not_be_read_are_missing_and_told(
 @awaited
 async def test_a_server_that_has_forgotten_entries_is_noticed(child: ValkeyChild, tmp_path: Path) -> None:
     """How many readers may have seen is kept for check."""
-    async with begun(child) as shared:
+    async with begun(child.address) as shared:
         await settle(shared, 1, *NAMES[::2])
         coordinator = Coordinator(shared, tmp_path)
         home = await shared.harvest.first()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from awaiting import awaited
 from cutting_proxy import CuttingProxy
 from ledgers import body, receipt
-from shared_runs import SharedRun, found_of
+from shared_runs import SharedRun, begun, found_of
 from valkey_child import ValkeyChild, valkey
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
@@ -21,15 +20,6 @@ from scrapy_distributed.shared.address import RedisAddress
 from scrapy_distributed.shared.checks import findings
 from scrapy_distributed.shared.claims import Claimed, StagedLostError
 from scrapy_distributed.shared.server import Server
-
-
-@asynccontextmanager
-async def begun(address: RedisAddress) -> AsyncIterator[SharedRun]:
-    server = await Server.connect(address)
-    try:
-        yield await SharedRun.begin(server)
-    finally:
-        await server.close()
 
 
 async def written(server: Server) -> None:

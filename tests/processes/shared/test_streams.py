@@ -4,8 +4,6 @@ goes through meanwhile."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 from awaiting import awaited
 from cutting_proxy import CuttingProxy
 from ledgers import receipt
-from shared_runs import SharedRun, begin
+from shared_runs import SharedRun, begin, begun
 from valkey_child import ValkeyChild, valkey
 
 from scrapy_distributed.errors import LedgerError, LedgerUnavailableError
@@ -311,15 +309,6 @@ async def test_nothing_is_put_there_while_a_run_is_forgotten(
 
 
 # What becomes of it with its server
-
-
-@asynccontextmanager
-async def begun(address: RedisAddress) -> AsyncIterator[SharedRun]:
-    server = await Server.connect(address)
-    try:
-        yield await SharedRun.begin(server)
-    finally:
-        await server.close()
 
 
 @awaited
