@@ -43,7 +43,7 @@ def queue() -> Iterator[ValkeyChild]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def joining_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """One that is deployed nowhere, for workers that join."""
     project = Project(tmp_path_factory.mktemp("shared"), {}, settings="trial.home_settings", name="home")
     yield project
@@ -51,10 +51,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 @pytest.fixture
-def here(project: Project, own_shop: Shop) -> Iterator[Home]:
+def here(joining_project: Project, own_shop: Shop) -> Iterator[Home]:
     """With the shop that only this test sees."""
-    yield Home(project, own_shop)
-    project.end()  # workers would stay for the next test
+    yield Home(joining_project, own_shop)
+    joining_project.end()  # workers would stay for the next test
 
 
 @pytest.fixture(scope="module")
