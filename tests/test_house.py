@@ -157,6 +157,25 @@ def test_no_two_test_files_have_one_name() -> None:
     assert [name for name, files in Counter(path.name for path in TESTS.rglob("test_*.py")).items() if files > 1] == []
 
 
+def given(conftest: Path) -> set[str]:
+    """Names of fixtures, its own and those that it imports from the fakes."""
+    tree = ast.parse(conftest.read_text())
+    own = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    names = {node.name for node in own if any("fixture" in ast.unparse(mark) for mark in node.decorator_list)}
+    told = (node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "__all__")
+    return names.union(*map(ast.literal_eval, told))
+
+
+def test_no_conftest_takes_the_name_of_a_fixture_above_it() -> None:
+    """All that wants the upper one, in its whole folder, would get the other."""
+    conftests = {path.parent: given(path) for path in TESTS.rglob("conftest.py")}
+    assert "nodes" in conftests[TESTS]
+    assert "in_project" in conftests[TESTS / "commands"]
+    for folder, own in conftests.items():
+        for above in set(folder.parents) & set(conftests):
+            assert own & conftests[above] == set(), folder.name
+
+
 @pytest.mark.parametrize(
     "start",
     [

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from batches_command import project
+from batches_command import in_project
 
-__all__ = ["project"]
+__all__ = ["in_project"]

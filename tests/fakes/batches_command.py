@@ -26,7 +26,7 @@ from scrapy_distributed.ledger.wishes import Wish, Wishes
 
 
 @pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def in_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "scrapy.cfg").write_text("[settings]\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("scrapy.utils.project.inside_project", lambda: True)

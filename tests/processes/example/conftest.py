@@ -15,7 +15,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FtpChild]:
 
 
 @pytest.fixture
-def server(running: FtpChild) -> FtpChild:
+def landing(running: FtpChild) -> FtpChild:
     """The one that runs, with empty folders and an empty log."""
     running.clear()
     return running

@@ -47,10 +47,10 @@ def crawl(url: str, **options: object) -> str:
         ("%(name)s.jl.gz", "anonymous:x@", {"postprocessing": ["scrapy.extensions.postprocessing.GzipPlugin"]}),
     ],
 )
-def test_scrapy_stores_its_feed_once(server: FtpChild, name: str, user: str, options: dict[str, object]) -> None:
-    url = f"{server.url.replace('//', f'//{user}')}/{name}"
+def test_scrapy_stores_its_feed_once(landing: FtpChild, name: str, user: str, options: dict[str, object]) -> None:
+    url = f"{landing.url.replace('//', f'//{user}')}/{name}"
     assert "'feedexport/success_count/FTPFeedStorage': 1" in crawl(url, **options)
-    (path,) = server.items.iterdir()
+    (path,) = landing.items.iterdir()
     content = path.read_bytes()
     lines = (gzip.decompress(content) if options.get("postprocessing") else content).splitlines()
     assert len(lines) == 1000
@@ -59,7 +59,7 @@ def test_scrapy_stores_its_feed_once(server: FtpChild, name: str, user: str, opt
         assert path.read_bytes() == content
 
 
-def test_scrapy_is_told_that_there_are_no_folders(server: FtpChild) -> None:
-    assert "'feedexport/failed_count/FTPFeedStorage': 1" in crawl(f"{server.url}/a/b.jl")
-    assert server.landed() == []
-    assert "refused the folder '/a': there are none here" in server.log
+def test_scrapy_is_told_that_there_are_no_folders(landing: FtpChild) -> None:
+    assert "'feedexport/failed_count/FTPFeedStorage': 1" in crawl(f"{landing.url}/a/b.jl")
+    assert landing.landed() == []
+    assert "refused the folder '/a': there are none here" in landing.log

@@ -33,8 +33,8 @@ def test_folders_that_can_not_be_used(tmp_path: Path, staging: str, items: str, 
     assert list((tmp_path / "staging").iterdir()) == []
 
 
-def test_a_staging_folder_that_another_server_uses(server: FtpChild) -> None:
-    assert refusal(0, server.staging, server.items).startswith(f"{server.staging}: another server uses it")
+def test_a_staging_folder_that_another_server_uses(landing: FtpChild) -> None:
+    assert refusal(0, landing.staging, landing.items).startswith(f"{landing.staging}: another server uses it")
 
 
 def test_what_can_be_no_port(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_what_can_be_no_port(tmp_path: Path) -> None:
     assert "65536 is no port, expected 0 to 65535" in found.stderr
 
 
-def test_a_port_that_is_taken(server: FtpChild, tmp_path: Path) -> None:
+def test_a_port_that_is_taken(landing: FtpChild, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    message = refusal(server.port, tmp_path / "other", server.items)
-    assert message.startswith(f"127.0.0.1:{server.port}: can't listen there: ")
+    message = refusal(landing.port, tmp_path / "other", landing.items)
+    assert message.startswith(f"127.0.0.1:{landing.port}: can't listen there: ")
