@@ -303,7 +303,8 @@ class Dispatcher:
         """The node of *error* has failed the preflight: it gets nothing until it passes."""
         member = self.fleet.by_name(error.node)
         if member is not None:
-            member.trust.silent = member.trust.unchecked = True
+            member.trust.unchecked = True
+            member.trust.goes_silent(self._now(), down=isinstance(error, NodeDownError))
             self._fail(member, error)
 
     def _fail(self, member: Member, error: NodeError) -> None:

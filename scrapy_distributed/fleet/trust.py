@@ -8,6 +8,7 @@ from enum import IntEnum
 
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
+LONGEST_DOWN = 5.0  # where nothing listens: to ask again costs hardly anything, and what comes up is idle until then
 BAD_JOBS = 2  # in a row, until a node is doubted
 
 
@@ -64,7 +65,8 @@ class Trust:
         self.trouble = self.reported = reason
         self.needs = max(needs, self.needs if self.doubt else needs)
         if now >= self.again_at:  # several calls that fail together are one failure
-            self.pause = min(max(FIRST_PAUSE, self.pause * 2), LONGEST_PAUSE)
+            longest = LONGEST_PAUSE if self.down_since is None else LONGEST_DOWN
+            self.pause = min(max(FIRST_PAUSE, self.pause * 2), longest)
             self.again_at = now + self.pause
         return news
 

@@ -14,7 +14,7 @@ from scrapy_distributed.dispatch.leases import LONGEST_START, USUAL_START, Start
 from scrapy_distributed.dispatch.members import Fleet, Member, Slots
 from scrapy_distributed.fleet.node import DaemonStatus
 from scrapy_distributed.fleet.pace import GUESSED_SLOTS, LARGEST_BACKLOG, Told
-from scrapy_distributed.fleet.trust import BAD_JOBS, FIRST_PAUSE, LONGEST_PAUSE, Proof, Trust
+from scrapy_distributed.fleet.trust import BAD_JOBS, FIRST_PAUSE, LONGEST_DOWN, LONGEST_PAUSE, Proof, Trust
 from scrapy_distributed.ledger.states import Attempt, AttemptState
 
 
@@ -142,6 +142,18 @@ def test_pauses_grow_to_a_longest_one_and_the_news_is_told_once() -> None:
     assert pauses[0] == FIRST_PAUSE
     assert pauses[-1] == LONGEST_PAUSE
     assert node.trust.trouble == "another reason"
+
+
+def test_where_nothing_listens_pauses_stay_short() -> None:
+    """To ask again costs hardly anything. It may also have been silent before."""
+    node = member(0)
+    now, pauses = 100.0, []
+    for down in [False] * 5 + [True] * 3:
+        node.trust.goes_silent(now, down=down)
+        node.trust.fail("away", now)
+        pauses.append(node.trust.again_at - now)
+        now = node.trust.again_at
+    assert pauses == [1, 2, 4, 8, 16, LONGEST_DOWN, LONGEST_DOWN, LONGEST_DOWN]
 
 
 def test_calls_that_fail_together_are_one_failure() -> None:
