@@ -6,7 +6,8 @@ The workload: a Valkey of its own, and the code of coordinator and worker in thi
 30 and 1,000 in a call, batches of 1,000 are claimed and settled without items. CPU time is the server's own (``INFO
 cpu``), that of this process stands beside it. How fast the machine is while it is measured tells *HSETNX alone*: a
 script that enters the same keys in one hash, as many in a call, and does nothing else. What holds on another machine is
-the ratio to that. Of all rounds the cheapest is told, for each step.
+the ratio to that. *Nothing* is a script that is sent the keys and does not look at them: what a call costs, most of it
+the waking of a server that sleeps in between. Of all rounds the cheapest is told, for each step.
 
 *--memory*: how much a server's memory grows by at the fullest, with so many URLs added; 0: not.
 """
@@ -35,6 +36,7 @@ from scrapy_distributed.wire.seen_key import seen_key
 
 LINKS = (30, 1000)  # requests in a call
 BATCH = 1000
+NOTHING = "nothing"
 ALONE = "HSETNX alone"
 HSETNX = "for at = 1, #ARGV do redis.call('HSETNX', KEYS[1], ARGV[at], '') end"
 TOGETHER = ("add", "claim", "settle")
@@ -99,9 +101,10 @@ class Meter:
 async def alone(server: Server, entries: list[Entry], links: int) -> Costs:
     """What the machine can do now."""
     meter = Meter(server, len(entries))
-    async with meter.step(ALONE):
-        for part in parts(entries, links):
-            await server.command("EVAL", HSETNX, 1, "alone", *(seen_key(key) for key, _ in part))
+    for name, script in ((NOTHING, "return 0"), (ALONE, HSETNX)):
+        async with meter.step(name):
+            for part in parts(entries, links):
+                await server.command("EVAL", script, 1, "alone", *(seen_key(key) for key, _ in part))
     return meter.costs
 
 

@@ -35,6 +35,6 @@ def test_what_a_shared_run_costs_its_server_is_told_for_each_step() -> None:
     binary()  # there is one
     lines = told_by("shared_server.py", "--urls", "3000", "--rounds", "1", "--memory", "3000")
     steps = [line.split(" | ")[0].strip("| ") for line in lines if line.startswith("| ")]
-    each = ["step", "HSETNX alone", "add", "add, all known", "claim", "settle", "add, claim, settle"]
+    each = ["step", "nothing", "HSETNX alone", "add", "add, all known", "claim", "settle", "add, claim, settle"]
     assert steps == 2 * each
     assert lines[-1].startswith("3,000 URLs take ")
