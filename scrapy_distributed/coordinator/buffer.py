@@ -22,7 +22,7 @@ class Part:
     entries: Sequence[Entry] = ()
     sessions: Mapping[str, Session] = field(default_factory=dict)
     pages: Sequence[bytes] = ()
-    items: Sequence[bytes] = ()
+    items: list[bytes] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -35,6 +35,7 @@ class Buffer:
 
     def __init__(self) -> None:
         self._parts: deque[Part] = deque()
+        self._last_bytes = 0  # of the items of the last part
         self.size = 0
 
     @property
@@ -58,12 +59,12 @@ class Buffer:
 
     def put_item(self, lines: bytes) -> None:
         last = self._parts[-1] if len(self._parts) > 1 else None  # the first one may be on its way
-        if last is None or not last.items or last.size == PART or sum(map(len, last.items)) + len(lines) > PART_BYTES:
-            self._append(Part(items=[lines]))
-        else:
-            self._parts.pop()
-            self.size -= last.size
-            self._append(Part(items=[*last.items, lines]))
+        if not last or not last.items or last.size == PART or self._last_bytes + len(lines) > PART_BYTES:
+            last, self._last_bytes = Part(), 0
+            self._parts.append(last)
+        last.items.append(lines)
+        self._last_bytes += len(lines)
+        self.size += 1
 
     def first(self) -> Part | None:
         return self._parts[0] if self._parts else None
