@@ -113,6 +113,10 @@ OURS_BEST = replace(
     coordinator={"ADDONS": FAST},
     scrapyd={"launcher": "scrapy_distributed.warm.launcher.WarmLauncher"},
 )
+LOCAL = replace(
+    OURS, name="this project, local nodes", crawl=designs.local, versions=("scrapy-distributed-batches", "Scrapy")
+)
+LOCAL_BEST = replace(LOCAL, form=BEST, settings=OURS_BEST.settings, coordinator=OURS_BEST.coordinator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +147,7 @@ def scenario(name: str, question: str, workload: Workload, *contenders: Contende
 
 LONG = Workload(properties=50_000)
 SHORT = Workload(properties=5_000)
+CORES = Workload(properties=20_000, nodes=1, workers=2)
 SLOW_SITE = Workload(properties=50_000, latency=0.25, nodes=3, workers=4)
 
 SCENARIOS = {
@@ -171,6 +176,14 @@ SCENARIOS = {
             OURS_BEST,
         ),
         scenario("short", "A short crawl by two workers.", SHORT, TUTORIAL, OURS, OURS_BEST),
+        scenario(
+            "cores",
+            "All cores of one machine, items in one file: plain Scrapy, and local:2, which needs no node.",
+            CORES,
+            PLAIN_BEST,
+            LOCAL,
+            LOCAL_BEST,
+        ),
         Scenario(
             name="scaling",
             question="One worker and two.",

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from environments import EXAMPLE, PEERS, Environment, redis_server
-from processes import BROKER, COORDINATOR, DAEMON, WORKER, Child, MeasurementError, Processes
+from processes import BROKER, COORDINATOR, DAEMON, PARENT, WORKER, Child, MeasurementError, Processes, Role
 
 from scrapy_distributed.fleet.egg import build_egg
 
@@ -129,6 +129,27 @@ def alone(stage: Stage) -> Span:
     return span(stage, before, started, time.monotonic())
 
 
+# --- workers on this machine ---
+
+
+def local(stage: Stage) -> Span:
+    """From the start of the coordinator, which starts its workers itself, until its end: its one file holds all items
+    then."""
+    stage.assemble("properties")
+    settings = {
+        "DISTRIBUTED_TARGET_HOSTS": f"local:{stage.workload.workers}",
+        "DISTRIBUTED_TARGET_FEED_URL": "",  # items come home
+        "DISTRIBUTED_WORKER_SETTINGS": stage.crawl_settings(),
+        "DISTRIBUTED_LEDGER": str(stage.folder / "ledger.sqlite"),
+        "FEEDS": one_feed(f"{stage.feeds}/all.jl"),
+    }
+    before, started = stage.processes.cpu(), time.monotonic()
+    stage.processes.finish(start_coordinator(stage, settings, role=PARENT), stage.deadline)
+    measured = span(stage, before, started, time.monotonic())
+    check_ledger(stage)
+    return measured
+
+
 # --- a coordinator and Scrapyd nodes ---
 
 
@@ -163,21 +184,26 @@ def ours(stage: Stage) -> Span:
     ended = time.monotonic()
     wait_until_idle(stage, hosts)  # workers that have reported end by themselves; their CPU time counts
     measured = span(stage, before, started, ended)
+    check_ledger(stage)
+    return measured
+
+
+def check_ledger(stage: Stage) -> None:
+    """Raise unless every URL of the ledger is accounted for."""
     check = [stage.python(), "-m", "scrapy", "batches", "check", "--ledger", stage.folder / "ledger.sqlite"]
     stage.processes.finish(
         stage.processes.start("check", COORDINATOR, check, cwd=stage.project, env={}), stage.deadline
     )
-    return measured
 
 
-def start_coordinator(stage: Stage, settings: Mapping[str, Any]) -> Child:
+def start_coordinator(stage: Stage, settings: Mapping[str, Any], role: Role = COORDINATOR) -> Child:
     argv = stage.scrapy(
         "distr",
         "-a",
         f"pages={index_pages(stage)}",
         settings=stage.crawl_settings() | dict(settings) | dict(stage.coordinator),
     )
-    return stage.processes.start("coordinator", COORDINATOR, argv, cwd=stage.project, env={})
+    return stage.processes.start("coordinator", role, argv, cwd=stage.project, env={})
 
 
 def start_nodes(stage: Stage, project: str) -> str:

@@ -43,6 +43,7 @@ class Role:
 SITE = Role(own="site", ended="site")
 BROKER = Role(own="broker", ended="broker")
 COORDINATOR = Role(own="coordinator", ended="coordinator")
+PARENT = Role(own="coordinator", ended="workers")  # a coordinator that starts its workers itself
 WORKER = Role(own="workers", ended="workers")
 DAEMON = Role(own="daemons", ended="workers")
 ROLES = ("site", "coordinator", "daemons", "workers", "broker")
