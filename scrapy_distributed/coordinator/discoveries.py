@@ -21,7 +21,7 @@ from scrapy_distributed.wire.receipt import Receipt
 from scrapy_distributed.wire.request import decode_requests
 from scrapy_distributed.wire.session import SESSION
 
-TURN = 0.05  # seconds of CPU, after which what a receipt holds leaves the event loop to others
+TURN = 0.05  # seconds after which what a receipt holds leaves the event loop to others
 
 
 class Discoveries:
@@ -50,13 +50,13 @@ class Discoveries:
         Nothing is done with them. Raises ``WireError``."""
         finds: list[Finds] = []
         jars: dict[str, Any] | None = None  # of the sessions that it was sent
-        began = time.thread_time()
+        began = time.monotonic()
         for number, elements in enumerate(receipt.found()):
             entries: list[Entry] = []
             for element in elements:
-                if time.thread_time() - began > TURN:
+                if time.monotonic() - began > TURN:
                     await deferLater(self.clock, 0)
-                    began = time.thread_time()
+                    began = time.monotonic()
                 requests = decode_requests([element], self.spider, longest=MAX_URL, data_only=True)
                 session = element.get(SESSION) if isinstance(element, dict) else None
                 if session is not None:

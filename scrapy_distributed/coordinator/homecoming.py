@@ -37,7 +37,7 @@ from scrapy_distributed.wire.receipt import ItemsFile
 
 logger = logging.getLogger(__name__)
 
-TURN = 0.02  # seconds of CPU, after which items leave the event loop to others
+TURN = 0.02  # seconds after which items leave the event loop to others
 
 
 class Homecoming:
@@ -190,7 +190,7 @@ class Homecoming:
             self._is_lost(name, fault)
             return
         tell = self._signal.send if is_new else self._export_again
-        began = time.thread_time()
+        began = time.monotonic()
         try:
             for line in self.spool.lines(name, file):
                 item = line.item if self.pipelines is None else await self.pipelines.process(line.item)
@@ -199,9 +199,9 @@ class Homecoming:
                     if (answer := tell(item)) is not None:
                         await answer
                     self._check_feeds()
-                if time.thread_time() - began > TURN:
+                if time.monotonic() - began > TURN:
                     await maybe_deferred_to_future(deferLater(self.clock, 0))
-                    began = time.thread_time()
+                    began = time.monotonic()
         except (OSError, WireError) as error:  # of a class that the project does not have any more, say
             self._is_lost(name, f"can't be read any more: {error}")
         finally:

@@ -186,13 +186,13 @@ class SharedHarvest:
         """The keys of the pages that lines of *file* name, each once. Of requests that go out again, as *takes* tells,
         there are none: the attempt that settles them is to bring these pages."""
         pages: dict[bytes, None] = {}
-        began = time.thread_time()
+        began = time.monotonic()
         for position, key in _pages_in(file):
             if takes(position):
                 pages[key] = None
-            if time.thread_time() - began > TURN:
+            if time.monotonic() - began > TURN:
                 await asyncio.sleep(0)
-                began = time.thread_time()
+                began = time.monotonic()
         return pages
 
     def _tell(self, home: Home) -> None:

@@ -13,7 +13,7 @@ from scrapy_distributed.errors import WireError
 from scrapy_distributed.items.lines import Line
 from scrapy_distributed.items.spool import lines_of
 
-TURN = 0.02  # seconds of CPU, after which a file leaves the event loop to others
+TURN = 0.02  # seconds after which a file leaves the event loop to others
 
 
 class Gleaning:
@@ -45,15 +45,15 @@ class Gleaning:
 
     async def glean(self, fetched: IO[bytes], kept: IO[bytes]) -> None:
         """What counts of *fetched* goes into *kept*. Raises ``WireError`` for what no worker writes."""
-        began = time.thread_time()
+        began = time.monotonic()
         for text, line in lines_of(fetched, type(self.spider)):
             if line is None or self._counts(line):
                 kept.write(text)
                 self.bytes += len(text)
                 self.digest.update(text)
-            if time.thread_time() - began > TURN:
+            if time.monotonic() - began > TURN:
                 await self.give_way()
-                began = time.thread_time()
+                began = time.monotonic()
 
     def takes(self, position: int | None) -> bool:
         """Whether items of the request at *position* count; ``None``: of no request, so of all of them."""
