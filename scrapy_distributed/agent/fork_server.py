@@ -226,10 +226,13 @@ class Ending:
             namespace.update(dict.fromkeys(namespace.keys() - {"__builtins__"}))
         gc.collect()
         # What is still open is held by the state of a module that stays.
-        for kind in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom):
-            for file in [one for one in gc.get_objects() if issubclass(type(one), kind)]:
-                with suppress(OSError, ValueError):
-                    file.flush()
+        kinds = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+        files = [one for one in gc.get_objects() if issubclass(type(one), kinds)]
+        for kind in kinds:
+            for file in files:
+                if issubclass(type(file), kind):
+                    with suppress(OSError, ValueError):
+                        file.flush()
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
