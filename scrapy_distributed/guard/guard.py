@@ -158,16 +158,18 @@ def stand_by(spider: Spider) -> None:
 def nodes_of(crawler: Crawler) -> list[tuple[str, int]]:
     """Host and port of each node that this crawl knows of, none where requests to them are allowed.
 
-    A worker is told them; besides it knows the Scrapyd that has started it, which may have another port behind a proxy
-    and does without a password there. Raises ``ConfigError`` for what a worker is told."""
+    A worker is told them; besides it knows the Scrapyd that has started it, if one has, which may have another port
+    behind a proxy and does without a password there. Raises ``ConfigError`` for what a worker is told."""
     try:
         config = Config.from_settings(crawler.settings)
     except ConfigError:  # the crawl does not start, and our spider middleware says why
         return []
     if config.allow_node_requests:
         return []
-    nodes = [_node(entry) for entry in config.nodes] or _targets(config.target_hosts)
-    if config.start_url is not None and hasattr(crawler.spider, "_job"):
+    if config.start_url is None:
+        return _targets(config.target_hosts)
+    nodes = [_node(entry) for entry in config.nodes]
+    if hasattr(crawler.spider, "_job") and not config.parent:
         nodes.append(("localhost", own_scrapyd()[1]))
     return nodes
 

@@ -220,6 +220,7 @@ def test_the_coordinator_knows_what_it_is_told(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     Path("scrapy.cfg").write_text("[deploy:one]\nurl = https://u:p@one.example/node\npassword = $NOT_SET\n")
     assert known(target_hosts=["one", "two:1", "[::1]:2", "x*", ""]) == [("one.example", 443), ("two", 1), ("::1", 2)]
+    assert known(target_hosts=["local", "two"]) == [("two", 6800)]
     assert known(enabled=False, target_hosts="two") == [("two", 6800)]
     assert known(target_hosts="two", allow_node_requests=True) == []
     assert known() == []
@@ -232,6 +233,8 @@ def test_a_worker_knows_what_it_is_told_and_its_own_scrapyd(monkeypatch: pytest.
     monkeypatch.delenv("SCRAPYD_HTTP_PORT")
     assert known(job, start_url="[]") == [("localhost", 6800)]
     assert known(Plain(), start_url="[]") == []  # by hand
+    assert known(job, start_url="[]", parent=1, target_hosts="two") == []  # of another run; no Scrapyd has started it
+    assert known(job, start_url="[]", parent=1, nodes="one:1") == [("one", 1)]
     assert known(job, start_url="[]", nodes="one:1", allow_node_requests="True") == []
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from crawling import FAKES, Crawl, Project, wait_for
 from homing import Home, complaints, items
+from late_imports import late_imports
 from shop import PRODUCTS, Shop
 
 WITHOUT_SCRAPYD = {"PYTHONPATH": str(FAKES / "no_scrapyd")}
@@ -69,6 +70,13 @@ def processes(folder: Path) -> list[int]:
 def kept(crawl: Crawl) -> list[str]:
     """What workers have left beside their logs."""
     return [path.name for path in crawl.ledger.with_name(f"{crawl.ledger.name}.local").glob("*.receipts/*")]
+
+
+def test_a_job_imports_nothing_but_its_project(here: Home, tmp_path: Path) -> None:
+    """It would do so for each batch."""
+    crawl = start(here, tmp_path, "imports", DISTRIBUTED_BATCH_SIZE=PRODUCTS).wait()
+    (log,) = crawl.ledger.with_name(f"{crawl.ledger.name}.local").glob("logs/*.log")
+    assert late_imports(log.read_text()) == {"twisted.internet.reactor"}
 
 
 def test_all_items_come_home_and_no_process_is_left(here: Home, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -285,3 +286,15 @@ class Plain(ShopSpider):
 
     def parse_product(self, response: Any) -> Any:
         return product(response)
+
+
+class Imports(ShopSpider):
+    """Says at its end what its process has imported."""
+
+    name = "imports"
+
+    def parse_product(self, response: Any) -> Any:
+        return product(response)
+
+    def closed(self, reason: str) -> None:
+        self.logger.info("Imported: %s", " ".join(sys.modules))
