@@ -1,4 +1,5 @@
-"""The warm process: it has imported what every worker imports, and forks one process per job.
+"""The warm process: it has imported what every worker imports, and forks one process per job. What few need it imports
+when it has nothing else to do.
 
 It never sees a job: settings, arguments and environment go straight into the forked process. It imports nothing of a
 project, installs no Twisted reactor, starts no event loop and no thread. ``warm_process`` is the other end: requests
@@ -58,11 +59,14 @@ _MODULES = (
     "encodings.cp437",
     "resource",
 )
-# What some workers use, and not every environment has. The first is Scrapy's, from 2.15, for jobs without a reactor.
-_OPTIONAL_MODULES = (
+# What few jobs use, without a reactor the one, no fast workers the other, and what takes a sixth of all the time: the
+# first ones need not wait for it.
+_FURTHER_MODULES = (
     "scrapy.core.downloader.handlers._aiohttp",
-    "uvloop",
+    "scrapy.extensions.remote_control",
 )
+QUIET_SECONDS = 1.0
+"""Without a request, after which the rest is imported."""
 _COMPONENT = re.compile(r"(scrapy|twisted)(\.\w+)+")
 
 
@@ -91,9 +95,8 @@ def warm_up(modules: Sequence[str]) -> None:
 
     for name in (*modules, *_MODULES, *_commands()):
         import_module(name)
-    for name in _OPTIONAL_MODULES:
-        with suppress(ImportError):
-            import_module(name)
+    with suppress(ImportError):  # not every environment has it
+        import_module("uvloop")
     for path in _components(vars(default_settings)):
         with suppress(ImportError, NameError):  # it wants an optional package
             load_object(path)
@@ -105,8 +108,21 @@ def warm_up(modules: Sequence[str]) -> None:
         raise RuntimeError("found a Twisted reactor after the imports, expected none: each job installs its own")
     if threading.active_count() > 1:
         raise RuntimeError(f"found the threads {threading.enumerate()} after the imports, expected one: it has to fork")
+    _freeze()
+
+
+def warm_up_further() -> None:
+    """Import what few workers need."""
+    for name in _FURTHER_MODULES:
+        with suppress(ImportError, NameError):  # not every environment has it
+            import_module(name)
+    _freeze()
+
+
+def _freeze() -> None:
+    """A collection in a forked process would write to each object, and so copy each page."""
     gc.collect()
-    gc.freeze()  # a collection in a forked process would write to each object, and so copy each page
+    gc.freeze()
 
 
 class ForkServer:
@@ -115,6 +131,7 @@ class ForkServer:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._running: dict[int, int] = {}  # pid -> the pipe for its status
+        self._patience: float | None = QUIET_SECONDS  # ``None``: all is imported
         self._awake, self._wake = socket.socketpair()  # readable after a SIGCHLD
         for end in (self._awake, self._wake):
             end.setblocking(False)
@@ -125,7 +142,10 @@ class ForkServer:
         signal.set_wakeup_fd(self._wake.fileno())
         retired = False
         while self._running or not retired:
-            ready, _, _ = select.select([self._control, self._awake], [], [])
+            ready, _, _ = select.select([self._control, self._awake], [], [], self._patience)
+            if not ready:
+                self._patience = None
+                warm_up_further()
             if self._awake in ready:
                 self._awake.recv(4096)
                 self._report()
@@ -253,7 +273,8 @@ def _components(settings: Mapping[str, Any]) -> Iterator[str]:
     """The paths of objects of Scrapy and Twisted in *settings*."""
     for value in settings.values():
         names = (*value, *value.values()) if isinstance(value, dict) else (value,)
-        yield from (name for name in names if isinstance(name, str) and _COMPONENT.fullmatch(name))
+        found = (name for name in names if isinstance(name, str) and _COMPONENT.fullmatch(name))
+        yield from (name for name in found if name.rpartition(".")[0] not in _FURTHER_MODULES)
 
 
 if __name__ == "__main__":

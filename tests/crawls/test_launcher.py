@@ -283,8 +283,8 @@ def test_a_worker_imports_next_to_nothing(warm: Node) -> None:
     pid = warm.warm_pids()[-1]
     modules = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[3:-1]  # behind python -m and its own name
     assert "scrapyd.eggstorage" in modules
-    code = "import json, sys; from scrapy_distributed.agent.fork_server import warm_up"
-    code += "; warm_up(sys.argv[1:]); print(json.dumps([*sys.modules]))"
+    code = "import json, sys; from scrapy_distributed.agent.fork_server import warm_up, warm_up_further"
+    code += "; warm_up(sys.argv[1:]); warm_up_further(); print(json.dumps([*sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, check=True)
     late = set(warm.probe()["modules"]) - set(json.loads(done.stdout))
     late = {name for name in late if not name.startswith("probe")}

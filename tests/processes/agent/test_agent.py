@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from twisted.internet import reactor
+from twisted.internet.task import deferLater
 from until import until as until_awaited
 
 from scrapy_distributed.agent.agent import Agent
@@ -38,6 +39,7 @@ class Waits(scrapy.Spider):
         print(f"command={open('/proc/self/cmdline').read()!r}" if os.path.exists("/proc") else "", flush=True)
         print(f"secret={os.environ.get('SCRAPYD_PASSWORD')} given={os.environ.get('GIVEN')}", flush=True)
         print(f"path={sys.path[-1]}", flush=True)
+        print(f"further={'scrapy.core.downloader.handlers._aiohttp' in sys.modules}", flush=True)
         print(f"started={self._job}", flush=True)
         return
         yield
@@ -140,6 +142,19 @@ async def test_a_job_is_in_a_session_apart_and_in_our_folder(rig: Rig) -> None:
     assert rig.printed("a", "given") == "yes"
     assert rig.printed("a", "secret") == "None"
     assert "s3cr3t-of-a-batch" not in rig.log("a").partition("command=")[2].splitlines()[0]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_few_jobs_need_is_imported_once_there_is_time(rig: Rig) -> None:
+    pytest.importorskip("scrapy.core.downloader.handlers._aiohttp", reason="no Scrapy for jobs without a reactor")
+    for number in range(20):
+        rig.submit(f"job{number}")
+        await rig.started(f"job{number}")
+        if rig.printed(f"job{number}", "further") == "True":
+            return
+        rig.agent.end(f"job{number}", signal.SIGKILL)
+        await deferLater(reactor, 1.5)
+    raise AssertionError("it was not imported")
 
 
 @pytest_twisted.ensureDeferred
