@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlencode, urlsplit
@@ -134,7 +134,11 @@ class Crawl:
     def end(self) -> None:
         """kill -9, if it still runs."""
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:  # it has no session of its own yet, and has started nothing; or has ended
+                with suppress(ProcessLookupError):
+                    self.process.kill()
             self.process.wait()
 
     def stat(self, name: str) -> int | None:
