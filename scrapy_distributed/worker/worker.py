@@ -34,7 +34,7 @@ from scrapy_distributed.feeds.feeds import Feeds
 from scrapy_distributed.feeds.place import PROBE_BATCH
 from scrapy_distributed.guard.guard import own_is_open
 from scrapy_distributed.items.lines import MAX_PAGE
-from scrapy_distributed.wire.hold import hold
+from scrapy_distributed.wire.hold import hold, lock_path
 from scrapy_distributed.wire.job import check_job_id
 from scrapy_distributed.wire.outcome import Outcome
 from scrapy_distributed.wire.payload import decode_batch
@@ -116,7 +116,11 @@ class Worker:
         if config.parent and file is not None:
             worker.parent = Parent(crawler, config.parent)
             hold(file)
-            worker.parent.check()  # from here on it is seen to live
+            try:
+                worker.parent.check()  # from here on it is seen to live
+            except ConfigError:
+                lock_path(file).unlink(missing_ok=True)  # whoever would ask for it may have gone, too
+                raise
         worker.reporter.claim()  # before the first signal: a second worker must touch neither receipt nor feed
         connect = crawler.signals.connect
         connect(worker._spider_opened, signals.spider_opened)
