@@ -30,7 +30,7 @@ STORMS = 2
 # Else pytest rewrites and compiles every test file anew in each of its processes, for 6 s.
 unexport PYTHONDONTWRITEBYTECODE
 
-SCENARIO = installed,best,short,scaling,latency
+SCENARIO = installed,best,cores,short,scaling,latency
 ROUNDS = 3
 
 VENV = .venv

@@ -114,9 +114,9 @@ OURS_BEST = replace(
     scrapyd={"launcher": "scrapy_distributed.warm.launcher.WarmLauncher"},
 )
 LOCAL = replace(
-    OURS, name="this project, local nodes", crawl=designs.local, versions=("scrapy-distributed-batches", "Scrapy")
+    OURS, form=f"local:2, {INSTALLED}", crawl=designs.local, versions=("scrapy-distributed-batches", "Scrapy")
 )
-LOCAL_BEST = replace(LOCAL, form=BEST, settings=OURS_BEST.settings, coordinator=OURS_BEST.coordinator)
+LOCAL_BEST = replace(LOCAL, form=f"local:2, {BEST}", settings=OURS_BEST.settings, coordinator=OURS_BEST.coordinator)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ from tables import markdown, svg, tables
 
 WORK = HERE / ".work"
 RESULTS = "results.jsonl"
-DEFAULT = ("installed", "best", "short", "scaling", "latency")
+DEFAULT = ("installed", "best", "cores", "short", "scaling", "latency")
 
 
 def arguments() -> argparse.Namespace:
