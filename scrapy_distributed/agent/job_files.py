@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -64,17 +65,17 @@ class JobFiles:
         while len(self._over) > KEPT:
             _remove(self.log(self._over.pop(0)))
 
-    def forget(self, run: str) -> None:
-        """Nobody asks for jobs of *run* any more: those that were lost have left something as well. Logs are kept as
+    def forget(self, runs: Iterable[str]) -> None:
+        """Nobody asks for jobs of *runs* any more: those that were lost have left something as well. Logs are kept as
         those of others, and so is what a worker that lives still writes."""
-        self._clear(f"{run}-*")
+        self._clear(tuple(f"{run}-" for run in runs))
 
     def clear(self) -> None:
         """Nobody asks any more for what earlier agents have left here: as ``forget`` of all runs."""
-        self._clear("*")
+        self._clear(("",))
 
-    def _clear(self, pattern: str) -> None:
-        left = {_job_of(path) for path in self.receipt("any").parent.glob(pattern)}
+    def _clear(self, heads: tuple[str, ...]) -> None:
+        left = {job for path in self.receipt("any").parent.glob("*") if (job := _job_of(path)).startswith(heads)}
         for job in sorted(left):
             with suppress(OSError):
                 if not self.is_held(job):

@@ -232,7 +232,8 @@ class Ending(Curtain):
                 handed_over = not self.config.wait and self.walk.done and self.done  # this command was to do no more
                 well = over or (stored and handed_over)
                 if over:
-                    self.dispatcher.fleet.forget(self.ledger.run)
+                    # Of an earlier one as well: a worker that had outlived it may have ended since.
+                    self.dispatcher.fleet.forget([*self.ledger.harvest.earlier_runs(), self.ledger.run])
                     if self.keeper is not None:
                         self.keeper.ended()
         except LedgerUnavailableError as error:

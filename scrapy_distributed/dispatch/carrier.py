@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import BinaryIO, Protocol
 
 from scrapy_distributed.dispatch.flight import Signal
@@ -72,8 +72,8 @@ class Carrier(Protocol):
     def done(self, attempt: Attempt) -> None:
         """It is over: what its job has left there is of no use any more."""
 
-    def forget(self, run: str) -> None:
-        """*run* is over: likewise all that any job of it has left."""
+    def forget(self, runs: Iterable[str]) -> None:
+        """*runs* are over: likewise all that any job of them has left."""
 
     async def close(self) -> None:
         """Cut off what is being asked, and end the jobs that end with us."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from signal import Signals
 from typing import Any, BinaryIO
@@ -116,8 +116,8 @@ class LocalCarrier:
         self.tracebacks.tell(self.agent.files.log(attempt.job), attempt.label)
         self.agent.files.over(attempt.job)
 
-    def forget(self, run: str) -> None:
-        self.agent.files.forget(run)
+    def forget(self, runs: Iterable[str]) -> None:
+        self.agent.files.forget(runs)
 
     async def close(self) -> None:
         await self.agent.close()

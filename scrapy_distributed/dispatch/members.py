@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import NamedTuple
@@ -227,10 +227,10 @@ class Fleet:
             at_once=bool(well) and all(member.pace.at_once for member in well),
         )
 
-    def forget(self, run: str) -> None:
-        """*run* is over: what its jobs have left on the nodes is of no use any more."""
+    def forget(self, runs: Collection[str]) -> None:
+        """*runs* are over: what their jobs have left on the nodes is of no use any more."""
         for member in self.members:
-            member.carrier.forget(run)
+            member.carrier.forget(runs)
 
     def flights(self) -> Iterable[tuple[Member, Flight]]:
         return [(member, flight) for member in self.members for flight in member.flights.values()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
 from scrapy_distributed.dispatch.carrier import LOG_BYTES
@@ -80,7 +80,7 @@ class ScrapydCarrier:
     def done(self, attempt: Attempt) -> None:
         self.done_jobs.append(attempt.job)
 
-    def forget(self, run: str) -> None:
+    def forget(self, runs: Iterable[str]) -> None:
         """Scrapyd keeps what it keeps: nothing can be removed there."""
 
     async def close(self) -> None:

@@ -60,12 +60,12 @@ def test_of_a_run_that_is_over_the_logs_alone_are_kept_but_for_workers_that_live
     for job in ("run1-000001-1-aa", "run1-000002-1-bb", "run2-000001-1-cc"):
         begin(files, job)
     lives = hold(files.receipt("run1-000002-1-bb"))
-    made(tmp_path).forget("run1")
+    made(tmp_path).forget(["run0", "run1"])
     assert len(list(tmp_path.rglob("*.log"))) == 3
     receipts = {path.stem for path in files.receipt("any").parent.iterdir()}
     assert receipts == {"run1-000002-1-bb", "run2-000001-1-cc"}
     lives.close()
-    files.forget("run1")
+    files.forget(["run1"])
     assert not files.receipt("run1-000002-1-bb").exists()
 
 

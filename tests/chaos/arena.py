@@ -298,6 +298,7 @@ class Run:
             **(settings or {}),
         }
         self.crawls: list[Crawl] = []
+        self.orphans: set[str] = set()  # jobs on its machine that have outlived the run
         self.note: Callable[[], str] = str
         self.began = 0.0
         self.seconds = 0.0
@@ -355,6 +356,14 @@ class Run:
     def workers_here(self) -> list[int]:
         """The workers on the coordinator's machine, also of those before it."""
         return sorted(linked(self.jobs.real, "fd/1"))
+
+    def jobs_here(self) -> set[str]:
+        """What these have to do."""
+        found = set()
+        for pid in self.workers_here():
+            with suppress(OSError):  # it has ended
+                found.add(Path(os.readlink(f"/proc/{pid}/fd/1")).stem)
+        return found
 
     def warm(self) -> list[int]:
         """The warm processes there, and what they have forked and is no worker yet."""
@@ -430,6 +439,7 @@ class Run:
             return True
         if self.over:
             self.seconds = time.monotonic() - self.began
+            self.orphans = self.jobs_here()
             return False
         self.begin()
         return True

@@ -79,6 +79,18 @@ def test_a_job_imports_nothing_but_its_project(here: Home, tmp_path: Path) -> No
     assert late_imports(log.read_text()) == {"twisted.internet.reactor"}
 
 
+def test_what_a_worker_has_left_that_outlived_its_run_is_removed_with_the_next(here: Home, tmp_path: Path) -> None:
+    first = start(here, tmp_path).wait()
+    left = (
+        first.ledger.with_name(f"{first.ledger.name}.local")
+        / "logs.receipts"
+        / f"{first.run()['name']}-000001-9-a.json"
+    )
+    left.touch()
+    assert start(here, tmp_path).wait().process.returncode == 0
+    assert not left.exists()
+
+
 def test_all_items_come_home_and_no_process_is_left(here: Home, tmp_path: Path) -> None:
     crawl = start(here, tmp_path).wait()
     assert crawl.process.returncode == 0, crawl.log
