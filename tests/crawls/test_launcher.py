@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import scrapy
 from crawling import call, wait_for
+from late_imports import late_imports
 from tiny_project import SPIDERS
 
 from scrapy_distributed.fleet.egg import build_egg
@@ -283,11 +284,7 @@ def test_a_worker_imports_next_to_nothing(warm: Node) -> None:
     pid = warm.warm_pids()[-1]
     modules = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[3:-1]  # behind python -m and its own name
     assert "scrapyd.eggstorage" in modules
-    code = "import json, sys; from scrapy_distributed.agent.fork_server import warm_up, warm_up_further"
-    code += "; warm_up(sys.argv[1:]); warm_up_further(); print(json.dumps([*sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", code, *modules], capture_output=True, check=True)
-    late = set(warm.probe()["modules"]) - set(json.loads(done.stdout))
-    late = {name for name in late if not name.startswith("probe")}
+    late = {name for name in late_imports(warm.probe()["modules"], *modules) if not name.startswith("probe")}
     assert late == {"twisted.internet.reactor"}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from crawling import FAKES, Crawl, Project, wait_for
 from homing import Home, complaints, items
-from late_imports import late_imports
+from late_imports import late_imports, told_in
 from shop import PRODUCTS, Shop
 
 WITHOUT_SCRAPYD = {"PYTHONPATH": str(FAKES / "no_scrapyd")}
@@ -76,7 +76,7 @@ def test_a_job_imports_nothing_but_its_project(here: Home, tmp_path: Path) -> No
     """It would do so for each batch."""
     crawl = start(here, tmp_path, "imports", DISTRIBUTED_BATCH_SIZE=PRODUCTS).wait()
     (log,) = crawl.ledger.with_name(f"{crawl.ledger.name}.local").glob("logs/*.log")
-    assert late_imports(log.read_text()) == {"twisted.internet.reactor"}
+    assert late_imports(told_in(log.read_text())) == {"twisted.internet.reactor"}
 
 
 def test_what_a_worker_has_left_that_outlived_its_run_is_removed_with_the_next(here: Home, tmp_path: Path) -> None:

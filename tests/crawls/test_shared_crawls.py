@@ -15,7 +15,7 @@ from certificate import make
 from crawling import FAKES, Crawl, Project, wait_for
 from homing import Home, complaints, content, items
 from joined_crawls import join, said
-from late_imports import late_imports
+from late_imports import late_imports, told_in
 from shop import PRODUCTS, Shop
 from tls_proxy import tls_proxy
 from valkey_child import ValkeyChild, valkey
@@ -74,7 +74,7 @@ def test_a_job_imports_nothing_but_its_project(here: Home, queue: ValkeyChild, t
     join(here, queue, tmp_path / "worker", "--slots", "1")
     start(here, queue, tmp_path, "imports", DISTRIBUTED_BATCH_SIZE=PRODUCTS).wait()
     log = next((tmp_path / "worker" / "jobs").rglob("*.log"))
-    assert late_imports(log.read_text()) == {"twisted.internet.reactor"}
+    assert late_imports(told_in(log.read_text())) == {"twisted.internet.reactor"}
 
 
 def test_the_next_command_begins_a_new_run(here: Home, queue: ValkeyChild, tmp_path: Path) -> None:
