@@ -115,9 +115,9 @@ class Worker:
         worker = cls(crawler, requests=requests, sessions=sessions, feeds=feeds, receipt_file=file, config=config)
         if config.parent and file is not None:
             worker.parent = Parent(crawler, config.parent)
-            hold(file)
+            hold(file)  # from here on it is seen to live
             try:
-                worker.parent.check()  # from here on it is seen to live
+                worker.parent.check()
             except ConfigError:
                 lock_path(file).unlink(missing_ok=True)  # whoever would ask for it may have gone, too
                 raise
