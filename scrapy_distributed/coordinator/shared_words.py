@@ -43,7 +43,7 @@ class WhoHasJoined:
         self._told_at = 0.0
 
     def look(self, state: State) -> None:
-        """*state*: of the run, which is not over."""
+        """*state*: of the run. Of one that is over nobody has to be waited for."""
         fit = [worker for worker in state.workers if not self._unfit(worker)]
         unfit = [worker for worker in state.workers if self._unfit(worker)]
         now = (len(fit), sum(worker.slots for worker in fit), len(unfit))
@@ -55,7 +55,7 @@ class WhoHasJoined:
         if fit and (self._told is None or self._told[:2] != now[:2]):
             logger.info("%s joined: %s", _workers(fit, "have", "has"), listed({worker.host for worker in fit}),
                         extra=self._extra)  # fmt: skip
-        elif not fit:
+        elif not fit and state.ended is None:
             logger.warning(
                 "No worker has joined%s: nothing is crawled but what is crawled here. On any machine, in the folder of"
                 " this project: scrapy worker %s", " that can take jobs of this run" if unfit else " yet", self.address,

@@ -24,10 +24,10 @@ class Told:
         caplog.set_level("INFO")
         self.joined = WhoHasJoined(ADDRESS, spider="s", version="4f2a", extra={})
 
-    def at(self, time: float, *workers: Any) -> list[str]:
+    def at(self, time: float, *workers: Any, ended: float | None = None) -> list[str]:
         """What is new in the log."""
         self.caplog.clear()
-        state: Any = SimpleNamespace(time=time, workers=workers)
+        state: Any = SimpleNamespace(time=time, workers=workers, ended=ended)
         self.joined.look(state)
         return self.caplog.messages
 
@@ -49,6 +49,11 @@ def test_those_who_join_are_told_once_and_when_they_are_others(told: Told) -> No
     assert told.at(100, worker()) == []
     assert told.at(101, worker(), worker("h2", slots=1)) == ["2 workers (3 slots) have joined: h1, h2"]
     assert told.at(102)[0].startswith("No worker has joined yet")
+
+
+def test_a_run_that_is_over_waits_for_nobody(told: Told) -> None:
+    assert told.at(1, worker()) == ["1 worker (2 slots) has joined: h1"]
+    assert told.at(100, ended=99) == []
 
 
 def test_other_code_is_named_with_what_to_do(told: Told) -> None:
