@@ -325,20 +325,16 @@ class SharedCoordinator(Pages):
         try:
             self.walk.go_on()
             self.diversion.divert_and_crawl()
-            self._tell_who_has_joined()
             if self.worker.has_ended():
                 logger.error("The worker on this machine has ended, %s tells why", self.worker.log, extra=self._extra)
         except Exception:  # the next tick is due all the same
             logger.exception("Looking after the crawl failed, trying again", extra=self._extra)
 
     def _changed(self) -> None:
-        self._tell_who_has_joined()
-        self._hold_back()
-        self.ending.changed()
-
-    def _tell_who_has_joined(self) -> None:
         if self.run is not None and self.run.state is not None and self.joined is not None:
             self.joined.look(self.run.state)
+        self._hold_back()
+        self.ending.changed()
 
     # The end: see ``shared_ending``
 
