@@ -13,6 +13,8 @@ import logging
 import os
 import signal
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -39,6 +41,7 @@ class Agent:
 
     *news* is called whenever a job has started or ended, *starts* with its id before one starts. A job is ``scrapy
     ARGUMENTS`` in the folder, with the environment and the ``sys.path`` that this process has when the agent is made.
+    It is told when the job before it in its slot has ended.
     """
 
     def __init__(self, files: JobFiles, *, slots: int, reactor: Any) -> None:
@@ -53,6 +56,7 @@ class Agent:
         self._environment = without_secrets(os.environ)
         self._pending: dict[str, Sequence[str]] = {}  # job -> its arguments
         self._running: dict[str, _Process] = {}
+        self._free = deque([0.0] * slots)  # slots: when the last job of each has ended, by time.time(), the first first
         self._warm: WarmProcess | None = None
         self._pause = RESTART_SECONDS[0]
         self._again: Any = None  # the call that tries again
@@ -129,6 +133,7 @@ class Agent:
                 self._start_later(job, error)
                 break
             del self._pending[job]
+            self._free.popleft()
             started = True
         if started:
             self.news()
@@ -161,11 +166,15 @@ class Agent:
         return process
 
     def _payload(self, job: str, arguments: Sequence[str], parent: int) -> bytes:
-        ours = ["-a", f"_job={job}", "-s", f"LOG_FILE={self.files.log(job)}", "-s", f"DISTRIBUTED_PARENT={parent}"]
+        ours = [
+            "-a", f"_job={job}", "-s", f"LOG_FILE={self.files.log(job)}", "-s", f"DISTRIBUTED_PARENT={parent}", "-s",
+            f"DISTRIBUTED_SLOT_FREE_SINCE={self._free[0]:.3f}",
+        ]  # fmt: skip
         return payload(_RUNNER, [*arguments, *ours], self._environment, folder=self._folder, path=self._path)
 
     def _ends(self, job: str) -> None:
         del self._running[job]
+        self._free.append(time.time())
         self.finished += 1
         if not self._closed:
             self.news()

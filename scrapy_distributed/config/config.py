@@ -201,6 +201,12 @@ SETTINGS = (
     _setting("found_keys", False, boolean, "On a worker of a shared run: it tells the keys of what it finds."),
     _setting("done_jobs", (), names, "On a worker: jobs whose items have come home; what they have left is removed."),
     _setting("parent", 0, number(int, 0), "On a worker of this machine: the pid of the process that has started it."),
+    _setting(
+        "slot_free_since",
+        0.0,
+        number(float, 0),
+        "On a worker of this machine: when the job before it in its slot has ended, by time.time(). 0: there was none.",
+    ),
     _setting("receipt_interval", 2.0, number(float, 0.05), "On a worker: time between two receipts.", unit="seconds"),
 )
 
@@ -247,6 +253,7 @@ class Config:
     found_keys: bool
     done_jobs: tuple[str, ...]
     parent: int
+    slot_free_since: float
     receipt_interval: float
 
     @classmethod

@@ -26,7 +26,7 @@ class Prior:
     """By *settings*, those of a worker, and the hosts of what is queued. All times are seconds.
 
     *seconds*: a request, where others are made meanwhile. *ramp*: what each job takes besides, until AutoThrottle has
-    found its delay."""
+    found its delay. *delay*: the longest one that a job keeps before it asks a site first."""
 
     def __init__(self, settings: BaseSettings) -> None:
         self._settings = settings
@@ -36,6 +36,7 @@ class Prior:
         if settings.getbool("AUTOTHROTTLE_ENABLED"):
             first = max(settings.getfloat("AUTOTHROTTLE_START_DELAY"), settings.getfloat("DOWNLOAD_DELAY"))
             self.ramp = min(RAMP * first, LONGEST)
+        self.delay = 0.0
         self.seconds = self._seconds()
 
     @classmethod
@@ -60,10 +61,10 @@ class Prior:
 
     def _seconds(self) -> float:
         slots = self._settings.getdict("DOWNLOAD_SLOTS")
-        rate = sum(
-            min(_rate(limit) for limit in limits_of(self._settings, slots.get(host, {})))
-            for host in self._hosts or {""}
-        )
+        limits = [limits_of(self._settings, slots.get(host, {})) for host in self._hosts or {""}]
+        rate = sum(min(map(_rate, of_host)) for of_host in limits)
+        delays = [1 / limit.number for of_host in limits for limit in of_host if limit.unit == A_SECOND]
+        self.delay = 0.0 if self.ramp else min(max(delays, default=0.0), LONGEST)
         if self._total > 0:
             rate = min(rate, self._total / LATENCY)
         return min(max(1 / max(rate, 1 / LONGEST), LEAST), LONGEST)

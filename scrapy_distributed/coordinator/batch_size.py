@@ -97,12 +97,13 @@ class BatchSize:
 
     def cost(self, slots: Slots) -> float:
         """What a job costs in one of *slots*. Of those that were measured the least wait counts, as others may have
-        waited behind jobs of others; but for a poll a job waits half of the time between two on average."""
+        waited behind jobs of others; but for a poll a job waits half of the time between two on average. The delay that
+        it keeps first is that of a request where there is one site; with several, all wait for it at once."""
         poll = slots.poll or 0.0
         wait = 0.0 if slots.at_once else max(poll, POLL) / 2
         if self._waits:
             wait = max(poll / 2, min(self._waits))
-        return self.startup(slots) + wait + self.prior.ramp
+        return self.startup(slots) + wait + self.prior.ramp + max(0.0, self.prior.delay - self.pace)
 
     def _short(self, slots: Slots) -> float:
         """A round of less is short."""

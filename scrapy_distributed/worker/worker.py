@@ -45,6 +45,7 @@ from scrapy_distributed.wire.ticket import Ticket, ticket_of
 from scrapy_distributed.words import counted
 from scrapy_distributed.worker.errbacks import Errbacks
 from scrapy_distributed.worker.example import example_of
+from scrapy_distributed.worker.first_delay import FirstDelay
 from scrapy_distributed.worker.items_file import ItemsFileWriter
 from scrapy_distributed.worker.its_node import ItsNode, of_its_node
 from scrapy_distributed.worker.outcomes import Outcomes
@@ -90,6 +91,7 @@ class Worker:
             with_items=self.items_home, done_jobs=config.done_jobs,
         )  # fmt: skip
         self.parent: Parent | None = None  # on a Scrapyd, which asks for no such thing
+        self.first_delay: FirstDelay | None = None  # of a batch that is tried by hand
         self.filters = are_filtered(crawler.settings)
         self._unfiltered: set[int] = set()  # serials of requests that no dupe filter looks at
         self._told = False  # that an item can't come home
@@ -121,6 +123,8 @@ class Worker:
             except ConfigError:
                 lock_path(file).unlink(missing_ok=True)  # whoever would ask for it may have gone, too
                 raise
+        if file is not None:
+            worker.first_delay = FirstDelay(crawler, config.slot_free_since if config.parent else None)
         worker.reporter.claim()  # before the first signal: a second worker must touch neither receipt nor feed
         connect = crawler.signals.connect
         connect(worker._spider_opened, signals.spider_opened)

@@ -76,6 +76,15 @@ def test_autothrottle_begins_slowly_in_each_job() -> None:
     assert prior(AUTOTHROTTLE_ENABLED=True, AUTOTHROTTLE_START_DELAY=1, DOWNLOAD_DELAY=2).ramp == 2 * RAMP
 
 
+def test_the_longest_delay_is_kept_before_each_job_but_for_that_of_autothrottle() -> None:
+    slots = {"h1.example": {"delay": 4}}
+    assert prior(*hosts(2)).delay == 0
+    assert prior(*hosts(1), DOWNLOAD_DELAY=2, DOWNLOAD_SLOTS=slots).delay == 2
+    assert prior(*hosts(2), DOWNLOAD_DELAY=2, DOWNLOAD_SLOTS=slots).delay == 4
+    assert prior(*hosts(2), DOWNLOAD_DELAY=2, AUTOTHROTTLE_ENABLED=True).delay == 0
+    assert prior(DOWNLOAD_DELAY=1e9).delay == LONGEST
+
+
 @pytest.mark.parametrize("settings", [{"DOWNLOAD_DELAY": "slow"}, {"DOWNLOAD_SLOTS": {"a": 3}, "DOWNLOAD_DELAY": "x"}])
 def test_settings_that_no_job_can_read_say_nothing(settings: dict[str, Any]) -> None:
     assert prior(**settings).seconds == prior().seconds

@@ -163,6 +163,14 @@ def test_what_a_job_costs_is_guessed_until_one_was_measured() -> None:
     assert sized(AUTOTHROTTLE_ENABLED=True).cost(SCRAPYD._replace(at_once=True)) == START_WARM + 10
 
 
+def test_the_delay_before_a_job_costs_where_several_sites_wait_for_it_at_once() -> None:
+    one, two = sized(DOWNLOAD_DELAY=2), sized(DOWNLOAD_DELAY=2)
+    one.prior.note(['"http://a.example/"'])
+    two.prior.note(['"http://a.example/"', '"http://b.example/"'])
+    assert one.cost(SCRAPYD) == 3.5
+    assert two.cost(SCRAPYD) == 3.5 + 2 - two.pace
+
+
 def test_then_it_is_its_start_and_the_least_that_one_has_waited_of_late() -> None:
     """Others may have waited behind jobs of others. But no less than half of the time between two polls."""
     size = measured(*[(1, 11, 100)] * 3, wait=0.1)

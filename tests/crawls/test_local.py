@@ -103,6 +103,16 @@ def test_all_items_come_home_and_no_process_is_left(here: Home, tmp_path: Path) 
     assert here.shop.visits["/p/0"] == 1
 
 
+def test_a_site_is_asked_no_faster_by_small_jobs(here: Home, tmp_path: Path) -> None:
+    crawl = start(here, tmp_path, DISTRIBUTED_BATCH_SIZE=1, **SLOW).wait()
+    assert products(tmp_path) == EACH_ONCE
+    assert crawl.stat("distributed/attempts/local") == PRODUCTS
+    times = here.shop.times
+    each_delay = [later - earlier for earlier, later in zip(times, times[2:], strict=False)]  # of two slots
+    assert min(each_delay) > 0.9 * SLOW["DOWNLOAD_DELAY"]
+    assert times[1] - times[0] < 0.9 * SLOW["DOWNLOAD_DELAY"]  # there is no job before the first of a slot
+
+
 def test_ctrl_c_brings_home_what_is_done(here: Home, tmp_path: Path) -> None:
     crawl = start(here, tmp_path, DISTRIBUTED_BATCH_SIZE=4, **SLOW)
     wait_for(lambda: sum(here.shop.visits[f"/p/{number}"] for number in range(PRODUCTS)) >= 3)

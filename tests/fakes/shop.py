@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -36,12 +37,13 @@ NAMES = ("Tea, green", 'Cup "blue"', "Löffel", "茶壶 \U0001fad6", "Tray & <cl
 
 
 class Shop:
-    """*url*, the *visits* of each path, the requests of each user agent (*agents*), and how it is held back: paths that
-    begin with what is in *held* wait until ``release``."""
+    """*url*, the *visits* of each path, when the products were asked for (*times*), the requests of each user agent
+    (*agents*), and how it is held back: paths that begin with what is in *held* wait until ``release``."""
 
     def __init__(self, server: ThreadingHTTPServer) -> None:
         self.url = f"http://127.0.0.1:{server.server_address[1]}"
         self.visits: Counter[str] = Counter()
+        self.times: list[float] = []  # seconds of ``time.monotonic``
         self.agents: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._held: tuple[str, ...] = ()
@@ -60,6 +62,8 @@ class Shop:
         with self._lock:
             self.visits[target] += 1
             self.agents[agent] += 1
+            if target.startswith("/p/"):
+                self.times.append(time.monotonic())
         if target.startswith(self._held):
             self._open.wait(60)
 

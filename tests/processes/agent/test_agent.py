@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -224,6 +226,32 @@ async def test_one_whose_parent_was_gone_before_claims_nothing(rig: Rig) -> None
     await rig.state("b", "finished")
     assert not list(rig.files.receipt("b").parent.glob("b.*"))  # nor leaves anything, as nobody may come who removes it
     assert "which has started it: that has ended" in rig.log("b")
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_job_is_told_since_when_its_slot_is_free(rig: Rig) -> None:
+    told: dict[str, float] = {}
+    make = rig.agent._payload
+
+    def payload(job: str, words: Sequence[str], parent: int) -> bytes:
+        arguments = make(job, words, parent)
+        told[job] = float(re.findall(r"DISTRIBUTED_SLOT_FREE_SINCE=([\d.]+)", arguments.decode())[0])
+        return arguments
+
+    rig.agent._payload = payload  # type: ignore[method-assign]
+    began = time.time()
+    for job in ("a", "b"):
+        rig.submit(job)
+    await rig.started("a", "b")
+    rig.agent.end("b", signal.SIGINT)
+    await rig.state("b", "finished")
+    rig.agent.end("a", signal.SIGINT)
+    await rig.state("a", "finished")
+    for job in ("c", "d"):
+        rig.submit(job)
+    await rig.started("c", "d")
+    assert (told["a"], told["b"]) == (0, 0)
+    assert began < told["c"] < told["d"] < time.time()  # the slot of b is free for longer
 
 
 @pytest_twisted.ensureDeferred

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+import scrapy
 from crawling import wait_for
 from worker_crawl import (
     ENDINGS,
@@ -151,6 +153,34 @@ def test_stats_that_are_not_kept_are_refused(tmp_path: Path, site: Site) -> None
     crawl = Running(tmp_path, site, [f"{site.url}/ok"], STATS_CLASS="scrapy.statscollectors.DummyStatsCollector").end()
     assert crawl.receipt is None
     assert "ConfigError: STATS_CLASS: found one that keeps nothing" in crawl.log
+
+
+NO_ROBOTS = {"ROBOTSTXT_OBEY": "False"}
+DELAY = {"DOWNLOAD_DELAY": "3", "RANDOMIZE_DOWNLOAD_DELAY": "False"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "waits"),
+    [
+        (DELAY, True),
+        (DELAY | {"TWISTED_REACTOR_ENABLED": "False"}, True),
+        ({"DOWNLOAD_SLOTS": '{"127.0.0.1": {"delay": 3, "randomize_delay": false}}'}, True),
+        (DELAY | {"DOWNLOAD_SLOTS": '{"127.0.0.1": {"delay": 0}}'}, False),
+        (DELAY | {"AUTOTHROTTLE_ENABLED": "True"}, False),
+        ({}, False),
+    ],
+)
+def test_what_it_asks_first_waits_for_the_delay_after_its_start(
+    tmp_path: Path, site: Site, settings: dict[str, str], waits: bool
+) -> None:
+    """Its Scrapyd starts it when the job before it has ended, and does not tell when that was."""
+    if "TWISTED_REACTOR_ENABLED" in settings and scrapy.version_info < (2, 15):
+        pytest.skip("TWISTED_REACTOR_ENABLED is a setting of Scrapy 2.15 and later")
+    receipt = Running(tmp_path, site, [f"{site.url}/ok"], **NO_ROBOTS, **settings).end().receipt
+    assert receipt is not None
+    assert receipt.settled == 1
+    assert (receipt.stats["distributed/job_seconds"] >= 3) is waits
+    assert receipt.stats["distributed/startup_seconds"] < 3
 
 
 def test_an_empty_batch_is_a_probe_that_comes_home(tmp_path: Path, site: Site) -> None:
