@@ -20,13 +20,15 @@ RAMP = 2.0  # times its first delay AutoThrottle waits until it has found its ow
 MANY = 100  # hosts that are told apart where ``CONCURRENT_REQUESTS`` is 0
 
 _HOST = re.compile(r'https?://(?:[^/?#"@]*@)?([^/?#":]+)')
+_SLOT = re.compile(r'"download_slot": ?"([^"]*)"')  # takes the place of the host
 
 
 class Prior:
     """By *settings*, those of a worker, and the hosts of what is queued. All times are seconds.
 
-    *seconds*: a request, where others are made meanwhile. *ramp*: what each job takes besides, until AutoThrottle has
-    found its delay. *delay*: the longest one that a job keeps before it asks a site first."""
+    *seconds*: a request, where others are made meanwhile. *least*: what it takes whatever jobs say, as delays are kept
+    also between two jobs. *ramp*: what each job takes besides, until AutoThrottle has found its delay. *delay*: the
+    longest one that a job keeps before it asks a site first."""
 
     def __init__(self, settings: BaseSettings) -> None:
         self._settings = settings
@@ -36,7 +38,7 @@ class Prior:
         if settings.getbool("AUTOTHROTTLE_ENABLED"):
             first = max(settings.getfloat("AUTOTHROTTLE_START_DELAY"), settings.getfloat("DOWNLOAD_DELAY"))
             self.ramp = min(RAMP * first, LONGEST)
-        self.delay = 0.0
+        self.delay = self.least = 0.0
         self.seconds = self._seconds()
 
     @classmethod
@@ -54,7 +56,9 @@ class Prior:
         for body in bodies:
             if len(self._hosts) >= most:
                 break
-            if found := _HOST.search(body):
+            if found := _SLOT.search(body):
+                self._hosts.add(found[1])
+            elif found := _HOST.search(body):
                 self._hosts.add(found[1].lower())
         if len(self._hosts) > known:
             self.seconds = self._seconds()
@@ -65,6 +69,8 @@ class Prior:
         rate = sum(min(map(_rate, of_host)) for of_host in limits)
         delays = [1 / limit.number for of_host in limits for limit in of_host if limit.unit == A_SECOND]
         self.delay = 0.0 if self.ramp else min(max(delays, default=0.0), LONGEST)
+        kept = sum(1 / delay for delay in delays) if len(delays) == len(limits) else 0.0  # else a site has none
+        self.least = min(1 / kept, LONGEST) if kept else 0.0
         if self._total > 0:
             rate = min(rate, self._total / LATENCY)
         return min(max(1 / max(rate, 1 / LONGEST), LEAST), LONGEST)

@@ -92,8 +92,9 @@ class BatchSize:
 
     @property
     def pace(self) -> float:
-        """Of a request in a job that has others to make meanwhile."""
-        return max(self._paces.median, TINY) if self.jobs else self.prior.seconds
+        """Of a request in a job that has others to make meanwhile. A job of few can't tell what delays make of it: the
+        first one in a slot waits for none."""
+        return max(self._paces.median, self.prior.least, TINY) if self.jobs else self.prior.seconds
 
     def cost(self, slots: Slots) -> float:
         """What a job costs in one of *slots*. Of those that were measured the least wait counts, as others may have

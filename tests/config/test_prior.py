@@ -85,6 +85,21 @@ def test_the_longest_delay_is_kept_before_each_job_but_for_that_of_autothrottle(
     assert prior(DOWNLOAD_DELAY=1e9).delay == LONGEST
 
 
+def test_no_request_takes_less_than_the_delays_allow_but_where_a_site_has_none() -> None:
+    slots = {"h1.example": {"delay": 4}}
+    assert prior(*hosts(2)).least == 0
+    assert prior(*hosts(1), DOWNLOAD_DELAY=2).least == 2
+    assert prior(*hosts(2), DOWNLOAD_DELAY=2, DOWNLOAD_SLOTS=slots).least == 1 / (1 / 2 + 1 / 4)
+    assert prior(*hosts(2), DOWNLOAD_SLOTS=slots).least == 0
+    assert prior(*hosts(50), DOWNLOAD_DELAY=8).least == 8 / 16  # no more than 16 wait for their turn at once
+    assert prior(*hosts(1), DOWNLOAD_DELAY=2, AUTOTHROTTLE_ENABLED=True).least == 2
+
+
+def test_requests_may_name_a_download_slot() -> None:
+    named = [f'{{"meta":{{"download_slot":"proxy {one}"}},"url":"http://h.example/{one}"}}' for one in range(4)]
+    assert prior(*named, DOWNLOAD_DELAY=2).seconds == pytest.approx(2 * DELAYS / 4)
+
+
 @pytest.mark.parametrize("settings", [{"DOWNLOAD_DELAY": "slow"}, {"DOWNLOAD_SLOTS": {"a": 3}, "DOWNLOAD_DELAY": "x"}])
 def test_settings_that_no_job_can_read_say_nothing(settings: dict[str, Any]) -> None:
     assert prior(**settings).seconds == prior().seconds

@@ -171,6 +171,16 @@ def test_the_delay_before_a_job_costs_where_several_sites_wait_for_it_at_once() 
     assert two.cost(SCRAPYD) == 3.5 + 2 - two.pace
 
 
+def test_jobs_of_one_request_do_not_tell_that_delays_are_none() -> None:
+    """The first job in a slot has waited for none."""
+    size = sized(DOWNLOAD_DELAY=5)
+    for node in ("n1", "n2"):
+        size.job_ended(job(0.06, 0.12), 1, 3600.0, node, 0.2)
+    assert size.pace == 5
+    slots = Slots(4, 4, at_once=True)
+    assert max(size.next(uncut=20, unsettled=20, slots=slots, left=0.0, elapsed=1.0, walking=False)) <= 20 / 4
+
+
 def test_then_it_is_its_start_and_the_least_that_one_has_waited_of_late() -> None:
     """Others may have waited behind jobs of others. But no less than half of the time between two polls."""
     size = measured(*[(1, 11, 100)] * 3, wait=0.1)
