@@ -28,6 +28,7 @@ from twisted.python.failure import Failure
 from scrapy_distributed.agent.job_files import JobFiles
 from scrapy_distributed.agent.job_process import DETACHED, payload, without_secrets
 from scrapy_distributed.agent.warm_process import WarmProcess, WarmProcessError
+from scrapy_distributed.wire.payload import NEVER_USED, SLOT_FREE_SINCE
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Agent:
         self._environment = without_secrets(os.environ)
         self._pending: dict[str, Sequence[str]] = {}  # job -> its arguments
         self._running: dict[str, _Process] = {}
-        self._free = deque([0.0] * slots)  # slots: when the last job of each has ended, by time.time(), the first first
+        self._free = deque([float(NEVER_USED)] * slots)  # slots: when the job of each has ended, by time.time()
         self._warm: WarmProcess | None = None
         self._pause = RESTART_SECONDS[0]
         self._again: Any = None  # the call that tries again
@@ -168,7 +169,7 @@ class Agent:
     def _payload(self, job: str, arguments: Sequence[str], parent: int) -> bytes:
         ours = [
             "-a", f"_job={job}", "-s", f"LOG_FILE={self.files.log(job)}", "-s", f"DISTRIBUTED_PARENT={parent}", "-s",
-            f"DISTRIBUTED_SLOT_FREE_SINCE={self._free[0]:.3f}",
+            f"{SLOT_FREE_SINCE}={self._free[0]:.3f}",
         ]  # fmt: skip
         return payload(_RUNNER, [*arguments, *ours], self._environment, folder=self._folder, path=self._path)
 

@@ -205,7 +205,7 @@ SETTINGS = (
         "slot_free_since",
         0.0,
         number(float, 0),
-        "On a worker of this machine: when the job before it in its slot has ended, by time.time(). 0: there was none.",
+        "On a worker: when the job before it in its slot has ended, by time.time(). 1: there was none; 0: not known.",
     ),
     _setting("receipt_interval", 2.0, number(float, 0.05), "On a worker: time between two receipts.", unit="seconds"),
 )

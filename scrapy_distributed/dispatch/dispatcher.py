@@ -210,7 +210,7 @@ class Dispatcher:
 
     async def _send(self, member: Member, flight: Flight, payload: str) -> None:
         try:
-            await member.carrier.send(flight.attempt, payload, self.job)
+            await member.carrier.send(flight.attempt, payload, self.job.in_new_slot() if flight.is_first else self.job)
         except NodeAmbiguousError as error:
             self._fail(member, error)
             flight.posted(self._now())

@@ -40,6 +40,7 @@ class Flight:
     over: bool = False
     looked_at: float = float("-inf")
     queued: bool = False  # it was sent where each slot had a job of ours
+    is_first: bool = False  # there was none before it in its slot
     trial: bool = False  # to see whether a member that has failed works again
     confirmed: bool = False  # the node has said that it has it
     pending: bool = False  # the node said so when it was asked last

@@ -55,6 +55,7 @@ class Member:
     def add(self, flight: Flight) -> None:
         flight.queued = self.jobs >= self.pace.slots
         self.flights[flight.job] = flight
+        flight.is_first = self.jobs > self.most_jobs and not flight.queued
         self.most_jobs = max(self.most_jobs, self.jobs)
 
     def ends(self, flight: Flight) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from scrapy_distributed.errors import WireError
 from scrapy_distributed.wire.job import check_job, check_project, check_spider
-from scrapy_distributed.wire.payload import MAX_VALUE_BYTES, START_URL
+from scrapy_distributed.wire.payload import MAX_VALUE_BYTES, NEVER_USED, SLOT_FREE_SINCE, START_URL
 from scrapy_distributed.words import shortened
 
 _A_TOKEN = "0" * 8  # as long as those of attempts are
@@ -53,6 +53,10 @@ class JobTemplate:
         if self.settings.get("DISTRIBUTED_ITEMS") != "home" or not jobs:
             return self
         return replace(self, settings={**self.settings, "DISTRIBUTED_DONE_JOBS": ",".join(jobs)})
+
+    def in_new_slot(self) -> JobTemplate:
+        """For a job in a slot that had none before."""
+        return replace(self, settings={**self.settings, SLOT_FREE_SINCE: str(NEVER_USED)})
 
     def settings_of(self, payload: str, token: str) -> dict[str, str]:
         """Those of the job of the attempt with *token*: no other job writes a feed of the same name."""

@@ -20,6 +20,8 @@ from scrapy_distributed.wire.session import MAX_SESSION, sessions_of
 from scrapy_distributed.words import escaped
 
 START_URL = "DISTRIBUTED_START_URL"
+SLOT_FREE_SINCE = "DISTRIBUTED_SLOT_FREE_SINCE"
+NEVER_USED = 1  # is a slot that is free since then
 # Linux refuses a command with a longer argument (MAX_ARG_STRLEN, 32 pages, less the final NUL), and a Scrapyd that
 # tries to start one loses that process slot until it is restarted.
 MAX_ARGUMENT_BYTES = 131_071

@@ -18,17 +18,17 @@ _clock = getattr(downloader, "monotonic", time.time)
 
 class FirstDelay:
     """Has the downloader of *crawler* take *since* for the time at which each site was asked last. That is when the job
-    before it in its slot has ended, in seconds since 1970; ``None``: its Scrapyd does not tell, and has started this
-    one after that; 0: there was none.
+    before it in its slot has ended, in seconds since 1970; 0: a Scrapyd does not tell, and has started this one after
+    that.
 
     AutoThrottle's delay is left out. Each job finds that anew, and waits longer for it than one crawl would.
     """
 
-    def __init__(self, crawler: Crawler, since: float | None) -> None:
+    def __init__(self, crawler: Crawler, since: float) -> None:
         self.crawler = crawler
-        ago = process_age() if since is None else max(0.0, time.time() - since)  # clocks are set back
+        ago = max(0.0, time.time() - since) if since else process_age()  # clocks are set back
         self.since = _clock() - ago
-        if since != 0 and _has_delays(crawler):
+        if _has_delays(crawler):
             crawler.signals.connect(self._request_reached_downloader, signals.request_reached_downloader)
 
     def _request_reached_downloader(self, request: Request) -> None:

@@ -124,7 +124,7 @@ class Worker:
                 lock_path(file).unlink(missing_ok=True)  # whoever would ask for it may have gone, too
                 raise
         if file is not None:
-            worker.first_delay = FirstDelay(crawler, config.slot_free_since if config.parent else None)
+            worker.first_delay = FirstDelay(crawler, config.slot_free_since)
         worker.reporter.claim()  # before the first signal: a second worker must touch neither receipt nor feed
         connect = crawler.signals.connect
         connect(worker._spider_opened, signals.spider_opened)

@@ -433,6 +433,15 @@ def test_a_job_that_is_sent_where_each_slot_has_one_is_queued() -> None:
     assert node.most_jobs == 3
 
 
+def test_a_job_is_the_first_in_its_slot_where_as_many_were_never_under_way_before() -> None:
+    node, (one, two, three, four) = member(0), load(member(1), 4)
+    node.add(one)
+    node.forget(one)
+    for job in (two, three, four):
+        node.add(job)
+    assert [job.is_first for job in (one, two, three, four)] == [True, False, True, False]  # it has two slots
+
+
 def test_a_node_with_a_free_slot_comes_before_one_where_a_job_would_wait() -> None:
     small, large = member(0, late=True), member(1, late=True)
     small.pace.learns(Told(1, 5.0))

@@ -20,7 +20,7 @@ from scrapy_distributed.dispatch.dispatcher import LAST_LOOK_SECONDS
 from scrapy_distributed.errors import LedgerUnavailableError
 from scrapy_distributed.fleet.trust import Proof
 from scrapy_distributed.ledger.reader import LedgerReader
-from scrapy_distributed.wire.payload import START_URL
+from scrapy_distributed.wire.payload import SLOT_FREE_SINCE, START_URL
 
 # Sending
 
@@ -35,7 +35,7 @@ async def test_batches_go_out_in_turn_and_come_home(rig: Rig) -> None:
     ]
     job = min(rig.jobs(1), key=lambda job: job.id)
     assert (job.project, job.spider, job.version, job.args) == ("p", "s", "1", {"site": "x", "batch": "2"})
-    assert job.settings == {"A": "b", "DISTRIBUTED_START_URL": '["http://a/2","http://a/3"]'}
+    assert job.settings == {"A": "b", START_URL: '["http://a/2","http://a/3"]', SLOT_FREE_SINCE: "1"}
     assert rig.ledger.account.posted()
     changes = rig.changes
     await rig.work(0)

@@ -18,6 +18,7 @@ from until import until as until_awaited
 
 from scrapy_distributed.agent.agent import Agent
 from scrapy_distributed.agent.job_files import JobFiles
+from scrapy_distributed.wire.payload import NEVER_USED
 from scrapy_distributed.wire.receipt import Receipt
 
 SPIDERS = """\
@@ -250,7 +251,7 @@ async def test_a_job_is_told_since_when_its_slot_is_free(rig: Rig) -> None:
     for job in ("c", "d"):
         rig.submit(job)
     await rig.started("c", "d")
-    assert (told["a"], told["b"]) == (0, 0)
+    assert (told["a"], told["b"]) == (NEVER_USED, NEVER_USED)
     assert began < told["c"] < told["d"] < time.time()  # the slot of b is free for longer
 
 

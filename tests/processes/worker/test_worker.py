@@ -167,13 +167,16 @@ DELAY = {"DOWNLOAD_DELAY": "3", "RANDOMIZE_DOWNLOAD_DELAY": "False"}
         ({"DOWNLOAD_SLOTS": '{"127.0.0.1": {"delay": 3, "randomize_delay": false}}'}, True),
         (DELAY | {"DOWNLOAD_SLOTS": '{"127.0.0.1": {"delay": 0}}'}, False),
         (DELAY | {"AUTOTHROTTLE_ENABLED": "True"}, False),
+        (DELAY | {"DISTRIBUTED_SLOT_FREE_SINCE": "1"}, False),
+        (DELAY | {"DISTRIBUTED_SLOT_FREE_SINCE": "1e9"}, False),
+        (DELAY | {"DISTRIBUTED_SLOT_FREE_SINCE": "1e11"}, True),  # its clock was set back
         ({}, False),
     ],
 )
 def test_what_it_asks_first_waits_for_the_delay_after_its_start(
     tmp_path: Path, site: Site, settings: dict[str, str], waits: bool
 ) -> None:
-    """Its Scrapyd starts it when the job before it has ended, and does not tell when that was."""
+    """Of its process, unless it is told when the job before it in its slot has ended."""
     if "TWISTED_REACTOR_ENABLED" in settings and scrapy.version_info < (2, 15):
         pytest.skip("TWISTED_REACTOR_ENABLED is a setting of Scrapy 2.15 and later")
     receipt = Running(tmp_path, site, [f"{site.url}/ok"], **NO_ROBOTS, **settings).end().receipt
