@@ -4,10 +4,11 @@ A job *costs* ``s`` seconds in which its slot crawls nothing: it waits for a pol
 seen a while after it. What a request takes is its *pace*: the settings' own (``Prior``) until jobs have told how long
 they took. One formula before and after.
 
-*One round.* Where all that is left is short, each free slot gets an even share of it, once, so that all slots end
-together: those that are at work now take their part later. Batches that get smaller cost ``s`` for each round, and
-protect from what even ones lose where slots differ: that is a part of a round, so a round of less than some times ``s``
-is taken to be short: ``ROUND``, and ``ROUND_ALIKE`` where all slots are on this machine, and so hardly differ.
+*One round.* Where all that is left is short, each free slot gets a share of it, once, so that all slots end together:
+those that are at work now take their part later, the less the more they have to do yet. Batches that get smaller cost
+``s`` for each round, and protect from what even ones lose where slots differ: that is a part of a round, so a round of
+less than some times ``s`` is taken to be short: ``ROUND``, and ``ROUND_ALIKE`` where all slots are on this machine, and
+so hardly differ.
 
 *Else* jobs get smaller to the end. With ``b`` seconds of crawling in a job the slots spend ``s / b`` of their time on
 what jobs cost, and in a run of ``T`` seconds they have nothing left to do for ``b / 2 T`` of it on average. Both
@@ -19,7 +20,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from heapq import heapreplace
 from statistics import median, median_low
 
 from scrapy_distributed.config.prior import Prior
@@ -113,11 +115,11 @@ class BatchSize:
     # The next batches
 
     def next(
-        self, *, uncut: int, unsettled: int, slots: Slots, left: float, elapsed: float, walking: bool
+        self, *, uncut: int, unsettled: int, slots: Slots, left: Sequence[float], elapsed: float, walking: bool
     ) -> list[int]:  # fmt: skip
         """The sizes of those that are to be cut at once. *uncut*: requests that are in no batch yet; *unsettled*: known
-        to be left, those included; *left*: what the jobs that are under way still need together; *walking*: more may
-        come. One that is larger than *uncut* is not full yet."""
+        to be left, those included; *left*: what each job that is under way still needs; *walking*: more may come. One
+        that is larger than *uncut* is not full yet."""
         if self.fixed is not None:
             return [self.fixed]
         if not walking and (shares := self._shares(uncut, slots, left)):
@@ -136,17 +138,17 @@ class BatchSize:
         """What all of *slots* together need for so many *requests*, but for what jobs cost."""
         return requests * self.pace / slots.all
 
-    def _shares(self, uncut: int, slots: Slots, left: float) -> list[int]:
-        """What each of the *slots* that are free is to have of *uncut*; none where that is too much for one round. No
-        share is smaller than the start of its process is worth."""
-        if not (uncut and slots.free):
+    def _shares(self, uncut: int, slots: Slots, left: Sequence[float]) -> list[int]:
+        """What each of the *slots* that are free is to have of *uncut*, or else the one that is free first; none where
+        that is too much for one round. No share is smaller than the start of its process is worth."""
+        if not uncut:
             return []
-        work, cost, busy = uncut * self.pace, self.cost(slots), slots.all - slots.free
-        share, later = work / slots.free, left / busy + cost if busy else 0.0
-        if busy and share > later:
-            share = (work + busy * later) / slots.all
-        shared = min(uncut, math.ceil(slots.free * share / self.pace))
-        parts = min(slots.free, shared, max(1, int(shared * self.pace / self.startup(slots))))
+        cost = self.cost(slots)
+        begins = [0.0] * slots.free + sorted(one + cost for one in _by_slot(left, slots.all - slots.free))
+        free = max(slots.free, 1)
+        share = _level(uncut * self.pace, begins) - begins[0]
+        shared = min(uncut, math.ceil(max(free * share, self.startup(slots)) / self.pace))
+        parts = min(free, shared, max(1, int(shared * self.pace / self.startup(slots))))
         if share >= self._short(slots) or shared > parts * LARGEST:
             return []
         return _even(shared, parts)
@@ -177,7 +179,7 @@ class BatchSize:
 
     def best(self, slots: Slots) -> int:
         """The size that would have been best for all that was measured, had it been known from the beginning."""
-        if shares := self._shares(self.requests, slots._replace(free=slots.all), 0.0):
+        if shares := self._shares(self.requests, slots._replace(free=slots.all), ()):
             return shares[0]
         run = self.requests * self.pace / slots.all
         return min(max(1, int(math.sqrt(2 * self.cost(slots) * run) / self.pace)), LARGEST)
@@ -186,6 +188,25 @@ class BatchSize:
 def _even(number: int, parts: int) -> list[int]:
     least, more = divmod(number, parts)
     return [least + (part < more) for part in range(parts)]
+
+
+def _by_slot(left: Sequence[float], slots: int) -> list[float]:
+    """What each of these *slots* has to do yet, where jobs that need what is *left* are shared by them."""
+    each = [0.0] * slots
+    for seconds in sorted(left, reverse=True) if slots else ():
+        heapreplace(each, each[0] + seconds)
+    return each
+
+
+def _level(work: float, begins: Sequence[float]) -> float:
+    """When slots that begin then, sorted, end together if they share *work*."""
+    level = total = work + begins[0]
+    for number, begin in enumerate(begins[1:], 1):
+        if level <= begin:
+            break
+        total += begin
+        level = total / (number + 1)
+    return level
 
 
 class _ByNode:

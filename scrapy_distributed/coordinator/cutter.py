@@ -83,6 +83,7 @@ class Cutter:
     def job_ended(self, node: str, receipt: Receipt, trip: float | None) -> bool:
         """*receipt* of a job on *node* counts, which was sent *trip* seconds ago, or had to wait for others of ours.
         Returns whether a chain is to be told."""
+        self.fleet.a_job_has_ended()
         self.size.job_ended(receipt.stats, receipt.settled.bit_count(), self.elapsed, node, trip)
         alone = self._all_out and not any(flight.counts for _, flight in self.fleet.flights())
         return self.chain.job_ended(receipt.size, found=bool(receipt.targets), alone=alone)
@@ -166,8 +167,12 @@ class Cutter:
         return self.size.round_seconds(self._diverted, self.slots)
 
     def _wanted(self) -> bool:
-        """Whether a node would take one more: nothing is ready but what waits for another node than its last."""
-        return not any(last_node is None for _, last_node in self.bookings.ready())
+        """Whether a node would take one more. While the walk goes on one batch is ready before, as nobody tells when
+        that is; but not while all is guessed. What waits for another node than its last is not looked at."""
+        if any(last_node is None for _, last_node in self.bookings.ready()):
+            return False
+        ahead = self.size.jobs and not self.walk.over
+        return bool(ahead) or any(member.has_room for member in self.fleet.members)
 
     def _due(self) -> bool:
         """Whether the open batch goes out: it is full, or as old as it may be. Or though it is not: after the walk only
@@ -201,11 +206,11 @@ class Cutter:
         return self.size.next(**self._known, left=self._left)
 
     @property
-    def _left(self) -> float:
-        """Seconds that the jobs under way still need together, as far as is known."""
+    def _left(self) -> list[float]:
+        """Seconds that each job under way still needs, as far as is known."""
         now, pace, cost = float(self.clock.seconds()), self.size.pace, self.size.cost(self.slots)
         flights = [flight for _, flight in self.fleet.flights() if flight.counts]
-        return sum(max(0.0, flight.attempt.size * pace + cost - (now - flight.sent_at)) for flight in flights)
+        return [max(0.0, flight.attempt.size * pace + cost - (now - flight.sent_at)) for flight in flights]
 
     def _usual_size(self) -> int:
         return self.size.usual(**self._known)

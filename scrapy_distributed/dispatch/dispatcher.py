@@ -72,7 +72,7 @@ class Dispatcher:
         self._sending = True
         self._posting = 0
         self.supervisor = Supervisor(
-            ledger=ledger, judge=judge, config=config, spider=spider, stats=stats, clock=clock,
+            ledger=ledger, fleet=fleet, judge=judge, config=config, spider=spider, stats=stats, clock=clock,
             moved_on=self._moved_on,
         )  # fmt: skip
         self.handover = Handover(

@@ -32,11 +32,13 @@ class Slots(NamedTuple):
 @dataclass(kw_only=True, eq=False)
 class Member:
     """A node in a run: the trust in it, its pace, and what is under way there. *late*: batches are cut to size when
-    slots are about to be free, so few jobs are bound to it."""
+    slots are about to be free, so few jobs are bound to it; *ahead*: as a job has ended, which tells the size, also one
+    that waits for each slot."""
 
     carrier: Carrier
     fixed_backlog: int = 0  # jobs; 0: from its pace
     late: bool = False
+    ahead: bool = False
     trust: Trust = field(default_factory=Trust)
     pace: Pace = field(default_factory=Pace)
     flights: dict[str, Flight] = field(default_factory=dict)  # by job id
@@ -118,7 +120,7 @@ class Member:
     @property
     def _slots_and_next(self) -> int:
         """A job for each slot, and one that waits for it: until its node looks for one, or we see that it has ended."""
-        return self.pace.slots * (1 if self.pace.at_once else 2)
+        return self.pace.slots * (2 if self.ahead and not self.pace.at_once else 1)
 
     @property
     def is_full(self) -> bool:
@@ -212,7 +214,23 @@ class Fleet:
     def were_told(self, told: Mapping[str, tuple[int | None, float | None]]) -> None:
         """By URL, slots and seconds between polls of nodes as jobs of earlier runs have told them."""
         for member in self.members:
-            member.pace.learns(Told(*told.get(member.carrier.url, ())))
+            self.learns(member, Told(*told.get(member.carrier.url, ())))
+
+    def a_job_has_ended(self) -> None:
+        """How long one takes is known from now on."""
+        if not self.members[0].ahead:
+            for member in self.members:
+                member.ahead = True
+
+    def learns(self, member: Member, told: Told) -> bool:
+        """A job of *member* has *told* that. Nodes of which nothing is known are taken to have as many slots as those
+        that have told. Returns whether it is news."""
+        if not member.pace.learns(told):
+            return False
+        if slots := [one.pace.told.slots for one in self.members if one.pace.told.slots]:
+            for one in self.members:
+                one.pace.guess = median_low(slots)
+        return True
 
     def slots(self) -> Slots:
         """Counts them; 1 where no node is well."""

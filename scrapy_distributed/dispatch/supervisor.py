@@ -17,7 +17,7 @@ from scrapy_distributed.dispatch.eggs import Eggs
 from scrapy_distributed.dispatch.flight import Flight, Signal
 from scrapy_distributed.dispatch.judge import Judge
 from scrapy_distributed.dispatch.leases import Leases
-from scrapy_distributed.dispatch.members import Member
+from scrapy_distributed.dispatch.members import Fleet, Member
 from scrapy_distributed.errors import (
     LedgerUnavailableError,
     NodeError,
@@ -45,10 +45,11 @@ class Supervisor:
     has ended. Raises ``NodeError`` where that says something of the node, and not of one job."""
 
     def __init__(
-        self, *, ledger: Ledger, judge: Judge, config: Config, spider: Spider, stats: StatsCollector, clock: Any,
-        moved_on: Callable[[], None],
+        self, *, ledger: Ledger, fleet: Fleet, judge: Judge, config: Config, spider: Spider, stats: StatsCollector,
+        clock: Any, moved_on: Callable[[], None],
     ) -> None:  # fmt: skip
         self.ledger = ledger
+        self.fleet = fleet
         self.judge = judge
         self.config = config
         self.stats = stats
@@ -156,7 +157,7 @@ class Supervisor:
             if flight.confuses():
                 logger.warning("%s: receipt of job %s: %s", member.name, flight.job, error, extra=self._extra)
             return False
-        if member.pace.learns(told := Told(receipt.slots, receipt.poll_seconds)):
+        if self.fleet.learns(member, told := Told(receipt.slots, receipt.poll_seconds)):
             self.ledger.bookings.keep_told(member.carrier.url, told.slots, told.poll)
         self.eggs.compare(member.name, receipt.egg)
         if receipt.final:

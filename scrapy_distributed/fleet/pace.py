@@ -31,6 +31,7 @@ class Pace:
     peak_running: int = 0
     said: Told = NOTHING  # by the node
     told: Told = NOTHING  # by jobs that it has run, in this run or in earlier ones
+    guess: int = GUESSED_SLOTS  # its slots, while nothing is known of them
     taken: int = 0  # jobs, by us
     jobs_seen: tuple[int, int] = (0, 0)  # running and finished, at the last look
     pending_seen: int = 0  # less what it had taken by then
@@ -46,7 +47,7 @@ class Pace:
     @property
     def slots(self) -> int:
         """The same, guessed where it is not known."""
-        return self.known_slots or max(GUESSED_SLOTS, self.peak_running)
+        return self.known_slots or max(self.guess, self.peak_running)
 
     @property
     def poll(self) -> float | None:

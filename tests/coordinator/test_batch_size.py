@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from itertools import pairwise
 from random import Random
@@ -67,7 +68,7 @@ class Run:
             while (uncut := found - cut) and len(waiting) < slots:
                 sizes = self.size.next(
                     uncut=uncut, unsettled=found - settled, elapsed=now, walking=found < requests,
-                    left=sum(max(0.0, end - now) for end, *_ in running) + sum(waiting) * request,
+                    left=[max(0.0, end - now) for end, *_ in running] + [size * request for size in waiting],
                     slots=Slots(slots, max(0, slots - len(running) - len(waiting)), poll=AT_ONCE),
                 )  # fmt: skip
                 if uncut < sizes[0] and found < requests:
@@ -178,7 +179,7 @@ def test_jobs_of_one_request_do_not_tell_that_delays_are_none() -> None:
         size.job_ended(job(0.06, 0.12), 1, 3600.0, node, 0.2)
     assert size.pace == 5
     slots = Slots(4, 4, at_once=True)
-    assert max(size.next(uncut=20, unsettled=20, slots=slots, left=0.0, elapsed=1.0, walking=False)) <= 20 / 4
+    assert max(size.next(uncut=20, unsettled=20, slots=slots, left=(), elapsed=1.0, walking=False)) <= 20 / 4
 
 
 def test_then_it_is_its_start_and_the_least_that_one_has_waited_of_late() -> None:
@@ -201,12 +202,14 @@ def test_not_every_job_tells_how_long_one_waits(trip: float | None) -> None:
 # One round
 
 
-def following(size: BatchSize, *, walking: bool = True, **known: float) -> list[int]:
+def following(
+    size: BatchSize, *, walking: bool = True, left: Sequence[float] = (25.0,) * 4, **known: float
+) -> list[int]:
     """The next sizes in the middle of a run that is an hour old, with plenty to do on four slots that are busy."""
     free, at_once = int(known.pop("free", 0)), bool(known.pop("at_once", False))
     slots = Slots(4, free, poll=known.pop("poll", None), at_once=at_once)
-    usual = {"uncut": 10**6, "unsettled": 10**6, "elapsed": 3600.0, "left": 100.0}
-    return size.next(**(usual | known), walking=walking, slots=slots)  # type: ignore[arg-type]
+    usual = {"uncut": 10**6, "unsettled": 10**6, "elapsed": 3600.0}
+    return size.next(**(usual | known), left=left, walking=walking, slots=slots)  # type: ignore[arg-type]
 
 
 def test_a_fixed_size_is_what_it_is() -> None:
@@ -247,10 +250,29 @@ def test_slots_of_one_machine_are_alike_and_start_at_once() -> None:
 def test_all_slots_end_together_those_that_are_at_work_now_included() -> None:
     """Three of four are busy, for ten seconds each, and then their next jobs cost 3.5 seconds."""
     until = int(13.5 / PACE)
-    assert following(sized(), walking=False, uncut=until, free=1, left=30.0, elapsed=10.0) == [until]
+    assert following(sized(), walking=False, uncut=until, free=1, left=[10.0] * 3, elapsed=10.0) == [until]
     more = int(4 * 3 / PACE)  # three seconds more for each
-    assert following(sized(), walking=False, uncut=until + more, free=1, left=30.0, elapsed=10.0) == [
+    assert following(sized(), walking=False, uncut=until + more, free=1, left=[10.0] * 3, elapsed=10.0) == [
         pytest.approx(until + more / 4, abs=1)
+    ]
+
+
+def test_a_slot_that_has_much_to_do_yet_takes_no_part() -> None:
+    """One is free, one has ten seconds to go, two have a minute: what takes 30 seconds is for the first two."""
+    left, work = [60.0, 10.0, 60.0], int(30 / PACE)
+    first = following(sized(), walking=False, uncut=work, free=1, left=left, elapsed=10.0)
+    assert first == [pytest.approx((30 + 13.5) / 2 / PACE, abs=1)]
+
+
+def test_where_no_slot_is_free_the_part_is_that_of_the_one_that_is_free_first() -> None:
+    left, work = [60.0, 10.0, 12.0, 60.0], int(20 / PACE)
+    assert following(sized(), walking=False, uncut=work, free=0, left=left, elapsed=10.0) == [
+        pytest.approx(11 / PACE, abs=1)
+    ]
+    assert following(sized(), walking=False, uncut=1, free=0, left=left, elapsed=10.0) == [1]
+    one_waits = [30.0, 30.0, 5.0, 7.0, 6.0]  # the slots have 7 and 11 seconds to go, and two 30
+    assert following(sized(), walking=False, uncut=work, free=0, left=one_waits, elapsed=10.0) == [
+        pytest.approx((20 + 4) / 2 / PACE, abs=1)
     ]
 
 
@@ -298,11 +320,11 @@ def test_what_is_left_is_shared() -> None:
 
 
 def test_the_last_batches_are_not_too_small_and_a_small_rest_goes_with_the_last_one() -> None:
-    """The geometric mean of what a job costs and of the run: 1 s and 100 s."""
-    left = measured((1, 11, 100))
-    assert left.usual(uncut=1, unsettled=0, slots=Slots(4, 0, poll=0), elapsed=100.0, walking=False) == 100
-    assert following(left, uncut=149, unsettled=0, elapsed=100.0, walking=False) == [149]
-    assert following(left, uncut=151, unsettled=0, elapsed=100.0, walking=False) == [100]
+    """The geometric mean of what a job costs and of the run: 1 s and an hour."""
+    size = measured((1, 11, 100))
+    assert size.usual(uncut=1, unsettled=0, slots=Slots(4, 0, poll=0), elapsed=3600.0, walking=False) == 600
+    assert following(size, uncut=899, unsettled=0, walking=False) == [899]
+    assert following(size, uncut=901, unsettled=0, walking=False) == [600]
 
 
 def test_the_best_size_is_known_afterwards() -> None:

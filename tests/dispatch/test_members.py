@@ -389,7 +389,7 @@ def test_slots_are_those_of_nodes_that_are_well() -> None:
     told.seen(status(running=1), 0)
     told.add(load(told, started=True)[0])
     told.add(load(told)[0])
-    assert fleet.slots() == Slots(all=6, free=4, idle=4, polls=1, unused=2, poll=5.0)
+    assert fleet.slots() == Slots(all=8, free=6, idle=4, polls=1, unused=2, poll=5.0)  # the other is taken to be alike
     guessed.pace.learns(Told(1, 0.0))
     load(guessed)
     assert fleet.slots() == Slots(all=5, free=2, idle=4, polls=1, unused=3, poll=0.0)
@@ -398,14 +398,36 @@ def test_slots_are_those_of_nodes_that_are_well() -> None:
     assert fleet.slots() == Slots(all=1, free=0)
 
 
-def test_a_node_with_many_slots_has_room_for_as_many_jobs_at_once() -> None:
+def test_nodes_of_which_nothing_is_known_are_taken_to_be_like_those_that_have_told() -> None:
+    members = [member(number) for number in range(4)]
+    fleet = Fleet(members)
+    members[3].seen(DaemonStatus(pending=0, running=0, finished=0, node_name="x", slots=9), 0)  # it says so itself
+    assert [one.pace.slots for one in members] == [GUESSED_SLOTS, GUESSED_SLOTS, GUESSED_SLOTS, 9]
+    assert fleet.learns(members[0], Told(6, 5.0))
+    assert not fleet.learns(members[0], Told(6, 5.0))
+    assert [one.pace.slots for one in members] == [6, 6, 6, 9]
+    fleet.learns(members[1], Told(4, 5.0))
+    assert [one.pace.slots for one in members] == [6, 4, 4, 9]
+
+
+def test_no_job_waits_for_a_slot_before_one_has_ended() -> None:
+    """Nobody knows until then how large it should be."""
     node = member(0, late=True)
+    fleet = Fleet([node])
+    load(node, GUESSED_SLOTS)
+    assert not node.has_room
+    fleet.a_job_has_ended()
+    assert node.has_room
+
+
+def test_a_node_with_many_slots_has_room_for_as_many_jobs_at_once() -> None:
+    node = member(0, late=True, ahead=True)
     node.pace.learns(Told(64, 5.0))
     load(node, 127)
     assert node.has_room
     load(node)
     assert not node.has_room
-    fixed = member(0, late=True, fixed_backlog=1)
+    fixed = member(0, late=True, ahead=True, fixed_backlog=1)
     load(fixed)
     assert not fixed.has_room
 
@@ -415,7 +437,7 @@ def test_where_batches_are_cut_late_each_slot_has_a_job_and_one_that_waits_where
     poll: float | None, jobs: int
 ) -> None:
     """Also where a launcher starts jobs at once, as we do not hear at once when one has ended."""
-    node = member(0, late=True)
+    node = member(0, late=True, ahead=True)
     node.seen(DaemonStatus(pending=0, running=0, finished=0, node_name="x", slots=3, poll_seconds=poll), 0)
     node.pace.learns(Told(3, 0.0))
     taken = 0
@@ -443,7 +465,7 @@ def test_a_job_is_the_first_in_its_slot_where_as_many_were_never_under_way_befor
 
 
 def test_a_node_with_a_free_slot_comes_before_one_where_a_job_would_wait() -> None:
-    small, large = member(0, late=True), member(1, late=True)
+    small, large = member(0, late=True, ahead=True), member(1, late=True, ahead=True)
     small.pace.learns(Told(1, 5.0))
     large.pace.learns(Told(3, 5.0))
     fleet = Fleet([small, large])
